@@ -1,0 +1,85 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// FillFailure is why a fill ended without a blob to keep.
+type FillFailure uint8
+
+// The ways in which a fill fails.
+const (
+	FillUpstream FillFailure = iota // the upstream failed, stalled or lost the blob
+	FillDigest                      // the bytes do not hash to the digest
+	FillSize                        // the length is not the one the manifest gives
+	FillDisk                        // the disk failed or filled up
+	FillStopped                     // hubcap shut down
+	FillPanic                       // a bug
+	fillFailures
+)
+
+var fillFailureNames = [fillFailures]string{"upstream", "digest", "size", "disk", "stopped", "panic"}
+
+func (f FillFailure) String() string { return fillFailureNames[f] }
+
+// Bypass is why bytes were streamed through without being kept.
+type Bypass uint8
+
+// The reasons not to keep what was fetched.
+const (
+	BypassTooLarge Bypass = iota // above the largest blob that is kept
+	BypassNoSpace                // the budget or the free-space floor leaves no room
+	BypassDisk                   // the disk refused the file
+	bypasses
+)
+
+var bypassNames = [bypasses]string{"too_large", "nospace", "disk"}
+
+func (b Bypass) String() string { return bypassNames[b] }
+
+// Fills counts downloads into the cache.
+type Fills struct {
+	running  prometheus.Gauge
+	started  prometheus.Counter
+	joined   prometheus.Counter
+	resumed  prometheus.Counter
+	finished prometheus.Counter
+	failed   []prometheus.Counter
+	bypass   []prometheus.Counter
+	index    prometheus.Counter
+}
+
+func newFills(registry prometheus.Registerer) *Fills {
+	return &Fills{
+		running:  gauge(registry, "fills_running", "Downloads into the cache going on."),
+		started:  counter(registry, "fills_started_total", "Downloads into the cache begun."),
+		joined:   counter(registry, "fills_joined_total", "Requests that read along with a download begun by another one."),
+		resumed:  counter(registry, "fills_resumed_total", "Times a download went on after a break."),
+		finished: counter(registry, "fills_finished_total", "Downloads whose digest was right and that were kept."),
+		failed:   counters(registry, "fills_failed_total", "Downloads that ended without a blob to keep, by reason.", "reason", fillFailureNames[:]),
+		bypass:   counters(registry, "cache_bypass_total", "Answers streamed through without being kept, by reason.", "reason", bypassNames[:]),
+		index:    counter(registry, "index_errors_total", "Reads and writes of the index that failed; the files are the truth, so nothing is lost but order and tags."),
+	}
+}
+
+// Started notes a fill that begins; Finished or Failed ends it.
+func (f *Fills) Started() { f.started.Inc(); f.running.Inc() }
+
+// Joined notes a reader that follows a fill it did not begin.
+func (f *Fills) Joined() { f.joined.Inc() }
+
+// Resumed notes a fill that goes on after a broken connection.
+func (f *Fills) Resumed() { f.resumed.Inc() }
+
+// Finished notes a fill whose blob is kept.
+func (f *Fills) Finished() { f.running.Dec(); f.finished.Inc() }
+
+// Failed notes a fill that leaves nothing behind.
+func (f *Fills) Failed(why FillFailure) { f.running.Dec(); f.failed[why].Inc() }
+
+// NotKept notes a fill that became a stream past the cache.
+func (f *Fills) NotKept() { f.running.Dec() }
+
+// Bypassed notes an answer that was streamed through without being kept.
+func (f *Fills) Bypassed(why Bypass) { f.bypass[why].Inc() }
+
+// IndexFailed notes a read or write of the index that failed.
+func (f *Fills) IndexFailed() { f.index.Inc() }

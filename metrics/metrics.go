@@ -1,0 +1,79 @@
+// Package metrics is what hubcap counts: one struct a room, made once and
+// handed down. It knows Prometheus and nothing of registries, files or HTTP
+// requests; the other rooms know its methods and not Prometheus.
+//
+// Every label value comes from a closed set: an enumeration below, or the
+// host of a configured upstream. Nothing that a client sends becomes a label.
+//
+// Files: metrics.go (the whole and its handler), requests.go (proxy),
+// fills.go (cache), upstreams.go (proxy/upstream), space.go (eviction).
+package metrics
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const namespace = "hubcap"
+
+// Metrics holds every counter of one hubcap.
+type Metrics struct {
+	Requests  *Requests
+	Fills     *Fills
+	Upstreams *Upstreams
+	Space     *Space
+
+	registry *prometheus.Registry
+}
+
+// New returns counters at zero, beside Go's own and the process's.
+func New() *Metrics {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	return &Metrics{
+		Requests:  newRequests(registry),
+		Fills:     newFills(registry),
+		Upstreams: newUpstreams(registry),
+		Space:     newSpace(registry),
+		registry:  registry,
+	}
+}
+
+// Handler answers /metrics in the formats that Prometheus reads.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// Gatherer gives tests what a scrape would see.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// counters makes one counter a label value, in the order of names, so that
+// counting is an array access and no value outside the set can appear.
+func counters(registry prometheus.Registerer, name, help, label string, names []string) []prometheus.Counter {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+	registry.MustRegister(vec)
+	all := make([]prometheus.Counter, len(names))
+	for i, value := range names {
+		all[i] = vec.WithLabelValues(value)
+	}
+	return all
+}
+
+func counter(registry prometheus.Registerer, name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+	registry.MustRegister(c)
+	return c
+}
+
+func gauge(registry prometheus.Registerer, name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+	registry.MustRegister(g)
+	return g
+}

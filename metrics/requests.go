@@ -1,0 +1,110 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Kind is what a client asked for.
+type Kind uint8
+
+// The kinds of request a mirror port knows.
+const (
+	KindOther     Kind = iota // health, and whatever is no part of the registry protocol
+	KindPing                  // GET /v2/
+	KindManifest              // …/manifests/<tag or digest>
+	KindBlob                  // …/blobs/<digest>
+	KindTags                  // …/tags/list
+	KindReferrers             // …/referrers/<digest>
+	kinds
+)
+
+var kindNames = [kinds]string{"other", "ping", "manifest", "blob", "tags", "referrers"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// Result is what an answer was made from.
+type Result uint8
+
+// The results of a request, one for each answer.
+const (
+	ResultLocal     Result = iota // answered by hubcap itself: ping, health
+	ResultHit                     // held, no upstream asked
+	ResultConfirmed               // held, and confirmed by one HEAD upstream
+	ResultStale                   // held, the upstream failed
+	ResultMiss                    // fetched for this request, and kept
+	ResultJoined                  // read along with a fill that another request began
+	ResultUncached                // streamed through, not kept
+	ResultPassed                  // passed through by design: HEAD of what is not held, tags, referrers
+	ResultNotFound                // the upstream does not have it, or nobody may pull it
+	ResultRefused                 // grammar, method, unknown registry, client not allowed
+	ResultLimited                 // the upstream's rate limit
+	ResultFailed                  // the upstream or hubcap failed
+	results
+)
+
+var resultNames = [results]string{
+	"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed",
+	"not_found", "refused", "limited", "failed",
+}
+
+func (r Result) String() string { return resultNames[r] }
+
+// Requests counts what clients asked and what they were given.
+type Requests struct {
+	total     [kinds][results]prometheus.Counter
+	bytes     []prometheus.Counter
+	firstByte [kinds][results]prometheus.Observer
+	aborted   prometheus.Counter
+	cut       prometheus.Counter
+	panics    prometheus.Counter
+	running   prometheus.Gauge
+}
+
+func newRequests(registry prometheus.Registerer) *Requests {
+	total := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "requests_total",
+		Help: "Client requests, by what was asked and what the answer was made from.",
+	}, []string{"kind", "result"})
+	firstByte := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: namespace, Name: "first_byte_seconds",
+		Help:    "Seconds from the end of the request's head to the first byte of the answer.",
+		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"kind", "result"})
+	registry.MustRegister(total, firstByte)
+	r := &Requests{
+		bytes:   counters(registry, "client_bytes_total", "Body bytes sent to clients, by what the answer was made from.", "result", resultNames[:]),
+		aborted: counter(registry, "client_aborts_total", "Answers whose client went away before the end."),
+		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
+		panics:  counter(registry, "panics_total", "Requests and fills ended by a bug; the log has the stack."),
+		running: gauge(registry, "requests_running", "Client requests being answered."),
+	}
+	for k := range kinds {
+		for res := range results {
+			r.total[k][res] = total.WithLabelValues(kindNames[k], resultNames[res])
+			r.firstByte[k][res] = firstByte.WithLabelValues(kindNames[k], resultNames[res])
+		}
+	}
+	return r
+}
+
+// Started notes a request that begins to be answered; Done ends it.
+func (r *Requests) Started() { r.running.Inc() }
+
+// Done notes an answer: bytes of body, and the time to its first byte.
+func (r *Requests) Done(k Kind, res Result, bytes int64, firstByte time.Duration) {
+	r.running.Dec()
+	r.total[k][res].Inc()
+	r.bytes[res].Add(float64(bytes))
+	r.firstByte[k][res].Observe(firstByte.Seconds())
+}
+
+// Aborted notes a client that left before the end of its answer.
+func (r *Requests) Aborted() { r.aborted.Inc() }
+
+// Cut notes an answer that hubcap broke off.
+func (r *Requests) Cut() { r.cut.Inc() }
+
+// Panicked notes a request or a fill that a bug has ended.
+func (r *Requests) Panicked() { r.panics.Inc() }
