@@ -1,0 +1,273 @@
+// Package eviction decides what must go. It knows sizes, the order of last
+// use and the budget; it knows neither files nor what a digest names.
+//
+// Files: ledger.go (the arithmetic, no I/O), segment.go (one LRU list),
+// janitor.go (has evicted blobs unlinked, keeps the watermarks).
+package eviction
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/metrics"
+)
+
+// ErrTooLarge says that an object fits into no empty cache either.
+var ErrTooLarge = errors.New("larger than the cache")
+
+// ErrNoRoom says that an object does not fit now: the rest of the budget is
+// reserved for running fills, or doomed and not yet given back.
+var ErrNoRoom = errors.New("no room in the cache")
+
+// block is what a file system hands out at least. Sizes are rounded up to it
+// so that a million small manifests are not counted for less than they take.
+const block = 4096
+
+// LedgerOptions is what a Ledger needs; every field is required.
+type LedgerOptions struct {
+	Limit      int64   // bytes that everything together may take on disk
+	SmallSize  int64   // objects below this many bytes live in the small segment
+	SmallShare float64 // share of Limit that large objects never push small ones out of
+	High, Low  float64 // shares of Limit: sweeping begins above High and ends at Low
+	Metrics    *metrics.Space
+}
+
+// Ledger is the account of the bytes on disk, by size and last use. It
+// performs no I/O, and its methods may be called at any time by anyone.
+//
+// Invariant: small + large + reserved + doomed + overhead ≤ limit, but for an
+// overhead that has grown since the last Reserve, and for what Adopt was told
+// of files that lay there already.
+type Ledger struct {
+	limit      int64
+	smallLimit int64
+	smallSize  int64
+	high, low  int64
+	metrics    *metrics.Space
+
+	mu       sync.Mutex
+	small    segment
+	large    segment
+	reserved int64                   // promised to fills, not committed
+	doomed   int64                   // evicted, bytes not yet free
+	toUnlink map[digest.Digest]int64 // evicted, file not yet unlinked
+	overhead int64                   // the index
+}
+
+// NewLedger returns an empty account.
+func NewLedger(o LedgerOptions) *Ledger {
+	share := func(f float64) int64 { return int64(f * float64(o.Limit)) }
+	return &Ledger{
+		limit:      o.Limit,
+		smallLimit: share(o.SmallShare),
+		smallSize:  o.SmallSize,
+		high:       share(o.High),
+		low:        share(o.Low),
+		metrics:    o.Metrics,
+		small:      newSegment(),
+		large:      newSegment(),
+		toUnlink:   make(map[digest.Digest]int64),
+	}
+}
+
+// Reserve promises size bytes to a fill before its first byte is written.
+// The error is ErrTooLarge or ErrNoRoom, or nil; a promise is ended by Commit
+// or Release.
+func (l *Ledger) Reserve(size int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size = onDisk(size)
+	if size > l.limit-l.overhead {
+		return ErrTooLarge
+	}
+	if l.total()+size > l.limit {
+		return ErrNoRoom
+	}
+	l.reserved += size
+	return nil
+}
+
+// Release takes back a promise of size bytes.
+func (l *Ledger) Release(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved -= onDisk(size)
+}
+
+// Commit turns a promise of reserved bytes into the object d of size bytes.
+func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved -= onDisk(reserved)
+	l.segmentFor(size).add(d, size)
+}
+
+// Adopt counts an object that is on disk already. Objects adopted later count
+// as used later. It does not look at the limit: Sweep mends that.
+func (l *Ledger) Adopt(d digest.Digest, size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segmentFor(size).add(d, size)
+}
+
+// Touch notes that d is used now. It tells the size of d, and whether d is
+// held at all; a doomed object is not.
+func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if size, held = l.large.touch(d); held {
+		return size, true
+	}
+	return l.small.touch(d)
+}
+
+// Forget strikes out d, whose file is gone without the ledger's doing.
+func (l *Ledger) Forget(d digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, held := l.large.remove(d); !held {
+		l.small.remove(d)
+	}
+}
+
+// Doom strikes out d by name, because its content is not to be trusted. Its
+// bytes count until Freed. It reports whether d was held.
+func (l *Ledger) Doom(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size, held := l.large.remove(d)
+	if !held {
+		size, held = l.small.remove(d)
+	}
+	if held {
+		l.doom(d, size)
+	}
+	return held
+}
+
+// MakeRoom strikes out what was used least recently until size more bytes
+// would fit once the doomed are gone, and returns what it struck out. Nothing
+// is struck out when that cannot be reached.
+func (l *Ledger) MakeRoom(size int64) []digest.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reserved+l.overhead+onDisk(size) > l.limit {
+		return nil
+	}
+	return l.evict(l.limit-onDisk(size), size < l.smallSize)
+}
+
+// Sweep strikes out what was used least recently, down to the low watermark,
+// once the high one is passed.
+func (l *Ledger) Sweep() []digest.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total()-l.doomed <= l.high {
+		return nil
+	}
+	return l.evict(l.low, false)
+}
+
+// Shrink strikes out what was used least recently until size bytes are doomed
+// beyond what is already, or nothing is left: the file system wants them.
+func (l *Ledger) Shrink(size int64) []digest.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.evict(l.total()-l.doomed-size, false)
+}
+
+// evict dooms objects until what stays is at most target bytes. The small
+// segment gives only what it holds beyond its share, counting the object that
+// wants in when that is a small one; then the large one; then the rest.
+func (l *Ledger) evict(target int64, forSmall bool) (struckOut []digest.Digest) {
+	for l.total()-l.doomed > target {
+		from := &l.large
+		if l.small.bytes > l.smallLimit || forSmall && l.small.bytes >= l.smallLimit || l.large.bytes == 0 {
+			from = &l.small
+		}
+		d, size, ok := from.oldest()
+		if !ok {
+			break
+		}
+		l.doom(d, size)
+		struckOut = append(struckOut, d)
+		l.metrics.Evicted(l.segmentName(size), size)
+	}
+	return struckOut
+}
+
+// doom counts d as going. l.mu is held.
+func (l *Ledger) doom(d digest.Digest, size int64) {
+	l.doomed += onDisk(size)
+	l.toUnlink[d] = size
+}
+
+// Doomed tells whether d is to be unlinked, and how many bytes that gives.
+func (l *Ledger) Doomed(d digest.Digest) (size int64, doomed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size, doomed = l.toUnlink[d]
+	return size, doomed
+}
+
+// Unlinked notes that the file of the doomed d has no name any more. Its
+// bytes still count: a reader may have it open.
+func (l *Ledger) Unlinked(d digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.toUnlink, d)
+}
+
+// Freed notes that size bytes of an unlinked file are free.
+func (l *Ledger) Freed(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doomed -= onDisk(size)
+}
+
+// SetOverhead tells what else takes bytes on disk: the index.
+func (l *Ledger) SetOverhead(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.overhead = size
+}
+
+// Stats is the account at this moment.
+func (l *Ledger) Stats() metrics.SpaceStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return metrics.SpaceStats{
+		Budget:   l.limit,
+		Overhead: l.overhead,
+		Reserved: l.reserved,
+		Doomed:   l.doomed,
+		Bytes:    [2]int64{l.small.bytes, l.large.bytes},
+		Objects:  [2]int{l.small.len(), l.large.len()},
+	}
+}
+
+// total is every byte that counts. l.mu is held.
+func (l *Ledger) total() int64 {
+	return l.small.bytes + l.large.bytes + l.reserved + l.doomed + l.overhead
+}
+
+func (l *Ledger) segmentFor(size int64) *segment {
+	if size < l.smallSize {
+		return &l.small
+	}
+	return &l.large
+}
+
+func (l *Ledger) segmentName(size int64) metrics.Segment {
+	if size < l.smallSize {
+		return metrics.SegmentSmall
+	}
+	return metrics.SegmentLarge
+}
+
+// onDisk rounds a length up to whole blocks.
+func onDisk(size int64) int64 {
+	return (size + block - 1) / block * block
+}
