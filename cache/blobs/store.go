@@ -1,0 +1,223 @@
+// Package blobs keeps content in files named by digest. It knows names,
+// commit and removal; it knows neither what a file holds nor who wants it.
+//
+// Layout below the data directory:
+//
+//	layout                          the version of this layout
+//	lock                            held by the one process that owns the directory
+//	blobs/open/sha256/ab/abcd…      whole files; what has its final name was verified
+//	partial/sha256-abcd…            downloads under way
+//
+// "open" is content that anybody could have pulled; every file name is made
+// of a parsed digest and nothing else, and no symbolic link is followed.
+//
+// Files: store.go, writer.go (one download; Commit is the commit point),
+// system_*.go (what differs between systems).
+package blobs
+
+import (
+	_ "crypto/sha256" // the algorithms whose digests may name a file
+	_ "crypto/sha512"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// version is the layout that this package reads and writes.
+const version = "1\n"
+
+const (
+	blobDir    = "blobs/open"
+	partialDir = "partial"
+)
+
+// Store is the directory. Its methods may be called at any time by anyone,
+// but those that change one digest exclude each other at the caller's.
+type Store struct {
+	root *os.Root
+	lock *os.File
+}
+
+// Open takes the data directory dir, making it where it is missing. It fails
+// when another process owns it or when its layout is not known; in neither
+// case is a file touched.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the data directory: %w", err)
+	}
+	s := &Store{root: root}
+	if err := s.take(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// take locks the directory and checks its layout.
+func (s *Store) take() error {
+	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	s.lock = lock
+	if err := lockFile(lock); err != nil {
+		return errors.New("another hubcap is using it; stop that one, or set another HUBCAP_DATA_DIR")
+	}
+	if err := s.checkLayout(); err != nil {
+		return err
+	}
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		if err := s.root.MkdirAll(path.Join(blobDir, algorithm.String()), 0o700); err != nil {
+			return err
+		}
+	}
+	return s.root.MkdirAll(partialDir, 0o700)
+}
+
+func (s *Store) checkLayout() error {
+	found, err := s.root.ReadFile("layout")
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.root.WriteFile("layout", []byte(version), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	if string(found) != version {
+		return fmt.Errorf("its layout is version %q and this hubcap knows %q; use the hubcap that wrote it, or another directory",
+			strings.TrimSpace(string(found)), strings.TrimSpace(version))
+	}
+	return nil
+}
+
+// Close gives the directory back.
+func (s *Store) Close() error {
+	err := s.root.Close()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// Open returns the file of d for reading, and its size in bytes. The error is
+// fs.ErrNotExist when there is none; anything but a regular file is an error.
+func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
+	f, err := s.root.OpenFile(blobPath(d), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", blobPath(d))
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// Remove takes the name from the file of d, whatever it is that stands there.
+// It is no error when there is nothing.
+func (s *Store) Remove(d digest.Digest) error {
+	return s.root.RemoveAll(blobPath(d))
+}
+
+// Walk calls visit with each blob, and removes what is no blob. An error of
+// visit ends it.
+func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time) error) error {
+	return fs.WalkDir(s.root.FS(), blobDir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		d, ok := digestOf(name)
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !ok || !info.Mode().IsRegular() {
+			return s.root.Remove(name)
+		}
+		return visit(d, info.Size(), info.ModTime())
+	})
+}
+
+// RemovePartials removes downloads that a former process left behind. It
+// returns how many there were.
+func (s *Store) RemovePartials() (int, error) {
+	dir, err := s.root.Open(partialDir)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	for count := 0; ; {
+		names, err := dir.Readdirnames(1000)
+		for _, name := range names {
+			if err := s.root.RemoveAll(path.Join(partialDir, name)); err != nil {
+				return count, err
+			}
+			count++
+		}
+		if err == io.EOF {
+			return count, nil
+		}
+		if err != nil {
+			return count, err
+		}
+	}
+}
+
+// Dir is where the store's parts lie, for what shares the data directory.
+func (s *Store) Dir(elem ...string) string {
+	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
+}
+
+// Space is the size of the data directory's file system, and how much of it
+// an ordinary user may still write, in bytes.
+func (s *Store) Space() (total, free int64, err error) { return fileSystem(s.root.Name()) }
+
+// Free is Space's second figure.
+func (s *Store) Free() (int64, error) {
+	_, free, err := s.Space()
+	return free, err
+}
+
+// blobPath is where d lies. Two characters of the hash spread the files over
+// 256 directories.
+func blobPath(d digest.Digest) string {
+	hash := d.Encoded()
+	return path.Join(blobDir, d.Algorithm().String(), hash[:2], hash)
+}
+
+func partialPath(d digest.Digest) string {
+	return path.Join(partialDir, d.Algorithm().String()+"-"+d.Encoded())
+}
+
+// digestOf is the inverse of blobPath.
+func digestOf(name string) (digest.Digest, bool) {
+	rest, below := strings.CutPrefix(name, blobDir+"/")
+	parts := strings.Split(rest, "/")
+	if !below || len(parts) != 3 {
+		return "", false
+	}
+	d := digest.NewDigestFromEncoded(digest.Algorithm(parts[0]), parts[2])
+	if d.Validate() != nil || blobPath(d) != name {
+		return "", false
+	}
+	return d, true
+}

@@ -1,0 +1,234 @@
+package blobs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func put(t *testing.T, s *Store, content string) digest.Digest {
+	t.Helper()
+	d := digest.FromString(content)
+	w, err := s.Create(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt([]byte(content), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestCommitThenOpen(t *testing.T) {
+	s := open(t, t.TempDir())
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		d := algorithm.FromString("content")
+		w, err := s.Create(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Allocate(1 << 20); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt([]byte("content"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Open(d); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("%s: visible before its commit: %v", algorithm, err)
+		}
+		if err := w.Commit(7); err != nil {
+			t.Fatal(err)
+		}
+		f, size, err := s.Open(d)
+		if err != nil || size != 7 {
+			t.Fatalf("%s: Open = %d, %v", algorithm, size, err)
+		}
+		got, err := io.ReadAll(f)
+		if err != nil || string(got) != "content" {
+			t.Errorf("%s: read %q, %v", algorithm, got, err)
+		}
+		f.Close()
+	}
+}
+
+func TestReadersFollowTheFileThroughCommit(t *testing.T) {
+	s := open(t, t.TempDir())
+	d := digest.FromString("content")
+	w, err := s.Create(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := w.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(7); err != nil {
+		t.Fatal(err)
+	}
+	after, err := w.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	for name, f := range map[string]*os.File{"opened before": before, "opened after": after} {
+		if got, err := io.ReadAll(f); err != nil || string(got) != "content" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestDiscardLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	w, err := s.Create(digest.FromString("content"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Discard()
+	w.Discard()
+	if _, err := w.Open(); !errors.Is(err, ErrDiscarded) {
+		t.Errorf("Open after Discard: %v", err)
+	}
+	if err := w.Commit(0); err == nil {
+		t.Error("Commit after Discard succeeds")
+	}
+	left, err := os.ReadDir(filepath.Join(dir, partialDir))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestRemovePartials(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for _, content := range []string{"a", "b", "c"} {
+		if _, err := s.Create(digest.FromString(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := s.RemovePartials(); n != 3 || err != nil {
+		t.Errorf("RemovePartials = %d, %v; want 3", n, err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, partialDir))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestWalkVisitsBlobsAndRemovesTheRest(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	want := map[digest.Digest]int64{put(t, s, "one"): 3, put(t, s, "three"): 5}
+	stray := filepath.Join(dir, blobDir, "sha256", "zz")
+	if err := os.MkdirAll(stray, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"notes.txt", strings.Repeat("z", 64)} {
+		if err := os.WriteFile(filepath.Join(stray, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(stray, "link")); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+		if want[d] != size || time.Since(modified) > time.Hour {
+			t.Errorf("visited %s of %d bytes, modified %s", d, size, modified)
+		}
+		delete(want, d)
+		return nil
+	})
+	if err != nil || len(want) != 0 {
+		t.Errorf("Walk: %v; not visited: %v", err, want)
+	}
+	left, err := os.ReadDir(stray)
+	if err != nil || len(left) != 0 {
+		t.Errorf("strays left: %v, %v", left, err)
+	}
+}
+
+func TestOpenRefusesWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, replace := range map[string]func(path string) error{
+		"symbolic link": func(path string) error { return os.Symlink(secret, path) },
+		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		d := put(t, s, name)
+		path := filepath.Join(dir, blobPath(d))
+		if err := errors.Join(os.Remove(path), replace(path)); err != nil {
+			t.Fatal(err)
+		}
+		if f, _, err := s.Open(d); err == nil {
+			f.Close()
+			t.Errorf("%s: opened", name)
+		}
+		if err := s.Remove(d); err != nil {
+			t.Errorf("%s: Remove: %v", name, err)
+		}
+		if put(t, s, name) != d {
+			t.Errorf("%s: not replaced", name)
+		}
+	}
+	if _, err := os.Stat(secret); err != nil {
+		t.Errorf("the link's target: %v", err)
+	}
+}
+
+func TestOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, dir)
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("second Open: %v, want an error that names %s", err, dir)
+	}
+	first.Close()
+	open(t, dir)
+}
+
+func TestUnknownLayoutIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "layout"), []byte("7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), `"7"`) {
+		t.Fatalf("Open: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "blobs")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("a directory of another layout was changed")
+	}
+}
+
+func TestFree(t *testing.T) {
+	s := open(t, t.TempDir())
+	if free, err := s.Free(); err != nil || free <= 0 {
+		t.Errorf("Free = %d, %v", free, err)
+	}
+}

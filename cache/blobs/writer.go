@@ -1,0 +1,144 @@
+package blobs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Writer is one download on its way to becoming a blob. It is ended by Commit
+// or Discard. Bytes may be written anywhere, from several goroutines.
+type Writer struct {
+	store  *Store
+	digest digest.Digest
+	file   *os.File
+
+	mu   sync.Mutex
+	name string // where the file lies now; empty once it has no name
+}
+
+// ErrDiscarded says that a download's file is gone.
+var ErrDiscarded = errors.New("the download was discarded")
+
+// Create begins a download of d. What an earlier one left is overwritten.
+func (s *Store) Create(d digest.Digest) (*Writer, error) {
+	name := partialPath(d)
+	if err := s.root.RemoveAll(name); err != nil {
+		return nil, err
+	}
+	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{store: s, digest: d, file: f, name: name}, nil
+}
+
+// Allocate has the file system set size bytes aside, so that a full disk
+// shows before the first byte and not in the middle. A file system that
+// cannot is no error.
+func (w *Writer) Allocate(size int64) error { return allocate(w.file, size) }
+
+// WriteAt writes p at the offset off.
+func (w *Writer) WriteAt(p []byte, off int64) (int, error) { return w.file.WriteAt(p, off) }
+
+// ReadAt reads what was written.
+func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt(p, off) }
+
+// Open returns a file of its own on the download, for one reader: before and
+// after Commit, not after Discard (ErrDiscarded).
+func (w *Writer) Open() (*os.File, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.name == "" {
+		return nil, ErrDiscarded
+	}
+	return w.store.root.OpenFile(w.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+}
+
+// Commit makes the download the blob of its digest, of size bytes. The caller
+// has verified the content. After an error there is no blob, and the file is
+// removed; readers that have it open go on.
+//
+// The order is what a power cut asks for: the content is on disk before the
+// name that promises it.
+func (w *Writer) Commit(size int64) (err error) {
+	defer func() {
+		if err != nil {
+			w.Discard()
+		}
+	}()
+	if err := w.file.Truncate(size); err != nil {
+		return fmt.Errorf("set the length: %w", err)
+	}
+	if err := w.file.Sync(); err != nil {
+		return fmt.Errorf("sync the content: %w", err)
+	}
+	final := blobPath(w.digest)
+	dir := path.Dir(final)
+	made, err := w.store.ensure(dir)
+	if err != nil {
+		return err
+	}
+	if err := w.rename(final); err != nil { // the commit point
+		return err
+	}
+	if err := errors.Join(w.store.sync(dir), w.file.Close()); err != nil {
+		return err
+	}
+	if made {
+		return w.store.sync(path.Dir(dir))
+	}
+	return nil
+}
+
+// rename gives the file its final name while no reader is opening it.
+func (w *Writer) rename(final string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.name == "" {
+		return ErrDiscarded
+	}
+	if err := w.store.root.Rename(w.name, final); err != nil {
+		return err
+	}
+	w.name = final
+	return nil
+}
+
+// Discard ends the download and removes its file. After Commit's success it
+// must not be called.
+func (w *Writer) Discard() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.name == "" {
+		return
+	}
+	// A file that cannot be removed now is removed at the next start.
+	_ = w.store.root.Remove(w.name)
+	_ = w.file.Close()
+	w.name = ""
+}
+
+// ensure makes a directory, and tells whether it had to.
+func (s *Store) ensure(dir string) (made bool, err error) {
+	err = s.root.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// sync writes a directory's entries to disk.
+func (s *Store) sync(dir string) error {
+	d, err := s.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,290 @@
+// Package cache is what hubcap holds: blobs in files, manifests in memory and
+// in files, and the fills that bring them in. It knows digests, offsets and
+// sources; it knows neither HTTP nor registries nor tags.
+//
+// A blob is read while it is filled. One fill serves every reader of its
+// digest, belongs to no request, and lets nobody read the last bytes before
+// all of them are known to hash to the digest.
+//
+// Files: cache.go (the whole; opening a blob), source.go (where bytes come
+// from, through breaks), fill.go (one download), spans.go (which bytes are
+// there), hasher.go (the verdict), reader.go (one reader of a held or growing
+// file), passing.go (what cannot be kept), manifests.go, remove.go (eviction's
+// hand), recover.go (the start), usage.go (last use), suspects.go, locks.go.
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/eviction"
+	"hubcap/metrics"
+)
+
+// tail is how many bytes at the end of a blob nobody is given before the
+// digest is right. It is what a client waits for after a slow last byte; less
+// than it, no client mistakes for a whole layer.
+const tail = 64 << 10
+
+// chunk is the most that is sent to a client in one go, so that its write
+// deadline can move with its progress.
+const chunk = 1 << 20
+
+// Options is what a Cache needs; every field is required.
+type Options struct {
+	Store          *blobs.Store
+	Index          *index.Index
+	Ledger         *eviction.Ledger
+	MinFree        int64         // bytes that stay free in the file system
+	MaxBlob        int64         // bytes of the largest blob that is kept
+	ManifestMemory int64         // bytes of manifests kept in memory
+	FlushInterval  time.Duration // how often last use goes to the index
+	Metrics        *metrics.Metrics
+	Log            *slog.Logger
+}
+
+// Cache is what is held and what is being brought in. Its methods may be
+// called at any time by anyone.
+type Cache struct {
+	Options
+	janitor   *eviction.Janitor
+	manifests *manifests
+	usage     *usage
+	suspects  suspects
+
+	locks   locks   // a digest's fill against its removal
+	handles handles // open files
+
+	base    context.Context // of every fill; ended by Close
+	stop    context.CancelCauseFunc
+	running sync.WaitGroup // fills, manifests on their way to disk, the janitor
+
+	mu    sync.Mutex
+	fills map[digest.Digest]*fill // those that a reader may join
+}
+
+// errStopped ends the fills at shutdown.
+var errStopped = errors.New("hubcap is shutting down")
+
+// New takes up what the store holds and sets the janitor to work. Close ends
+// it.
+func New(o Options) (*Cache, error) {
+	base, stop := context.WithCancelCause(context.Background())
+	c := &Cache{
+		Options:   o,
+		manifests: newManifests(o.ManifestMemory),
+		usage:     newUsage(),
+		suspects:  newSuspects(),
+		locks:     locks{held: make(map[digest.Digest]*digestLock)},
+		handles:   handles{open: make(map[digest.Digest]*handle)},
+		base:      base,
+		stop:      stop,
+		fills:     make(map[digest.Digest]*fill),
+	}
+	c.janitor = eviction.NewJanitor(eviction.JanitorOptions{
+		Ledger: o.Ledger, Remover: c, Free: o.Store.Free, MinFree: o.MinFree,
+		Overhead: func() int64 { return index.DiskBytes(o.Store.Dir("index")) },
+		Interval: o.FlushInterval, Log: o.Log,
+	})
+	if err := c.recover(); err != nil {
+		stop(errStopped)
+		return nil, err
+	}
+	o.Metrics.Space.Watch(o.Ledger.Stats)
+	c.running.Go(func() { c.janitor.Run(base) })
+	c.running.Go(func() { c.usage.run(base, c) })
+	return c, nil
+}
+
+// Close ends the fills, whose readers are cut short, and writes out what the
+// index should know. The store and the index stay open.
+func (c *Cache) Close() {
+	c.stop(errStopped)
+	c.running.Wait()
+	c.usage.flush(c)
+}
+
+// Want is what a request knows of the blob it asks for.
+type Want struct {
+	Digest digest.Digest
+	Source Source // comparable, so that two requests with one source are known as such
+	Size   int64  // bytes, as the manifest says; negative when it is not known
+}
+
+// Origin is where a blob's bytes come from.
+type Origin uint8
+
+// The origins.
+const (
+	Held    Origin = iota // a whole, verified file
+	Filling               // a fill that this request began
+	Joined                // a fill that another request began
+	Passing               // the source, past the cache
+)
+
+// Sink is where bytes go: the answer to one client. FlushError sends what has
+// been written before it waits for more.
+type Sink interface {
+	io.Writer
+	FlushError() error
+}
+
+// ErrWrongContent says that the bytes do not hash to the digest. The reader
+// was given all but the end of them.
+var ErrWrongContent = errors.New("the content does not hash to its digest")
+
+// ErrSource marks a failure of this room that is the source's.
+var ErrSource = errors.New("the source failed")
+
+// Blob is an open blob, for one reader.
+type Blob struct {
+	Size    int64 // negative when nobody knows before the end
+	Origin  Origin
+	Suspect bool // a beginning of it that was handed out lately was wrong: answer with the whole
+
+	cache *Cache
+	want  Want
+	body  body
+}
+
+// body is one way to read a blob.
+type body interface {
+	// send writes n bytes from off to w and tells how many it wrote. n is
+	// negative for all up to an end that is not known.
+	send(ctx context.Context, w Sink, off, n int64) (int64, error)
+	close()
+}
+
+// errUnreadable says that the file under a reader fails, and the source may
+// give the rest.
+var errUnreadable = errors.New("the file cannot be read")
+
+// Held opens the blob d if its whole file is there.
+func (c *Cache) Held(d digest.Digest) (*Blob, bool) {
+	size, known := c.Ledger.Touch(d)
+	if !known {
+		return nil, false
+	}
+	c.usage.touch(d)
+	one := c.handles.acquire(d)
+	f, onDisk, err := c.Store.Open(d)
+	if err != nil || onDisk != size {
+		c.handles.release(d, one)
+		if err == nil {
+			f.Close()
+		}
+		c.lost(d, size, onDisk, err)
+		return nil, false
+	}
+	return &Blob{
+		Size: size, Origin: Held, cache: c, want: Want{Digest: d},
+		body: &held{cache: c, digest: d, handle: one, file: f},
+	}, true
+}
+
+// lost gives up a file that is not what the ledger thinks it is, unless it is
+// only being evicted at this moment.
+func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
+	if c.Ledger.Doom(d) {
+		c.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
+		c.Remove(d)
+	}
+}
+
+// Open opens the blob, beginning a fill or joining one where it is not held.
+// It returns when the size is known. ctx bounds the waiting, not the fill.
+func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
+	for tries := 0; ; tries++ {
+		if b, ok := c.Held(want.Digest); ok {
+			b.want = want
+			return b, nil
+		}
+		f, began := c.join(want)
+		b, err := f.open(ctx, want, began)
+		if err == nil {
+			return b, nil
+		}
+		// Another request's source may have failed where this one's would
+		// not: its repository may not have the blob. And a fill that was
+		// joined in its last moment has left a file, or nothing.
+		again := f.want.Source != want.Source || errors.Is(err, blobs.ErrDiscarded)
+		if began || !again || tries > 2 || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+// join returns the fill of a digest, beginning it where there is none.
+func (c *Cache) join(want Want) (f *fill, began bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fills[want.Digest]; f != nil && f.enter() {
+		c.Metrics.Fills.Joined()
+		return f, false
+	}
+	f = newFill(c, want)
+	c.fills[want.Digest] = f
+	c.Metrics.Fills.Started()
+	c.running.Go(f.run)
+	return f, true
+}
+
+// unlist takes a fill off the list of those that may be joined.
+func (c *Cache) unlist(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fills[f.want.Digest] == f {
+		delete(c.fills, f.want.Digest)
+	}
+}
+
+// Send writes n bytes of the blob from off to w, all up to the end when n is
+// negative. It does not return without error unless every byte was sent; one
+// that includes the blob's last byte is not sent before the digest is right.
+func (b *Blob) Send(ctx context.Context, w Sink, off, n int64) error {
+	if n < 0 && b.Size >= 0 {
+		n = b.Size - off
+	}
+	for {
+		sent, err := b.body.send(ctx, w, off, n)
+		if err == nil || !errors.Is(err, errUnreadable) || b.want.Source == nil {
+			return err
+		}
+		off += sent
+		if n >= 0 {
+			n -= sent
+		}
+		if err := b.instead(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// instead goes on with the source after the file has failed under a reader.
+func (b *Blob) instead(ctx context.Context, err error) error {
+	if p, ok := b.body.(interface{ passOn() *passing }); ok {
+		next := p.passOn()
+		b.body.close()
+		b.body = next
+		return nil
+	}
+	b.cache.lost(b.want.Digest, b.Size, -1, err)
+	again, err := b.cache.Open(ctx, b.want)
+	if err != nil {
+		return err
+	}
+	b.body.close()
+	b.body = again.body
+	return nil
+}
+
+// Close gives the blob back.
+func (b *Blob) Close() { b.body.close() }

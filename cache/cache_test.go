@@ -1,0 +1,856 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/eviction"
+	"hubcap/metrics"
+)
+
+func TestMain(m *testing.M) {
+	// Badger's and ristretto's own goroutines end a little after Close.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+const kib, mib = 1 << 10, 1 << 20
+
+// rig is a cache in a directory of its own.
+type rig struct {
+	*Cache
+	t   testing.TB
+	dir string
+	log *bytes.Buffer
+}
+
+type rigOptions struct {
+	dir     string // a new one when empty
+	limit   int64
+	maxBlob int64
+}
+
+func newRig(t testing.TB, o rigOptions) *rig {
+	t.Helper()
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	if o.limit == 0 {
+		o.limit = 1 << 30
+	}
+	if o.maxBlob == 0 {
+		o.maxBlob = o.limit
+	}
+	r := &rig{t: t, dir: o.dir, log: new(bytes.Buffer)}
+	log := slog.New(slog.NewTextHandler(&lockedWriter{w: r.log}, nil))
+	store, err := blobs.Open(o.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idx, err := index.Open(store.Dir("index"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := metrics.New()
+	r.Cache, err = New(Options{
+		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: mib,
+		Ledger: eviction.NewLedger(eviction.LedgerOptions{
+			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: all.Space,
+		}),
+		FlushInterval: time.Hour, Metrics: all, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The index's own bytes would drown the small budgets of these tests.
+	r.Ledger.SetOverhead(0)
+	t.Cleanup(r.stop)
+	return r
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// stop ends the rig, once.
+func (r *rig) stop() {
+	if r.Cache == nil {
+		return
+	}
+	r.Close()
+	if err := errors.Join(r.Index.Close(), r.Store.Close()); err != nil {
+		r.t.Error(err)
+	}
+	r.Cache = nil
+}
+
+// settle waits until no fill is on the list: committed or given up.
+func (r *rig) settle() {
+	r.t.Helper()
+	eventually(r.t, "fills end", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.fills) == 0
+	})
+	eventually(r.t, "locks are given back", func() bool {
+		r.locks.mu.Lock()
+		defer r.locks.mu.Unlock()
+		return len(r.locks.held) == 0
+	})
+}
+
+// checkLedger compares the ledger with the files.
+func (r *rig) checkLedger() {
+	r.t.Helper()
+	r.settle()
+	var onDisk, count int64
+	err := r.Store.Walk(func(_ digest.Digest, size int64, _ time.Time) error {
+		onDisk += (size + 4095) / 4096 * 4096
+		count++
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := r.Ledger.Stats()
+	if held := s.Bytes[0] + s.Bytes[1]; held != onDisk || int64(s.Objects[0]+s.Objects[1]) != count || s.Reserved != 0 || s.Doomed != 0 {
+		r.t.Errorf("ledger: %d bytes in %d objects, reserved %d, doomed %d; files: %d bytes in %d",
+			held, s.Objects[0]+s.Objects[1], s.Reserved, s.Doomed, onDisk, count)
+	}
+	left, err := os.ReadDir(filepath.Join(r.dir, "partial"))
+	if err != nil || len(left) != 0 {
+		r.t.Errorf("partial files left: %v, %v", left, err)
+	}
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// content returns n reproducible bytes and their digest.
+func content(seed uint64, n int) ([]byte, digest.Digest) {
+	var key [32]byte
+	key[0], key[1] = byte(seed), byte(seed>>8)
+	body := make([]byte, n)
+	_, _ = rand.NewChaCha8(key).Read(body)
+	return body, digest.FromBytes(body)
+}
+
+// origin is a Source that is scripted per opening.
+type origin struct {
+	body    []byte
+	opens   atomic.Int64
+	unsized bool // does not say how long the blob is
+	noRange bool // begins at 0 whatever was asked
+	script  func(open int64, off int64, r io.Reader) (io.Reader, error)
+}
+
+func (o *origin) Open(_ context.Context, off, n int64) (*Stream, error) {
+	open := o.opens.Add(1)
+	if o.noRange {
+		off, n = 0, -1
+	}
+	end := int64(len(o.body))
+	if n >= 0 {
+		end = min(end, off+n)
+	}
+	var r io.Reader = bytes.NewReader(o.body[off:end])
+	if o.script != nil {
+		var err error
+		if r, err = o.script(open, off, r); err != nil {
+			return nil, err
+		}
+	}
+	size := int64(len(o.body))
+	if o.unsized {
+		size = -1
+	}
+	return &Stream{Body: io.NopCloser(r), Off: off, Size: size}, nil
+}
+
+// cutAfter ends r with an error after n bytes.
+func cutAfter(r io.Reader, n int64) io.Reader {
+	return io.MultiReader(io.LimitReader(r, n), errReader{io.ErrUnexpectedEOF})
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// gate blocks its reader until it is opened.
+type gate struct {
+	r    io.Reader
+	open chan struct{}
+}
+
+func (g gate) Read(p []byte) (int, error) {
+	<-g.open
+	return g.r.Read(p)
+}
+
+// client is a Sink in memory.
+type client struct {
+	bytes.Buffer
+	flushed chan struct{} // gets a value at each flush, when not nil
+}
+
+func (c *client) FlushError() error {
+	if c.flushed != nil {
+		select {
+		case c.flushed <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// get reads n bytes of d from off; n < 0 is all.
+func (r *rig) get(d digest.Digest, src Source, off, n int64) ([]byte, Origin, error) {
+	b, err := r.Open(context.Background(), Want{Digest: d, Source: src, Size: -1})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer b.Close()
+	var c client
+	err = b.Send(context.Background(), &c, off, n)
+	return c.Bytes(), b.Origin, err
+}
+
+func (r *rig) mustGet(d digest.Digest, src Source, want []byte) Origin {
+	r.t.Helper()
+	got, from, err := r.get(d, src, 0, -1)
+	if err != nil {
+		r.t.Fatalf("get %d bytes: %v", len(want), err)
+	}
+	if !bytes.Equal(got, want) {
+		r.t.Fatalf("got %d bytes that differ from the %d wanted", len(got), len(want))
+	}
+	return from
+}
+
+func TestColdThenWarm(t *testing.T) {
+	for _, size := range []int{0, 1, tail - 1, tail, tail + 1, buffer, 3*mib + 7} {
+		for _, unsized := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d bytes, unsized %v", size, unsized), func(t *testing.T) {
+				r := newRig(t, rigOptions{})
+				body, d := content(1, size)
+				src := &origin{body: body, unsized: unsized}
+				if from := r.mustGet(d, src, body); from != Filling {
+					t.Errorf("cold: origin %d", from)
+				}
+				r.checkLedger()
+				if from := r.mustGet(d, src, body); from != Held {
+					t.Errorf("warm: origin %d", from)
+				}
+				if n := src.opens.Load(); n != 1 {
+					t.Errorf("source opened %d times", n)
+				}
+			})
+		}
+	}
+}
+
+func TestManyReadersOneTransfer(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(2, 2*mib)
+	src := &origin{body: body}
+	var all sync.WaitGroup
+	for i := range 64 {
+		all.Go(func() {
+			off := int64(0)
+			if i%2 == 1 {
+				off = int64(i) * 30_000
+			}
+			got, _, err := r.get(d, src, off, int64(len(body))-off)
+			if err != nil || !bytes.Equal(got, body[off:]) {
+				t.Errorf("reader %d: %d bytes, %v", i, len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	if n := src.opens.Load(); n != 1 {
+		t.Errorf("source opened %d times", n)
+	}
+	r.checkLedger()
+}
+
+func TestFirstReaderLeavesAndTheFillGoesOn(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(3, 2*mib)
+	open := make(chan struct{})
+	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(in, mib), gate{in, open}), nil
+	}}
+	ctx, leave := context.WithCancel(t.Context())
+	b, err := r.Open(ctx, Want{Digest: d, Source: src, Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan error)
+	first := &client{flushed: make(chan struct{}, 1)}
+	go func() { left <- b.Send(ctx, first, 0, b.Size) }()
+	<-first.flushed
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the first reader: %v", err)
+	}
+	b.Close()
+	close(open)
+	r.settle()
+	r.mustGet(d, src, body)
+	if n := src.opens.Load(); n != 1 {
+		t.Errorf("source opened %d times", n)
+	}
+	r.checkLedger()
+}
+
+func TestResume(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		noRange bool
+		unsized bool
+		script  func(open, off int64, in io.Reader) (io.Reader, error)
+		opens   int64
+	}{
+		{name: "cut twice", opens: 3, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			if open <= 2 {
+				in = cutAfter(in, 700*kib)
+			}
+			return in, nil
+		}},
+		{name: "cut, and no ranges known", noRange: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			if open == 1 {
+				in = cutAfter(in, 700*kib)
+			}
+			return in, nil
+		}},
+		{name: "cut, and no size known", unsized: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			if open == 1 {
+				in = cutAfter(in, 700*kib)
+			}
+			return in, nil
+		}},
+		{name: "clean end too early", opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			if open == 1 {
+				in = io.LimitReader(in, 5)
+			}
+			return in, nil
+		}},
+		{name: "refuses for a while", opens: 3, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			switch open {
+			case 1:
+				return cutAfter(in, 700*kib), nil
+			case 2:
+				return nil, errors.New("connection refused")
+			}
+			return in, nil
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			body, d := content(4, 2*mib)
+			src := &origin{body: body, noRange: tc.noRange, unsized: tc.unsized, script: tc.script}
+			r.mustGet(d, src, body)
+			if n := src.opens.Load(); n != tc.opens {
+				t.Errorf("source opened %d times, want %d", n, tc.opens)
+			}
+			r.checkLedger()
+		})
+	}
+}
+
+// notFound is a final failure of a source.
+type notFound struct{}
+
+func (notFound) Error() string   { return "not found" }
+func (notFound) Temporary() bool { return false }
+
+func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
+	body, d := content(5, 2*mib)
+	flip := func(at int) []byte {
+		bad := bytes.Clone(body)
+		bad[at] ^= 1
+		return bad
+	}
+	for _, tc := range []struct {
+		name string
+		src  *origin
+		want error
+		most int // bytes that the reader may have got
+	}{
+		{"first byte wrong", &origin{body: flip(0)}, ErrWrongContent, len(body) - tail},
+		{"last byte wrong", &origin{body: flip(len(body) - 1)}, ErrWrongContent, len(body) - tail},
+		{"last byte wrong, size unknown", &origin{body: flip(len(body) - 1), unsized: true}, ErrWrongContent, len(body) - tail},
+		{"too short", &origin{body: body[:mib]}, ErrWrongContent, mib - tail},
+		{"too long", &origin{body: append(bytes.Clone(body), 'x')}, ErrWrongContent, len(body) + 1 - tail},
+		{"empty", &origin{body: nil}, ErrWrongContent, 0},
+		{"a web page", &origin{body: []byte("<html>log in</html>")}, ErrWrongContent, 0},
+		{"not there", &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, notFound{} }}, notFound{}, 0},
+		{"gone in mid-transfer", &origin{body: body, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+			if open > 1 {
+				return nil, notFound{}
+			}
+			return cutAfter(in, mib), nil
+		}}, notFound{}, mib},
+		{"another length after a break", &origin{body: body}, errChanged, mib},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			if tc.want == errChanged {
+				src := tc.src
+				src.script = func(open, _ int64, in io.Reader) (io.Reader, error) {
+					if open == 1 {
+						return cutAfter(in, mib), nil
+					}
+					src.body = append(bytes.Clone(body), 'x')
+					return in, nil
+				}
+			}
+			got, _, err := r.get(d, tc.src, 0, -1)
+			if !errors.Is(err, tc.want) {
+				t.Errorf("err = %v, want %v", err, tc.want)
+			}
+			if len(got) > tc.most {
+				t.Errorf("%d bytes reached the reader, at most %d may", len(got), tc.most)
+			}
+			r.checkLedger()
+			if _, ok := r.Held(d); ok {
+				t.Error("it was kept")
+			}
+			r.mustGet(d, &origin{body: body}, body)
+		})
+	}
+}
+
+func TestRangeThatEndsEarlierMayComplete(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(6, 2*mib)
+	got, _, err := r.get(d, &origin{body: body}, 100, 1000)
+	if err != nil || !bytes.Equal(got, body[100:1100]) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestWrongContentMakesADigestSuspect(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(7, mib)
+	if _, _, err := r.get(d, &origin{body: body[:mib-1]}, 0, -1); !errors.Is(err, ErrWrongContent) {
+		t.Fatal(err)
+	}
+	r.settle()
+	b, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !b.Suspect {
+		t.Error("the next reader is not told")
+	}
+	b.Close()
+	r.settle()
+	b, ok := r.Held(d)
+	if !ok {
+		t.Fatal("not kept")
+	}
+	defer b.Close()
+	if b.Suspect {
+		t.Error("suspect although it is held")
+	}
+}
+
+func TestSizeIsCheckedAgainstTheManifest(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(8, mib)
+	_, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: 5})
+	if !errors.Is(err, errWrongSize) {
+		t.Fatalf("err = %v", err)
+	}
+	b, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body, unsized: true}, Size: mib})
+	if err != nil || b.Size != mib {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	b.Close()
+	r.checkLedger()
+}
+
+func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(9, mib)
+	open := make(chan struct{})
+	failing := &origin{script: func(int64, int64, io.Reader) (io.Reader, error) {
+		<-open
+		return nil, notFound{}
+	}}
+	first := make(chan error)
+	go func() {
+		_, _, err := r.get(d, failing, 0, -1)
+		first <- err
+	}()
+	eventually(t, "the fill begins", func() bool { return failing.opens.Load() == 1 })
+	second := make(chan error)
+	go func() {
+		got, _, err := r.get(d, &origin{body: body}, 0, -1)
+		if err == nil && !bytes.Equal(got, body) {
+			err = errors.New("wrong bytes")
+		}
+		second <- err
+	}()
+	eventually(t, "the second joins", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f := r.fills[d]
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.waiting == 2
+	})
+	close(open)
+	if err := <-first; !errors.Is(err, notFound{}) {
+		t.Errorf("first: %v", err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("second: %v", err)
+	}
+	r.checkLedger()
+}
+
+func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
+	body, d := content(10, 3*mib)
+	bad := bytes.Clone(body)
+	bad[len(bad)-1] ^= 1
+	for _, tc := range []struct {
+		name    string
+		options rigOptions
+	}{
+		{"larger than the largest blob", rigOptions{maxBlob: mib}},
+		{"larger than the cache", rigOptions{limit: mib, maxBlob: 1 << 30}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, unsized := range []bool{false, true} {
+				r := newRig(t, tc.options)
+				src := &origin{body: body, unsized: unsized}
+				from := r.mustGet(d, src, body)
+				if !unsized && from != Passing {
+					t.Errorf("origin %d", from)
+				}
+				if n := src.opens.Load(); !unsized && n != 1 {
+					t.Errorf("one reader, source opened %d times", n)
+				}
+				got, _, err := r.get(d, src, mib, 1000)
+				if err != nil || !bytes.Equal(got, body[mib:mib+1000]) {
+					t.Errorf("part: %d bytes, %v", len(got), err)
+				}
+				got, _, err = r.get(d, src, mib, 2*mib)
+				if err != nil || !bytes.Equal(got, body[mib:]) {
+					t.Errorf("end: %d bytes, %v", len(got), err)
+				}
+				got, _, err = r.get(d, &origin{body: bad, unsized: unsized}, 0, -1)
+				if !errors.Is(err, ErrWrongContent) || len(got) > len(bad)-tail {
+					t.Errorf("wrong content: %d bytes, %v", len(got), err)
+				}
+				r.checkLedger()
+				r.stop()
+			}
+		})
+	}
+}
+
+func TestManyReadersOfWhatDoesNotFit(t *testing.T) {
+	r := newRig(t, rigOptions{maxBlob: mib})
+	body, d := content(11, 2*mib)
+	src := &origin{body: body}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			got, _, err := r.get(d, src, 0, -1)
+			if err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	if n := src.opens.Load(); n > 8 {
+		t.Errorf("8 readers, source opened %d times", n)
+	}
+	r.checkLedger()
+}
+
+func TestDamagedFileIsReplacedWithinTheAnswer(t *testing.T) {
+	body, d := content(12, 2*mib)
+	for _, tc := range []struct {
+		name   string
+		damage func(path string) error
+	}{
+		{"gone", os.Remove},
+		{"short", func(path string) error { return os.Truncate(path, 1000) }},
+		{"empty", func(path string) error { return os.Truncate(path, 0) }},
+		{"a directory", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }},
+		{"a symbolic link", func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			src := &origin{body: body}
+			r.mustGet(d, src, body)
+			r.settle()
+			path := filepath.Join(r.dir, "blobs/open/sha256", d.Encoded()[:2], d.Encoded())
+			if err := tc.damage(path); err != nil {
+				t.Fatal(err)
+			}
+			r.mustGet(d, src, body)
+			r.checkLedger()
+			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(body)) {
+				t.Errorf("not replaced: %v, %v", info, err)
+			}
+		})
+	}
+}
+
+func TestFileThatShrinksUnderItsReaderIsReplaced(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(13, 3*mib)
+	src := &origin{body: body}
+	r.mustGet(d, src, body)
+	r.settle()
+	b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	path := filepath.Join(r.dir, "blobs/open/sha256", d.Encoded()[:2], d.Encoded())
+	if err := os.Truncate(path, mib+5); err != nil {
+		t.Fatal(err)
+	}
+	var c client
+	if err := b.Send(t.Context(), &c, 0, b.Size); err != nil || !bytes.Equal(c.Bytes(), body) {
+		t.Errorf("%d bytes, %v", c.Len(), err)
+	}
+	r.checkLedger()
+}
+
+func TestRestartTakesUpTheFilesInOrder(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir, limit: 4 * mib})
+	one, d1 := content(14, mib)
+	two, d2 := content(15, mib)
+	three, d3 := content(16, mib)
+	for d, body := range map[digest.Digest][]byte{d1: one, d2: two, d3: three} {
+		r.mustGet(d, &origin{body: body}, body)
+	}
+	r.settle()
+	past := time.Now().Add(-time.Hour)
+	for i, d := range []digest.Digest{d3, d1} {
+		r.usage.used[d] = past.Add(time.Duration(i) * time.Minute)
+	}
+	delete(r.usage.used, d2) // its file's time counts, which is now
+	r.stop()
+	if err := os.WriteFile(filepath.Join(dir, "partial", "sha256-left"), one, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	r = newRig(t, rigOptions{dir: dir, limit: 4 * mib})
+	r.checkLedger()
+	var got []digest.Digest
+	for _, size := range []int64{2 * mib, 3 * mib, 4 * mib} {
+		got = append(got, r.Ledger.MakeRoom(size)...)
+	}
+	if want := []digest.Digest{d3, d1, d2}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("evicted in the order %v, want %v", got, want)
+	}
+	for _, d := range got {
+		r.Remove(d)
+	}
+}
+
+func TestManifests(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	put := func(mediaType, body string) Manifest {
+		one := Manifest{Digest: digest.FromString(body), MediaType: mediaType, Body: []byte(body)}
+		stored := make(chan struct{})
+		r.PutManifest(one, func() { close(stored) })
+		<-stored
+		return one
+	}
+	oci := put("application/vnd.oci.image.manifest.v1+json", `{"schemaVersion":2,"config":{},"layers":[]}`)
+	list := put("application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[]}`)
+	docker := put("application/vnd.docker.distribution.manifest.v2+json", `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{}}`)
+	odd := put("application/vnd.odd+json", `{"anything":true}`)
+	layer, layerDigest := content(17, 100)
+	r.mustGet(layerDigest, &origin{body: layer}, layer)
+	r.checkLedger()
+
+	check := func(when string, want ...Manifest) {
+		t.Helper()
+		for _, m := range want {
+			if got, ok := r.Manifest(m.Digest); !ok || got.MediaType != m.MediaType || !bytes.Equal(got.Body, m.Body) {
+				t.Errorf("%s: %+v, %v; want %+v", when, got, ok, m)
+			}
+		}
+		if _, ok := r.Manifest(layerDigest); ok {
+			t.Errorf("%s: a layer is no manifest", when)
+		}
+	}
+	check("from memory", oci, list, docker, odd)
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	check("after a restart", oci, list, docker, odd)
+	r.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
+		t.Fatal(err)
+	}
+	r = newRig(t, rigOptions{dir: dir})
+	check("without the index", oci, list, docker)
+	if _, ok := r.Manifest(odd.Digest); ok {
+		t.Error("a manifest that does not say what it is cannot be known without the index")
+	}
+	path := filepath.Join(dir, "blobs/open/sha256", oci.Digest.Encoded()[:2], oci.Digest.Encoded())
+	r.manifests.remove(oci.Digest)
+	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), len(oci.Body)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.Manifest(oci.Digest); ok {
+		t.Error("a damaged manifest was served")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("a damaged manifest was left")
+	}
+}
+
+func TestManifestMemoryIsBounded(t *testing.T) {
+	m := newManifests(10 * kib)
+	for i := range 100 {
+		body := []byte(strings.Repeat("x", 1000) + fmt.Sprint(i))
+		m.put(Manifest{Digest: digest.FromBytes(body), Body: body})
+		if m.bytes > 10*kib {
+			t.Fatalf("%d bytes", m.bytes)
+		}
+	}
+	if n := m.list.Len(); n < 5 {
+		t.Errorf("only %d kept", n)
+	}
+}
+
+// TestChurn pulls far more than fits from many goroutines, some leaving
+// early, and checks every byte and, at the end, ledger against files.
+func TestChurn(t *testing.T) {
+	const limit = 10 * mib
+	r := newRig(t, rigOptions{limit: limit})
+	type blob struct {
+		body []byte
+		d    digest.Digest
+	}
+	var set []blob
+	for i := range 40 {
+		body, d := content(uint64(100+i), 1000+i*30_000)
+		set = append(set, blob{body, d})
+	}
+	var all sync.WaitGroup
+	for worker := range 16 {
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(worker), 1))
+			for range 60 {
+				one := set[rnd.IntN(len(set))]
+				ctx, leave := context.WithCancel(context.Background())
+				if rnd.IntN(4) == 0 {
+					leave()
+				}
+				b, err := r.Open(ctx, Want{Digest: one.d, Source: &origin{body: one.body}, Size: -1})
+				if err == nil {
+					off := rnd.Int64N(b.Size)
+					var c client
+					if err = b.Send(ctx, &c, off, b.Size-off); err == nil && !bytes.Equal(c.Bytes(), one.body[off:]) {
+						t.Error("wrong bytes")
+					}
+					b.Close()
+				}
+				if err != nil && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				leave()
+				s := r.Ledger.Stats()
+				if used := s.Bytes[0] + s.Bytes[1] + s.Reserved + s.Doomed; used > limit {
+					t.Errorf("%d bytes of %d", used, limit)
+				}
+			}
+		})
+	}
+	all.Wait()
+	r.checkLedger()
+}
+
+func TestClosingEndsFillsAndReaders(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(18, 2*mib)
+	open := make(chan struct{})
+	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(in, mib), gate{errReader{io.ErrUnexpectedEOF}, open}), nil
+	}}
+	b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &client{flushed: make(chan struct{}, 1)}
+	ended := make(chan error)
+	go func() { ended <- b.Send(t.Context(), first, 0, b.Size) }()
+	<-first.flushed
+	go close(open)
+	r.Close()
+	if err := <-ended; !errors.Is(err, errStopped) {
+		t.Errorf("reader: %v", err)
+	}
+	b.Close()
+	r.checkLedger()
+}
+
+// panicking is a Source with a bug.
+type panicking struct{}
+
+func (panicking) Open(context.Context, int64, int64) (*Stream, error) { panic("a bug") }
+
+func TestPanicEndsOneFill(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(19, mib)
+	for name, src := range map[string]Source{
+		"in opening": panicking{},
+		"in reading": &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return panicReader{}, nil }},
+	} {
+		_, _, err := r.get(d, src, 0, -1)
+		var bug panicError
+		if !errors.As(err, &bug) {
+			t.Errorf("%s: %v", name, err)
+		}
+		r.checkLedger()
+	}
+	r.mustGet(d, &origin{body: body}, body)
+}
+
+type panicReader struct{}
+
+func (panicReader) Read([]byte) (int, error) { panic("a bug") }

@@ -1,0 +1,437 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"hubcap/cache/blobs"
+	"hubcap/eviction"
+	"hubcap/metrics"
+)
+
+// step is how many bytes are reserved at a time for a blob whose size nobody
+// tells.
+const step = 64 << 20
+
+// buffer is what is read from a source, written and hashed at a time.
+const buffer = 256 << 10
+
+// wakeAfter is how long new bytes may wait for more before readers are woken,
+// wakeBytes how many may: a thousand readers are not woken for each packet.
+const (
+	wakeAfter = 2 * time.Millisecond
+	wakeBytes = buffer
+)
+
+var buffers = sync.Pool{New: func() any { return new([buffer]byte) }}
+
+// errNotKept says that a fill became a stream past the cache.
+var errNotKept = errors.New("the blob is not kept")
+
+// errWrongSize says that the source's length is not the manifest's.
+var errWrongSize = permanent{fmt.Errorf("%w: its length is not the one that the manifest gives", ErrSource)}
+
+// diskError is a failure of the file under a fill. The bytes that are in it
+// can still be read.
+type diskError struct{ error }
+
+func (e diskError) Unwrap() error { return e.error }
+
+// fill is one download with many readers. It goes through: the source is
+// asked; announced (size known, file made, or a verdict that it is not kept);
+// filling; verified; committed.
+type fill struct {
+	cache *Cache
+	want  Want // of the request that began it
+
+	announced chan struct{} // closed when open may answer
+	judged    chan struct{} // closed when the hasher has ended
+	hash      hash.Hash     // the hasher's; anybody's to read once judged is closed
+
+	mu       sync.Mutex
+	size     int64 // of the blob; negative while nobody knows
+	writer   *blobs.Writer
+	reserved int64 // bytes promised by the ledger
+	have     spans // bytes in the file
+	hashed   int64 // bytes from 0 that the hasher has seen
+	verified bool  // every byte may be read
+	err      error // why it ended; nil while it runs and when it went well
+	ended    bool
+	waiting  int     // openers that have not been answered
+	spare    *Stream // the open source of a fill that is not kept, for one of them
+
+	changed chan struct{} // closed and replaced when readers should look again
+	pending int64         // bytes since readers were last woken
+	woken   time.Time
+	alarm   *time.Timer // wakes readers for pending bytes
+}
+
+func newFill(c *Cache, want Want) *fill {
+	f := &fill{
+		cache: c, want: want, size: -1, waiting: 1, woken: time.Now(),
+		announced: make(chan struct{}),
+		judged:    make(chan struct{}),
+		changed:   make(chan struct{}),
+		hash:      want.Digest.Algorithm().Hash(),
+	}
+	f.alarm = time.AfterFunc(time.Hour, f.wake)
+	f.alarm.Stop()
+	return f
+}
+
+// run is the fill's life.
+func (f *fill) run() {
+	unlock := f.cache.locks.lock(f.want.Digest)
+	defer f.cache.Remove(f.want.Digest) // what was doomed while the lock was held
+	defer unlock()
+	defer f.cache.unlist(f)
+	defer f.guard(f.crashed)
+
+	ctx, cancel := context.WithCancelCause(f.cache.base)
+	stream, err := f.begin(ctx)
+	if err != nil {
+		cancel(err)
+		f.fail(err)
+		return
+	}
+	f.cache.removeLocked(f.want.Digest)
+	if err := f.prepare(stream.Size); err != nil {
+		stream.Body = closer{stream.Body, func() { cancel(nil) }}
+		f.passOn(stream, err)
+		return
+	}
+	defer cancel(nil)
+	f.announce()
+	f.download(ctx, cancel, stream)
+}
+
+// begin asks the source, whose length must be the manifest's where both
+// speak of it.
+func (f *fill) begin(ctx context.Context) (*Stream, error) {
+	stream, err := f.want.Source.Open(ctx, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if stream.Size < 0 {
+		stream.Size = f.want.Size
+	}
+	if f.want.Size >= 0 && stream.Size != f.want.Size {
+		stream.Body.Close()
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrongSize, stream.Size, f.want.Size)
+	}
+	return stream, nil
+}
+
+// download fills the file, has it hashed, and commits it.
+func (f *fill) download(ctx context.Context, cancel context.CancelCauseFunc, stream *Stream) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		defer f.guard(f.stop)
+		if err := f.pull(ctx, stream); err != nil {
+			f.stop(err)
+		}
+	})
+	both.Go(func() {
+		defer close(f.judged)
+		defer f.guard(f.stop)
+		if err := f.hashAll(); err != nil {
+			cancel(err)
+			f.stop(err)
+		}
+	})
+	both.Wait()
+	f.alarm.Stop()
+	if f.failed() != nil {
+		f.discard()
+		return
+	}
+	f.commit()
+}
+
+// prepare reserves room and makes the file.
+func (f *fill) prepare(size int64) error {
+	if size > f.cache.MaxBlob {
+		return eviction.ErrTooLarge
+	}
+	room := size
+	if size < 0 {
+		room = min(step, f.cache.MaxBlob)
+	}
+	if err := f.cache.janitor.Reserve(room); err != nil {
+		return err
+	}
+	w, err := f.cache.Store.Create(f.want.Digest)
+	if err == nil && size > 0 {
+		if err = w.Allocate(size); err != nil {
+			w.Discard()
+		}
+	}
+	if err != nil {
+		f.cache.Ledger.Release(room)
+		return diskError{err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size, f.writer, f.reserved = size, w, room
+	return nil
+}
+
+// passOn ends a fill that is not kept: each reader gets a stream of its own,
+// the first of them the one that is open already.
+func (f *fill) passOn(stream *Stream, err error) {
+	f.cache.unlist(f)
+	f.mu.Lock()
+	f.size = stream.Size
+	f.err = fmt.Errorf("%w: %w", errNotKept, err)
+	f.ended = true
+	if f.waiting > 0 {
+		f.spare = stream
+	} else {
+		stream.Body.Close()
+	}
+	close(f.announced)
+	f.mu.Unlock()
+	f.cache.Metrics.Fills.NotKept()
+	if why := bypassOf(err); why != metrics.BypassTooLarge {
+		f.cache.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
+	}
+}
+
+func bypassOf(err error) metrics.Bypass {
+	var disk diskError
+	switch {
+	case errors.Is(err, eviction.ErrTooLarge):
+		return metrics.BypassTooLarge
+	case errors.As(err, &disk):
+		return metrics.BypassDisk
+	default:
+		return metrics.BypassNoSpace
+	}
+}
+
+// pull brings the bytes in: one writer, from 0 to the end.
+func (f *fill) pull(ctx context.Context, stream *Stream) error {
+	f.mu.Lock()
+	size := f.size
+	f.mu.Unlock()
+	from := &resumer{
+		ctx: ctx, source: f.want.Source, stream: stream, end: size, size: size,
+		resumed: f.cache.Metrics.Fills.Resumed,
+	}
+	defer from.Close()
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	for {
+		off := from.off
+		n, err := from.Read(buf[:])
+		if err == io.EOF {
+			f.complete(off)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.grow(off + int64(n)); err != nil {
+			return diskError{err}
+		}
+		if _, err := f.writer.WriteAt(buf[:n], off); err != nil {
+			return diskError{err}
+		}
+		f.wrote(span{off, off + int64(n)})
+	}
+}
+
+// grow reserves more for a blob whose size nobody told.
+func (f *fill) grow(end int64) error {
+	for end > f.reserved {
+		if end > f.cache.MaxBlob {
+			return eviction.ErrTooLarge
+		}
+		if err := f.cache.janitor.Reserve(step); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		f.reserved += step
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// wrote notes bytes in the file and wakes the readers, now or soon.
+func (f *fill) wrote(s span) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.have.add(s)
+	f.pending += s.end - s.off
+	if f.pending >= wakeBytes || time.Since(f.woken) >= wakeAfter {
+		f.broadcast()
+		return
+	}
+	f.alarm.Reset(wakeAfter)
+}
+
+// complete notes that the source has ended the blob in good order at size.
+func (f *fill) complete(size int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size = size
+	f.broadcast()
+}
+
+// wake is the alarm's call.
+func (f *fill) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broadcast()
+}
+
+// broadcast wakes whoever waits for a change. f.mu is held.
+func (f *fill) broadcast() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+	f.pending = 0
+	f.woken = time.Now()
+}
+
+// announce lets openers go on.
+func (f *fill) announce() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.announced)
+}
+
+// stop ends the fill with err, the first one that is given.
+func (f *fill) stop(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+	f.ended = true
+	f.broadcast()
+}
+
+func (f *fill) failed() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// fail ends a fill before it was announced.
+func (f *fill) fail(err error) {
+	f.cache.unlist(f)
+	f.stop(err)
+	f.announce()
+	f.count(err)
+}
+
+// discard gives up what was downloaded. Readers that have the file open keep
+// it, and its bytes count until they have left.
+func (f *fill) discard() {
+	err := f.failed()
+	if errors.Is(err, ErrWrongContent) {
+		f.cache.suspects.add(f.want.Digest)
+	}
+	f.cache.unlist(f)
+	f.writer.Discard()
+	reserved := f.reserved
+	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	f.count(err)
+}
+
+// commit makes the download a blob. The readers need not wait for it: the
+// bytes are verified, and a failure loses the copy only.
+func (f *fill) commit() {
+	if err := f.writer.Commit(f.size); err != nil {
+		f.discardCopy(err)
+		return
+	}
+	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
+	f.cache.usage.touch(f.want.Digest)
+	f.cache.Metrics.Fills.Finished()
+}
+
+// discardCopy gives up a verified download that the disk did not take. Its
+// readers have the file open and go on; new ones begin anew.
+func (f *fill) discardCopy(err error) {
+	f.cache.unlist(f)
+	f.mu.Lock()
+	f.err = diskError{err}
+	f.mu.Unlock()
+	reserved := f.reserved
+	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	f.count(diskError{err})
+}
+
+// count logs and counts a fill that left nothing behind.
+func (f *fill) count(err error) {
+	why := failureOf(err)
+	f.cache.Metrics.Fills.Failed(why)
+	if why != metrics.FillStopped {
+		f.cache.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", err)
+	}
+}
+
+func failureOf(err error) metrics.FillFailure {
+	var disk diskError
+	var bug panicError
+	switch {
+	case errors.Is(err, ErrWrongContent):
+		return metrics.FillDigest
+	case errors.Is(err, errWrongSize):
+		return metrics.FillSize
+	case errors.Is(err, errStopped):
+		return metrics.FillStopped
+	case errors.As(err, &disk):
+		return metrics.FillDisk
+	case errors.As(err, &bug):
+		return metrics.FillPanic
+	default:
+		return metrics.FillUpstream
+	}
+}
+
+// panicError is a bug that ended one fill.
+type panicError struct{ value any }
+
+func (e panicError) Error() string   { return fmt.Sprintf("panic: %v", e.value) }
+func (e panicError) Temporary() bool { return false }
+
+// guard turns a panic of the fill into its end, so that one bug costs one
+// blob. It is deferred.
+func (f *fill) guard(end func(error)) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	f.cache.Metrics.Requests.Panicked()
+	f.cache.Log.Error("a fill panicked", "digest", f.want.Digest, "panic", p, "stack", string(debug.Stack()))
+	end(panicError{p})
+}
+
+// crashed cleans up after a panic of run itself.
+func (f *fill) crashed(err error) {
+	if f.writer == nil {
+		f.fail(err)
+		return
+	}
+	f.stop(err)
+	f.discard()
+}
+
+// closer is a stream's body that ends the stream's context when it is closed.
+type closer struct {
+	io.ReadCloser
+	end func()
+}
+
+func (c closer) Close() error {
+	defer c.end()
+	return c.ReadCloser.Close()
+}

@@ -1,0 +1,154 @@
+// Package index keeps facts about files: what a tag names, what media type a
+// manifest has, when a blob was last used. It is never the truth about bytes;
+// whatever it has lost or got wrong costs a question upstream or an eviction
+// out of order, and no more.
+//
+// It alone knows Badger. Files: index.go (records), open.go (the guard).
+package index
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// The key families.
+const (
+	tagPrefix   = "t/" // t/<registry>/<repository>:<tag> → Tag as JSON
+	mediaPrefix = "m/" // m/<digest> → media type
+	usedPrefix  = "u/" // u/<digest> → seconds since 1970, 8 bytes
+)
+
+// Tag is what a tag was last seen to name.
+type Tag struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`      // bytes of the manifest
+	Confirmed time.Time     `json:"confirmed"` // when the upstream last said so
+}
+
+// Index is the open index. Its methods may be called at any time by anyone.
+type Index struct {
+	db *badger.DB
+}
+
+// Tag returns what the tag named key was last seen to name, and whether
+// anything is known of it.
+func (x *Index) Tag(key string) (tag Tag, known bool, err error) {
+	value, err := x.get(tagPrefix + key)
+	if err != nil || value == nil {
+		return Tag{}, false, err
+	}
+	if err := json.Unmarshal(value, &tag); err != nil {
+		return Tag{}, false, fmt.Errorf("index record of tag %s: %w", key, err)
+	}
+	if err := tag.Digest.Validate(); err != nil {
+		return Tag{}, false, fmt.Errorf("index record of tag %s: %w", key, err)
+	}
+	return tag, true, nil
+}
+
+// PutTag notes what a tag names. With sync, it is on disk when PutTag returns.
+func (x *Index) PutTag(key string, tag Tag, sync bool) error {
+	value, err := json.Marshal(tag)
+	if err != nil {
+		return err
+	}
+	if err := x.set(tagPrefix+key, value); err != nil {
+		return err
+	}
+	if sync {
+		return x.db.Sync()
+	}
+	return nil
+}
+
+// DeleteTag forgets a tag.
+func (x *Index) DeleteTag(key string) error { return x.delete(tagPrefix + key) }
+
+// MediaType returns the media type of the manifest d, or "" when it is not
+// known.
+func (x *Index) MediaType(d digest.Digest) (string, error) {
+	value, err := x.get(mediaPrefix + d.String())
+	return string(value), err
+}
+
+// PutMediaType notes the media type of the manifest d.
+func (x *Index) PutMediaType(d digest.Digest, mediaType string) error {
+	return x.set(mediaPrefix+d.String(), []byte(mediaType))
+}
+
+// PutUsed notes when blobs were last used, in one batch.
+func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for d, at := range used {
+		value := binary.BigEndian.AppendUint64(nil, uint64(max(at.Unix(), 0)))
+		if err := batch.Set([]byte(usedPrefix+d.String()), value); err != nil {
+			return err
+		}
+	}
+	return batch.Flush()
+}
+
+// Used calls visit with each blob's last use.
+func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
+	return x.db.View(func(txn *badger.Txn) error {
+		options := badger.DefaultIteratorOptions
+		options.Prefix = []byte(usedPrefix)
+		options.PrefetchValues = false
+		it := txn.NewIterator(options)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			err := item.Value(func(value []byte) error {
+				if len(value) == 8 {
+					at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
+					visit(digest.Digest(item.Key()[len(usedPrefix):]), time.Unix(at, 0))
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Forget removes what is known of the evicted d.
+func (x *Index) Forget(d digest.Digest) error {
+	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+d.String()))
+}
+
+// Close writes out what is in memory and gives the directory back.
+func (x *Index) Close() error { return x.db.Close() }
+
+// get returns a copy of a value, or nil when there is none.
+func (x *Index) get(key string) (value []byte, err error) {
+	err = x.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte(key))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		value, err = item.ValueCopy(nil)
+		return err
+	})
+	return value, err
+}
+
+func (x *Index) set(key string, value []byte) error {
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(key), value) })
+}
+
+func (x *Index) delete(key string) error {
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) })
+}

@@ -1,0 +1,201 @@
+package cache
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifest is the size in bytes of the largest manifest that is taken: the
+// least that the OCI distribution specification asks registries to support.
+const MaxManifest = 4 << 20
+
+// Manifest is a manifest as its registry sent it. Its parts are not changed.
+type Manifest struct {
+	Digest    digest.Digest
+	MediaType string
+	Body      []byte
+}
+
+// manifests keeps manifests in memory, the most recently used ones.
+type manifests struct {
+	limit int64
+
+	mu    sync.Mutex
+	list  *simplelru.LRU[digest.Digest, Manifest]
+	bytes int64
+}
+
+func newManifests(limit int64) *manifests {
+	m := &manifests{limit: limit}
+	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone Manifest) { m.bytes -= gone.cost() })
+	if err != nil {
+		panic(err) // only a size below one is an error
+	}
+	m.list = list
+	return m
+}
+
+// cost is what a manifest takes in memory, with some room for its entry.
+func (m Manifest) cost() int64 { return int64(len(m.Body)) + 512 }
+
+func (m *manifests) get(d digest.Digest) (Manifest, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.list.Get(d)
+}
+
+func (m *manifests) put(one Manifest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list.Remove(one.Digest)
+	m.list.Add(one.Digest, one)
+	m.bytes += one.cost()
+	for m.bytes > m.limit && m.list.Len() > 1 {
+		m.list.RemoveOldest()
+	}
+}
+
+func (m *manifests) remove(d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list.Remove(d)
+}
+
+// Manifest returns the manifest d if it is held, from memory as a rule.
+func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
+	if one, ok := c.manifests.get(d); ok {
+		if _, held := c.Ledger.Touch(d); held {
+			c.usage.touch(d)
+		}
+		return one, true
+	}
+	b, ok := c.Held(d)
+	if !ok {
+		return Manifest{}, false
+	}
+	defer b.Close()
+	one, err := c.load(b)
+	if err != nil {
+		if !errors.Is(err, errNoManifest) {
+			c.lost(d, b.Size, b.Size, err)
+		}
+		return Manifest{}, false
+	}
+	c.manifests.put(one)
+	return one, true
+}
+
+// errNoManifest says that a blob is something else, which is no harm.
+var errNoManifest = errors.New("not a manifest")
+
+// load reads a manifest from its file and verifies it.
+func (c *Cache) load(b *Blob) (Manifest, error) {
+	if b.Size > MaxManifest {
+		return Manifest{}, errNoManifest
+	}
+	d := b.want.Digest
+	body, err := io.ReadAll(b.body.(*held).file)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if d.Algorithm().FromBytes(body) != d {
+		return Manifest{}, ErrWrongContent
+	}
+	mediaType, err := c.Index.MediaType(d)
+	if err != nil {
+		c.indexFailed(err)
+	}
+	if mediaType == "" {
+		mediaType = mediaTypeOf(body)
+	}
+	if mediaType == "" {
+		return Manifest{}, errNoManifest
+	}
+	return Manifest{Digest: d, MediaType: mediaType, Body: body}, nil
+}
+
+// mediaTypeOf reads the media type from the manifest itself, for one that the
+// index has forgotten. Docker's types and OCI indexes of today say it; an OCI
+// manifest need not, and is told by what it has.
+func mediaTypeOf(body []byte) string {
+	var m struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Config        json.RawMessage `json:"config"`
+		Layers        json.RawMessage `json:"layers"`
+		Manifests     json.RawMessage `json:"manifests"`
+	}
+	if json.Unmarshal(body, &m) != nil || m.SchemaVersion != 2 {
+		return ""
+	}
+	switch {
+	case m.MediaType != "":
+		return m.MediaType
+	case m.Manifests != nil && m.Layers == nil:
+		return v1.MediaTypeImageIndex
+	case m.Config != nil && m.Layers != nil:
+		return v1.MediaTypeImageManifest
+	default:
+		return ""
+	}
+}
+
+// PutManifest takes a manifest whose body hashes to its digest. It is served
+// from memory at once; stored is called when it is on disk too, and not at
+// all when it cannot be put there.
+func (c *Cache) PutManifest(one Manifest, stored func()) {
+	c.manifests.put(one)
+	c.running.Go(func() {
+		if err := c.store(one); err != nil {
+			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
+			return
+		}
+		stored()
+	})
+}
+
+// store writes a manifest to disk.
+func (c *Cache) store(one Manifest) (err error) {
+	defer c.Remove(one.Digest) // what was doomed while the lock was held
+	defer c.locks.lock(one.Digest)()
+	if c.removeLocked(one.Digest) {
+		c.manifests.put(one)
+	}
+	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
+		c.indexFailed(err)
+	}
+	if _, held := c.Ledger.Touch(one.Digest); held {
+		return nil
+	}
+	size := int64(len(one.Body))
+	if err := c.janitor.Reserve(size); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			c.Ledger.Release(size)
+		}
+	}()
+	w, err := c.Store.Create(one.Digest)
+	if err != nil {
+		return err
+	}
+	if _, err := w.WriteAt(one.Body, 0); err != nil {
+		w.Discard()
+		return fmt.Errorf("write: %w", err)
+	}
+	if err := w.Commit(size); err != nil {
+		return err
+	}
+	c.Ledger.Commit(one.Digest, size, size)
+	c.usage.touch(one.Digest)
+	return nil
+}

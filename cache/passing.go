@@ -1,0 +1,151 @@
+package cache
+
+import (
+	"context"
+	"encoding/hex"
+	"hash"
+	"io"
+	"math"
+)
+
+// passing reads a blob from its source without keeping it: too large, no
+// room, a failing disk. What reaches the last byte is hashed from the first
+// one on, and its tail held back, as everywhere.
+type passing struct {
+	cache  *Cache
+	want   Want
+	size   int64     // negative when nobody knows
+	spare  *Stream   // an open answer of the source from 0, or nil
+	hash   hash.Hash // of the bytes before hashed; nil to begin at 0
+	hashed int64
+}
+
+func (p *passing) send(ctx context.Context, w Sink, off, n int64) (int64, error) {
+	if p.size >= 0 && n >= 0 && off+n < p.size {
+		return p.sendPart(ctx, w, off, n)
+	}
+	return p.sendToEnd(ctx, w, off, n)
+}
+
+// sendPart passes a range on that does not reach the end: its client has to
+// verify the whole itself.
+func (p *passing) sendPart(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
+	from := p.from(ctx, off, off+n)
+	defer from.Close()
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	for {
+		m, err := from.Read(buf[:])
+		if err == io.EOF {
+			return sent, nil
+		}
+		if err != nil {
+			return sent, err
+		}
+		m, err = w.Write(buf[:m])
+		sent += int64(m)
+		if err != nil {
+			return sent, err
+		}
+	}
+}
+
+// sendToEnd reads from where the hash stands to the end, and sends what lies
+// at off and behind it; the last bytes only when the digest is right.
+func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
+	if p.hash == nil || p.hashed > off {
+		p.hash, p.hashed = p.want.Digest.Algorithm().Hash(), 0
+	}
+	from := p.from(ctx, p.hashed, p.size)
+	defer from.Close()
+	window := newWindow(w, p.hashed, off, n)
+	for {
+		m, err := from.Read(window.space())
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return window.sent, err
+		}
+		p.hash.Write(window.add(m))
+		p.hashed += int64(m)
+		if err := window.sendBut(tail); err != nil {
+			return window.sent, err
+		}
+	}
+	if hex.EncodeToString(p.hash.Sum(nil)) != p.want.Digest.Encoded() {
+		p.cache.suspects.add(p.want.Digest)
+		return window.sent, ErrWrongContent
+	}
+	p.hash = nil // the next call begins anew
+	err = window.sendBut(0)
+	return window.sent, err
+}
+
+// from reads the source between off and end.
+func (p *passing) from(ctx context.Context, off, end int64) *resumer {
+	r := &resumer{
+		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
+		resumed: p.cache.Metrics.Fills.Resumed,
+	}
+	if off == 0 {
+		r.stream, p.spare = p.spare, nil
+	}
+	return r
+}
+
+func (p *passing) close() {
+	if p.spare != nil {
+		p.spare.Body.Close()
+		p.spare = nil
+	}
+}
+
+// window holds the last bytes of a stream back from a client.
+type window struct {
+	to   Sink
+	buf  []byte
+	off  int64 // in the blob, of buf[0]
+	want span  // the bytes of the blob that the client wants
+	sent int64
+}
+
+func newWindow(to Sink, off, want, n int64) *window {
+	w := &window{to: to, buf: make([]byte, 0, tail+buffer), off: off, want: span{want, math.MaxInt64}}
+	if n >= 0 {
+		w.want.end = want + n
+	}
+	return w
+}
+
+// space is where the next bytes go.
+func (w *window) space() []byte { return w.buf[len(w.buf):cap(w.buf)] }
+
+// add takes n bytes of the space in, and returns them.
+func (w *window) add(n int) []byte {
+	w.buf = w.buf[:len(w.buf)+n]
+	return w.buf[len(w.buf)-n:]
+}
+
+// sendBut sends everything but the last keep bytes.
+func (w *window) sendBut(keep int) error {
+	n := len(w.buf) - keep
+	if n <= 0 {
+		return nil
+	}
+	from := max(w.want.off-w.off, 0)
+	to := min(w.want.end-w.off, int64(n))
+	if from < to {
+		m, err := w.to.Write(w.buf[from:to])
+		w.sent += int64(m)
+		if err != nil {
+			return err
+		}
+		if err := w.to.FlushError(); err != nil {
+			return err
+		}
+	}
+	w.off += int64(n)
+	w.buf = w.buf[:copy(w.buf, w.buf[n:])]
+	return nil
+}

@@ -1,0 +1,259 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/blobs"
+	"hubcap/metrics"
+)
+
+// copyChunk sends n bytes at the file's position. The file goes to w as it
+// is, so that the kernel can send it (sendfile).
+func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
+	sent, err := io.CopyN(w, file, n)
+	if err != nil && ofTheFile(err) {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return sent, err
+}
+
+// ofTheFile tells an error of the file from one of the client. sendfile gives
+// both as one of the connection; what a file can fail with, a connection
+// cannot.
+func ofTheFile(err error) bool {
+	var path *fs.PathError
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) || errors.As(err, &path)
+}
+
+// held reads a whole file.
+type held struct {
+	cache  *Cache
+	digest digest.Digest
+	handle *handle
+	file   *os.File
+}
+
+func (h *held) send(_ context.Context, w Sink, off, n int64) (sent int64, err error) {
+	if _, err := h.file.Seek(off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	for sent < n {
+		m, err := copyChunk(w, h.file, min(chunk, n-sent))
+		sent += m
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+func (h *held) close() {
+	h.file.Close()
+	h.cache.handles.release(h.digest, h.handle)
+}
+
+// reader reads the file of a fill while it grows.
+type reader struct {
+	fill   *fill
+	handle *handle
+	file   *os.File
+}
+
+// enter counts an opener in, unless the fill has ended badly. The caller
+// holds cache.mu, so that no fill is entered once it is off the list.
+func (f *fill) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return false
+	}
+	f.waiting++
+	return true
+}
+
+// open waits until the fill is announced and returns its blob for one reader.
+// The reader was counted in, by newFill or enter.
+func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
+	select {
+	case <-f.announced:
+	case <-ctx.Done():
+		if spare := f.leave(); spare != nil {
+			spare.Body.Close()
+		}
+		return nil, context.Cause(ctx)
+	}
+	spare := f.leave()
+	f.mu.Lock()
+	size, writer, err := f.size, f.writer, f.err
+	f.mu.Unlock()
+	b := &Blob{Size: size, cache: f.cache, want: want}
+	switch {
+	case errors.Is(err, errNotKept):
+		f.cache.Metrics.Fills.Bypassed(bypassOf(err))
+		b.Origin = Passing
+		b.Suspect = f.cache.suspects.has(want.Digest)
+		b.body = &passing{cache: f.cache, want: want, size: size, spare: spare}
+		return b, nil
+	case err != nil && writer == nil:
+		return nil, err
+	}
+	one := f.cache.handles.acquire(want.Digest)
+	file, err := writer.Open()
+	if err != nil {
+		f.cache.handles.release(want.Digest, one)
+		if failed := f.failed(); failed != nil && errors.Is(err, blobs.ErrDiscarded) && began {
+			err = failed
+		}
+		return nil, err
+	}
+	b.Origin = Joined
+	if began {
+		b.Origin = Filling
+	}
+	b.Suspect = f.cache.suspects.has(want.Digest)
+	b.body = &reader{fill: f, handle: one, file: file}
+	return b, nil
+}
+
+// leave counts an opener out. The first to leave a fill that is not kept
+// takes the source that is open; when nobody takes it, it is closed.
+func (f *fill) leave() (spare *Stream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting--
+	spare, f.spare = f.spare, nil
+	return spare
+}
+
+// available waits until bytes from off on may be read and tells up to where,
+// and whether more could follow. At the end of the blob that is off itself.
+func (f *fill) available(ctx context.Context, off int64) (end int64, more bool, err error) {
+	for {
+		f.mu.Lock()
+		end, more, err = f.readable(off)
+		changed := f.changed
+		f.mu.Unlock()
+		if end > off || !more || err != nil {
+			return end, more, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return off, false, context.Cause(ctx)
+		}
+	}
+}
+
+// readable tells up to where a reader at off may read now: what is there, but
+// for the tail before the verdict. After a failure the error comes once the
+// readable bytes have been read. f.mu is held.
+func (f *fill) readable(off int64) (end int64, more bool, err error) {
+	if f.verified {
+		return f.size, false, nil
+	}
+	end = f.have.endFrom(off)
+	if f.size >= 0 {
+		end = min(end, f.size-tail)
+	} else {
+		end = min(end, f.have.endFrom(0)-tail)
+	}
+	end = max(end, off)
+	if end == off && f.err != nil {
+		return off, false, f.err
+	}
+	return end, true, nil
+}
+
+// verdict waits until the digest is known to be right.
+func (f *fill) verdict(ctx context.Context) error {
+	select {
+	case <-f.judged:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.verified {
+		return nil
+	}
+	return f.err
+}
+
+func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
+	if _, err := r.file.Seek(off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if n == 0 { // an empty blob is right or wrong like any other
+		return 0, readError(r.fill.verdict(ctx))
+	}
+	for n < 0 || sent < n {
+		at := off + sent
+		end, more, err := r.fill.available(ctx, at)
+		if err != nil {
+			return sent, readError(err)
+		}
+		if end == at { // the size was not known, and this is the end
+			return sent, nil
+		}
+		for at < end && (n < 0 || sent < n) {
+			m := min(chunk, end-at)
+			if n >= 0 {
+				m = min(m, n-sent)
+			}
+			m, err := copyChunk(w, r.file, m)
+			sent, at = sent+m, at+m
+			if err != nil {
+				return sent, err
+			}
+		}
+		if more {
+			if err := w.FlushError(); err != nil {
+				return sent, err
+			}
+		}
+	}
+	return sent, nil
+}
+
+// readError marks what the source may mend: a disk that failed under the
+// fill.
+func readError(err error) error {
+	var disk diskError
+	if errors.As(err, &disk) {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return err
+}
+
+// passOn returns a stream that goes on where the file failed: behind what the
+// fill has hashed when it is the fill that failed, from the beginning when it
+// is only this reader's file.
+func (r *reader) passOn() *passing {
+	f := r.fill
+	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	p := &passing{cache: f.cache, want: f.want, size: f.size}
+	if f.failed() == nil {
+		return p
+	}
+	<-f.judged
+	if cloner, ok := f.hash.(hash.Cloner); ok {
+		if clone, err := cloner.Clone(); err == nil {
+			p.hash, p.hashed = clone, f.hashed
+		}
+	}
+	return p
+}
+
+func (r *reader) close() {
+	r.file.Close()
+	r.fill.cache.handles.release(r.fill.want.Digest, r.handle)
+}

@@ -1,0 +1,50 @@
+package cache
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// found is a file that lay there at the start.
+type found struct {
+	digest digest.Digest
+	size   int64
+	used   time.Time
+}
+
+// recover counts the files, which are the truth, into the ledger: in the
+// order of their last use as far as the index knows it, of their making
+// where it does not. What a former process left half done goes.
+func (c *Cache) recover() error {
+	partials, err := c.Store.RemovePartials()
+	if err != nil {
+		return fmt.Errorf("remove unfinished downloads: %w", err)
+	}
+	used := make(map[digest.Digest]time.Time)
+	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at }); err != nil {
+		c.indexFailed(err)
+	}
+	var files []found
+	var bytes int64
+	err = c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+		if at, known := used[d]; known {
+			modified = at
+		}
+		files = append(files, found{d, size, modified})
+		bytes += size
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("walk the blobs: %w", err)
+	}
+	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
+	for _, f := range files {
+		c.Ledger.Adopt(f.digest, f.size)
+	}
+	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished_removed", partials)
+	return nil
+}

@@ -1,0 +1,49 @@
+package cache
+
+import "github.com/opencontainers/go-digest"
+
+// Remove unlinks d if the ledger has it doomed. While a fill of d holds the
+// digest nothing is done: a fill removes what is doomed before it makes its
+// own file, and calls Remove when it has let go.
+func (c *Cache) Remove(d digest.Digest) {
+	for {
+		if _, doomed := c.Ledger.Doomed(d); !doomed {
+			return
+		}
+		unlock, free := c.locks.tryLock(d)
+		if !free {
+			return
+		}
+		removed := c.removeLocked(d)
+		unlock()
+		if !removed {
+			return
+		}
+	}
+}
+
+// removeLocked is Remove for who holds the digest. It tells whether d had to
+// go and went.
+func (c *Cache) removeLocked(d digest.Digest) bool {
+	size, doomed := c.Ledger.Doomed(d)
+	if !doomed {
+		return false
+	}
+	c.manifests.remove(d)
+	c.usage.forget(d)
+	if err := c.Store.Remove(d); err != nil {
+		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
+		return false
+	}
+	c.Ledger.Unlinked(d)
+	c.handles.retire(d, func() { c.Ledger.Freed(size) })
+	if err := c.Index.Forget(d); err != nil {
+		c.indexFailed(err)
+	}
+	return true
+}
+
+func (c *Cache) indexFailed(err error) {
+	c.Metrics.Fills.IndexFailed()
+	c.Log.Warn("the index failed; serving goes on without what it would have known", "err", err)
+}

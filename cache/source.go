@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+)
+
+// Source is where the bytes of one blob come from, by offset and length: a
+// registry, another box, an object store. Nothing it says is believed before
+// the digest is right.
+type Source interface {
+	// Open returns the blob's bytes from the offset off: n of them, or all
+	// the rest when n is negative. A source that knows no ranges begins at 0
+	// instead; Stream.Off tells.
+	//
+	// An error with a method Temporary() bool that answers false is final;
+	// after any other one the bytes are asked for again, up to a limit.
+	Open(ctx context.Context, off, n int64) (*Stream, error)
+}
+
+// Stream is an answer of a Source.
+type Stream struct {
+	Body io.ReadCloser
+	Off  int64 // where in the blob Body begins
+	Size int64 // bytes of the whole blob; negative when the source does not say
+}
+
+// maxBreaks is how often in a row a source may break without having given a
+// byte.
+const maxBreaks = 5
+
+// firstBackoff is waited after the first break, and doubled after each more.
+const firstBackoff = 100 * time.Millisecond
+
+// errChanged says that a source gives another length than it gave before.
+var errChanged = fmt.Errorf("%w: it changed the blob's length in mid-transfer", ErrSource)
+
+// resumer reads one span of a blob from a Source, through as many broken
+// connections as it takes. It is one reader's.
+type resumer struct {
+	ctx     context.Context
+	source  Source
+	off     int64 // of the next byte
+	end     int64 // of the span; negative until the size is known
+	size    int64 // of the blob; negative while it is not known
+	stream  *Stream
+	breaks  int    // in a row, without a byte between them
+	resumed func() // called at each continuation after a break
+}
+
+// Read reads on at r.off. io.EOF means that the span is complete, or, while
+// the size is not known, that the source ended the blob in good order.
+func (r *resumer) Read(p []byte) (int, error) {
+	for {
+		if r.end >= 0 {
+			if r.off >= r.end {
+				return 0, io.EOF
+			}
+			p = p[:min(int64(len(p)), r.end-r.off)]
+		}
+		if err := r.ensure(); err != nil {
+			return 0, err
+		}
+		n, err := r.stream.Body.Read(p)
+		if n > 0 {
+			r.off += int64(n)
+			r.breaks = 0
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err == io.EOF && r.end < 0 {
+			return 0, io.EOF
+		}
+		if err := r.broke(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// ensure opens the source at r.off where it is not open.
+func (r *resumer) ensure() error {
+	for r.stream == nil {
+		n := int64(-1)
+		if r.end >= 0 && r.end != r.size {
+			n = r.end - r.off
+		}
+		stream, err := r.source.Open(r.ctx, r.off, n)
+		if err == nil {
+			if r.breaks > 0 {
+				r.resumed()
+			}
+			err = r.take(stream)
+		}
+		if err == nil {
+			continue
+		}
+		if err := r.broke(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take goes on with stream. Bytes before r.off, which a source that knows no
+// ranges sends again, are dropped.
+func (r *resumer) take(stream *Stream) error {
+	r.stream = stream
+	if stream.Size >= 0 && r.size >= 0 && stream.Size != r.size {
+		return permanent{errChanged}
+	}
+	if stream.Off < r.off {
+		_, err := io.CopyN(io.Discard, stream.Body, r.off-stream.Off)
+		return err
+	}
+	return nil
+}
+
+// broke decides whether to go on after err, and waits before the next try.
+func (r *resumer) broke(err error) error {
+	r.Close()
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	if final(err) {
+		return err
+	}
+	if r.breaks++; r.breaks > maxBreaks {
+		return err
+	}
+	pause := firstBackoff << (r.breaks - 1)
+	pause += time.Duration(rand.Int64N(int64(pause)/2 + 1)) //nolint:gosec // jitter, not a secret
+	select {
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	case <-time.After(pause):
+		return nil
+	}
+}
+
+// Close ends the transfer under way.
+func (r *resumer) Close() {
+	if r.stream != nil {
+		r.stream.Body.Close()
+		r.stream = nil
+	}
+}
+
+// final tells whether asking again is of no use.
+func final(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && !t.Temporary()
+}
+
+// permanent marks an error of this room as final.
+type permanent struct{ error }
+
+func (permanent) Temporary() bool { return false }
+func (p permanent) Unwrap() error { return p.error }

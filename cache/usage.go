@@ -1,0 +1,58 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// usage notes when blobs were last used, in memory, and writes it to the
+// index in batches. What a crash loses costs an eviction out of order.
+type usage struct {
+	mu   sync.Mutex
+	used map[digest.Digest]time.Time // since the last flush
+}
+
+func newUsage() *usage { return &usage{used: make(map[digest.Digest]time.Time)} }
+
+func (u *usage) touch(d digest.Digest) {
+	now := time.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.used[d] = now
+}
+
+func (u *usage) forget(d digest.Digest) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.used, d)
+}
+
+// run flushes until ctx ends.
+func (u *usage) run(ctx context.Context, c *Cache) {
+	tick := time.NewTicker(c.FlushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			u.flush(c)
+		}
+	}
+}
+
+func (u *usage) flush(c *Cache) {
+	u.mu.Lock()
+	batch := u.used
+	u.used = make(map[digest.Digest]time.Time)
+	u.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	if err := c.Index.PutUsed(batch); err != nil {
+		c.indexFailed(err)
+	}
+}
