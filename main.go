@@ -1,0 +1,327 @@
+// Command hubcap is a caching pull-through proxy for Docker Hub and every
+// other OCI registry.
+//
+//	hubcap              serves
+//	hubcap config       prints every variable, its default and its value
+//	hubcap version      prints the version
+//	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/eviction"
+	"hubcap/metrics"
+	"hubcap/proxy"
+	"hubcap/proxy/access"
+	"hubcap/proxy/config"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// What is not for the operator to choose.
+const (
+	smallSize      = 1 << 20  // bytes; objects below it are manifests, configs and small layers
+	smallShare     = 0.05     // of the cache, kept for them: 5 % gains most at little cost to the layers
+	highWatermark  = 0.98     // of the cache: evicting ahead of need begins here,
+	lowWatermark   = 0.95     // and ends here
+	manifestMemory = 64 << 20 // bytes
+	flushInterval  = 15 * time.Second
+	headTimeout    = 5 * time.Second // for a client's request to arrive
+	idleTimeout    = 90 * time.Second
+	maxHeader      = 16 << 10 // bytes
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "hubcap:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args, environ []string, stdout, stderr io.Writer) error {
+	command := strings.Join(args, " ")
+	switch command {
+	case "version":
+		_, err := fmt.Fprintln(stdout, version())
+		return err
+	case "config":
+		return config.Print(stdout, environ)
+	case "", "healthcheck":
+	default:
+		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
+	}
+	c, err := config.Load(environ)
+	if err != nil {
+		return err
+	}
+	if command == "healthcheck" {
+		return healthcheck(c)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return serve(ctx, c, newLog(c, stderr))
+}
+
+func newLog(c config.Config, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: slog.Level(c.LogLevel)}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// serve runs until ctx ends.
+func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+	for _, warning := range c.Warnings {
+		log.Warn(warning)
+	}
+	store, err := blobs.Open(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	defer store.Close()
+	idx, err := index.Open(store.Dir("index"), log)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	defer closing(log, "index", idx.Close)
+
+	all := metrics.New()
+	room, err := budget(c, store)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	held, err := cache.New(cache.Options{
+		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
+		Ledger: eviction.NewLedger(eviction.LedgerOptions{
+			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
+			High: highWatermark, Low: lowWatermark, Metrics: all.Space,
+		}),
+		ManifestMemory: manifestMemory, FlushInterval: flushInterval, Metrics: all, Log: log,
+	})
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	defer held.Close()
+
+	upstreams, err := newUpstreams(c, all, log)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
+	}
+	tags := freshness.New(freshness.Options{Store: held, Index: idx, Metrics: all.Fills, Now: time.Now, Log: log})
+	defer tags.Close()
+	clients := []string{}
+	allowed := access.DefaultClients()
+	if len(c.AllowClients) > 0 {
+		allowed = c.AllowClients
+	}
+	for _, p := range allowed {
+		clients = append(clients, p.String())
+	}
+	handler := proxy.New(proxy.Options{
+		Upstreams: upstreams, Cache: held, Freshness: tags,
+		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed),
+		Metrics: all.Requests, Log: log,
+	})
+	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
+	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
+	log.Info("clients that may pull", "ranges", strings.Join(clients, ","))
+	return listen(ctx, c, handler, all, log)
+}
+
+// listen serves both ports until ctx ends, then drains.
+func listen(ctx context.Context, c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *slog.Logger) error {
+	mirror := newServer(handler, log)
+	admin := newServer(adminHandler(handler, all), log)
+	mirrorAt, err := net.Listen("tcp", string(c.Listen))
+	if err != nil {
+		return fmt.Errorf("HUBCAP_LISTEN=%s: %w", c.Listen, err)
+	}
+	adminAt, err := net.Listen("tcp", string(c.AdminListen))
+	if err != nil {
+		mirrorAt.Close()
+		return fmt.Errorf("HUBCAP_ADMIN_LISTEN=%s: %w", c.AdminListen, err)
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- mirror.Serve(mirrorAt) }()
+	go func() { failed <- admin.Serve(adminAt) }()
+	log.Info("ready", "mirror", mirrorAt.Addr(), "admin", adminAt.Addr(),
+		"daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, reachable(mirrorAt.Addr())))
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	return drain(c, handler, mirror, admin, log)
+}
+
+// drain lets running answers end, for a while.
+func drain(c config.Config, handler *proxy.Handler, mirror, admin *http.Server, log *slog.Logger) error {
+	log.Info("stopping: no new requests; running answers may end", "within", c.DrainTimeout)
+	handler.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.DrainTimeout))
+	defer cancel()
+	if err := mirror.Shutdown(ctx); err != nil {
+		log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
+		mirror.Close()
+	}
+	admin.Close()
+	log.Info("stopped")
+	return nil
+}
+
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            headTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// adminHandler is the operator's port: metrics and health.
+func adminHandler(handler *proxy.Handler, all *metrics.Metrics) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", all.Handler())
+	mux.Handle("GET /livez", handler)
+	mux.Handle("GET /readyz", handler)
+	return mux
+}
+
+func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*upstream.Set, error) {
+	entries := c.Upstreams
+	for i := range entries {
+		entries[i].Proxy = http.ProxyFromEnvironment
+		entries[i].UserAgent = "hubcap/" + version()
+		entries[i].MaxManifest = cache.MaxManifest
+		entries[i].Metrics = all.Upstreams
+		entries[i].Log = log
+	}
+	return upstream.NewSet(entries, c.DefaultUpstream)
+}
+
+// limits are the sizes that the configuration comes to on this file system,
+// in bytes.
+type limits struct{ cache, maxBlob, minFree int64 }
+
+// budget settles the limits. A cache size that was not set is settled at the
+// first start and remembered, since what is free then is the measure.
+func budget(c config.Config, store *blobs.Store) (limits, error) {
+	total, free, err := store.Space()
+	if err != nil {
+		return limits{}, fmt.Errorf("its file system's size is not to be read: %w", err)
+	}
+	remembered := store.Dir("cache-size")
+	size := c.CacheBytes(total, free)
+	if !c.CacheSizeSet() {
+		if text, err := os.ReadFile(remembered); err == nil {
+			if before, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && before > 0 {
+				size = min(before, total)
+			}
+		} else if err := os.WriteFile(remembered, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600); err != nil {
+			return limits{}, err
+		}
+	}
+	return limits{cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(total)}, nil
+}
+
+// healthcheck asks the hubcap that runs under the same configuration.
+func healthcheck(c config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	host, port, err := net.SplitHostPort(string(c.Listen))
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{}}).Do(req) // no proxy
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: status %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return s.Value[:12]
+		}
+	}
+	return "devel"
+}
+
+func hosts(c config.Config) string {
+	var all []string
+	for _, u := range c.Upstreams {
+		all = append(all, u.Host)
+	}
+	return strings.Join(all, ",")
+}
+
+// reachable is an address that other hosts could use, as far as this one can
+// tell.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			host = "localhost"
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+func gib(bytes int64) string { return fmt.Sprintf("%.1fGiB", float64(bytes)/(1<<30)) }
+
+func closing(log *slog.Logger, what string, end func() error) {
+	if err := end(); err != nil {
+		log.Warn("closing failed", "what", what, "err", err)
+	}
+}

@@ -1,0 +1,82 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"hubcap/metrics"
+)
+
+// patience is how long a client may take for one chunk of at most 1 MiB:
+// above 9 KiB/s it finishes, however long that takes.
+const patience = 2 * time.Minute
+
+// answer is the response to one request, as far as it has come. It counts,
+// moves the write deadline with the progress, and hands files to the kernel:
+// it has ReadFrom, which is what keeps sendfile.
+type answer struct {
+	w       http.ResponseWriter
+	from    io.ReaderFrom
+	control *http.ResponseController
+	began   time.Time
+
+	kind      metrics.Kind
+	result    metrics.Result
+	status    int           // 0 until the head is written
+	sent      int64         // body bytes
+	firstByte time.Duration // 0 until the head is written
+	trouble   error         // of the upstream, under which something held was sent
+}
+
+func newAnswer(w http.ResponseWriter, now time.Time) *answer {
+	a := &answer{w: w, control: http.NewResponseController(w), began: now}
+	a.from, _ = w.(io.ReaderFrom)
+	return a
+}
+
+func (a *answer) set(name, value string) { a.w.Header()[name] = []string{value} }
+
+// head writes the status line and the header. size is the length of the body
+// in bytes, negative when it is not known.
+func (a *answer) head(status int, size int64) {
+	if size >= 0 {
+		a.set("Content-Length", strconv.FormatInt(size, 10))
+	}
+	a.extend()
+	a.status = status
+	a.firstByte = time.Since(a.began)
+	a.w.WriteHeader(status)
+}
+
+// extend moves the write deadline. A connection without one is no error.
+func (a *answer) extend() { _ = a.control.SetWriteDeadline(time.Now().Add(patience)) }
+
+// Write sends p.
+func (a *answer) Write(p []byte) (int, error) {
+	a.extend()
+	n, err := a.w.Write(p)
+	a.sent += int64(n)
+	return n, err
+}
+
+// ReadFrom sends what r has: a file, and then the kernel does it.
+func (a *answer) ReadFrom(r io.Reader) (int64, error) {
+	a.extend()
+	var n int64
+	var err error
+	if a.from != nil {
+		n, err = a.from.ReadFrom(r)
+	} else {
+		n, err = io.Copy(a.w, r)
+	}
+	a.sent += n
+	return n, err
+}
+
+// FlushError sends what net/http has kept back.
+func (a *answer) FlushError() error {
+	a.extend()
+	return a.control.Flush()
+}

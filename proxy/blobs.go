@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache"
+	"hubcap/metrics"
+)
+
+// serveBlob answers GET and HEAD of a blob, whole or a range of it.
+func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
+	etag := `"` + rt.digest.String() + `"`
+	if r.Method == http.MethodHead {
+		return h.serveBlobHead(a, r, rt, etag)
+	}
+	blob, err := h.Cache.Open(r.Context(), cache.Want{
+		Digest: rt.digest, Size: h.sizes.of(rt), Source: source{h, rt.origin()},
+	})
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	a.result = describeBlob(a, blob.Origin)
+	a.blobHeader(rt.digest, etag)
+	if matches(r.Header.Get("If-None-Match"), etag) {
+		a.head(http.StatusNotModified, -1)
+		return nil
+	}
+	asked := rt.span
+	if condition := r.Header.Get("If-Range"); blob.Size < 0 || blob.Suspect || condition != "" && condition != etag {
+		asked = span{}
+	}
+	off, n, partial, ok := asked.of(blob.Size)
+	switch {
+	case !ok:
+		a.set("Content-Range", fmt.Sprintf("bytes */%d", blob.Size))
+		return errRange
+	case partial:
+		a.set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, blob.Size))
+		a.head(http.StatusPartialContent, n)
+	default:
+		a.head(http.StatusOK, n)
+	}
+	if blob.Origin != cache.Held && n != 0 {
+		if err := a.FlushError(); err != nil {
+			return err
+		}
+	}
+	return blob.Send(r.Context(), a, off, n)
+}
+
+// serveBlobHead describes a blob without fetching it.
+func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, etag string) error {
+	var size int64
+	if blob, ok := h.Cache.Held(rt.digest); ok {
+		size = blob.Size
+		blob.Close()
+		a.result = describeBlob(a, cache.Held)
+	} else {
+		var err error
+		if size, err = h.client(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest); err != nil {
+			return err
+		}
+		a.result = metrics.ResultPassed
+		a.set("Cache-Status", "hubcap; fwd=uri-miss")
+	}
+	a.blobHeader(rt.digest, etag)
+	a.head(http.StatusOK, size)
+	return nil
+}
+
+func (a *answer) blobHeader(d digest.Digest, etag string) {
+	a.set("Content-Type", "application/octet-stream")
+	a.set("Docker-Content-Digest", d.String())
+	a.set("Etag", etag)
+	a.set("Accept-Ranges", "bytes")
+}
+
+// describeBlob says in the header where a blob comes from (RFC 9211).
+func describeBlob(a *answer, from cache.Origin) metrics.Result {
+	status, result := "hubcap; hit", metrics.ResultHit
+	switch from {
+	case cache.Held:
+	case cache.Filling:
+		status, result = "hubcap; fwd=uri-miss; stored", metrics.ResultMiss
+	case cache.Joined:
+		status, result = "hubcap; fwd=uri-miss; collapsed", metrics.ResultJoined
+	case cache.Passing:
+		status, result = "hubcap; fwd=uri-miss; detail=not-kept", metrics.ResultUncached
+	}
+	a.set("Cache-Status", status)
+	return result
+}
+
+// origin is the part of a route that says where a blob is asked for: equal
+// for two requests that ask in the same place.
+func (rt route) origin() blobOrigin { return blobOrigin{rt.upstream.Host, rt.name, rt.digest} }
+
+type blobOrigin struct {
+	host, name string
+	digest     digest.Digest
+}
+
+// source is a registry's blob as the cache reads it.
+type source struct {
+	h *Handler
+	blobOrigin
+}
+
+// Open implements cache.Source.
+func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
+	up, ok := s.h.Upstreams.Find(s.host)
+	if !ok {
+		return nil, errUnknownRegistry
+	}
+	rt := route{kind: metrics.KindBlob, upstream: up, name: s.name, digest: s.digest}
+	blob, err := s.h.client(ctx, rt).OpenBlob(ctx, s.name, s.digest, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Stream{Body: blob.Body, Off: blob.Off, Size: blob.Size}, nil
+}

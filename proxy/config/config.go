@@ -1,0 +1,203 @@
+// Package config is every variable that an operator can set: its name, its
+// default, its check. It alone reads the environment. What it returns is
+// valid, and is not looked at twice.
+//
+// Files: config.go (the variables), types.go (sizes, durations, …),
+// upstreams.go (the registries), describe.go (hubcap config).
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"hubcap/proxy/upstream"
+)
+
+// Prefix is what every variable's name begins with.
+const Prefix = "HUBCAP_"
+
+// Config is what an operator has set, checked.
+type Config struct {
+	variables
+
+	Upstreams []upstream.Entry // presets and the operator's own, merged by host
+	Warnings  []string         // what is strange and yet allowed
+}
+
+// variables are the plain ones. The tag `means` is the README's text.
+type variables struct {
+	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"mirror port; never answers 401"`
+	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"metrics and health"`
+	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"blobs, partial downloads, index"`
+	CacheSize       Share     `env:"CACHE_SIZE" means:"bytes that everything in the data directory may take; also a share of the file system, 60%"`
+	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
+	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
+	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
+	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, and for its TLS handshake"`
+	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`
+	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"for the next byte of a registry's answer"`
+	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`
+	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"the registry for requests that name none"`
+	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's"`
+	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
+	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
+	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for machines"`
+}
+
+// Load reads the environment, given as os.Environ gives it. Its error is one
+// line that names the variable, its value and what is allowed.
+func Load(environ []string) (Config, error) {
+	values, err := readSecretFiles(env.ToMap(environ))
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	if err := parse(&c.variables, Prefix, values); err != nil {
+		return Config{}, err
+	}
+	c.DefaultUpstream = strings.ToLower(c.DefaultUpstream)
+	if err := c.checkPorts(); err != nil {
+		return Config{}, err
+	}
+	if err := c.loadUpstreams(values); err != nil {
+		return Config{}, err
+	}
+	c.Warnings = append(c.Warnings, unknown(values)...)
+	return c, nil
+}
+
+// parse fills target from the variables below prefix. An empty variable
+// counts as not set.
+func parse(target any, prefix string, values map[string]string) error {
+	set := maps.Clone(values)
+	maps.DeleteFunc(set, func(_, value string) bool { return value == "" })
+	err := env.ParseWithOptions(target, env.Options{Prefix: prefix, Environment: set})
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return err
+	}
+	var one env.ParseError
+	if !errors.As(all.Errors[0], &one) {
+		return all.Errors[0]
+	}
+	name := prefix + variableOf(target, one.Name)
+	value := values[name]
+	if isSecret(name) {
+		value = masked
+	}
+	return fmt.Errorf("%s=%s: %w", name, value, one.Err)
+}
+
+// checkPorts finds what the two listeners cannot share.
+func (c *Config) checkPorts() error {
+	if c.Listen != c.AdminListen {
+		return nil
+	}
+	return fmt.Errorf("%sADMIN_LISTEN=%s: is %sLISTEN's address too; the two must differ", Prefix, c.AdminListen, Prefix)
+}
+
+// readSecretFiles puts the content of each <secret>_FILE in place of the
+// secret.
+func readSecretFiles(values map[string]string) (map[string]string, error) {
+	values = maps.Clone(values)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		plain, isFile := strings.CutSuffix(name, "_FILE")
+		if !isFile || !strings.HasPrefix(name, Prefix) || !isSecret(plain) || values[name] == "" {
+			continue
+		}
+		if values[plain] != "" {
+			return nil, fmt.Errorf("%s=%s: %s is set too; set one of them", name, values[name], plain)
+		}
+		content, err := os.ReadFile(values[name])
+		if err != nil {
+			return nil, fmt.Errorf("%s=%s: cannot be read: %w", name, values[name], errors.Unwrap(err))
+		}
+		values[plain] = strings.TrimRight(string(content), "\r\n")
+	}
+	return values, nil
+}
+
+// masked stands for a secret wherever it would be shown.
+const masked = "***"
+
+func isSecret(name string) bool {
+	return strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME")
+}
+
+// CacheSizeSet tells whether the operator chose a cache size.
+func (c *Config) CacheSizeSet() bool { return c.CacheSize.set() }
+
+// CacheBytes settles the cache size on a file system of total bytes with free
+// ones. Where none is set it is 80 % of the file system, but at most half of
+// what is free.
+func (c *Config) CacheBytes(total, free int64) int64 {
+	if c.CacheSize.set() {
+		return c.CacheSize.of(total)
+	}
+	return min(total/5*4, free/2)
+}
+
+// MaxBlobBytes settles the largest blob that is kept.
+func (c *Config) MaxBlobBytes(cache int64) int64 { return min(c.MaxBlob.of(cache), cache) }
+
+// MinFreeBytes settles the free-space floor of a file system of total bytes.
+func (c *Config) MinFreeBytes(total int64) int64 { return c.MinFree.of(total) }
+
+// Address is where to listen: host:port, the host may be missing.
+type Address string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Address) UnmarshalText(text []byte) error {
+	host, port, err := net.SplitHostPort(string(text))
+	if err == nil && host != "" && host != "localhost" {
+		_, err = netip.ParseAddr(host)
+	}
+	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n > 65535 {
+		return errors.New("want an address to listen on, such as :5000 or 127.0.0.1:5001")
+	}
+	*a = Address(text)
+	return nil
+}
+
+// LogLevel is a level of log/slog.
+type LogLevel slog.Level
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *LogLevel) UnmarshalText(text []byte) error {
+	switch strings.ToLower(string(text)) {
+	case "debug", "info", "warn", "error":
+		return (*slog.Level)(l).UnmarshalText(text)
+	}
+	return errors.New("want debug, info, warn or error")
+}
+
+// LogFormat is text or json.
+type LogFormat string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *LogFormat) UnmarshalText(text []byte) error {
+	switch s := string(text); s {
+	case "text", "json":
+		*f = LogFormat(s)
+		return nil
+	}
+	return errors.New("want text or json")
+}
+
+// timeouts copies what every client of a registry needs.
+func (v *variables) timeouts(o *upstream.Options) {
+	o.ConnectTimeout = time.Duration(v.ConnectTimeout)
+	o.HeaderTimeout = time.Duration(v.HeaderTimeout)
+	o.StallTimeout = time.Duration(v.StallTimeout)
+}

@@ -1,0 +1,173 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Variable is one variable as it is documented.
+type Variable struct {
+	Name    string // HUBCAP_UPSTREAM_<n>_… for those of each registry
+	Default string // as it is written; a sentence where it is computed
+	Means   string
+}
+
+// computed are the defaults that depend on the machine or on other
+// variables.
+var computed = map[string]string{
+	Prefix + "CACHE_SIZE":              "80% of the file system, at most half of what is free at first start",
+	Prefix + "ALLOW_CLIENTS":           "loopback, private, link-local and 100.64.0.0/10 ranges, and the networks of the box's interfaces",
+	upstreamPrefix + "<n>_HOST":        "the well-known public registries",
+	upstreamPrefix + "<n>_URL":         "https://<host>",
+	upstreamPrefix + "<n>_TOKEN_HOSTS": "the known ones",
+	upstreamPrefix + "<n>_TAG_TTL":     Prefix + "TAG_TTL",
+}
+
+// Variables are all there are, in the order of the documentation.
+func Variables() []Variable {
+	return append(describe(variables{}, Prefix), describe(registry{}, upstreamPrefix+"<n>_")...)
+}
+
+func describe(of any, prefix string) []Variable {
+	var all []Variable
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {
+		v := Variable{
+			Name:    prefix + field.Tag.Get("env"),
+			Default: field.Tag.Get("envDefault"),
+			Means:   field.Tag.Get("means"),
+		}
+		if text, ok := computed[v.Name]; ok {
+			v.Default = text
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// variableOf is the variable of a field, by the field's name.
+func variableOf(target any, field string) string {
+	t := reflect.TypeOf(target).Elem()
+	if f, ok := t.FieldByName(field); ok {
+		return f.Tag.Get("env")
+	}
+	return field
+}
+
+// Print writes every variable with its default and its present value, secrets
+// masked.
+func Print(w io.Writer, environ []string) error {
+	present := make(map[string]string)
+	registries := 0
+	for _, one := range environ {
+		name, value, _ := strings.Cut(one, "=")
+		if strings.HasPrefix(name, Prefix) && value != "" {
+			present[name] = value
+		}
+	}
+	if numbers, err := registryNumbers(present); err == nil {
+		registries = len(numbers)
+	}
+	line := func(name string, v Variable) error {
+		value, set := present[name]
+		state := "default: " + v.Default
+		if v.Default == "" {
+			state = "not set"
+		}
+		if set {
+			state = show(name, value) + "  (" + state + ")"
+		}
+		_, err := fmt.Fprintf(w, "%-36s %s\n", name, state)
+		return err
+	}
+	for _, v := range Variables() {
+		if !strings.Contains(v.Name, "<n>") {
+			if err := line(v.Name, v); err != nil {
+				return err
+			}
+			continue
+		}
+		for n := range max(registries, 1) {
+			name := v.Name
+			if registries > 0 {
+				name = strings.Replace(name, "<n>", fmt.Sprint(n), 1)
+			}
+			if err := line(name, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// show is a value as it may be shown.
+func show(name, value string) string {
+	if isSecret(name) {
+		return masked
+	}
+	return value
+}
+
+// unknown warns of variables that do nothing, with the nearest one that does.
+func unknown(values map[string]string) []string {
+	var known []string
+	for _, v := range Variables() {
+		known = append(known, v.Name)
+		if isSecret(v.Name) {
+			known = append(known, v.Name+"_FILE")
+		}
+	}
+	var warnings []string
+	for name := range values {
+		if !strings.HasPrefix(name, Prefix) || slices.Contains(known, general(name)) || foreign(name) {
+			continue
+		}
+		nearest := slices.MinFunc(known, func(a, b string) int {
+			return distance(a, general(name)) - distance(b, general(name))
+		})
+		warnings = append(warnings, fmt.Sprintf("%s is no variable of hubcap and does nothing; did you mean %s?", name, nearest))
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// general puts <n> in place of a registry's number.
+func general(name string) string {
+	rest, ok := strings.CutPrefix(name, upstreamPrefix)
+	number, field, found := strings.Cut(rest, "_")
+	if !ok || !found || number == "" || strings.Trim(number, "0123456789") != "" {
+		return name
+	}
+	return upstreamPrefix + "<n>_" + field
+}
+
+// foreign tells the variables that Kubernetes sets for a service that is
+// called hubcap.
+func foreign(name string) bool {
+	rest := strings.TrimPrefix(name, Prefix)
+	return rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") ||
+		strings.HasPrefix(rest, "TEST_") || strings.HasPrefix(rest, "E2E")
+}
+
+// distance is the number of letters to insert, delete or replace to make a of
+// b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

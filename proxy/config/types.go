@@ -1,0 +1,219 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Duration is Go's notation, and d for days: 90s, 5m, 7d, 1d12h.
+type Duration time.Duration
+
+var errDuration = errors.New("want a duration above zero, such as 30s, 5m, 12h or 7d")
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	s := string(text)
+	var days float64
+	if number, rest, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.ParseFloat(number, 64)
+		if err != nil || n < 0 || n > 36_500 {
+			return errDuration
+		}
+		days, s = n, rest
+	}
+	total := time.Duration(days * float64(24*time.Hour))
+	if s != "" {
+		rest, err := time.ParseDuration(s)
+		if err != nil {
+			return errDuration
+		}
+		total += rest
+	}
+	if total <= 0 {
+		return errDuration
+	}
+	*d = Duration(total)
+	return nil
+}
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// units are the suffixes of sizes: of 1024, with or without B, and of 1000.
+var units = []struct {
+	suffix string
+	bytes  float64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40},
+	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+	{"B", 1}, {"", 1},
+}
+
+// parseSize reads bytes: 50GiB, 50Gi, 500GB, 1073741824.
+func parseSize(s string) (int64, error) {
+	for _, unit := range units {
+		number, ok := strings.CutSuffix(s, unit.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if bytes := n * unit.bytes; err == nil && bytes >= 0 && bytes < math.MaxInt64/2 {
+			return int64(bytes), nil
+		}
+		break
+	}
+	return 0, errors.New("want a size such as 50GiB, 500GB or a number of bytes")
+}
+
+// Share is a number of bytes, or a share of something in per cent.
+type Share struct {
+	text  string
+	bytes int64
+	share float64
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Share) UnmarshalText(text []byte) error {
+	t := strings.TrimSpace(string(text))
+	if number, ok := strings.CutSuffix(t, "%"); ok {
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(n > 0 && n <= 100) {
+			return errors.New("want a share above 0% and up to 100%, or a size such as 50GiB")
+		}
+		*s = Share{text: t, share: n / 100}
+		return nil
+	}
+	bytes, err := parseSize(t)
+	if err != nil {
+		return errors.New("want a size such as 50GiB, 500GB or a number of bytes, or a share such as 60%")
+	}
+	if bytes == 0 {
+		return errors.New("want more than nothing: a size such as 50GiB, or a share such as 60%")
+	}
+	*s = Share{text: t, bytes: bytes}
+	return nil
+}
+
+func (s Share) String() string { return s.text }
+func (s Share) set() bool      { return s.text != "" }
+
+// of settles a share of whole bytes.
+func (s Share) of(whole int64) int64 {
+	if s.share > 0 {
+		return int64(s.share * float64(whole))
+	}
+	return s.bytes
+}
+
+// Floor is one size or share, or the larger of several: max(5%,2GiB).
+type Floor struct {
+	text  string
+	terms []Share
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *Floor) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	inner, several := strings.CutPrefix(s, "max(")
+	if several {
+		inner, several = strings.CutSuffix(inner, ")")
+		if !several {
+			return errors.New("want a size, a share, or max(a,b), such as max(5%,2GiB)")
+		}
+	}
+	*f = Floor{text: s}
+	for term := range strings.SplitSeq(inner, ",") {
+		var one Share
+		if term = strings.TrimSpace(term); term == "0" {
+			continue
+		}
+		if one.UnmarshalText([]byte(term)) != nil {
+			return errors.New("want a size, a share, or max(a,b), such as max(5%,2GiB)")
+		}
+		f.terms = append(f.terms, one)
+	}
+	return nil
+}
+
+func (f Floor) String() string { return f.text }
+
+func (f Floor) of(whole int64) int64 {
+	var most int64
+	for _, term := range f.terms {
+		most = max(most, term.of(whole))
+	}
+	return most
+}
+
+// Prefixes are ranges of addresses; a single address is a range of one.
+type Prefixes []netip.Prefix
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Prefixes) UnmarshalText(text []byte) error {
+	for one := range strings.SplitSeq(string(text), ",") {
+		one = strings.TrimSpace(one)
+		prefix, err := netip.ParsePrefix(one)
+		if addr, addrErr := netip.ParseAddr(one); addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return fmt.Errorf("%q is no range of addresses; want such as 10.0.0.0/8,192.168.1.7", one)
+		}
+		*p = append(*p, prefix.Masked())
+	}
+	return nil
+}
+
+func (p Prefixes) String() string {
+	all := make([]string, len(p))
+	for i, one := range p {
+		all[i] = one.String()
+	}
+	return strings.Join(all, ",")
+}
+
+// CAFile is a file of PEM certificates, read.
+type CAFile struct {
+	path string
+	pem  []byte
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *CAFile) UnmarshalText(text []byte) error {
+	path := string(text)
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("want a file of PEM certificates; it cannot be read: %w", errors.Unwrap(err))
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("want a file of PEM certificates; there is none in it")
+	}
+	*f = CAFile{path, pem}
+	return nil
+}
+
+func (f CAFile) String() string { return f.path }
+
+// Secret is a value that is shown to nobody.
+type Secret string
+
+// String stands for the secret in logs and messages.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return masked
+}
+
+// GoString keeps %#v from showing it.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText keeps encoders from showing it.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

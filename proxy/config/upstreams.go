@@ -1,0 +1,225 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"hubcap/proxy/upstream"
+)
+
+// registry is one HUBCAP_UPSTREAM_<n>_….
+type registry struct {
+	Host         string   `env:"HOST" means:"the registry's name; *.example.com stands for every name with one label more"`
+	URL          URL      `env:"URL" means:"where it really is; http:// only by naming it here"`
+	Username     Secret   `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
+	Password     Secret   `env:"PASSWORD" means:"password or token of that user"`
+	TokenHosts   []string `env:"TOKEN_HOSTS" means:"hosts, with a port where it is not the standard one, that may receive the credentials, besides the registry's own"`
+	PrivateCIDRs Prefixes `env:"PRIVATE_CIDRS" means:"private ranges of addresses that the registry, its token hosts and its redirects may lie in"`
+	CAFile       CAFile   `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry"`
+	TagTTL       Duration `env:"TAG_TTL" means:"how long its tags are answered without asking"`
+}
+
+// URL is where a registry is.
+type URL struct{ *url.URL }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (u *URL) UnmarshalText(text []byte) error {
+	parsed, err := url.Parse(string(text))
+	if err != nil || parsed.Host == "" || parsed.Scheme != "https" && parsed.Scheme != "http" ||
+		parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "" {
+		return errors.New("want an address such as https://registry.example.com, without user, query or fragment")
+	}
+	u.URL = parsed
+	return nil
+}
+
+// String is the address, or nothing.
+func (u URL) String() string {
+	if u.URL == nil {
+		return ""
+	}
+	return u.URL.String()
+}
+
+const upstreamPrefix = Prefix + "UPSTREAM_"
+
+// registryPrefix is what the variables of the n-th registry begin with.
+func registryPrefix(n int) string { return fmt.Sprintf("%s%d_", upstreamPrefix, n) }
+
+// loadUpstreams merges the presets with the operator's registries by host.
+func (c *Config) loadUpstreams(values map[string]string) error {
+	byHost := make(map[string]upstream.Entry)
+	for _, p := range upstream.Presets() {
+		e, err := c.preset(p)
+		if err != nil {
+			return err
+		}
+		byHost[p.Host] = e
+	}
+	numbers, err := registryNumbers(values)
+	if err != nil {
+		return err
+	}
+	own := make(map[string]int)
+	for _, n := range numbers {
+		var r registry
+		if err := parse(&r, registryPrefix(n), values); err != nil {
+			return err
+		}
+		host, err := checkHost(r.Host)
+		if err != nil {
+			return fmt.Errorf("%sHOST=%s: %w", registryPrefix(n), r.Host, err)
+		}
+		if before, twice := own[host]; twice {
+			return fmt.Errorf("%sHOST=%s: %sHOST names it too", registryPrefix(n), r.Host, registryPrefix(before))
+		}
+		own[host] = n
+		e, known := byHost[host]
+		if !known {
+			e = c.entry(host)
+		}
+		if byHost[host], err = c.apply(e, r, n); err != nil {
+			return err
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(byHost)) {
+		c.Upstreams = append(c.Upstreams, byHost[host])
+	}
+	return nil
+}
+
+// entry is a registry that nothing is known of but its host.
+func (c *Config) entry(host string) upstream.Entry {
+	e := upstream.Entry{Host: host, TagTTL: time.Duration(c.TagTTL)}
+	e.Label = host
+	e.URL = &url.URL{Scheme: "https", Host: host}
+	e.RootCAs = pool(c.CAFile)
+	c.timeouts(&e.Options)
+	return e
+}
+
+func (c *Config) preset(p upstream.Preset) (upstream.Entry, error) {
+	e := c.entry(p.Host)
+	if p.URL != "" {
+		at, err := url.Parse(p.URL)
+		if err != nil {
+			return e, err
+		}
+		e.URL = at
+	}
+	for _, host := range p.TokenHosts {
+		at, err := upstream.TokenHost(host, "https")
+		if err != nil {
+			return e, err
+		}
+		e.TokenHosts = append(e.TokenHosts, at)
+	}
+	return e, nil
+}
+
+// apply puts what the operator has set over what was known.
+func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, error) {
+	if r.URL.URL != nil {
+		if strings.HasPrefix(e.Host, "*") {
+			return e, fmt.Errorf("%sURL=%s: a pattern of hosts has no one address", registryPrefix(n), r.URL)
+		}
+		e.URL = r.URL.URL
+	}
+	if (r.Username == "") != (r.Password == "") {
+		return e, fmt.Errorf("%sUSERNAME and %sPASSWORD: set both or none", registryPrefix(n), registryPrefix(n))
+	}
+	e.Username, e.Password = string(r.Username), string(r.Password)
+	if len(r.TokenHosts) > 0 {
+		e.TokenHosts = nil
+	}
+	for _, host := range r.TokenHosts {
+		at, err := upstream.TokenHost(strings.TrimSpace(host), e.URL.Scheme)
+		if err != nil {
+			return e, fmt.Errorf("%sTOKEN_HOSTS=%s: %w", registryPrefix(n), strings.Join(r.TokenHosts, ","), err)
+		}
+		e.TokenHosts = append(e.TokenHosts, at)
+	}
+	e.PrivateCIDRs = append([]netip.Prefix(nil), r.PrivateCIDRs...)
+	if r.TagTTL > 0 {
+		e.TagTTL = time.Duration(r.TagTTL)
+	}
+	if r.CAFile.pem != nil {
+		e.RootCAs = pool(c.CAFile, r.CAFile)
+	}
+	if e.Username != "" && e.URL.Scheme == "http" {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%sURL=%s: the credentials go over the network in clear", registryPrefix(n), e.URL))
+	}
+	return e, nil
+}
+
+// pool is the system's authorities and those of the files, or nil for the
+// system's alone.
+func pool(files ...CAFile) *x509.CertPool {
+	var all *x509.CertPool
+	for _, f := range files {
+		if f.pem == nil {
+			continue
+		}
+		if all == nil {
+			var err error
+			if all, err = x509.SystemCertPool(); err != nil {
+				all = x509.NewCertPool()
+			}
+		}
+		all.AppendCertsFromPEM(f.pem)
+	}
+	return all
+}
+
+// registryNumbers are the n for which any HUBCAP_UPSTREAM_<n>_ is set: 0, 1,
+// … without gaps.
+func registryNumbers(values map[string]string) ([]int, error) {
+	found := make(map[int]string)
+	for name, value := range values {
+		rest, ok := strings.CutPrefix(name, upstreamPrefix)
+		if !ok || value == "" {
+			continue
+		}
+		number, _, _ := strings.Cut(rest, "_")
+		if n, err := strconv.Atoi(number); err == nil && n >= 0 && strconv.Itoa(n) == number {
+			found[n] = name
+		}
+	}
+	numbers := slices.Sorted(maps.Keys(found))
+	for i, n := range numbers {
+		if n != i {
+			return nil, fmt.Errorf("%s=%s: there is no %s…; number the registries 0, 1, … without gaps", found[n], show(found[n], values[found[n]]), registryPrefix(i))
+		}
+	}
+	return numbers, nil
+}
+
+// checkHost checks and lower-cases a registry's name.
+func checkHost(host string) (string, error) {
+	host = strings.ToLower(host)
+	if host == "" {
+		return "", errors.New("want the registry's name, such as registry.example.com")
+	}
+	plain := strings.TrimPrefix(host, "*.")
+	if name, port, err := net.SplitHostPort(plain); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return "", errors.New("want a port between 1 and 65535")
+		}
+		plain = name
+	}
+	if plain == "" || strings.ContainsFunc(plain, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.'
+	}) {
+		return "", errors.New("want a host, such as registry.example.com, registry.example.com:8443 or *.example.com")
+	}
+	return host, nil
+}

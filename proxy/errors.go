@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"hubcap/cache"
+	"hubcap/metrics"
+	"hubcap/proxy/upstream"
+)
+
+// apiError is what a client is told when it does not get what it asked for:
+// a status, a code of the OCI distribution specification, and one of the
+// fixed texts below. What really happened is for the log.
+type apiError struct {
+	status  int
+	code    string
+	message string
+	result  metrics.Result
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("%d %s: %s", e.status, e.code, e.message) }
+
+func refuse(status int, code, message string) *apiError {
+	return &apiError{status, code, message, metrics.ResultRefused}
+}
+
+// The refusals that need no upstream.
+var (
+	errNoRoute         = refuse(http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
+	errAbsolute        = refuse(http.StatusBadRequest, "UNSUPPORTED", "this is no forward proxy")
+	errMethod          = refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror")
+	errNameInvalid     = refuse(http.StatusBadRequest, "NAME_INVALID", "invalid repository name")
+	errDigestInvalid   = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest")
+	errPageInvalid     = refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
+	errUnknownRegistry = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
+	errNotAllowed      = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
+	errRange           = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")
+	errManifestUnknown = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", metrics.ResultNotFound}
+)
+
+// The answers to what an upstream, the disk or a bug made of a request.
+var (
+	errBlobUnknown = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", metrics.ResultNotFound}
+	errNameUnknown = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", metrics.ResultNotFound}
+	errLimited     = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", metrics.ResultLimited}
+	errUnreachable = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
+	errUpstream    = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", metrics.ResultFailed}
+	errContent     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", metrics.ResultFailed}
+	errInternal    = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", metrics.ResultFailed}
+)
+
+// toAPI is the one place where an error becomes an HTTP status.
+func toAPI(err error, kind metrics.Kind, ownCredentials bool) *apiError {
+	var api *apiError
+	var up *upstream.Error
+	switch {
+	case errors.As(err, &api):
+		return api
+	case errors.As(err, &up):
+		return fromUpstream(up, kind, ownCredentials)
+	case errors.Is(err, cache.ErrWrongContent):
+		return errContent
+	case errors.Is(err, context.DeadlineExceeded):
+		return errUnreachable
+	case errors.Is(err, cache.ErrSource):
+		return errUpstream
+	default:
+		return errInternal
+	}
+}
+
+// fromUpstream maps a registry's failure. Trouble never becomes 404, and
+// nothing becomes 401: that would have dockerd send its user's password here.
+func fromUpstream(e *upstream.Error, kind metrics.Kind, ownCredentials bool) *apiError {
+	switch e.Kind {
+	case upstream.NotFound:
+		return unknown(kind)
+	case upstream.Denied:
+		if ownCredentials {
+			return errUpstream
+		}
+		return unknown(kind)
+	case upstream.RateLimited:
+		return errLimited
+	case upstream.Unreachable:
+		return errUnreachable
+	case upstream.Invalid:
+		return errContent
+	default:
+		return errUpstream
+	}
+}
+
+func unknown(kind metrics.Kind) *apiError {
+	switch kind {
+	case metrics.KindBlob:
+		return errBlobUnknown
+	case metrics.KindManifest:
+		return errManifestUnknown
+	default:
+		return errNameUnknown
+	}
+}
+
+// body is the error as the OCI distribution specification wants it.
+func (e *apiError) body() []byte {
+	type one struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	body, err := json.Marshal(map[string][]one{"errors": {{e.code, e.message}}})
+	if err != nil {
+		panic(err) // two strings are always JSON
+	}
+	return append(body, '\n')
+}
+
+// retryAfter is what the client is told to wait, in seconds, or nothing.
+func retryAfter(err error) string {
+	var up *upstream.Error
+	if !errors.As(err, &up) || up.RetryAfter <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(up.RetryAfter.Seconds()+0.999), 10)
+}

@@ -1,0 +1,350 @@
+// Package freshness knows what a tag means now: how old the answer may be,
+// when to ask again, and what to say when nobody answers. It knows tags,
+// digests and time; it knows neither HTTP requests nor files.
+//
+// Files: resolver.go (the questions), tags.go (what is known of tags, in
+// memory and behind it in the index).
+package freshness
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
+
+	"hubcap/cache"
+	"hubcap/cache/index"
+	"hubcap/metrics"
+	"hubcap/proxy/upstream"
+)
+
+// Registry is what is asked of an upstream.
+type Registry interface {
+	HeadManifest(ctx context.Context, repository, reference string) (upstream.Descriptor, error)
+	GetManifest(ctx context.Context, repository, reference string) (upstream.Manifest, error)
+	// Credentials tells whether it is asked with the box's credentials.
+	Credentials() bool
+}
+
+// Store holds manifests.
+type Store interface {
+	Manifest(d digest.Digest) (cache.Manifest, bool)
+	PutManifest(m cache.Manifest, stored func())
+}
+
+// Options is what a Resolver needs; every field is required.
+type Options struct {
+	Store   Store
+	Index   *index.Index
+	Metrics *metrics.Fills
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Resolver answers what tags and digests name. Identical questions at one
+// time are asked once, and the asking outlives whoever asked first.
+type Resolver struct {
+	store  Store
+	tags   *tags
+	now    func() time.Time
+	log    *slog.Logger
+	flight singleflight.Group
+}
+
+// New returns a Resolver; Close writes out what it learned.
+func New(o Options) *Resolver {
+	return &Resolver{store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), now: o.Now, log: o.Log}
+}
+
+// Close writes out what the index does not know yet.
+func (r *Resolver) Close() { r.tags.close() }
+
+// Repository is where a question goes.
+type Repository struct {
+	Host string        // the registry, as it is configured
+	Name string        // as the registry knows it
+	TTL  time.Duration // how long a tag is answered without asking
+	// Registry gives who is asked, when somebody must be.
+	Registry func(ctx context.Context) Registry
+}
+
+func (p Repository) tag(tag string) string { return p.Host + "/" + p.Name + ":" + tag }
+
+// State is where an answer comes from.
+type State uint8
+
+// The states of an answer.
+const (
+	Fresh     State = iota // held, and young enough
+	Confirmed              // held, and the upstream says it is still so
+	Stale                  // held, and the upstream does not answer
+	Fetched                // from the upstream, and kept
+	Joined                 // from the upstream, by another request's question
+	Passed                 // from the upstream, a description only
+)
+
+// Answer is what a reference names.
+type Answer struct {
+	Digest    digest.Digest
+	MediaType string
+	Size      int64  // bytes; negative when the registry did not say
+	Body      []byte // nil when only the description was asked for and the manifest is not held
+	State     State
+	Age       time.Duration // since the upstream last confirmed it; 0 when it is of now
+	Trouble   error         // why the answer is stale
+}
+
+// errNoHead says that a registry does not answer a HEAD as it should.
+var errNoHead = errors.New("no digest on HEAD")
+
+// Head answers what a tag names. A tag that nothing is known of costs one
+// HEAD.
+func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	known, ok := r.tags.get(repo.tag(tag))
+	if ok && r.fresh(known, repo) {
+		return r.describe(known, Fresh), nil
+	}
+	if ok && r.holds(known.Digest) {
+		return r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+			return r.check(ctx, repo, tag, known)
+		})
+	}
+	return r.share(ctx, "head "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+		d, err := r.ask(ctx, repo, tag)
+		if errors.Is(err, errNoHead) {
+			return r.fetchTag(ctx, repo, tag)
+		}
+		if err != nil {
+			return Answer{}, err
+		}
+		one := r.tagOf(d)
+		r.tags.set(repo.tag(tag), one)
+		r.tags.save(repo.tag(tag), one, false)
+		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: Passed}, nil
+	})
+}
+
+// Get answers with the manifest that a tag names. A tag that nothing is known
+// of costs one GET; one past its time one HEAD, and a GET when it has moved.
+func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	known, ok := r.tags.get(repo.tag(tag))
+	switch {
+	case !ok:
+		return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+			return r.fetchTag(ctx, repo, tag)
+		})
+	case r.fresh(known, repo):
+		return r.complete(ctx, repo, tag, known, r.describe(known, Fresh))
+	}
+	answer, err := r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+		return r.check(ctx, repo, tag, known)
+	})
+	if err != nil || answer.Body != nil {
+		return answer, err
+	}
+	return r.complete(ctx, repo, tag, known, answer)
+}
+
+// complete adds the manifest to a description of it.
+func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, known index.Tag, answer Answer) (Answer, error) {
+	if m, ok := r.store.Manifest(answer.Digest); ok {
+		answer.Body, answer.MediaType, answer.Size = m.Body, m.MediaType, int64(len(m.Body))
+		return answer, nil
+	}
+	fetched, err := r.Digest(ctx, repo, answer.Digest)
+	if isGone(err) { // the tag may have moved since
+		r.tags.forget(repo.tag(tag), known.Digest)
+		return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+			return r.fetchTag(ctx, repo, tag)
+		})
+	}
+	return fetched, err
+}
+
+// Digest answers with the manifest of a digest, fetching it where it is not
+// held.
+func (r *Resolver) Digest(ctx context.Context, repo Repository, d digest.Digest) (Answer, error) {
+	if m, ok := r.store.Manifest(d); ok {
+		return held(m, Fresh), nil
+	}
+	return r.share(ctx, "digest "+repo.Host+"/"+repo.Name+"@"+d.String(), func(ctx context.Context) (Answer, error) {
+		return r.fetch(ctx, repo, d.String(), func() {})
+	})
+}
+
+// HeadDigest describes the manifest of a digest, asking where it is not held.
+func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Digest) (Answer, error) {
+	if m, ok := r.store.Manifest(d); ok {
+		return held(m, Fresh), nil
+	}
+	return r.share(ctx, "head "+repo.Host+"/"+repo.Name+"@"+d.String(), func(ctx context.Context) (Answer, error) {
+		found, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, d.String())
+		if err != nil {
+			return Answer{}, err
+		}
+		return Answer{Digest: d, MediaType: found.MediaType, Size: found.Size, State: Passed}, nil
+	})
+}
+
+// check asks whether a tag still names what it did. It moves only to a
+// manifest that is there.
+func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
+	key := repo.tag(tag)
+	d, err := r.ask(ctx, repo, tag)
+	if err == nil && d.Digest == known.Digest {
+		known.Confirmed = r.now()
+		r.tags.set(key, known)
+		r.tags.save(key, known, false)
+		return r.withBody(r.describe(known, Confirmed)), nil
+	}
+	if err == nil {
+		one := r.tagOf(d)
+		answer, fetchErr := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
+		if fetchErr == nil {
+			r.tags.set(key, one)
+			r.log.Info("a tag has moved", "tag", key, "from", known.Digest, "to", d.Digest)
+			return answer, nil
+		}
+		err = fetchErr
+	}
+	if errors.Is(err, errNoHead) {
+		var answer Answer
+		if answer, err = r.fetchTag(ctx, repo, tag); err == nil {
+			return answer, nil
+		}
+	}
+	if !r.failing(ctx, repo, err) {
+		r.tags.forget(key, known.Digest)
+		return Answer{}, err
+	}
+	if !r.holds(known.Digest) {
+		return Answer{}, err
+	}
+	answer := r.withBody(r.describe(known, Stale))
+	answer.Trouble = err
+	return answer, nil
+}
+
+// ask sends the HEAD for a tag. A registry that does not know HEAD, or tells
+// no digest, is errNoHead.
+func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
+	d, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, tag)
+	var e *upstream.Error
+	if errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) {
+		return d, errNoHead
+	}
+	if err == nil && (d.Digest == "" || d.MediaType == "" || d.Size < 0) {
+		return d, errNoHead
+	}
+	return d, err
+}
+
+// fetchTag fetches the manifest that a tag names, and moves the tag to it.
+func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, tag)
+	if err != nil {
+		return Answer{}, err
+	}
+	key, one := repo.tag(tag), r.tagOf(m.Descriptor)
+	answer := r.keep(m, func() { r.tags.save(key, one, true) })
+	r.tags.set(key, one)
+	return answer, nil
+}
+
+// fetch fetches a manifest by digest, or takes the one that is held.
+func (r *Resolver) fetch(ctx context.Context, repo Repository, reference string, stored func()) (Answer, error) {
+	if m, ok := r.store.Manifest(digest.Digest(reference)); ok {
+		stored()
+		return held(m, Fresh), nil
+	}
+	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, reference)
+	if err != nil {
+		return Answer{}, err
+	}
+	return r.keep(m, stored), nil
+}
+
+// keep stores a manifest.
+func (r *Resolver) keep(m upstream.Manifest, stored func()) Answer {
+	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
+	r.store.PutManifest(one, stored)
+	return held(one, Fetched)
+}
+
+// tagOf is a tag that the registry has just said to name d. In memory it may
+// move once its manifest is in memory, in the index once that is on disk.
+func (r *Resolver) tagOf(d upstream.Descriptor) index.Tag {
+	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: r.now()}
+}
+
+func (r *Resolver) fresh(known index.Tag, repo Repository) bool {
+	age := r.now().Sub(known.Confirmed)
+	return age >= 0 && age < repo.TTL
+}
+
+func (r *Resolver) holds(d digest.Digest) bool {
+	_, ok := r.store.Manifest(d)
+	return ok
+}
+
+func (r *Resolver) describe(known index.Tag, state State) Answer {
+	return Answer{
+		Digest: known.Digest, MediaType: known.MediaType, Size: known.Size, State: state,
+		Age: max(r.now().Sub(known.Confirmed), 0),
+	}
+}
+
+// withBody adds the manifest if it is held.
+func (r *Resolver) withBody(a Answer) Answer {
+	if m, ok := r.store.Manifest(a.Digest); ok {
+		a.Body, a.MediaType, a.Size = m.Body, m.MediaType, int64(len(m.Body))
+	}
+	return a
+}
+
+func held(m cache.Manifest, state State) Answer {
+	return Answer{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Body)), Body: m.Body, State: state}
+}
+
+// failing tells trouble of the upstream from an answer of it. With the box's
+// credentials a refusal is trouble: they may have expired, and what they are
+// used for is public.
+func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
+	var e *upstream.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	return e.Failing() || e.Kind == upstream.Denied && repo.Registry(ctx).Credentials()
+}
+
+func isGone(err error) bool {
+	var e *upstream.Error
+	return errors.As(err, &e) && e.Kind == upstream.NotFound
+}
+
+// share asks once for all who ask the same at one time. Whoever did not ask
+// himself has joined.
+func (r *Resolver) share(ctx context.Context, key string, ask func(context.Context) (Answer, error)) (Answer, error) {
+	asked := false
+	result := r.flight.DoChan(key, func() (any, error) {
+		asked = true
+		return ask(context.WithoutCancel(ctx))
+	})
+	select {
+	case <-ctx.Done():
+		return Answer{}, context.Cause(ctx)
+	case got := <-result:
+		if got.Err != nil {
+			return Answer{}, got.Err
+		}
+		answer := got.Val.(Answer)
+		if !asked && answer.State == Fetched {
+			answer.State = Joined
+		}
+		return answer, nil
+	}
+}

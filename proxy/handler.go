@@ -1,0 +1,188 @@
+// Package proxy answers clients of a registry from the cache and, where it
+// must, from the registries behind it. It knows HTTP and the OCI distribution
+// API; what a tag means, who may see what, how a registry is asked and where
+// bytes lie is known by the rooms it calls.
+//
+// A handler returns an error and does not report it: ServeHTTP alone renders,
+// logs and counts.
+//
+// Files: handler.go (the frame), route.go and span.go (the request),
+// manifests.go, blobs.go and passed.go (the answers), answer.go (the
+// response), errors.go (what clients are told), log.go (what the operator
+// is told).
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/metrics"
+	"hubcap/proxy/access"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// Options is what a Handler needs; every field is required.
+type Options struct {
+	Upstreams  *upstream.Set
+	Cache      *cache.Cache
+	Freshness  *freshness.Resolver
+	Identities *access.Identities
+	Clients    access.Clients
+	Metrics    *metrics.Requests
+	Log        *slog.Logger
+}
+
+// Handler is a mirror port.
+type Handler struct {
+	Options
+	sizes    *sizes
+	draining atomic.Bool
+}
+
+// New returns a Handler that is ready.
+func New(o Options) *Handler { return &Handler{Options: o, sizes: newSizes()} }
+
+// Drain has /readyz say that no more requests should come.
+func (h *Handler) Drain() { h.draining.Store(true) }
+
+// Ready tells whether requests should come.
+func (h *Handler) Ready() bool { return !h.draining.Load() }
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := newAnswer(w, time.Now())
+	h.Metrics.Started()
+	rt, err := h.serveGuarded(a, r)
+	a.kind = rt.kind
+	cut := false
+	if err != nil {
+		cut = h.fail(a, r, rt, err)
+	}
+	h.Metrics.Done(a.kind, a.result, a.sent, a.firstByte)
+	h.log(a, r, rt, err)
+	if cut {
+		// The client must not take what it has for the whole.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// serveGuarded is serve, whose bugs cost one answer.
+func (h *Handler) serveGuarded(a *answer, r *http.Request) (rt route, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.Metrics.Panicked()
+			h.Log.Error("a request panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			err = errInternal
+		}
+	}()
+	return h.serve(a, r)
+}
+
+func (h *Handler) serve(a *answer, r *http.Request) (route, error) {
+	rt, err := parseRoute(r, h.Upstreams)
+	a.set("X-Content-Type-Options", "nosniff")
+	if !rt.live && !rt.ready {
+		a.set("Docker-Distribution-Api-Version", "registry/2.0")
+		if !h.Clients.Allow(r.RemoteAddr) {
+			return rt, errNotAllowed
+		}
+	}
+	if err != nil {
+		return rt, err
+	}
+	if rt.ns != "" {
+		a.set("Oci-Namespace", rt.ns)
+	}
+	switch {
+	case rt.live:
+		return rt, h.serveHealth(a, r, true)
+	case rt.ready:
+		return rt, h.serveHealth(a, r, h.Ready())
+	case rt.kind == metrics.KindPing:
+		return rt, h.servePing(a, r)
+	case rt.kind == metrics.KindManifest:
+		return rt, h.serveManifest(a, r, rt)
+	case rt.kind == metrics.KindBlob:
+		return rt, h.serveBlob(a, r, rt)
+	default:
+		return rt, h.servePassed(a, r, rt)
+	}
+}
+
+// servePing answers GET /v2/: always at once, whatever the upstreams do.
+func (h *Handler) servePing(a *answer, r *http.Request) error {
+	a.set("Content-Type", "application/json")
+	return a.local(r, http.StatusOK, "{}\n")
+}
+
+func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
+	a.set("Content-Type", "text/plain; charset=utf-8")
+	if !well {
+		return a.local(r, http.StatusServiceUnavailable, "draining\n")
+	}
+	return a.local(r, http.StatusOK, "ok\n")
+}
+
+// local answers with a text of hubcap's own.
+func (a *answer) local(r *http.Request, status int, body string) error {
+	a.result = metrics.ResultLocal
+	a.set("Cache-Status", "hubcap")
+	a.head(status, int64(len(body)))
+	return a.body(r, []byte(body))
+}
+
+// body sends p, unless it is a HEAD.
+func (a *answer) body(r *http.Request, p []byte) error {
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	_, err := a.Write(p)
+	return err
+}
+
+// fail answers with an error. Where the head has been written already the
+// answer must be cut.
+func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut bool) {
+	if a.status != 0 {
+		h.countCut(r, err)
+		return true
+	}
+	if r.Context().Err() != nil { // nobody is there to be told
+		h.Metrics.Aborted()
+		a.result = metrics.ResultFailed
+		return true
+	}
+	api := toAPI(err, rt.kind, rt.upstream != nil && rt.upstream.Own != nil)
+	a.result = api.result
+	a.set("Content-Type", "application/json")
+	if a.w.Header().Get("Cache-Status") == "" {
+		a.set("Cache-Status", "hubcap; detail="+strings.ToLower(api.code))
+	}
+	if api.status == http.StatusMethodNotAllowed {
+		a.set("Allow", "GET, HEAD")
+		a.set("Connection", "close") // the body that may follow is not read
+	}
+	if wait := retryAfter(err); wait != "" && api.status == http.StatusTooManyRequests {
+		a.set("Retry-After", wait)
+	}
+	body := api.body()
+	a.head(api.status, int64(len(body)))
+	return a.body(r, body) != nil
+}
+
+// countCut tells a client that went from an answer that hubcap had to end.
+func (h *Handler) countCut(r *http.Request, err error) {
+	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
+		h.Metrics.Aborted()
+		return
+	}
+	h.Metrics.Cut()
+}

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// log writes the one line of a request: what was asked, what it was answered
+// from, and, when it was not, why. Health checks are left out.
+func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
+	level := slog.LevelInfo
+	var api *apiError
+	switch {
+	case rt.live || rt.ready:
+		level = slog.LevelDebug
+	case a.trouble != nil, err != nil && !errors.As(err, &api) && r.Context().Err() == nil:
+		level = slog.LevelWarn
+	}
+	ctx := r.Context()
+	if !h.Log.Enabled(ctx, level) {
+		return
+	}
+	var room [12]slog.Attr
+	attrs := append(room[:0],
+		slog.String("method", r.Method),
+		slog.String("kind", rt.kind.String()),
+	)
+	if rt.upstream != nil {
+		attrs = append(attrs, slog.String("registry", rt.upstream.Host), slog.String("repository", rt.name))
+	} else {
+		attrs = append(attrs, slog.String("path", r.URL.EscapedPath()))
+	}
+	switch {
+	case rt.tag != "":
+		attrs = append(attrs, slog.String("tag", rt.tag))
+	case rt.digest != "":
+		attrs = append(attrs, slog.String("digest", rt.digest.String()))
+	}
+	attrs = append(attrs,
+		slog.Int("status", a.status),
+		slog.String("from", a.result.String()),
+		slog.Int64("bytes", a.sent),
+		slog.Duration("took", time.Since(a.began)),
+		slog.String("client", r.RemoteAddr),
+	)
+	if err == nil {
+		err = a.trouble
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("err", err.Error()))
+	}
+	h.Log.LogAttrs(ctx, level, "request", attrs...)
+}

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/metrics"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// serveManifest answers GET and HEAD of a manifest by tag or digest.
+func (h *Handler) serveManifest(a *answer, r *http.Request, rt route) error {
+	found, err := h.findManifest(r, rt)
+	if err != nil {
+		return err
+	}
+	a.result, a.trouble = describe(a, found), found.Trouble
+	a.set("Content-Type", found.MediaType)
+	a.set("Docker-Content-Digest", found.Digest.String())
+	etag := `"` + found.Digest.String() + `"`
+	a.set("Etag", etag)
+	if matches(r.Header.Get("If-None-Match"), etag) {
+		a.head(http.StatusNotModified, -1)
+		return nil
+	}
+	if found.State == freshness.Fetched {
+		h.sizes.note(rt, found.Body)
+	}
+	a.head(http.StatusOK, found.Size)
+	return a.body(r, found.Body)
+}
+
+func (h *Handler) findManifest(r *http.Request, rt route) (freshness.Answer, error) {
+	ctx, repo := r.Context(), h.repository(rt)
+	head := r.Method == http.MethodHead
+	switch {
+	case rt.tag != "" && head:
+		return h.Freshness.Head(ctx, repo, rt.tag)
+	case rt.tag != "":
+		return h.Freshness.Get(ctx, repo, rt.tag)
+	case head:
+		return h.Freshness.HeadDigest(ctx, repo, rt.digest)
+	default:
+		return h.Freshness.Digest(ctx, repo, rt.digest)
+	}
+}
+
+// repository is where the question of a route goes.
+func (h *Handler) repository(rt route) freshness.Repository {
+	return freshness.Repository{
+		Host: rt.upstream.Host, Name: rt.name, TTL: rt.upstream.TagTTL,
+		Registry: func(ctx context.Context) freshness.Registry { return h.client(ctx, rt) },
+	}
+}
+
+// client is who asks the upstream for a route: with the box's credentials
+// only where an anonymous client could have had the same.
+func (h *Handler) client(ctx context.Context, rt route) *upstream.Client {
+	return h.Identities.Client(ctx, rt.upstream, rt.name, func(ctx context.Context, anybody *upstream.Client) error {
+		var err error
+		switch {
+		case rt.kind == metrics.KindBlob:
+			_, err = anybody.HeadBlob(ctx, rt.name, rt.digest)
+		case rt.kind == metrics.KindManifest && rt.tag == "":
+			_, err = anybody.HeadManifest(ctx, rt.name, rt.digest.String())
+		case rt.kind == metrics.KindManifest:
+			_, err = anybody.HeadManifest(ctx, rt.name, rt.tag)
+		default:
+			_, err = anybody.Get(ctx, rt.name, "tags/list", nil)
+		}
+		return err
+	})
+}
+
+// describe says in the header where a manifest comes from (RFC 9211), and
+// how old it is when that is not now.
+func describe(a *answer, found freshness.Answer) metrics.Result {
+	status, result := "hubcap; hit", metrics.ResultHit
+	switch found.State {
+	case freshness.Fresh:
+	case freshness.Confirmed:
+		status, result = "hubcap; fwd=stale; fwd-status=200", metrics.ResultConfirmed
+	case freshness.Stale:
+		status, result = "hubcap; fwd=stale; detail=upstream-failed", metrics.ResultStale
+		a.set("Warning", `110 hubcap "Response is Stale"`)
+		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
+	case freshness.Fetched:
+		status, result = "hubcap; fwd=uri-miss; stored", metrics.ResultMiss
+	case freshness.Joined:
+		status, result = "hubcap; fwd=uri-miss; collapsed", metrics.ResultJoined
+	case freshness.Passed:
+		status, result = "hubcap; fwd=uri-miss", metrics.ResultPassed
+	}
+	a.set("Cache-Status", status)
+	return result
+}
+
+// matches tells whether an If-None-Match names etag (RFC 9110, 13.1.2).
+func matches(header, etag string) bool {
+	if header == "" {
+		return false
+	}
+	for one := range strings.SplitSeq(header, ",") {
+		one = strings.TrimPrefix(strings.TrimSpace(one), "W/")
+		if one == "*" || one == etag {
+			return true
+		}
+	}
+	return false
+}
+
+// sizesKept is how many blobs' promised sizes are remembered: the layers of
+// some thousand images.
+const sizesKept = 65_536
+
+// sizes is what manifests say of the length of the blobs they name. What one
+// repository's manifest says is held against that repository only.
+type sizes struct {
+	known *lru.Cache[string, int64]
+}
+
+func newSizes() *sizes {
+	known, err := lru.New[string, int64](sizesKept)
+	if err != nil {
+		panic(err) // only a size below one is an error
+	}
+	return &sizes{known: known}
+}
+
+func sizeKey(rt route, d digest.Digest) string {
+	return rt.upstream.Host + "/" + rt.name + "@" + d.String()
+}
+
+// note reads the descriptors of a manifest.
+func (s *sizes) note(rt route, manifest []byte) {
+	type descriptor struct {
+		Digest digest.Digest `json:"digest"`
+		Size   int64         `json:"size"`
+	}
+	var m struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if json.Unmarshal(manifest, &m) != nil {
+		return
+	}
+	for _, one := range append(m.Layers, m.Config) {
+		if one.Digest.Validate() == nil && one.Size >= 0 {
+			s.known.Add(sizeKey(rt, one.Digest), one.Size)
+		}
+	}
+}
+
+// of is the size that a blob should have, negative when nobody said.
+func (s *sizes) of(rt route) int64 {
+	if size, known := s.known.Get(sizeKey(rt, rt.digest)); known {
+		return size
+	}
+	return -1
+}

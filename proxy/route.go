@@ -1,0 +1,301 @@
+package proxy
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/metrics"
+	"hubcap/proxy/upstream"
+)
+
+// route is a parsed request: the only reading of a URL and of Range. Behind
+// parseRoute every part of it is in its grammar.
+type route struct {
+	kind     metrics.Kind
+	live     bool // /livez
+	ready    bool // /readyz
+	upstream *upstream.Upstream
+	ns       string        // the ns parameter as the client gave it
+	path     string        // as the client gave it, for links back
+	name     string        // of the repository, as its registry knows it
+	tag      string        // of a manifest asked for by tag
+	digest   digest.Digest // of a manifest or blob asked for by digest, or of a referrers' subject
+	query    url.Values    // of tags and referrers, without ns
+	span     span          // of a blob
+}
+
+// registries looks names of registries up.
+type registries interface {
+	Find(name string) (*upstream.Upstream, bool)
+	Default() *upstream.Upstream
+}
+
+// maxName is the longest repository name, in bytes, as Docker has it.
+const maxName = 255
+
+// parseRoute reads a request. Its error is one of the fixed ones; then no
+// upstream and no file has been touched.
+func parseRoute(r *http.Request, known registries) (rt route, err error) {
+	path := r.URL.EscapedPath()
+	rt.path = path
+	switch path {
+	case "/livez":
+		rt.live = true
+		return rt, checkMethod(r)
+	case "/readyz":
+		rt.ready = true
+		return rt, checkMethod(r)
+	}
+	if r.URL.Host != "" || !strings.HasPrefix(path, "/") {
+		return rt, errAbsolute
+	}
+	host, rest, ok := cutVersion(path)
+	if !ok {
+		return rt, errNoRoute
+	}
+	if err := checkMethod(r); err != nil {
+		return rt, err
+	}
+	query, err := rt.readQuery(r.URL.RawQuery)
+	if err != nil {
+		return rt, err
+	}
+	if rest == "" {
+		rt.kind = metrics.KindPing
+		return rt, nil
+	}
+	name, err := rt.readResource(rest, query)
+	if err != nil {
+		return rt, err
+	}
+	if host == "" {
+		host = rt.ns
+	}
+	if err := rt.readName(host, name, known); err != nil {
+		return rt, err
+	}
+	rt.span = parseSpan(r.Header.Get("Range"))
+	return rt, nil
+}
+
+func checkMethod(r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return errMethod
+	}
+	return nil
+}
+
+// cutVersion splits "/v2/<rest>" and "/<registry>/v2/<rest>".
+func cutVersion(path string) (host, rest string, ok bool) {
+	if path == "/v2" {
+		return "", "", true
+	}
+	if rest, ok = strings.CutPrefix(path, "/v2/"); ok {
+		return "", rest, true
+	}
+	host, rest, ok = strings.Cut(path[1:], "/v2/")
+	if !ok {
+		host, ok = strings.CutSuffix(path[1:], "/v2")
+	}
+	if !ok || host == "" || strings.Contains(host, "/") {
+		return "", "", false
+	}
+	return host, rest, true
+}
+
+// readQuery takes ns out of the query.
+func (rt *route) readQuery(raw string) (url.Values, error) {
+	query, err := url.ParseQuery(raw)
+	if err != nil || len(query["ns"]) > 1 {
+		return nil, errNameInvalid
+	}
+	if query.Has("ns") {
+		rt.ns = query.Get("ns")
+		if !isRegistry(rt.ns) {
+			return nil, errNameInvalid
+		}
+		query.Del("ns")
+	}
+	return query, nil
+}
+
+// readResource reads what follows the version: from the right, because names
+// hold slashes. It returns the name.
+func (rt *route) readResource(rest string, query url.Values) (name string, err error) {
+	parts := strings.Split(rest, "/")
+	if len(parts) < 3 {
+		return "", errNoRoute
+	}
+	name = strings.Join(parts[:len(parts)-2], "/")
+	reference := parts[len(parts)-1]
+	switch parts[len(parts)-2] {
+	case "manifests":
+		rt.kind = metrics.KindManifest
+		return name, rt.readReference(reference)
+	case "blobs":
+		rt.kind = metrics.KindBlob
+		return name, rt.readDigest(reference)
+	case "referrers":
+		rt.kind = metrics.KindReferrers
+		rt.query = query
+		return name, rt.readDigest(reference)
+	case "tags":
+		if reference != "list" {
+			return "", errNoRoute
+		}
+		rt.kind = metrics.KindTags
+		rt.query = query
+		return name, checkPage(query)
+	default:
+		return "", errNoRoute
+	}
+}
+
+func (rt *route) readReference(s string) error {
+	switch {
+	case isTag(s):
+		rt.tag = s
+		return nil
+	case strings.Contains(s, ":"):
+		return rt.readDigest(s)
+	case strings.Contains(strings.ToLower(s), "%2f"):
+		return errNameInvalid
+	default:
+		return errManifestUnknown
+	}
+}
+
+func (rt *route) readDigest(s string) error {
+	d := digest.Digest(s)
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
+		return errDigestInvalid
+	}
+	rt.digest = d
+	return nil
+}
+
+// checkPage checks the n of a tag list; the rest is the registry's to judge.
+func checkPage(query url.Values) error {
+	if !query.Has("n") {
+		return nil
+	}
+	n := query.Get("n")
+	if _, ok := position(n); !ok || len(n) > 9 || len(query["n"]) > 1 {
+		return errPageInvalid
+	}
+	return nil
+}
+
+// readName settles registry and repository. host is what the client named
+// apart from the name, if it did.
+func (rt *route) readName(host, name string, known registries) error {
+	first, rest, nested := strings.Cut(name, "/")
+	inName := nested && isRegistry(first)
+	switch {
+	case host != "":
+		if !isRegistry(host) {
+			return errNameInvalid
+		}
+		up, ok := known.Find(host)
+		if !ok {
+			return errUnknownRegistry
+		}
+		rt.upstream = up
+		// Some clients put the registry into the name as well.
+		if again, ok := known.Find(first); inName && ok && again == up {
+			name = rest
+		}
+	case inName && looksLikeHost(first):
+		up, ok := known.Find(first)
+		if !ok {
+			return errUnknownRegistry
+		}
+		rt.upstream, name = up, rest
+	default:
+		rt.upstream = known.Default()
+	}
+	if !isName(name) {
+		return errNameInvalid
+	}
+	if rt.upstream.Host == upstream.DockerHub && !strings.Contains(name, "/") {
+		name = "library/" + name
+	}
+	rt.name = name
+	return nil
+}
+
+// looksLikeHost tells a registry's name at the beginning of a repository's,
+// as Docker's references do: by a dot or a port.
+func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") }
+
+// isRegistry tells what could be a registry's name: a host with or without a
+// port, or an address.
+func isRegistry(s string) bool {
+	if s == "" || len(s) > 261 {
+		return false
+	}
+	host, port := s, "1"
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
+		host, port = s[:i], s[i+1:]
+	}
+	if _, ok := position(port); !ok || len(port) > 5 {
+		return false
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		return ok && inner != "" && !strings.ContainsFunc(inner, func(r rune) bool { return !isAlnum(r) && r != ':' && r != '.' })
+	}
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && (r < 'A' || r > 'Z') && r != '-' && r != '.' && r != '_' })
+}
+
+// isName tells a repository's name: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* between
+// slashes (OCI distribution specification).
+func isName(s string) bool {
+	if len(s) > maxName {
+		return false
+	}
+	for component := range strings.SplitSeq(s, "/") {
+		if !isComponent(component) {
+			return false
+		}
+	}
+	return true
+}
+
+func isComponent(s string) bool {
+	notAlnum := func(r rune) bool { return !isAlnum(r) }
+	for {
+		end := strings.IndexFunc(s, notAlnum)
+		if end < 0 {
+			return s != ""
+		}
+		if end == 0 {
+			return false
+		}
+		s = s[end:]
+		next := strings.IndexFunc(s, isAlnum)
+		if next < 0 {
+			return false
+		}
+		if sep := s[:next]; sep != "." && sep != "_" && sep != "__" && strings.Trim(sep, "-") != "" {
+			return false
+		}
+		s = s[next:]
+	}
+}
+
+func isAlnum(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
+
+// isTag tells a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} (OCI distribution
+// specification).
+func isTag(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return !isAlnum(r) && (r < 'A' || r > 'Z') && r != '_' && r != '.' && r != '-'
+	})
+}

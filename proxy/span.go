@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+)
+
+// span is what a Range header asks for: one range of bytes, or the whole.
+type span struct {
+	form  spanForm
+	first int64 // of form from and fromTo
+	last  int64 // of form fromTo, inclusive; of form suffix the length
+}
+
+type spanForm uint8
+
+const (
+	whole    spanForm = iota // no range, or one that is to be ignored
+	fromTo                   // bytes=first-last
+	from                     // bytes=first-
+	suffix                   // bytes=-last
+	unserved                 // a range of bytes that no blob has
+)
+
+// parseSpan reads a Range header (RFC 9110, 14.2), once for each request.
+// Other units and lists of several ranges are answered with the whole, as a
+// server may. What claims to be one range of bytes and is none cannot be
+// satisfied.
+func parseSpan(header string) span {
+	unit, set, ok := strings.Cut(header, "=")
+	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
+		return span{}
+	}
+	first, last, ok := strings.Cut(strings.TrimSpace(set), "-")
+	if !ok {
+		return span{form: unserved}
+	}
+	a, aOK := position(first)
+	b, bOK := position(last)
+	switch {
+	case first == "" && bOK && b > 0:
+		return span{form: suffix, last: b}
+	case aOK && last == "":
+		return span{form: from, first: a}
+	case aOK && bOK && a <= b:
+		return span{form: fromTo, first: a, last: b}
+	default:
+		return span{form: unserved}
+	}
+}
+
+// position reads a number of bytes. One that no file can have is the largest
+// there is.
+func position(s string) (int64, bool) {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return 1<<63 - 1, true
+	}
+	return int64(n), true //nolint:gosec // 63 bits were asked for
+}
+
+// of says which n bytes from off the span means in a blob of size bytes.
+// partial tells 206 from 200; ok is false for 416.
+func (s span) of(size int64) (off, n int64, partial, ok bool) {
+	switch {
+	case s.form == whole:
+		return 0, size, false, true
+	case s.form == suffix && size > 0:
+		n = min(s.last, size)
+		return size - n, n, true, true
+	case s.form == from && s.first < size:
+		return s.first, size - s.first, true, true
+	case s.form == fromTo && s.first < size:
+		return s.first, min(s.last, size-1) - s.first + 1, true, true
+	default:
+		return 0, 0, false, false
+	}
+}

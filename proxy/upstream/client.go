@@ -1,0 +1,367 @@
+// Package upstream asks registries. It knows their protocol, their token
+// services, redirects and moods, and it keeps credentials where they belong;
+// it knows nothing of clients, of the cache, or of what a tag meant before.
+//
+// The world is closed: a registry's name is looked up in a Set, never dialled;
+// a token service is asked only if it is on its registry's list; an address
+// of the inside is not connected to unless the operator named its range.
+//
+// Files: client.go (what can be asked), set.go and presets.go (which
+// registries there are), confine.go and challenge.go (where credentials may
+// go), tokens.go (the token cache), dial.go (the address filter),
+// transport.go (connections, retries, time-outs, rate limits), error.go.
+package upstream
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"hubcap/metrics"
+)
+
+// Options is what a Client needs. All but the credentials, TokenHosts,
+// PrivateCIDRs and RootCAs is required.
+type Options struct {
+	Label        string   // the configured host or pattern: for logs and metrics
+	URL          *url.URL // where the registry is; what stands before /v2/
+	Username     string
+	Password     string
+	TokenHosts   []string // that may be asked for tokens, as TokenHost spells them
+	PrivateCIDRs []netip.Prefix
+	RootCAs      *x509.CertPool // nil for the system's
+
+	ConnectTimeout time.Duration
+	HeaderTimeout  time.Duration
+	StallTimeout   time.Duration // for the next byte of a body
+
+	Proxy       func(*http.Request) (*url.URL, error) // the outgoing proxy's choice
+	UserAgent   string
+	MaxManifest int64 // bytes of the largest manifest
+	Metrics     *metrics.Upstreams
+	Log         *slog.Logger
+}
+
+// Client asks one registry under one identity: with its configured
+// credentials, or as anybody. Its token cache is its own, so that no caller
+// gets a token that another identity was given.
+type Client struct {
+	label       string
+	url         *url.URL
+	credentials bool
+	auth        *auth.Client
+	tokens      *tokens
+	stall       time.Duration
+	maxManifest int64
+	metrics     *metrics.Upstream
+}
+
+// NewClient makes a client with the options' credentials, or without any.
+func NewClient(o Options) *Client {
+	identity := "anonymous"
+	if o.Username != "" {
+		identity = "credentials"
+	}
+	m := o.Metrics.Of(o.Label, identity)
+	d := &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}
+	guard := &confined{
+		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...),
+		metrics: m, log: o.Log, label: o.Label,
+		base: withRetries(&counted{newTransport(o, d), m}),
+	}
+	c := &Client{
+		label: o.Label, url: o.URL, credentials: o.Username != "", tokens: newTokens(time.Now),
+		stall: o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
+	}
+	c.auth = &auth.Client{
+		Client: &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
+		Header: http.Header{"User-Agent": {o.UserAgent}},
+		Cache:  c.tokens,
+	}
+	if c.credentials {
+		c.auth.Credential = auth.StaticCredential(o.URL.Host, auth.Credential{Username: o.Username, Password: o.Password})
+	}
+	return c
+}
+
+// Credentials tells whether the client asks with the box's credentials.
+func (c *Client) Credentials() bool { return c.credentials }
+
+// Grants tells whether the token last got for the repository says itself
+// that it opens it. An opaque token says nothing.
+func (c *Client) Grants(repository string) bool { return c.tokens.grants(repository) }
+
+// Descriptor is what a registry says of a manifest.
+type Descriptor struct {
+	Digest    digest.Digest // empty when the registry does not say
+	MediaType string
+	Size      int64 // bytes; negative when the registry does not say
+}
+
+// Manifest is a manifest whose body hashes to its digest.
+type Manifest struct {
+	Descriptor
+	Body []byte
+}
+
+// acceptManifests are the types asked for; a registry that has another one
+// may send it.
+var acceptManifests = []string{
+	"application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, " +
+		"application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*",
+}
+
+// HeadManifest asks what reference, a tag or digest, names. It costs no pull
+// at Docker Hub.
+func (c *Client) HeadManifest(ctx context.Context, repository, reference string) (Descriptor, error) {
+	req, resp, err := c.send(ctx, http.MethodHead, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
+	if err != nil {
+		return Descriptor{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Descriptor{}, c.refusal(req, resp)
+	}
+	d := Descriptor{MediaType: resp.Header.Get("Content-Type"), Size: resp.ContentLength}
+	if named, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
+		d.Digest = named
+	}
+	return d, nil
+}
+
+// GetManifest fetches the manifest that reference, a tag or digest, names.
+func (c *Client) GetManifest(ctx context.Context, repository, reference string) (Manifest, error) {
+	req, resp, err := c.send(ctx, http.MethodGet, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
+	if err != nil {
+		return Manifest{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Manifest{}, c.refusal(req, resp)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxManifest+1))
+	if err != nil {
+		return Manifest{}, c.failure(req, err)
+	}
+	if int64(len(body)) > c.maxManifest {
+		return Manifest{}, c.invalid(req, "a manifest above %d bytes", c.maxManifest)
+	}
+	d, err := manifestDigest(reference, resp.Header.Get("Docker-Content-Digest"), body)
+	if err != nil {
+		return Manifest{}, c.invalid(req, "%w", err)
+	}
+	mediaType, err := manifestType(resp.Header.Get("Content-Type"), body)
+	if err != nil {
+		return Manifest{}, c.invalid(req, "%w", err)
+	}
+	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body}, nil
+}
+
+// manifestDigest is the digest that was asked for, or else that the registry
+// names, or else the body's sha256; the body hashes to it.
+func manifestDigest(reference, header string, body []byte) (digest.Digest, error) {
+	named, err := digest.Parse(header)
+	if err != nil {
+		named = digest.FromBytes(body)
+	}
+	if asked, err := digest.Parse(reference); err == nil {
+		named = asked
+	}
+	if got := named.Algorithm().FromBytes(body); got != named {
+		return "", fmt.Errorf("a manifest that hashes to %s and not to %s", got, named)
+	}
+	return named, nil
+}
+
+// manifestType is the type that the header gives, which must be the one that
+// the manifest itself names if it does: what two readers take for two things
+// is not passed on (CVE-2021-41190). A web page is no manifest.
+func manifestType(header string, body []byte) (string, error) {
+	var m struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		return "", fmt.Errorf("a manifest that is no JSON object: %w", err)
+	}
+	if header == "" {
+		header = m.MediaType
+	}
+	plain, _, err := mime.ParseMediaType(header)
+	if err != nil {
+		return "", fmt.Errorf("a manifest without a media type: %w", err)
+	}
+	if m.MediaType != "" && m.MediaType != plain {
+		return "", fmt.Errorf("a manifest announced as %.100q that calls itself %.100q", plain, m.MediaType)
+	}
+	return header, nil
+}
+
+// HeadBlob asks for the size of a blob, negative when the registry does not
+// say.
+func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Digest) (size int64, err error) {
+	req, resp, err := c.send(ctx, http.MethodHead, repository, "blobs/"+d.String(), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, c.refusal(req, resp)
+	}
+	return resp.ContentLength, nil
+}
+
+// Blob is an answer with bytes of a blob.
+type Blob struct {
+	Body io.ReadCloser
+	Off  int64 // where in the blob Body begins
+	Size int64 // bytes of the whole blob; negative when the registry does not say
+}
+
+// OpenBlob asks for n bytes of a blob from off, all to its end when n is
+// negative. A registry that knows no ranges answers from 0.
+func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Digest, off, n int64) (*Blob, error) {
+	header := http.Header{}
+	switch {
+	case n >= 0:
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	case off > 0:
+		header.Set("Range", fmt.Sprintf("bytes=%d-", off))
+	}
+	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
+	if err != nil {
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return &Blob{Body: resp.Body, Size: resp.ContentLength}, nil
+	case http.StatusPartialContent:
+		first, size, ok := contentRange(resp.Header.Get("Content-Range"))
+		if ok && first == off && header.Get("Range") != "" {
+			return &Blob{Body: resp.Body, Off: off, Size: size}, nil
+		}
+		err = c.invalid(req, "Content-Range %.100q for the range %q", resp.Header.Get("Content-Range"), header.Get("Range"))
+	default:
+		err = c.refusal(req, resp)
+	}
+	resp.Body.Close()
+	return nil, err
+}
+
+// contentRange reads "bytes 100-199/1000"; the size is negative for "*".
+func contentRange(header string) (first, size int64, ok bool) {
+	rest, ok := strings.CutPrefix(header, "bytes ")
+	span, whole, ok2 := strings.Cut(rest, "/")
+	from, to, ok3 := strings.Cut(span, "-")
+	if !ok || !ok2 || !ok3 {
+		return 0, 0, false
+	}
+	first, err := strconv.ParseInt(from, 10, 64)
+	last, err2 := strconv.ParseInt(to, 10, 64)
+	if err != nil || err2 != nil || first < 0 || last < first {
+		return 0, 0, false
+	}
+	if whole == "*" {
+		return first, -1, true
+	}
+	size, err = strconv.ParseInt(whole, 10, 64)
+	return first, size, err == nil && last < size
+}
+
+// Answer is an answer that is passed on as it is.
+type Answer struct {
+	MediaType string
+	Link      string // to the next page (RFC 8288)
+	Filters   string // OCI-Filters-Applied
+	Body      []byte
+}
+
+// maxPage bounds an answer that is passed on, in bytes: a thousand long tags,
+// or an index of referrers.
+const maxPage = 4 << 20
+
+// Get asks for something below a repository that is neither a manifest nor a
+// blob: "tags/list", "referrers/<digest>".
+func (c *Client) Get(ctx context.Context, repository, what string, query url.Values) (Answer, error) {
+	if encoded := query.Encode(); encoded != "" {
+		what += "?" + encoded
+	}
+	req, resp, err := c.send(ctx, http.MethodGet, repository, what, nil)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Answer{}, c.refusal(req, resp)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	if err != nil {
+		return Answer{}, c.failure(req, err)
+	}
+	if len(body) > maxPage || !json.Valid(body) {
+		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
+	}
+	return Answer{
+		MediaType: resp.Header.Get("Content-Type"),
+		Link:      resp.Header.Get("Link"),
+		Filters:   resp.Header.Get("OCI-Filters-Applied"),
+		Body:      body,
+	}, nil
+}
+
+// send asks for what is below a repository. The caller closes the body.
+func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	scope := registry.Reference{Registry: c.url.Host, Repository: repository}
+	ctx = auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
+	path, query, _ := strings.Cut(what, "?")
+	at := c.url.JoinPath("v2", repository, path)
+	at.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
+	if err != nil {
+		cancel(nil)
+		return nil, nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	resp, err := c.authorized(req, repository)
+	if err != nil {
+		err = c.failure(req, err)
+		cancel(nil)
+		return nil, nil, err
+	}
+	watch(ctx, cancel, resp, c.stall, c.metrics)
+	return req, resp, nil
+}
+
+// authorized sends req with a token where one is wanted. A token that is
+// refused although it should still live is dropped and the request sent
+// afresh: there are registries that answer an old token with another
+// challenge than a missing one.
+func (c *Client) authorized(req *http.Request, repository string) (*http.Response, error) {
+	a := &attempt{repository: repository}
+	resp, err := c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
+	if err != nil || a.used == "" || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+		return resp, err
+	}
+	c.tokens.drop(repository)
+	if resp.StatusCode == http.StatusForbidden {
+		return resp, nil
+	}
+	resp.Body.Close()
+	return c.auth.Do(req.WithContext(withAttempt(req.Context(), &attempt{repository: repository})))
+}

@@ -1,0 +1,223 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"hubcap/metrics"
+)
+
+// maxRedirects is how many redirects of one request are followed.
+const maxRedirects = 5
+
+// maxToken bounds a token service's answer in bytes.
+const maxToken = 64 << 10
+
+// errRefused marks everything that hubcap does not do although a registry
+// asks for it.
+var errRefused = errors.New("refused")
+
+// errBadToken marks a token answer that cannot be used.
+var errBadToken = errors.New("the token service's answer cannot be used")
+
+// confined stands between the auth client and the network and keeps the
+// credentials at home: a token service is used only when it is one of the
+// token hosts, and a redirect never carries what was meant for the host
+// before it.
+type confined struct {
+	base       http.RoundTripper
+	registry   *url.URL
+	tokenHosts []string // host:port
+	metrics    *metrics.Upstream
+	log        *slog.Logger
+	label      string
+	warned     atomic.Int64 // when a refused realm was last logged, Unix seconds
+}
+
+// RoundTrip sends one request, to the token service when it is addressed to
+// it, and shows the auth client only challenges that it may meet.
+func (c *confined) RoundTrip(req *http.Request) (*http.Response, error) {
+	if realm, ok := realmOf(req.URL); ok && req.URL.Host == c.registry.Host {
+		return c.askToken(req, realm)
+	}
+	resp, err := c.base.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		if sameOrigin(req.URL, c.registry) {
+			c.rewriteChallenge(req, resp)
+		} else {
+			resp.Header.Del("WWW-Authenticate")
+		}
+	}
+	return resp, err
+}
+
+// askToken sends a token request to its real address, and notes how long the
+// token lives.
+func (c *confined) askToken(req *http.Request, realm string) (*http.Response, error) {
+	if !c.tokenService(realm) {
+		return nil, fmt.Errorf("%w: %s is no token host", errRefused, redact(realm))
+	}
+	at, err := url.Parse(realm)
+	if err != nil {
+		return nil, err
+	}
+	values := at.Query()
+	for name, all := range req.URL.Query() {
+		values[name] = append(values[name], all...)
+	}
+	at.RawQuery = values.Encode()
+	out := req.Clone(req.Context())
+	out.URL, out.Host = at, ""
+	c.metrics.Token()
+	resp, err := c.base.RoundTrip(out)
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	if resp.StatusCode == http.StatusOK {
+		return c.readToken(req.Context(), resp)
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
+	}
+	return resp, nil
+}
+
+// readToken reads a token answer whole, within its bound.
+func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Response, error) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxToken+1))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Token       string      `json:"token"`
+		AccessToken string      `json:"access_token"`
+		ExpiresIn   json.Number `json:"expires_in"`
+	}
+	if len(body) > maxToken || json.Unmarshal(body, &answer) != nil {
+		return nil, fmt.Errorf("%w: no JSON, or above %d bytes", errBadToken, maxToken)
+	}
+	if !headerValue(answer.Token) || !headerValue(answer.AccessToken) {
+		return nil, fmt.Errorf("%w: a token that fits in no header", errBadToken)
+	}
+	if a := attemptOf(ctx); a != nil {
+		seconds, err := answer.ExpiresIn.Float64()
+		if err != nil {
+			seconds = 0
+		}
+		a.lives = tokenLife(seconds)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	return resp, nil
+}
+
+func headerValue(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// tokenService tells whether realm may be asked for tokens: its host and port
+// are on the list, and it is no less protected than the registry.
+func (c *confined) tokenService(realm string) bool {
+	u, err := url.Parse(realm)
+	if err != nil || u.User != nil || u.Host == "" {
+		return false
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || c.registry.Scheme != "http") {
+		return false
+	}
+	return slices.Contains(c.tokenHosts, hostPort(u))
+}
+
+// refuseRealm counts a foreign token service, and says so once a minute.
+func (c *confined) refuseRealm(realm string) {
+	c.metrics.Refused()
+	now, last := time.Now().Unix(), c.warned.Load()
+	if now-last < 60 || !c.warned.CompareAndSwap(last, now) {
+		return
+	}
+	host := "(not an address)"
+	if u, err := url.Parse(realm); err == nil {
+		host = u.Host
+	}
+	c.log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
+		"upstream", c.label, "token_host", host)
+}
+
+// checkRedirect lets a request follow a redirect, without whatever it carried
+// for the host before. It is the HTTP client's CheckRedirect.
+func (c *confined) checkRedirect(req *http.Request, via []*http.Request) error {
+	if err := c.mayFollow(req, via); err != nil {
+		c.metrics.Refused()
+		return err
+	}
+	for _, name := range []string{"Authorization", "Cookie", "Referer"} {
+		req.Header.Del(name)
+	}
+	return nil
+}
+
+func (c *confined) mayFollow(req *http.Request, via []*http.Request) error {
+	switch {
+	case len(via) > maxRedirects:
+		return fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
+	case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || c.registry.Scheme != "http"):
+		return fmt.Errorf("%w: a redirect from %s to %s", errRefused, c.registry.Scheme, req.URL.Scheme)
+	case req.URL.User != nil:
+		return fmt.Errorf("%w: a redirect with credentials in it", errRefused)
+	case req.Method != http.MethodGet && req.Method != http.MethodHead:
+		return fmt.Errorf("%w: a redirect of a %s", errRefused, req.Method)
+	}
+	return nil
+}
+
+// sameOrigin compares scheme, host and port.
+func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && hostPort(a) == hostPort(b) }
+
+// hostPort is the host and port that u addresses, in one spelling.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// TokenHost puts an operator's token host, with or without a port, into the
+// spelling that realms are compared in. Without a port it is the scheme's.
+func TokenHost(s, scheme string) (string, error) {
+	u, err := url.Parse(scheme + "://" + s)
+	if err != nil || u.Host == "" || u.Host != s || u.User != nil || strings.HasSuffix(s, ":") {
+		return "", fmt.Errorf("%q is no host or host:port", s)
+	}
+	return hostPort(u), nil
+}
+
+// proxiedTarget checks by name what an outgoing proxy will resolve, since the
+// dial filter sees only the proxy.
+func proxiedTarget(u *url.URL, allowed []netip.Prefix) error {
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return checkAddr(addr, allowed)
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") || !strings.Contains(host, ".") ||
+		strings.HasSuffix(host, ".internal") && len(allowed) == 0 {
+		return fmt.Errorf("%w: %s is a name of the inside", errRefused, host)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+)
+
+// Kind sorts what can go wrong between hubcap and a registry.
+type Kind uint8
+
+// The kinds of failure.
+const (
+	Unreachable Kind = iota // no connection, a time-out, a broken answer
+	ServerError             // 5xx, or a CDN that refuses what the registry sent us to
+	RateLimited             // 429
+	Denied                  // 401 or 403: nobody may, or this client may not
+	NotFound                // 404
+	Refused                 // hubcap did not go where the registry pointed
+	Invalid                 // an answer that breaks the protocol, or is not what its digest says
+)
+
+var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "refused", "invalid answer"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// Error is every failure of a registry. Its text is for the operator: it
+// names the upstream and the request, and no credential, token or signed
+// address.
+type Error struct {
+	Kind       Kind
+	Upstream   string        // the host it is configured as
+	Request    string        // what was asked: method and path
+	Status     int           // of the HTTP answer, 0 when there was none
+	RetryAfter time.Duration // what a 429 or 503 asked for, 0 when it did not
+	err        error
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("upstream %s: %s: %s", e.Upstream, e.Request, e.Kind)
+	if e.Status != 0 {
+		text += fmt.Sprintf(" (status %d)", e.Status)
+	}
+	if e.err != nil {
+		text += ": " + redact(e.err.Error())
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.err }
+
+// Temporary tells whether the same request may succeed in a moment.
+func (e *Error) Temporary() bool { return e.Kind == Unreachable || e.Kind == ServerError }
+
+// Failing tells trouble of the registry, under which held content goes on
+// being served, from an answer about the content.
+func (e *Error) Failing() bool { return e.Kind != NotFound && e.Kind != Denied }
+
+var query = regexp.MustCompile(`\?[^"'\s]*`)
+
+// redact takes query strings out of a message: they hold signatures, account
+// names and tokens.
+func redact(s string) string { return query.ReplaceAllString(s, "?…") }
+
+// failure makes an Error of what an HTTP client returned.
+func (c *Client) failure(req *http.Request, err error) error {
+	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
+		return cause
+	}
+	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), err: err}
+	var fromTokens *errcode.ErrorResponse
+	var inURL *url.Error
+	switch {
+	case errors.As(err, &fromTokens):
+		e.Kind, e.Status = kindOf(fromTokens.StatusCode), fromTokens.StatusCode
+		e.err = errors.New("the token service refused")
+	case errors.Is(err, errRefused):
+		e.Kind = Refused
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		e.Kind, e.Status, e.err = Denied, http.StatusUnauthorized, nil
+	case errors.Is(err, errBadToken):
+		e.Kind = Invalid
+	}
+	if errors.As(e.err, &inURL) {
+		e.err = inURL.Err // without the address
+	}
+	return e
+}
+
+// refusal makes an Error of an HTTP answer that is not the one asked for.
+func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
+	e := &Error{
+		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header),
+	}
+	// Behind a redirect only the registry's word counts: a CDN says 403 or
+	// 404 when the signed address has expired, and a new one mends that.
+	if resp.Request.URL.Host != req.URL.Host && (e.Kind == Denied || e.Kind == NotFound) {
+		e.Kind = ServerError
+	}
+	return e
+}
+
+func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {
+	return &Error{Kind: Invalid, Upstream: c.label, Request: describe(req), err: fmt.Errorf(format, args...)}
+}
+
+func describe(req *http.Request) string { return req.Method + " " + req.URL.Path }
+
+func kindOf(status int) Kind {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return RateLimited
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return Denied
+	case status == http.StatusNotFound:
+		return NotFound
+	case status >= 500:
+		return ServerError
+	default:
+		return Invalid
+	}
+}
+
+// maxRetryAfter bounds what is believed of a Retry-After: the window of
+// Docker Hub's pull limit.
+const maxRetryAfter = 6 * time.Hour
+
+// retryAfter reads Retry-After in both of its forms (RFC 9110, 10.2.3).
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if value == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
+		return min(max(time.Duration(min(seconds, int64(maxRetryAfter/time.Second)))*time.Second, 0), maxRetryAfter)
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return min(max(time.Until(at), 0), maxRetryAfter)
+	}
+	return 0
+}

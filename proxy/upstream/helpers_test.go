@@ -1,0 +1,248 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hubcap/e2e/fakehub"
+	"hubcap/metrics"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The box's credentials. The password must turn up nowhere but where a test
+// says that it belongs.
+const (
+	boxUser = "box"
+	canary  = "canary-7b1f52d9"
+)
+
+// canaryForms are the spellings in which the password could leave.
+var canaryForms = []string{
+	canary,
+	base64.StdEncoding.EncodeToString([]byte(boxUser + ":" + canary)),
+	base64.RawURLEncoding.EncodeToString([]byte(canary)),
+}
+
+func holdsCanary(s string) bool {
+	for _, form := range canaryForms {
+		if strings.Contains(s, form) {
+			return true
+		}
+	}
+	return false
+}
+
+// loopback lets a client reach the servers of a test.
+var loopback = prefixes("127.0.0.0/8", "::1/128")
+
+// buffer is a log that may be written and read at once.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// fixture is a client with what can be seen of it from outside.
+type fixture struct {
+	*Client
+	metrics *metrics.Metrics
+	log     *buffer
+}
+
+type change func(*Options)
+
+// newFixture makes an anonymous client of a registry on loopback. Its
+// time-outs are so long that they end nothing by accident.
+func newFixture(t *testing.T, at string, changes ...change) *fixture {
+	t.Helper()
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{metrics: metrics.New(), log: &buffer{}}
+	o := Options{
+		Label: "registry.test", URL: u, PrivateCIDRs: loopback,
+		ConnectTimeout: 20 * time.Second, HeaderTimeout: 20 * time.Second, StallTimeout: 20 * time.Second,
+		Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil }, //nolint:nilnil // as net/http wants it
+		UserAgent: "hubcap/test", MaxManifest: 1 << 16,
+		Metrics: f.metrics.Upstreams,
+		Log:     slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range changes {
+		c(&o)
+	}
+	f.Client = NewClient(o)
+	return f
+}
+
+func withCredentials(o *Options) { o.Username, o.Password = boxUser, canary }
+
+// trusting puts the addresses of token services on the list.
+func trusting(t *testing.T, addresses ...string) change {
+	t.Helper()
+	return func(o *Options) {
+		for _, address := range addresses {
+			u, err := url.Parse(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			host, err := TokenHost(u.Host, u.Scheme)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.TokenHosts = append(o.TokenHosts, host)
+		}
+	}
+}
+
+func reaching(cidrs ...string) change {
+	var allowed []netip.Prefix
+	if len(cidrs) > 0 {
+		allowed = prefixes(cidrs...)
+	}
+	return func(o *Options) { o.PrivateCIDRs = allowed }
+}
+
+func withStallTimeout(d time.Duration) change { return func(o *Options) { o.StallTimeout = d } }
+
+// newHub starts a hub and a client that trusts its token service.
+func newHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.Hub, *fixture) {
+	t.Helper()
+	hub := fakehub.Start(t, options)
+	return hub, newFixture(t, hub.RegistryURL(), append([]change{trusting(t, hub.TokenURL())}, changes...)...)
+}
+
+// within gives up long after a test should have ended, so that what hangs
+// fails with its own name.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// wantKind tells that err is an Error of a kind, and returns it.
+func wantKind(t *testing.T, err error, kind Kind) *Error {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got error %v (%T), want an Error", err, err)
+	}
+	if e.Kind != kind {
+		t.Fatalf("got kind %q, want %q: %v", e.Kind, kind, err)
+	}
+	return e
+}
+
+var anyQuery = regexp.MustCompile(`\?[^…\s]`)
+
+// tellsNothing tells that neither the error nor the log holds the password, a
+// query string or one of the secrets.
+func (f *fixture) tellsNothing(t *testing.T, err error, secrets ...string) {
+	t.Helper()
+	for where, text := range map[string]string{"error": errorText(err), "log": f.log.String()} {
+		if holdsCanary(text) {
+			t.Errorf("the password stands in the %s: %s", where, text)
+		}
+		if anyQuery.MatchString(text) {
+			t.Errorf("a query string stands in the %s: %s", where, text)
+		}
+		for _, secret := range secrets {
+			if secret != "" && strings.Contains(text, secret) {
+				t.Errorf("%q stands in the %s: %s", secret, where, text)
+			}
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// secretsOf are the credentials and queries that a hub has seen.
+func secretsOf(hub *fakehub.Hub) []string {
+	var secrets []string
+	for _, r := range hub.Log() {
+		_, token, _ := strings.Cut(r.Authorization, " ")
+		secrets = append(secrets, token, r.Query)
+	}
+	return secrets
+}
+
+// value reads a metric as a scrape sees it; ok is false when it is not there.
+func (f *fixture) value(t *testing.T, name string, labels map[string]string) (value float64, ok bool) {
+	t.Helper()
+	families, err := f.metrics.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+	next:
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if want, asked := labels[l.GetName()]; asked && want != l.GetValue() {
+					continue next
+				}
+			}
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue(), true
+		}
+	}
+	return 0, false
+}
+
+// refusals is how many refusals are counted.
+func (f *fixture) refusals(t *testing.T) int {
+	t.Helper()
+	n, _ := f.value(t, "hubcap_upstream_refused_total", nil)
+	return int(n)
+}
+
+// tokenRequests is how often a hub was asked for a token.
+func tokenRequests(hub *fakehub.Hub) int { return hub.Count(fakehub.OfKind(fakehub.KindToken)) }
+
+// together calls f n times at once and returns the errors.
+func together(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = f(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return errors.Join(errs...)
+}

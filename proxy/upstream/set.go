@@ -1,0 +1,128 @@
+package upstream
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// Upstream is one registry as it is configured.
+type Upstream struct {
+	Host      string  // its name: docker.io, ghcr.io, europe-docker.pkg.dev
+	Anonymous *Client // asks as anybody
+	Own       *Client // asks with the box's credentials; nil when there are none
+	TagTTL    time.Duration
+}
+
+// Entry is how an Upstream is made. Host may begin with "*." and then stands
+// for every name with one more label.
+type Entry struct {
+	Host   string
+	TagTTL time.Duration
+	Options
+}
+
+// DockerHub is the name of Docker Hub in this set, whatever it is called in a
+// request.
+const DockerHub = "docker.io"
+
+// aliases are the other names of one registry.
+var aliases = map[string]string{
+	"index.docker.io":      DockerHub,
+	"registry-1.docker.io": DockerHub,
+}
+
+// patternHosts bounds how many hosts behind patterns have a client at a time.
+const patternHosts = 64
+
+// Set is every registry there is. What is not in it does not exist.
+type Set struct {
+	byHost   map[string]*Upstream
+	patterns map[string]Entry // by what follows the first label, with the dot
+	def      *Upstream
+
+	mu   sync.Mutex
+	lazy *lru.Cache[string, *Upstream] // of patterns
+}
+
+// NewSet makes the set of the entries. The host def, which answers for
+// requests that name no registry, must be among them.
+func NewSet(entries []Entry, def string) (*Set, error) {
+	lazy, err := lru.New[string, *Upstream](patternHosts)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{byHost: make(map[string]*Upstream), patterns: make(map[string]Entry), lazy: lazy}
+	for _, e := range entries {
+		if suffix, ok := strings.CutPrefix(e.Host, "*"); ok {
+			s.patterns[suffix] = e
+			continue
+		}
+		s.byHost[e.Host] = e.build()
+	}
+	found, ok := s.Find(def)
+	if !ok {
+		return nil, fmt.Errorf("the default upstream %q is not configured", def)
+	}
+	s.def = found
+	return s, nil
+}
+
+// build makes the clients of an entry.
+func (e Entry) build() *Upstream {
+	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL}
+	anonymous := e.Options
+	anonymous.Username, anonymous.Password = "", ""
+	u.Anonymous = NewClient(anonymous)
+	if e.Username != "" {
+		u.Own = NewClient(e.Options)
+	}
+	return u
+}
+
+// Default answers for requests that name no registry.
+func (s *Set) Default() *Upstream { return s.def }
+
+// Find looks a registry's name up, in any case, with or without the standard
+// port or the trailing dot of a DNS name. It connects to nothing.
+func (s *Set) Find(name string) (*Upstream, bool) {
+	name = strings.ToLower(name)
+	name = strings.TrimSuffix(name, ":443")
+	name = strings.TrimSuffix(name, ".")
+	if real, ok := aliases[name]; ok {
+		name = real
+	}
+	if u, ok := s.byHost[name]; ok {
+		return u, true
+	}
+	label, rest, ok := strings.Cut(name, ".")
+	if !ok || !isLabel(label) {
+		return nil, false
+	}
+	e, ok := s.patterns["."+rest]
+	if !ok {
+		return nil, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u, ok := s.lazy.Get(name); ok {
+		return u, true
+	}
+	e.Host = name
+	e.URL = &url.URL{Scheme: "https", Host: name}
+	u := e.build()
+	s.lazy.Add(name, u)
+	return u, true
+}
+
+// isLabel tells a label of a DNS name (RFC 1123, 2.1) in lower case.
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+}

@@ -1,0 +1,179 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// tokensKept is how many repositories' tokens are remembered for each
+// upstream and identity.
+const tokensKept = 1024
+
+// The life of a token, as far as it is believed. The distribution project's
+// token specification has 60 seconds where the service says nothing; what it
+// says below that would mean a token a request.
+const (
+	minTokenLife = 60 * time.Second
+	maxTokenLife = time.Hour
+	tokenMargin  = 10 * time.Second // a token is given up this long before its end
+)
+
+func tokenLife(seconds float64) time.Duration {
+	life := time.Duration(min(max(seconds, 0), maxTokenLife.Seconds()) * float64(time.Second))
+	return max(life, minTokenLife) - tokenMargin
+}
+
+// token is a bearer token or Basic credential, for one repository.
+type token struct {
+	value string
+	until time.Time
+}
+
+// attempt is one request's way through the auth client.
+type attempt struct {
+	repository string
+	used       string        // the cached token that was tried
+	lives      time.Duration // of the token that was fetched for it
+}
+
+type attemptKey struct{}
+
+func withAttempt(ctx context.Context, a *attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+func attemptOf(ctx context.Context) *attempt {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	return a
+}
+
+// tokens is the auth client's cache: bounded, with an end to each token, one
+// request at a time for each repository. It belongs to one upstream and one
+// identity, so its keys are repositories.
+type tokens struct {
+	cache  *lru.Cache[string, token]
+	flight singleflight.Group
+	now    func() time.Time
+
+	mu     sync.Mutex
+	scheme auth.Scheme
+}
+
+func newTokens(now func() time.Time) *tokens {
+	cache, err := lru.New[string, token](tokensKept)
+	if err != nil {
+		panic(err) // only a size below one is an error
+	}
+	return &tokens{cache: cache, now: now}
+}
+
+// GetScheme implements auth.Cache.
+func (t *tokens) GetScheme(context.Context, string) (auth.Scheme, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.scheme == auth.SchemeUnknown {
+		return t.scheme, errdef.ErrNotFound
+	}
+	return t.scheme, nil
+}
+
+// GetToken implements auth.Cache.
+func (t *tokens) GetToken(ctx context.Context, _ string, _ auth.Scheme, _ string) (string, error) {
+	a := attemptOf(ctx)
+	if a == nil {
+		return "", errdef.ErrNotFound
+	}
+	value, ok := t.valid(a.repository)
+	if !ok || value == a.used {
+		return "", errdef.ErrNotFound
+	}
+	a.used = value
+	return value, nil
+}
+
+func (t *tokens) valid(repository string) (string, bool) {
+	have, ok := t.cache.Get(repository)
+	return have.value, ok && t.now().Before(have.until)
+}
+
+// Set implements auth.Cache. The requests that lack a token for one
+// repository share one fetch, which outlives each of them.
+func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string, fetch func(context.Context) (string, error)) (string, error) {
+	a := attemptOf(ctx)
+	if a == nil {
+		return fetch(ctx)
+	}
+	flight := t.flight.DoChan(a.repository, func() (any, error) {
+		if value, ok := t.valid(a.repository); ok && value != a.used {
+			return value, nil // fetched while this request was on its way
+		}
+		mine := &attempt{repository: a.repository, lives: tokenLife(0)}
+		value, err := fetch(withAttempt(context.WithoutCancel(ctx), mine))
+		if err != nil {
+			return nil, err
+		}
+		t.cache.Add(a.repository, token{value, t.now().Add(mine.lives)})
+		t.mu.Lock()
+		t.scheme = scheme
+		t.mu.Unlock()
+		return value, nil
+	})
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case result := <-flight:
+		if result.Err != nil {
+			return "", result.Err
+		}
+		return result.Val.(string), nil
+	}
+}
+
+// drop forgets a token that the registry has refused.
+func (t *tokens) drop(repository string) { t.cache.Remove(repository) }
+
+// grants tells whether the token held for a repository says itself, in its
+// access claim, that it opens the repository for pulling. Docker Hub hands
+// anybody a token for any repository, with an empty claim where there is
+// nothing to open. The signature is not checked: the token came from the
+// token service itself, and is believed only about what it opens.
+func (t *tokens) grants(repository string) bool {
+	value, ok := t.valid(repository)
+	if !ok {
+		return false
+	}
+	parts := strings.Split(value, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return false
+	}
+	var claims struct {
+		Access []struct {
+			Type    string   `json:"type"`
+			Name    string   `json:"name"`
+			Actions []string `json:"actions"`
+		} `json:"access"`
+	}
+	if json.Unmarshal(payload, &claims) != nil {
+		return false
+	}
+	for _, a := range claims.Access {
+		if a.Type == "repository" && a.Name == repository && slices.Contains(a.Actions, "pull") {
+			return true
+		}
+	}
+	return false
+}

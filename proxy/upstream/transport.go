@@ -1,0 +1,140 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"hubcap/metrics"
+)
+
+// newTransport makes the connections of one upstream. HTTP/1.1 only: one
+// connection a transfer is what lets several transfers of one blob add up,
+// and it takes less work a byte. Nothing is decompressed: a digest is of the
+// bytes as they are.
+func newTransport(o Options, d *dialer) *http.Transport {
+	return &http.Transport{
+		Proxy:                  d.through(o.Proxy),
+		DialContext:            d.dial,
+		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    o.ConnectTimeout,
+		ResponseHeaderTimeout:  o.HeaderTimeout,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		ReadBufferSize:         64 << 10,
+	}
+}
+
+// maxRetries is how often a request is sent again after a failure that says
+// nothing about its content.
+const maxRetries = 2
+
+// retryPolicy sends GET and HEAD again after a connection that failed or a
+// 5xx: soon, and not all at the same moment. A 429 is never answered by more
+// of the same, and a time-out has been waited for long enough.
+type retryPolicy struct{}
+
+// Retry implements retry.Policy.
+func (retryPolicy) Retry(tries int, resp *http.Response, err error) (time.Duration, error) {
+	const never = -1
+	if tries >= maxRetries {
+		return never, nil
+	}
+	if err != nil {
+		var timeout net.Error
+		if errors.Is(err, errRefused) || errors.Is(err, errBadToken) || errors.Is(err, context.Canceled) ||
+			errors.As(err, &timeout) && timeout.Timeout() {
+			return never, nil
+		}
+	} else if resp.StatusCode < 500 || resp.StatusCode == http.StatusNotImplemented ||
+		resp.Request.Method != http.MethodGet && resp.Request.Method != http.MethodHead {
+		return never, nil
+	}
+	pause := 100 * time.Millisecond << tries
+	return pause + rand.N(pause), nil //nolint:gosec // jitter, not a secret
+}
+
+func withRetries(base http.RoundTripper) http.RoundTripper {
+	return &retry.Transport{Base: base, Policy: func() retry.Policy { return retryPolicy{} }}
+}
+
+// counted counts every hop of every request, and reads the rate limit where
+// it is told: on the registry's answer, which a redirect hides from the
+// caller.
+type counted struct {
+	base    http.RoundTripper
+	metrics *metrics.Upstream
+}
+
+func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.base.RoundTrip(req)
+	if err != nil {
+		c.metrics.Request(metrics.ClassNoAnswer)
+		return nil, err
+	}
+	c.metrics.Request(metrics.ClassOf(resp.StatusCode))
+	if n, ok := pulls(resp.Header.Get("RateLimit-Limit")); ok {
+		c.metrics.Limit(n)
+	}
+	if n, ok := pulls(resp.Header.Get("RateLimit-Remaining")); ok {
+		c.metrics.Remaining(n)
+	}
+	return resp, nil
+}
+
+// pulls reads "100;w=21600". Docker Hub sends ";w=21600" at times.
+func pulls(header string) (int, bool) {
+	count, _, _ := strings.Cut(header, ";")
+	n, err := strconv.Atoi(strings.TrimSpace(count))
+	return n, err == nil && n >= 0
+}
+
+// errStalled says that an upstream sent nothing for the stall time-out.
+var errStalled = errors.New("the upstream stalled")
+
+// watched is a body that gives up when nothing comes for a while. Not the
+// whole may take no longer, only the next byte.
+type watched struct {
+	io.ReadCloser
+	patience time.Duration
+	timer    *time.Timer
+	cancel   context.CancelCauseFunc
+	ctx      context.Context
+	metrics  *metrics.Upstream
+}
+
+// watch puts a watched body into resp. cancel ends the request's context.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, patience time.Duration, m *metrics.Upstream) {
+	w := &watched{ReadCloser: resp.Body, patience: patience, cancel: cancel, ctx: ctx, metrics: m}
+	w.timer = time.AfterFunc(time.Hour, func() { cancel(errStalled) })
+	w.timer.Stop()
+	resp.Body = w
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	w.timer.Reset(w.patience)
+	n, err := w.ReadCloser.Read(p)
+	w.timer.Stop()
+	w.metrics.Received(n)
+	if err != nil && err != io.EOF && errors.Is(context.Cause(w.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.timer.Stop()
+	defer w.cancel(nil)
+	return w.ReadCloser.Close()
+}

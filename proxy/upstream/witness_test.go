@@ -1,0 +1,101 @@
+package upstream
+
+import (
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// witness is a server that remembers everything it was sent.
+type witness struct {
+	*httptest.Server
+	mu          sync.Mutex
+	connections int
+	requests    []string
+	answer      http.HandlerFunc
+}
+
+// newWitness starts a witness on an address of loopback: each address is
+// another host to a client.
+func newWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+	t.Helper()
+	w := unstarted(t, ip, answer)
+	w.Start()
+	return w
+}
+
+func newTLSWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+	t.Helper()
+	w := unstarted(t, ip, answer)
+	w.StartTLS()
+	return w
+}
+
+func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0")) //nolint:noctx // it listens at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &witness{answer: answer}
+	w.Server = httptest.NewUnstartedServer(w)
+	w.Listener.Close()
+	w.Listener = l
+	w.Config.ErrorLog = nil
+	w.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			w.mu.Lock()
+			w.connections++
+			w.mu.Unlock()
+		}
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	dump, err := httputil.DumpRequest(r, true)
+	if err != nil {
+		dump = append(dump, err.Error()...)
+	}
+	w.mu.Lock()
+	w.requests = append(w.requests, string(dump))
+	w.mu.Unlock()
+	w.answer(rw, r)
+}
+
+// all is what was received so far.
+func (w *witness) all() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.requests, "\n")
+}
+
+// count is how many requests came.
+func (w *witness) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.requests)
+}
+
+// port is where the witness listens.
+func (w *witness) port() string {
+	_, port, _ := net.SplitHostPort(w.Listener.Addr().String())
+	return port
+}
+
+// believing has a client trust the certificates of TLS witnesses.
+func believing(witnesses ...*witness) change {
+	pool := x509.NewCertPool()
+	for _, w := range witnesses {
+		if c := w.Certificate(); c != nil {
+			pool.AddCert(c)
+		}
+	}
+	return func(o *Options) { o.RootCAs = pool }
+}
