@@ -105,6 +105,10 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	defer closing(log, "index", idx.Close)
 
 	all := metrics.New()
+	upstreams, err := newUpstreams(c, all, log)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
+	}
 	room, err := budget(c, store)
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
@@ -120,14 +124,12 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
-	defer held.Close()
 
-	upstreams, err := newUpstreams(c, all, log)
-	if err != nil {
-		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
-	}
 	tags := freshness.New(freshness.Options{Store: held, Index: idx, Metrics: all.Fills, Now: time.Now, Log: log})
-	defer tags.Close()
+	defer func() {
+		held.Close() // what it still writes, the tags still learn
+		tags.Close()
+	}()
 	clients := []string{}
 	allowed := access.DefaultClients()
 	if len(c.AllowClients) > 0 {

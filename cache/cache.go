@@ -67,8 +67,9 @@ type Cache struct {
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup // fills, manifests on their way to disk, the janitor
 
-	mu    sync.Mutex
-	fills map[digest.Digest]*fill // those that a reader may join
+	mu     sync.Mutex
+	fills  map[digest.Digest]*fill // those that a reader may join
+	closed bool                    // nothing new begins
 }
 
 // errStopped ends the fills at shutdown.
@@ -107,6 +108,9 @@ func New(o Options) (*Cache, error) {
 // Close ends the fills, whose readers are cut short, and writes out what the
 // index should know. The store and the index stay open.
 func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.stop(errStopped)
 	c.running.Wait()
 	c.usage.flush(c)
@@ -207,7 +211,10 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 			b.want = want
 			return b, nil
 		}
-		f, began := c.join(want)
+		f, began, err := c.join(want)
+		if err != nil {
+			return nil, err
+		}
 		b, err := f.open(ctx, want, began)
 		if err == nil {
 			return b, nil
@@ -223,18 +230,21 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 }
 
 // join returns the fill of a digest, beginning it where there is none.
-func (c *Cache) join(want Want) (f *fill, began bool) {
+func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[want.Digest]; f != nil && f.enter() {
 		c.Metrics.Fills.Joined()
-		return f, false
+		return f, false, nil
+	}
+	if c.closed {
+		return nil, false, errStopped
 	}
 	f = newFill(c, want)
 	c.fills[want.Digest] = f
 	c.Metrics.Fills.Started()
 	c.running.Go(f.run)
-	return f, true
+	return f, true, nil
 }
 
 // unlist takes a fill off the list of those that may be joined.

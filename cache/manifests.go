@@ -153,6 +153,11 @@ func mediaTypeOf(body []byte) string {
 // all when it cannot be put there.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
 	c.manifests.put(one)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
 	c.running.Go(func() {
 		if err := c.store(one); err != nil {
 			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)

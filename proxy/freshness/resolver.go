@@ -109,11 +109,12 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		return r.describe(known, Fresh), nil
 	}
 	if ok && r.holds(known.Digest) {
-		return r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
-			return r.check(ctx, repo, tag, known)
-		})
+		return r.recheck(ctx, repo, tag)
 	}
 	return r.share(ctx, "head "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+		if known, ok := r.tags.get(repo.tag(tag)); ok && r.fresh(known, repo) {
+			return r.describe(known, Fresh), nil
+		}
 		d, err := r.ask(ctx, repo, tag)
 		if errors.Is(err, errNoHead) {
 			return r.fetchTag(ctx, repo, tag)
@@ -134,35 +135,56 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	known, ok := r.tags.get(repo.tag(tag))
 	switch {
 	case !ok:
-		return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
-			return r.fetchTag(ctx, repo, tag)
-		})
+		return r.fetchOnce(ctx, repo, tag)
 	case r.fresh(known, repo):
-		return r.complete(ctx, repo, tag, known, r.describe(known, Fresh))
+		return r.complete(ctx, repo, tag, r.describe(known, Fresh))
 	}
-	answer, err := r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
-		return r.check(ctx, repo, tag, known)
-	})
-	if err != nil || answer.Body != nil {
+	answer, err := r.recheck(ctx, repo, tag)
+	if err != nil {
 		return answer, err
 	}
-	return r.complete(ctx, repo, tag, known, answer)
+	return r.complete(ctx, repo, tag, answer)
 }
 
 // complete adds the manifest to a description of it.
-func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, known index.Tag, answer Answer) (Answer, error) {
-	if m, ok := r.store.Manifest(answer.Digest); ok {
-		answer.Body, answer.MediaType, answer.Size = m.Body, m.MediaType, int64(len(m.Body))
+func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, answer Answer) (Answer, error) {
+	if answer = r.withBody(answer); answer.Body != nil {
 		return answer, nil
 	}
-	fetched, err := r.Digest(ctx, repo, answer.Digest)
-	if isGone(err) { // the tag may have moved since
-		r.tags.forget(repo.tag(tag), known.Digest)
-		return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+	return r.fetchOnce(ctx, repo, tag)
+}
+
+// fetchOnce brings a tag's manifest in: by digest if that is known by now, by
+// the tag if not. Whoever lacks it shares the fetch, and who comes a moment
+// late finds it done.
+func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(repo.tag(tag))
+		if !ok || !r.fresh(known, repo) {
 			return r.fetchTag(ctx, repo, tag)
-		})
-	}
-	return fetched, err
+		}
+		fetched, err := r.fetch(ctx, repo, known.Digest.String(), func() {})
+		if isGone(err) { // the tag may have moved since
+			r.tags.forget(repo.tag(tag), known.Digest)
+			return r.fetchTag(ctx, repo, tag)
+		}
+		return fetched, err
+	})
+}
+
+// recheck confirms a tag past its time, once for all who ask.
+func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	return r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(repo.tag(tag))
+		switch {
+		case !ok:
+			return r.fetchTag(ctx, repo, tag)
+		case r.fresh(known, repo):
+			return r.withBody(r.describe(known, Fresh)), nil
+		default:
+			return r.check(ctx, repo, tag, known)
+		}
+	})
 }
 
 // Digest answers with the manifest of a digest, fetching it where it is not

@@ -1,0 +1,676 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/e2e/fakehub"
+)
+
+func TestPullColdThenWarm(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	layer := fakehub.RandomBlob(1, 3*mib)
+	img := r.hub.Image("library/demo", "latest", layer)
+	index := r.hub.Index("library/demo", "multi", img.Manifest)
+
+	pull := func(from string) {
+		t.Helper()
+		r.get("/v2/").want(t, 200, nil, "hubcap")
+		head := r.do(http.MethodHead, "/v2/library/demo/manifests/multi")
+		head.want(t, 200, nil, "")
+		if head.ContentLength != index.Size || head.Header.Get("Docker-Content-Digest") != index.Digest.String() ||
+			head.Header.Get("Content-Type") != v1.MediaTypeImageIndex {
+			t.Errorf("%s: HEAD: length %d, %v", from, head.ContentLength, head.Header)
+		}
+		get := r.get("/v2/library/demo/manifests/" + index.Digest.String())
+		get.want(t, 200, nil, "")
+		if digest.FromBytes(get.body) != index.Digest || get.Header.Get("Content-Type") != v1.MediaTypeImageIndex {
+			t.Errorf("%s: index: %v", from, get.Header)
+		}
+		r.get("/v2/library/demo/manifests/"+img.Manifest.Digest.String()).want(t, 200, img.Body, "")
+		for _, d := range []digest.Digest{img.Config.Digest, img.Layers[0].Digest} {
+			got := r.get(blobPath("library/demo", d))
+			got.want(t, 200, nil, from)
+			if digest.FromBytes(got.body) != d || got.ContentLength != int64(len(got.body)) ||
+				got.Header.Get("Docker-Content-Digest") != d.String() || got.Header.Get("Accept-Ranges") != "bytes" {
+				t.Errorf("%s: blob: %v", from, got.Header)
+			}
+		}
+		r.settle()
+	}
+	pull("hubcap; fwd=uri-miss; stored")
+	if n := r.manifestRequests(http.MethodHead); n != 1 {
+		t.Errorf("%d HEADs upstream", n)
+	}
+	if n := r.manifestRequests(http.MethodGet); n != 2 {
+		t.Errorf("%d manifest GETs upstream", n)
+	}
+	if n := r.tokenRequests(); n != 1 {
+		t.Errorf("%d token requests", n)
+	}
+	if n := r.hub.AuthorizationLeaks(); n != 0 {
+		t.Errorf("the CDN saw %d Authorization headers", n)
+	}
+	r.hub.Reset()
+	pull("hubcap; hit")
+	if log := r.hub.Log(); len(log) != 0 {
+		t.Errorf("a warm pull asked upstream: %+v", log)
+	}
+}
+
+func TestBytesAndTypesPassUnchanged(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for name, mediaType := range map[string]string{
+		"schema2": "application/vnd.docker.distribution.manifest.v2+json",
+		"list":    "application/vnd.docker.distribution.manifest.list.v2+json",
+		"oci":     v1.MediaTypeImageManifest,
+		"index":   v1.MediaTypeImageIndex,
+		"charset": "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
+		"odd":     "application/vnd.example.thing.v7+json",
+	} {
+		body := fmt.Appendf(nil, "{\n  \"schemaVersion\": 2,\t\"name\": %q }\n\n", name)
+		d := r.hub.AddManifest("owner/app", name, mediaType, body)
+		for _, reference := range []string{name, d.String()} {
+			got := r.get("/v2/owner/app/manifests/" + reference)
+			got.want(t, 200, body, "")
+			if got.Header.Get("Content-Type") != mediaType || got.Header.Get("Content-Encoding") != "" {
+				t.Errorf("%s: %v", name, got.Header)
+			}
+		}
+	}
+	body := fakehub.RandomBlob(3, 100_000)
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		d := algorithm.FromBytes(body)
+		r.hub.AddBlobAs("owner/app", d, body)
+		for range 2 {
+			r.get(blobPath("owner/app", d), "Accept-Encoding", "gzip, zstd").want(t, 200, body, "")
+			r.settle()
+		}
+	}
+	empty := digest.FromBytes(nil)
+	r.hub.AddBlob("owner/app", nil)
+	for range 2 {
+		r.get(blobPath("owner/app", empty)).want(t, 200, []byte{}, "")
+		r.settle()
+	}
+}
+
+func TestNames(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+	r.hub.Image("owner/app", "v1", fakehub.RandomBlob(2, 1000))
+	for _, tc := range []struct {
+		path   string
+		status int
+		code   string
+	}{
+		{"/v2/library/demo/manifests/latest", 200, ""},
+		{"/v2/demo/manifests/latest", 200, ""},
+		{"/v2/demo/manifests/latest?ns=docker.io", 200, ""},
+		{"/v2/demo/manifests/latest?ns=DOCKER.IO", 200, ""},
+		{"/v2/demo/manifests/latest?ns=registry-1.docker.io", 200, ""},
+		{"/v2/demo/manifests/latest?ns=index.docker.io:443", 200, ""},
+		{"/v2/docker.io/demo/manifests/latest", 200, ""},
+		{"/v2/docker.io/library/demo/manifests/latest", 200, ""},
+		{"/v2/index.docker.io/library/demo/manifests/latest", 200, ""},
+		{"/docker.io/v2/demo/manifests/latest", 200, ""},
+		{"/docker.io/v2/library/demo/manifests/latest?ns=docker.io", 200, ""},
+		{"/v2/docker.io/library/demo/manifests/latest?ns=docker.io", 200, ""},
+		{"/v2/owner/app/manifests/v1?ns=ghcr.io", 200, ""},
+		{"/v2/ghcr.io/owner/app/manifests/v1", 200, ""},
+		{"/ghcr.io/v2/owner/app/manifests/v1", 200, ""},
+		{"/v2/demo/manifests/latest?ns=ghcr.io", 404, "MANIFEST_UNKNOWN"}, // no library/ there
+		{"/v2/quay.io/owner/app/manifests/v1", 504, "UNAVAILABLE"},
+		{"/v2/other.example/owner/app/manifests/v1", 404, "NAME_UNKNOWN"},
+		{"/v2/owner/app/manifests/v1?ns=other.example", 404, "NAME_UNKNOWN"},
+		{"/other.example/v2/owner/app/manifests/v1", 404, "NAME_UNKNOWN"},
+	} {
+		got := r.get(tc.path)
+		if got.StatusCode != tc.status || got.code() != tc.code {
+			t.Errorf("%s: %d %s, want %d %s", tc.path, got.StatusCode, got.code(), tc.status, tc.code)
+		}
+	}
+	ns := r.get("/v2/demo/manifests/latest?ns=docker.io")
+	if ns.Header.Get("OCI-Namespace") != "docker.io" {
+		t.Errorf("OCI-Namespace %q", ns.Header.Get("OCI-Namespace"))
+	}
+	r.get(blobPath("demo", img.Layers[0].Digest)).want(t, 200, nil, "")
+	r.settle()
+	r.get("/ghcr.io"+blobPath("another/name", img.Layers[0].Digest)).want(t, 200, nil, "hubcap; hit")
+}
+
+func TestRefusedBeforeAnyUpstream(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	d := digest.FromString("x").String()
+	for _, tc := range []struct {
+		method, path string
+		status       int
+		code         string
+	}{
+		{"GET", "/v2/Upper/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/../b/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/%2e%2e/%2e%2e/etc/manifests/passwd", 400, "NAME_INVALID"},
+		{"GET", "/v2/a%2fb/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a//b/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/_a/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a-/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a..b/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a%00b/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/" + strings.Repeat("a", 256) + "/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/_catalog/manifests/x", 400, "NAME_INVALID"},
+		{"GET", "/v2/_catalog", 404, "UNSUPPORTED"},
+		{"GET", "/v2/a/manifests/" + strings.Repeat("t", 129), 404, "MANIFEST_UNKNOWN"},
+		{"GET", "/v2/a/manifests/.hidden", 404, "MANIFEST_UNKNOWN"},
+		{"GET", "/v2/a/manifests/a%2f..%2fb", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/sha256:abcd", 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/sha256:" + strings.ToUpper(strings.Repeat("a", 64)), 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/md5:" + strings.Repeat("a", 32), 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/sha384:" + strings.Repeat("a", 96), 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/latest", 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/sha256:..%2f..%2f" + strings.Repeat("0", 54), 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/referrers/latest", 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/tags/list?n=-1", 400, "PAGINATION_NUMBER_INVALID"},
+		{"GET", "/v2/a/tags/list?n=abc", 400, "PAGINATION_NUMBER_INVALID"},
+		{"GET", "/v2/a/tags/list?n=9223372036854775808", 400, "PAGINATION_NUMBER_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=127.0.0.1:22", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/a/manifests/x?ns=localhost", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/a/manifests/x?ns=[::1]:5000", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/a/manifests/x?ns=169.254.169.254", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/a/manifests/x?ns=docker.io@169.254.169.254", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=docker.io/../x", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=docker.io%00.evil", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=docker.io:443:80", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=docker.io&ns=127.0.0.1", 400, "NAME_INVALID"},
+		{"GET", "/v2/a/manifests/x?ns=", 400, "NAME_INVALID"},
+		{"GET", "/v2/169.254.169.254/x/manifests/y", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/localhost:22/x/manifests/y", 404, "NAME_UNKNOWN"},
+		{"POST", "/v2/a/blobs/uploads/", 405, "UNSUPPORTED"},
+		{"PUT", "/v2/a/manifests/x", 405, "UNSUPPORTED"},
+		{"PATCH", "/v2/a/blobs/uploads/1", 405, "UNSUPPORTED"},
+		{"DELETE", "/v2/a/blobs/" + d, 405, "UNSUPPORTED"},
+		{"OPTIONS", "/v2/", 405, "UNSUPPORTED"},
+		{"FOO", "/v2/a/manifests/x", 405, "UNSUPPORTED"},
+		{"GET", "/", 404, "UNSUPPORTED"},
+		{"GET", "/v1/_ping", 404, "UNSUPPORTED"},
+		{"GET", "/metrics", 404, "UNSUPPORTED"},
+		{"GET", "/debug/pprof/", 404, "UNSUPPORTED"},
+		{"GET", "/v2/a", 404, "UNSUPPORTED"},
+		{"GET", "/v2/a/tags/other", 404, "UNSUPPORTED"},
+	} {
+		got := r.do(tc.method, tc.path)
+		if got.StatusCode != tc.status || got.code() != tc.code || got.Header.Get("Content-Type") != "application/json" ||
+			got.Header.Get("Cache-Status") == "" || got.Header.Get("Www-Authenticate") != "" {
+			t.Errorf("%s %s: %d %s %v, want %d %s", tc.method, tc.path, got.StatusCode, got.code(), got.Header, tc.status, tc.code)
+		}
+		if tc.status == 405 && got.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s %s: Allow %q", tc.method, tc.path, got.Header.Get("Allow"))
+		}
+	}
+	if log := r.hub.Log(); len(log) != 0 {
+		t.Errorf("%d upstream requests, the first %+v", len(log), log[0])
+	}
+}
+
+func TestRange(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := fakehub.RandomBlob(4, 300*kib)
+	size := len(body)
+	for _, tc := range []struct {
+		header string
+		status int
+		from   int
+		to     int // exclusive
+	}{
+		{"bytes=0-9", 206, 0, 10},
+		{"bytes=10-", 206, 10, size},
+		{"bytes=-5", 206, size - 5, size},
+		{"bytes=-999999999", 206, 0, size},
+		{fmt.Sprintf("bytes=1000-%d", size), 206, 1000, size},
+		{"bytes=0-", 206, 0, size},
+		{"bytes=-0", 416, 0, 0},
+		{fmt.Sprintf("bytes=%d-", size), 416, 0, 0},
+		{"bytes=500-0", 416, 0, 0},
+		{"bytes=abc", 416, 0, 0},
+		{"bytes=", 416, 0, 0},
+		{"bytes=1-2-3", 416, 0, 0},
+		{"bytes=99999999999999999999-", 416, 0, 0},
+		{"bytes=0-99999999999999999999", 206, 0, size},
+		{"items=0-5", 200, 0, size},
+		{"bytes=0-1,4-5", 200, 0, size},
+		{"bytes", 200, 0, size},
+	} {
+		for _, warm := range []bool{false, true} {
+			name := fmt.Sprintf("%s, warm %v", tc.header, warm)
+			repo := "owner/" + strings.Trim(strings.ToLower(strings.Map(func(c rune) rune {
+				if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+					return c
+				}
+				return 'x'
+			}, tc.header)), "-")
+			content := append([]byte(tc.header), body[len(tc.header):]...) // a blob of its own for each row
+			d := r.hub.AddBlob(repo, content)
+			if warm {
+				r.get(blobPath(repo, d)).want(t, 200, content, "")
+				r.settle()
+			}
+			got := r.get(blobPath(repo, d), "Range", tc.header)
+			if tc.status == 416 {
+				got.want(t, 416, nil, "")
+				if cr := got.Header.Get("Content-Range"); cr != fmt.Sprintf("bytes */%d", size) {
+					t.Errorf("%s: Content-Range %q", name, cr)
+				}
+				continue
+			}
+			got.want(t, tc.status, content[tc.from:tc.to], "")
+			want := ""
+			if tc.status == 206 {
+				want = fmt.Sprintf("bytes %d-%d/%d", tc.from, tc.to-1, size)
+			}
+			if cr := got.Header.Get("Content-Range"); cr != want {
+				t.Errorf("%s: Content-Range %q, want %q", name, cr, want)
+			}
+			r.settle()
+			if n := r.cdn(d); n != 1 {
+				t.Errorf("%s: %d upstream GETs", name, n)
+			}
+		}
+	}
+	d := r.hub.AddBlob("owner/conditions", body)
+	path, etag := blobPath("owner/conditions", d), `"`+d.String()+`"`
+	r.get(path, "Range", "bytes=1-2", "If-Range", `"nope"`).want(t, 200, body, "")
+	r.get(path, "Range", "bytes=1-2", "If-Range", etag).want(t, 206, body[1:3], "")
+	r.get(path, "If-None-Match", etag).want(t, 304, nil, "")
+	r.get(path, "If-None-Match", `"x", W/`+etag).want(t, 304, nil, "")
+	r.get(path, "If-None-Match", `"x"`).want(t, 200, body, "")
+	head := r.do(http.MethodHead, path, "Range", "bytes=1-2")
+	head.want(t, 200, nil, "")
+	if head.ContentLength != int64(size) {
+		t.Errorf("HEAD with Range: length %d", head.ContentLength)
+	}
+}
+
+func TestHeadOfWhatIsNotHeldStaysAHead(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(5, 1000))
+	head := r.do(http.MethodHead, blobPath("demo", img.Layers[0].Digest))
+	head.want(t, 200, nil, "hubcap; fwd=uri-miss")
+	if head.ContentLength != 1000 {
+		t.Errorf("length %d", head.ContentLength)
+	}
+	r.do(http.MethodHead, "/v2/demo/manifests/latest").want(t, 200, nil, "hubcap; fwd=uri-miss")
+	byDigest := r.do(http.MethodHead, "/v2/demo/manifests/"+img.Manifest.Digest.String())
+	byDigest.want(t, 200, nil, "hubcap; fwd=uri-miss")
+	if byDigest.ContentLength != img.Manifest.Size || byDigest.Header.Get("Content-Type") != img.Manifest.MediaType {
+		t.Errorf("HEAD by digest: %d, %v", byDigest.ContentLength, byDigest.Header)
+	}
+	if n := r.hub.Count(fakehub.OfMethod(http.MethodGet), fakehub.Not(fakehub.OfKind(fakehub.KindToken))); n != 0 {
+		t.Errorf("%d GETs upstream", n)
+	}
+}
+
+func TestManyClientsOneTransfer(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.hub.Set(func(o *fakehub.Options) { o.Bandwidth = 40 * mib })
+	layer := fakehub.RandomBlob(6, 4*mib)
+	img := r.hub.Image("library/demo", "latest", layer)
+	path := blobPath("demo", img.Layers[0].Digest)
+	// The upstream cuts half-way, and the first client leaves early.
+	r.hub.Script(fakehub.Once(&fakehub.Fault{CutAt: fakehub.At(2 * mib)}, fakehub.OfKind(fakehub.KindCDN)))
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+path, nil)
+	must(t, err)
+	first, err := r.client.Do(req)
+	must(t, err)
+	if _, err := io.ReadFull(first.Body, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 63 {
+		all.Go(func() {
+			name := []string{"demo", "library/demo", "docker.io/demo"}[i%3]
+			got, err := r.try(t.Context(), http.MethodGet, blobPath(name, img.Layers[0].Digest))
+			if err != nil || got.StatusCode != 200 || got.err != nil || !bytes.Equal(got.body, layer) {
+				t.Errorf("client %d: %v, %v", i, err, got.err)
+			}
+		})
+	}
+	leave()
+	first.Body.Close()
+	all.Wait()
+	r.settle()
+	if n := r.cdn(img.Layers[0].Digest); n != 2 {
+		t.Errorf("%d upstream GETs, want the first and its continuation", n)
+	}
+	if sent := r.hub.BytesSent(img.Layers[0].Digest); sent > int64(len(layer))+256*kib {
+		t.Errorf("%d bytes upstream for a blob of %d", sent, len(layer))
+	}
+	if n := r.metric("hubcap_fills_resumed_total"); n != "1" {
+		t.Errorf("resumed %s times", n)
+	}
+}
+
+func TestManyClientsOneColdTag(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(7, 1000))
+	var all sync.WaitGroup
+	for i := range 200 {
+		all.Go(func() {
+			method := http.MethodGet
+			if i%2 == 0 {
+				method = http.MethodHead
+			}
+			got, err := r.try(t.Context(), method, "/v2/demo/manifests/latest")
+			if err != nil || got.StatusCode != 200 || got.Header.Get("Docker-Content-Digest") != img.Manifest.Digest.String() {
+				t.Errorf("client %d: %v %v", i, err, got.Response)
+			}
+		})
+	}
+	all.Wait()
+	if gets, heads, tokens := r.manifestRequests(http.MethodGet), r.manifestRequests(http.MethodHead), r.tokenRequests(); gets != 1 || heads > 1 || tokens != 1 {
+		t.Errorf("%d GETs, %d HEADs, %d token requests", gets, heads, tokens)
+	}
+}
+
+func TestWrongBlobsNeverComplete(t *testing.T) {
+	body := fakehub.RandomBlob(8, mib)
+	for name, fault := range map[string]*fakehub.Fault{
+		"first byte":      {CorruptAt: fakehub.At(0)},
+		"last byte":       {CorruptAt: fakehub.At(mib - 1)},
+		"short":           {Truncate: fakehub.At(mib / 2)},
+		"longer declared": {ExtraLength: 1000},
+		"web page":        {HTML: true},
+		"endless":         {Endless: true, Rate: 64 * mib},
+		"no length, bad":  {NoLength: true, CorruptAt: fakehub.At(5)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{cache: 8 * mib})
+			d := r.hub.AddBlob("owner/app", body)
+			r.hub.Script(fakehub.Always(fault, fakehub.OfKind(fakehub.KindCDN)))
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			got, err := r.try(ctx, http.MethodGet, blobPath("owner/app", d))
+			if err == nil && got.StatusCode == 200 && got.err == nil {
+				t.Errorf("completed with %d bytes, %s", len(got.body), sha(got.body))
+			}
+			r.hub.Script(nil)
+			if name == "endless" {
+				return // it goes on until the client has gone
+			}
+			r.settle()
+			if s := r.ledger.Stats(); s.Objects != [2]int{} {
+				t.Errorf("something was kept: %+v", s)
+			}
+			r.get(blobPath("owner/app", d)).want(t, 200, body, "")
+		})
+	}
+}
+
+func TestRangeAfterWrongContentIsAnsweredWhole(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := fakehub.RandomBlob(9, mib)
+	d := r.hub.AddBlob("owner/app", body)
+	r.hub.Script(fakehub.Once(&fakehub.Fault{CorruptAt: fakehub.At(0)}, fakehub.OfKind(fakehub.KindCDN)))
+	got := r.get(blobPath("owner/app", d))
+	if got.err == nil || len(got.body) > mib-64*kib {
+		t.Fatalf("%d bytes, %v", len(got.body), got.err)
+	}
+	r.settle()
+	r.get(blobPath("owner/app", d), "Range", "bytes=1000-").want(t, 200, body, "")
+}
+
+func TestWrongManifestsAreRefused(t *testing.T) {
+	good := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
+	for name, fault := range map[string]*fakehub.Fault{
+		"web page":        {HTML: true},
+		"digest header":   {WrongDigestHeader: digest.FromString("other").String()},
+		"above 4 MiB":     {Body: []byte(`{"x":"` + strings.Repeat("x", 4<<20) + `"}`), DropDigestHeader: true},
+		"types disagree":  {Header: http.Header{"Content-Type": {"application/vnd.oci.image.index.v1+json"}}},
+		"cut":             {CutAt: fakehub.At(10)},
+		"no JSON":         {Body: []byte("hello"), DropDigestHeader: true},
+		"corrupted bytes": {CorruptAt: fakehub.At(3)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			r.hub.AddManifest("owner/app", "v1", v1.MediaTypeImageManifest, good)
+			r.hub.Script(fakehub.Always(fault, fakehub.OfKind(fakehub.KindManifest)))
+			got := r.get("/v2/owner/app/manifests/v1")
+			if got.StatusCode < 500 || got.code() != "UNAVAILABLE" {
+				t.Errorf("%d %s", got.StatusCode, got.code())
+			}
+			r.hub.Script(nil)
+			r.get("/v2/owner/app/manifests/v1").want(t, 200, good, "hubcap; fwd=uri-miss; stored")
+		})
+	}
+}
+
+func TestNobodyIsToldOfWhatTheyMayNotSee(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("owner/secret", "v1", fakehub.RandomBlob(10, 1000))
+	r.hub.SetPrivate("owner/secret", "alice")
+	for path, code := range map[string]string{
+		"/v2/owner/secret/manifests/v1":                              "MANIFEST_UNKNOWN",
+		"/v2/owner/secret/manifests/" + img.Manifest.Digest.String(): "MANIFEST_UNKNOWN",
+		blobPath("owner/secret", img.Layers[0].Digest):               "BLOB_UNKNOWN",
+		"/v2/owner/secret/tags/list":                                 "NAME_UNKNOWN",
+		"/v2/owner/nothing/manifests/v1":                             "MANIFEST_UNKNOWN",
+	} {
+		got := r.get(path, "Authorization", "Basic YWxpY2U6cGFzcw==")
+		if got.StatusCode != 404 || got.code() != code || got.Header.Get("Www-Authenticate") != "" {
+			t.Errorf("%s: %d %s %v", path, got.StatusCode, got.code(), got.Header)
+		}
+	}
+}
+
+// TestCredentialsServePublicContentOnly looks for a canary in every request
+// that anybody got and in every line of the log.
+func TestCredentialsServePublicContentOnly(t *testing.T) {
+	const user, password = "box", "canary-4711"
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{user: password}})
+	r := newRig(t, rigOptions{hub: hub, user: user, password: password})
+	public := hub.Image("owner/public", "v1", fakehub.RandomBlob(11, 1000))
+	secret := hub.Image("owner/secret", "v1", fakehub.RandomBlob(12, 1000))
+	hub.SetPrivate("owner/secret", user)
+
+	for _, path := range []string{
+		"/v2/owner/secret/manifests/v1",
+		"/v2/owner/secret/manifests/" + secret.Manifest.Digest.String(),
+		blobPath("owner/secret", secret.Layers[0].Digest),
+		blobPath("owner/public", secret.Layers[0].Digest),
+		"/v2/owner/secret/tags/list",
+	} {
+		if got := r.get(path); got.StatusCode != 404 && got.StatusCode != 502 {
+			t.Errorf("%s: %d", path, got.StatusCode)
+		}
+	}
+	r.get("/v2/owner/public/manifests/v1").want(t, 200, public.Body, "")
+	r.get(blobPath("owner/public", public.Layers[0].Digest)).want(t, 200, nil, "")
+
+	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	used := 0
+	for _, req := range hub.Log() {
+		if !strings.Contains(req.Authorization, basic) {
+			continue
+		}
+		used++
+		if req.Role != fakehub.RoleToken || !strings.Contains(req.Query, "owner%2Fpublic") {
+			t.Errorf("the credentials went to %s %s?%s", req.Role, req.Path, req.Query)
+		}
+	}
+	if used != 1 {
+		t.Errorf("the credentials were used %d times for the public repository, want once", used)
+	}
+	if n := hub.AuthorizationLeaks(); n != 0 {
+		t.Errorf("the CDN saw %d Authorization headers", n)
+	}
+	for _, canary := range []string{password, basic} {
+		if strings.Contains(r.log.String(), canary) {
+			t.Errorf("%q is in the log", canary)
+		}
+	}
+}
+
+func TestForeignTokenServiceGetsNothing(t *testing.T) {
+	const user, password = "box", "canary-4711"
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{user: password}})
+	foreign := fakehub.Start(t, fakehub.Options{Users: map[string]string{user: password}})
+	r := newRig(t, rigOptions{hub: hub, user: user, password: password})
+	hub.Image("owner/app", "v1", fakehub.RandomBlob(13, 1000))
+	hub.Script(fakehub.Always(&fakehub.Fault{ForeignRealm: foreign.TokenURL() + "/token"}, fakehub.OfRole(fakehub.RoleRegistry)))
+	if got := r.get("/v2/owner/app/manifests/v1"); got.StatusCode != 404 && got.StatusCode != 502 {
+		t.Errorf("status %d", got.StatusCode)
+	}
+	if log := foreign.Log(); len(log) != 0 {
+		t.Errorf("a foreign token service was asked: %+v", log)
+	}
+	if !strings.Contains(r.log.String(), "TOKEN_HOSTS") {
+		t.Error("the operator is not told")
+	}
+}
+
+func TestTagsAndReferrersArePassedThrough(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("owner/app", "v1", fakehub.RandomBlob(14, 1000))
+	for _, tag := range []string{"v2", "v3"} {
+		r.hub.SetTag("owner/app", tag, img.Manifest.Digest)
+	}
+	var tags []string
+	for path := "/v2/owner/app/tags/list?n=2&ns=ghcr.io"; path != ""; {
+		got := r.get(path)
+		got.want(t, 200, nil, "hubcap; fwd=bypass")
+		tags = append(tags, string(got.body))
+		path, _, _ = strings.Cut(strings.TrimPrefix(got.Header.Get("Link"), "<"), ">")
+	}
+	if len(tags) != 2 || !strings.Contains(tags[0], "v1") || !strings.Contains(tags[1], "v3") {
+		t.Errorf("pages %q", tags)
+	}
+	got := r.get("/v2/owner/app/referrers/" + img.Manifest.Digest.String() + "?artifactType=application/x")
+	got.want(t, 200, nil, "hubcap; fwd=bypass")
+	if got.Header.Get("Content-Type") != v1.MediaTypeImageIndex || got.Header.Get("OCI-Filters-Applied") != "artifactType" {
+		t.Errorf("referrers: %v", got.Header)
+	}
+	r.get("/v2/owner/nothing/tags/list").want(t, 404, nil, "")
+}
+
+func TestTrouble(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		fault  *fakehub.Fault
+		status int
+		code   string
+	}{
+		{"503", &fakehub.Fault{Status: 503}, 502, "UNAVAILABLE"},
+		{"429", &fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}, 429, "TOOMANYREQUESTS"},
+		{"no answer", &fakehub.Fault{CloseBeforeHeaders: true}, 504, "UNAVAILABLE"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			img := r.hub.Image("owner/app", "v1", fakehub.RandomBlob(15, 1000))
+			r.hub.Script(fakehub.Always(tc.fault, fakehub.OfRole(fakehub.RoleRegistry)))
+			for _, path := range []string{"/v2/owner/app/manifests/v1", blobPath("owner/app", img.Layers[0].Digest), "/v2/owner/app/tags/list"} {
+				got := r.get(path)
+				if got.StatusCode != tc.status || got.code() != tc.code {
+					t.Errorf("%s: %d %s", path, got.StatusCode, got.code())
+				}
+				if tc.status == 429 && got.Header.Get("Retry-After") != "7" {
+					t.Errorf("%s: Retry-After %q", path, got.Header.Get("Retry-After"))
+				}
+				if strings.Contains(string(got.body), "127.0.0.1") {
+					t.Errorf("%s leaks: %s", path, got.body)
+				}
+			}
+		})
+	}
+}
+
+func TestStallIsResumed(t *testing.T) {
+	r := newRig(t, rigOptions{stall: 200 * time.Millisecond})
+	body := fakehub.RandomBlob(16, mib)
+	d := r.hub.AddBlob("owner/app", body)
+	r.hub.Script(fakehub.Once(&fakehub.Fault{StallAt: fakehub.At(mib / 2)}, fakehub.OfKind(fakehub.KindCDN)))
+	r.get(blobPath("owner/app", d)).want(t, 200, body, "")
+	if n := r.cdn(d); n < 2 {
+		t.Errorf("%d upstream GETs", n)
+	}
+}
+
+func TestExpiredRedirectIsAskedForAgain(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := fakehub.RandomBlob(17, mib)
+	d := r.hub.AddBlob("owner/app", body)
+	r.hub.Script(fakehub.First(
+		fakehub.Once(&fakehub.Fault{CutAt: fakehub.At(mib / 2)}, fakehub.OfKind(fakehub.KindCDN)),
+		fakehub.Once(&fakehub.Fault{Status: 403}, fakehub.OfKind(fakehub.KindCDN)),
+	))
+	r.get(blobPath("owner/app", d)).want(t, 200, body, "")
+	if n := r.hub.Count(fakehub.OfKind(fakehub.KindBlob), fakehub.OfStatus(307)); n != 3 {
+		t.Errorf("the registry was asked %d times for the blob's address, want 3", n)
+	}
+}
+
+func TestLargeBlobIsStreamedThrough(t *testing.T) {
+	r := newRig(t, rigOptions{maxBlob: 100 * kib})
+	body := fakehub.RandomBlob(18, mib)
+	d := r.hub.AddBlob("owner/app", body)
+	path := blobPath("owner/app", d)
+	r.get(path).want(t, 200, body, "hubcap; fwd=uri-miss; detail=not-kept")
+	r.get(path, "Range", "bytes=500-999").want(t, 206, body[500:1000], "")
+	r.get(path, "Range", "bytes=500-").want(t, 206, body[500:], "")
+	if v := r.metric(`hubcap_cache_bypass_total{reason="too_large"}`); v != "3" {
+		t.Errorf("bypasses counted: %s", v)
+	}
+	if s := r.ledger.Stats(); s.Objects != [2]int{} {
+		t.Errorf("kept: %+v", s)
+	}
+}
+
+func TestClientsThatMayNotPull(t *testing.T) {
+	r := newRig(t, rigOptions{clients: loopback[1:]})
+	got := r.get("/v2/")
+	if got.StatusCode != 403 || got.code() != "DENIED" {
+		t.Errorf("%d %s", got.StatusCode, got.code())
+	}
+	r.get("/readyz").want(t, 200, nil, "")
+	if len(r.hub.Log()) != 0 {
+		t.Error("asked upstream")
+	}
+}
+
+func TestDraining(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.get("/readyz").want(t, 200, []byte("ok\n"), "")
+	r.handler.Drain()
+	r.get("/readyz").want(t, 503, nil, "")
+	r.get("/livez").want(t, 200, nil, "")
+	r.get("/v2/").want(t, 200, nil, "")
+}
+
+func TestUpstreamCutsForGoodEndsTheAnswerShort(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := fakehub.RandomBlob(19, mib)
+	d := r.hub.AddBlob("owner/app", body)
+	r.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
+		if q.Kind == fakehub.KindCDN {
+			return &fakehub.Fault{CutAt: fakehub.At(mib / 2)}
+		}
+		return nil
+	})
+	got := r.get(blobPath("owner/app", d))
+	if !errors.Is(got.err, io.ErrUnexpectedEOF) || !bytes.HasPrefix(body, got.body) {
+		t.Errorf("%d bytes, %v", len(got.body), got.err)
+	}
+	if v := r.metric("hubcap_cut_answers_total"); v != "1" {
+		t.Errorf("cut answers counted: %s", v)
+	}
+}

@@ -1,0 +1,314 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"hubcap/cache"
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/e2e/fakehub"
+	"hubcap/eviction"
+	"hubcap/metrics"
+	"hubcap/proxy/access"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// TestMain keeps every test on loopback and looks for goroutines left over.
+func TestMain(m *testing.M) {
+	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) {
+		panic("a test used the default transport")
+	})
+	goleak.VerifyTestMain(m)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+const kib, mib = 1 << 10, 1 << 20
+
+// clock is the time of a test.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// lockedBuffer is a log that can be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+type rigOptions struct {
+	dir      string
+	hub      *fakehub.Hub
+	cache    int64
+	maxBlob  int64
+	user     string
+	password string
+	clients  []netip.Prefix
+	stall    time.Duration
+	log      io.Writer // besides the rig's own
+}
+
+// rig is a whole hubcap on loopback, in front of a fakehub.
+type rig struct {
+	t       testing.TB
+	hub     *fakehub.Hub
+	url     string
+	clock   *clock
+	cache   *cache.Cache
+	ledger  *eviction.Ledger
+	handler *Handler
+	all     *metrics.Metrics
+	log     *lockedBuffer
+	client  *http.Client
+	stop    func()
+}
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+func newRig(t testing.TB, o rigOptions) *rig {
+	t.Helper()
+	if o.hub == nil {
+		o.hub = fakehub.Start(t, fakehub.Options{})
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	if o.cache == 0 {
+		o.cache = 1 << 30
+	}
+	if o.maxBlob == 0 {
+		o.maxBlob = o.cache
+	}
+	if o.stall == 0 {
+		o.stall = 5 * time.Second
+	}
+	if o.clients == nil {
+		o.clients = loopback
+	}
+	r := &rig{t: t, hub: o.hub, clock: newClock(), all: metrics.New(), log: new(lockedBuffer)}
+	var sink io.Writer = r.log
+	if o.log != nil {
+		sink = o.log
+	}
+	log := slog.New(slog.NewTextHandler(sink, nil))
+	store, err := blobs.Open(o.dir)
+	must(t, err)
+	idx, err := index.Open(store.Dir("index"), log)
+	must(t, err)
+	r.ledger = eviction.NewLedger(eviction.LedgerOptions{
+		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: r.all.Space,
+	})
+	r.cache, err = cache.New(cache.Options{
+		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
+		FlushInterval: time.Hour, Metrics: r.all, Log: log,
+	})
+	must(t, err)
+	tags := freshness.New(freshness.Options{Store: r.cache, Index: idx, Metrics: r.all.Fills, Now: r.clock.Now, Log: log})
+	r.handler = New(Options{
+		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
+		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients),
+		Metrics: r.all.Requests, Log: log,
+	})
+	server := httptest.NewUnstartedServer(r.handler)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	server.Start()
+	r.url = server.URL
+	r.client = &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 128}}
+	r.stop = sync.OnceFunc(func() {
+		r.client.CloseIdleConnections()
+		server.Close()
+		r.cache.Close()
+		tags.Close()
+		must(t, idx.Close())
+		must(t, store.Close())
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// upstreams is a set of Docker Hub, played by the hub, and of a registry that
+// nobody plays.
+func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
+	entry := func(host, at string) upstream.Entry {
+		u, err := url.Parse(at)
+		must(r.t, err)
+		return upstream.Entry{Host: host, TagTTL: time.Minute, Options: upstream.Options{
+			Label: host, URL: u, PrivateCIDRs: loopback,
+			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
+			Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil },
+			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, Metrics: r.all.Upstreams, Log: log,
+		}}
+	}
+	hub := entry(upstream.DockerHub, o.hub.RegistryURL())
+	token, err := url.Parse(o.hub.TokenURL())
+	must(r.t, err)
+	hub.TokenHosts = []string{token.Host}
+	hub.Username, hub.Password = o.user, o.password
+	other := entry("ghcr.io", o.hub.RegistryURL())
+	other.TokenHosts = hub.TokenHosts
+	nobody := entry("quay.io", "http://"+closedPort(r.t))
+	set, err := upstream.NewSet([]upstream.Entry{hub, other, nobody}, upstream.DockerHub)
+	must(r.t, err)
+	return set
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reply is an answer, read to its end.
+type reply struct {
+	*http.Response
+	body []byte
+	err  error // of reading the body
+}
+
+func (r *rig) do(method, path string, header ...string) reply {
+	r.t.Helper()
+	got, err := r.try(context.Background(), method, path, header...)
+	must(r.t, err)
+	return got
+}
+
+// try is do, from any goroutine.
+func (r *rig) try(ctx context.Context, method, path string, header ...string) (reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.url+path, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return reply{resp, body, err}, nil
+}
+
+func (r *rig) get(path string, header ...string) reply {
+	r.t.Helper()
+	return r.do(http.MethodGet, path, header...)
+}
+
+// settle waits until what goes on behind the answers has ended.
+func (r *rig) settle() {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.ledger.Stats().Reserved != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatal("fills do not end")
+		}
+	}
+}
+
+// want checks status and, where they are given, body and origin.
+func (p reply) want(t testing.TB, status int, body []byte, cacheStatus string) {
+	t.Helper()
+	if p.StatusCode != status {
+		t.Fatalf("status %d, want %d; body %.200q", p.StatusCode, status, p.body)
+	}
+	if body != nil && !bytes.Equal(p.body, body) {
+		t.Fatalf("%d bytes (%v) that differ from the %d wanted", len(p.body), p.err, len(body))
+	}
+	if cacheStatus != "" && p.Header.Get("Cache-Status") != cacheStatus {
+		t.Errorf("Cache-Status %q, want %q", p.Header.Get("Cache-Status"), cacheStatus)
+	}
+}
+
+// code is the OCI code of an error.
+func (p reply) code() string {
+	_, rest, _ := strings.Cut(string(p.body), `"code":"`)
+	code, _, _ := strings.Cut(rest, `"`)
+	return code
+}
+
+func blobPath(repo string, d digest.Digest) string { return fmt.Sprintf("/v2/%s/blobs/%s", repo, d) }
+
+func sha(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+
+// cdn counts GETs of a blob at the CDN.
+func (r *rig) cdn(d digest.Digest) int {
+	return r.hub.Count(fakehub.OfKind(fakehub.KindCDN), fakehub.OfMethod(http.MethodGet), fakehub.OfReference(d))
+}
+
+// manifestRequests counts requests for manifests at the registry that were
+// let in.
+func (r *rig) manifestRequests(method string) int {
+	return r.hub.Count(fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(method), fakehub.Not(fakehub.OfStatus(401)))
+}
+
+func (r *rig) tokenRequests() int { return r.hub.Count(fakehub.OfKind(fakehub.KindToken)) }
+
+// metric reads one value from a scrape.
+func (r *rig) metric(line string) string {
+	r.t.Helper()
+	w := httptest.NewRecorder()
+	r.all.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, l := range strings.Split(w.Body.String(), "\n") {
+		if value, ok := strings.CutPrefix(l, line+" "); ok {
+			return value
+		}
+	}
+	return ""
+}
