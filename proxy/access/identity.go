@@ -62,10 +62,13 @@ func (i *Identities) Client(ctx context.Context, u *upstream.Upstream, repositor
 
 func (i *Identities) public(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) bool {
 	key := u.Host + "/" + repository
-	if v, ok := i.known.Get(key); ok && i.now().Before(v.until) {
+	if v, ok := i.remembered(key); ok {
 		return v.public
 	}
 	answer := i.flight.DoChan(key, func() (any, error) {
+		if v, ok := i.remembered(key); ok { // from a flight that has just ended
+			return v.public, nil
+		}
 		err := probe(context.WithoutCancel(ctx), u.Anonymous)
 		// The token's own claim counts where the limit for anybody is used
 		// up, which is when the credentials are wanted most.
@@ -84,4 +87,9 @@ func (i *Identities) public(ctx context.Context, u *upstream.Upstream, repositor
 		public, _ := result.Val.(bool)
 		return public
 	}
+}
+
+func (i *Identities) remembered(key string) (verdict, bool) {
+	v, ok := i.known.Get(key)
+	return v, ok && i.now().Before(v.until)
 }

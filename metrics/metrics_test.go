@@ -1,0 +1,132 @@
+package metrics
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestEveryNameOfTheSetsIsExported(t *testing.T) {
+	m := New()
+	for k := range kinds {
+		for res := range results {
+			m.Requests.Started()
+			m.Requests.Done(k, res, 10, time.Millisecond)
+		}
+	}
+	for f := range fillFailures {
+		m.Fills.Started()
+		m.Fills.Failed(f)
+	}
+	for b := range bypasses {
+		m.Fills.Bypassed(b)
+	}
+	up := m.Upstreams.Of("docker.io", "anonymous")
+	for c := range classes {
+		up.Request(c)
+	}
+	for s := range segments {
+		m.Space.Evicted(s, 100)
+	}
+	for name, want := range map[string]int{
+		"hubcap_requests_total":          int(kinds) * int(results),
+		"hubcap_client_bytes_total":      int(results),
+		"hubcap_fills_failed_total":      int(fillFailures),
+		"hubcap_cache_bypass_total":      int(bypasses),
+		"hubcap_upstream_requests_total": int(classes),
+		"hubcap_evictions_total":         int(segments),
+	} {
+		if got, err := testutil.GatherAndCount(m.Gatherer(), name); got != want || err != nil {
+			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
+		}
+	}
+	for _, names := range [][]string{kindNames[:], resultNames[:], fillFailureNames[:], bypassNames[:], classNames[:], segmentNames[:]} {
+		seen := map[string]bool{}
+		for _, name := range names {
+			if name == "" || seen[name] {
+				t.Errorf("%q is empty or twice in %q", name, names)
+			}
+			seen[name] = true
+		}
+	}
+}
+
+func TestGaugesComeBackToNothing(t *testing.T) {
+	m := New()
+	m.Requests.Started()
+	m.Requests.Done(KindBlob, ResultHit, 0, 0)
+	m.Fills.Started()
+	m.Fills.Finished()
+	m.Fills.Started()
+	m.Fills.Failed(FillDigest)
+	m.Fills.Started()
+	m.Fills.NotKept()
+	for name, g := range map[string]float64{
+		"requests": testutil.ToFloat64(m.Requests.running),
+		"fills":    testutil.ToFloat64(m.Fills.running),
+	} {
+		if g != 0 {
+			t.Errorf("%s running: %v", name, g)
+		}
+	}
+}
+
+func TestClassOf(t *testing.T) {
+	for status, want := range map[int]Class{
+		200: ClassSuccess, 206: ClassSuccess, 307: ClassRedirect, 401: ClassClientError, 404: ClassClientError,
+		429: ClassLimited, 500: ClassServerError, 503: ClassServerError,
+	} {
+		if got := ClassOf(status); got != want {
+			t.Errorf("ClassOf(%d) = %s, want %s", status, got, want)
+		}
+	}
+}
+
+func TestSpaceIsReadAtTheScrape(t *testing.T) {
+	m := New()
+	stats := SpaceStats{Budget: 1000, Overhead: 1, Reserved: 2, Doomed: 3, Bytes: [2]int64{4, 5}, Objects: [2]int{6, 7}}
+	m.Space.Watch(func() SpaceStats { return stats })
+	body := scrape(t, m)
+	for _, line := range []string{
+		`hubcap_cache_budget_bytes 1000`,
+		`hubcap_cache_bytes{what="index"} 1`, `hubcap_cache_bytes{what="reserved"} 2`, `hubcap_cache_bytes{what="doomed"} 3`,
+		`hubcap_cache_bytes{what="small"} 4`, `hubcap_cache_bytes{what="large"} 5`,
+		`hubcap_cache_objects{segment="small"} 6`, `hubcap_cache_objects{segment="large"} 7`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+}
+
+// TestReadmeNamesWhatExists holds the README's metric names against a scrape.
+func TestReadmeNamesWhatExists(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New()
+	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
+	up := m.Upstreams.Of("docker.io", "anonymous")
+	up.Limit(1)
+	up.Remaining(1)
+	body := scrape(t, m)
+	for _, name := range regexp.MustCompile("`(hubcap_[a-z_]+)").FindAllStringSubmatch(string(readme), -1) {
+		if !strings.Contains(body, "# TYPE "+name[1]+" ") {
+			t.Errorf("the README names %s, which is not exported", name[1])
+		}
+	}
+}
+
+func scrape(t *testing.T, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}
