@@ -165,7 +165,7 @@ func listen(ctx context.Context, c config.Config, handler *proxy.Handler, all *m
 	failed := make(chan error, 2)
 	go func() { failed <- mirror.Serve(mirrorAt) }()
 	go func() { failed <- admin.Serve(adminAt) }()
-	log.Info("ready", "mirror", mirrorAt.Addr(), "admin", adminAt.Addr(),
+	log.Info("ready", "mirror", mirrorAt.Addr().String(), "admin", adminAt.Addr().String(),
 		"daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, reachable(mirrorAt.Addr())))
 	select {
 	case err := <-failed:
@@ -175,12 +175,20 @@ func listen(ctx context.Context, c config.Config, handler *proxy.Handler, all *m
 	return drain(c, handler, mirror, admin, log)
 }
 
-// drain lets running answers end, for a while.
+// quiet is how long nobody must have asked for anything before a pull that
+// was under way counts as over: its next request follows within that.
+const quiet = time.Second
+
+// drain lets running answers end, for a while. The port stays open at first:
+// /readyz says there what is coming, and pulls under way get their last
+// layers. In the second half of the time nothing new begins.
 func drain(c config.Config, handler *proxy.Handler, mirror, admin *http.Server, log *slog.Logger) error {
-	log.Info("stopping: no new requests; running answers may end", "within", c.DrainTimeout)
+	log.Info("stopping: pulls under way may end", "within", c.DrainTimeout)
 	handler.Drain()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.DrainTimeout))
+	within := time.Duration(c.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
+	handler.WaitQuiet(ctx, quiet, within/2)
 	if err := mirror.Shutdown(ctx); err != nil {
 		log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
 		mirror.Close()

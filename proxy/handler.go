@@ -45,6 +45,8 @@ type Handler struct {
 	Options
 	sizes    *sizes
 	draining atomic.Bool
+	running  atomic.Int64 // answers
+	asked    atomic.Int64 // requests so far
 }
 
 // New returns a Handler that is ready.
@@ -56,9 +58,31 @@ func (h *Handler) Drain() { h.draining.Store(true) }
 // Ready tells whether requests should come.
 func (h *Handler) Ready() bool { return !h.draining.Load() }
 
+// WaitQuiet returns when no answer has been running and nothing was asked for
+// the time quiet, at the latest after most or when ctx ends.
+func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for before := int64(-1); ; {
+		asked := h.asked.Load()
+		if h.running.Load() == 0 && asked == before {
+			return
+		}
+		before = asked
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(quiet):
+		}
+	}
+}
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := newAnswer(w, time.Now())
+	h.asked.Add(1)
+	h.running.Add(1)
+	defer h.running.Add(-1)
 	h.Metrics.Started()
 	rt, err := h.serveGuarded(a, r)
 	a.kind = rt.kind

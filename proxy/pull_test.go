@@ -654,6 +654,33 @@ func TestDraining(t *testing.T) {
 	r.get("/readyz").want(t, 503, nil, "")
 	r.get("/livez").want(t, 200, nil, "")
 	r.get("/v2/").want(t, 200, nil, "")
+	r.handler.WaitQuiet(t.Context(), time.Millisecond, time.Hour)
+}
+
+func TestDrainingWaitsForRunningAnswers(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	d := r.hub.AddBlob("owner/app", fakehub.RandomBlob(20, mib))
+	r.hub.Script(fakehub.Always(&fakehub.Fault{StallAt: fakehub.At(mib / 2)}, fakehub.OfKind(fakehub.KindCDN)))
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+blobPath("owner/app", d), nil)
+	must(t, err)
+	resp, err := r.client.Do(req)
+	must(t, err)
+	defer resp.Body.Close()
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		r.handler.WaitQuiet(t.Context(), time.Millisecond, time.Hour)
+	}()
+	for range 20 { // rounds of the waiting, at least
+		select {
+		case <-quiet:
+			t.Fatal("quiet while an answer is running")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	leave()
+	<-quiet
 }
 
 func TestUpstreamCutsForGoodEndsTheAnswerShort(t *testing.T) {

@@ -1,0 +1,73 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"hubcap/e2e/fakehub"
+)
+
+// TestWarmBlobIsSentByTheKernel counts the sendfile calls of a child process
+// that sends a held layer, and of one whose response writer hides ReadFrom,
+// which is how sendfile is lost.
+func TestWarmBlobIsSentByTheKernel(t *testing.T) {
+	const child = "HUBCAP_TEST_SENDFILE"
+	if how := os.Getenv(child); how != "" {
+		sendWarmBlob(t, how == "hidden")
+		return
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		if os.Getenv("HUBCAP_E2E") == "require" {
+			t.Fatal("strace is missing")
+		}
+		t.Skip("strace is missing")
+	}
+	count := func(how string) int {
+		out := filepath.Join(t.TempDir(), "strace")
+		cmd := exec.CommandContext(t.Context(), strace, "-f", "-c", "-e", "trace=sendfile", "-o", out,
+			os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), child+"="+how)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Skipf("strace does not work here: %v\n%s", err, output)
+		}
+		table, err := os.ReadFile(out)
+		must(t, err)
+		calls := regexp.MustCompile(`(?m)^ *[\d.]+ +[\d.]+ +\d+ +(\d+) .*sendfile$`).FindSubmatch(table)
+		if calls == nil {
+			return 0
+		}
+		n, err := strconv.Atoi(string(calls[1]))
+		must(t, err)
+		return n
+	}
+	if n := count("bare"); n == 0 {
+		t.Error("no sendfile on the warm path")
+	}
+	if n := count("hidden"); n != 0 {
+		t.Errorf("%d sendfile calls without ReadFrom: this test cannot tell", n)
+	}
+}
+
+func sendWarmBlob(t *testing.T, hidden bool) {
+	layer := fakehub.RandomBlob(1, 8*mib)
+	r := newRig(t, rigOptions{})
+	d := r.hub.AddBlob("library/demo", layer)
+	if hidden {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			r.handler.ServeHTTP(struct{ http.ResponseWriter }{w}, q)
+		}))
+		defer s.Close()
+		r.url = s.URL
+	}
+	// The hub sends from memory, so that no sendfile is its.
+	r.get(blobPath("demo", d), "Range", "bytes=0-0").want(t, 206, layer[:1], "")
+	r.settle()
+	r.get(blobPath("demo", d)).want(t, 200, layer, "hubcap; hit")
+}
