@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -75,8 +76,12 @@ func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// FlushError sends what net/http has kept back.
+// FlushError sends what net/http has kept back. A writer that keeps nothing
+// back need not know how.
 func (a *answer) FlushError() error {
 	a.extend()
-	return a.control.Flush()
+	if err := a.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
