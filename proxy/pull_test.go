@@ -438,6 +438,7 @@ func TestWrongManifestsAreRefused(t *testing.T) {
 		"above 4 MiB":     {Body: []byte(`{"x":"` + strings.Repeat("x", 4<<20) + `"}`), DropDigestHeader: true},
 		"types disagree":  {Header: http.Header{"Content-Type": {"application/vnd.oci.image.index.v1+json"}}},
 		"cut":             {CutAt: fakehub.At(10)},
+		"two in one":      {Body: []byte(`{"manifests":[],"layers":[]}`), DropDigestHeader: true},
 		"no JSON":         {Body: []byte("hello"), DropDigestHeader: true},
 		"corrupted bytes": {CorruptAt: fakehub.At(3)},
 	} {

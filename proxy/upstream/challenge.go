@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"net/http"
 	"net/url"
@@ -109,7 +110,10 @@ func notTokenChar(r rune) bool {
 // client: under the registry's own host. The auth client decides by itself
 // which realms are fit for it, by rules that know nothing of the operator's
 // list; here that list decides, and it alone.
-const realmPath = "/hubcap-token-service/"
+//
+// The path is another one in each process, so that no registry can send a
+// redirect to it.
+var realmPath = "/hubcap-token-service-" + rand.Text() + "/"
 
 // rewriteChallenge puts a challenge in place of resp's own: one that names
 // the realm under the registry's host if the realm is a token host, none if
@@ -146,7 +150,7 @@ func (c *confined) rewriteChallenge(req *http.Request, resp *http.Response) {
 func foreignScopes(scope string) string {
 	var kept []string
 	for _, s := range strings.Fields(printable(scope)) {
-		if !strings.HasPrefix(s, "repository:") {
+		if !strings.HasPrefix(s, "repository") { // "repository(plugin):" too
 			kept = append(kept, s)
 		}
 	}

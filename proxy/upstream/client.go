@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -80,7 +81,7 @@ func NewClient(o Options) *Client {
 	d := &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}
 	guard := &confined{
 		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...),
-		metrics: m, log: o.Log, label: o.Label,
+		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout,
 		base: withRetries(&counted{newTransport(o, d), m}),
 	}
 	c := &Client{
@@ -191,11 +192,19 @@ func manifestDigest(reference, header string, body []byte) (digest.Digest, error
 // the manifest itself names if it does: what two readers take for two things
 // is not passed on (CVE-2021-41190). A web page is no manifest.
 func manifestType(header string, body []byte) (string, error) {
-	var m struct {
-		MediaType string `json:"mediaType"`
+	var m *struct {
+		MediaType string          `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+		Layers    json.RawMessage `json:"layers"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
 		return "", fmt.Errorf("a manifest that is no JSON object: %w", err)
+	}
+	if m == nil {
+		return "", errors.New("a manifest that is no JSON object: null")
+	}
+	if m.Manifests != nil && m.Layers != nil {
+		return "", errors.New("a manifest that is an image and an index at once")
 	}
 	if header == "" {
 		header = m.MediaType
@@ -203,6 +212,9 @@ func manifestType(header string, body []byte) (string, error) {
 	plain, _, err := mime.ParseMediaType(header)
 	if err != nil {
 		return "", fmt.Errorf("a manifest without a media type: %w", err)
+	}
+	if plain == "text/html" {
+		return "", errors.New("a web page in place of a manifest")
 	}
 	if m.MediaType != "" && m.MediaType != plain {
 		return "", fmt.Errorf("a manifest announced as %.100q that calls itself %.100q", plain, m.MediaType)
@@ -355,11 +367,11 @@ func (c *Client) send(ctx context.Context, method, repository, what string, head
 func (c *Client) authorized(req *http.Request, repository string) (*http.Response, error) {
 	a := &attempt{repository: repository}
 	resp, err := c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
-	if err != nil || a.used == "" || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+	if err != nil || a.used == "" || !sameOrigin(resp.Request.URL, c.url) || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		return resp, err
 	}
 	c.tokens.drop(repository)
-	if resp.StatusCode == http.StatusForbidden {
+	if resp.StatusCode == http.StatusForbidden || a.renewed {
 		return resp, nil
 	}
 	resp.Body.Close()

@@ -44,24 +44,42 @@ type confined struct {
 	metrics    *metrics.Upstream
 	log        *slog.Logger
 	label      string
-	warned     atomic.Int64 // when a refused realm was last logged, Unix seconds
+	patience   time.Duration // for the rest of an answer that is read here
+	warned     atomic.Int64  // when a refused realm was last logged, Unix seconds
 }
 
 // RoundTrip sends one request, to the token service when it is addressed to
 // it, and shows the auth client only challenges that it may meet.
 func (c *confined) RoundTrip(req *http.Request) (*http.Response, error) {
-	if realm, ok := realmOf(req.URL); ok && req.URL.Host == c.registry.Host {
+	home := sameOrigin(req.URL, c.registry)
+	if realm, ok := realmOf(req.URL); ok && home {
 		return c.askToken(req, realm)
 	}
+	if !home && req.Header.Get("Authorization") != "" {
+		c.metrics.Refused()
+		return nil, fmt.Errorf("%w: credentials for %s, which is neither the registry nor a token host", errRefused, req.URL.Host)
+	}
 	resp, err := c.base.RoundTrip(req)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		if sameOrigin(req.URL, c.registry) {
-			c.rewriteChallenge(req, resp)
-		} else {
-			resp.Header.Del("WWW-Authenticate")
-		}
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusUnauthorized && home:
+		c.rewriteChallenge(req, resp)
+	case resp.StatusCode == http.StatusUnauthorized:
+		resp.Header.Del("WWW-Authenticate")
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		c.discard(resp)
 	}
 	return resp, err
+}
+
+// discard reads the text below a redirect or a refusal, so that its connection
+// can be used again, but neither much of it nor for long.
+func (c *confined) discard(resp *http.Response) {
+	body := resp.Body
+	defer time.AfterFunc(c.patience, func() { body.Close() }).Stop()
+	io.CopyN(io.Discard, body, 2<<10) //nolint:errcheck // a connection that cannot be used again is closed
+	body.Close()
+	resp.Body = http.NoBody
 }
 
 // askToken sends a token request to its real address, and notes how long the
@@ -75,6 +93,7 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 		return nil, err
 	}
 	values := at.Query()
+	values.Del("scope") // see foreignScopes
 	for name, all := range req.URL.Query() {
 		values[name] = append(values[name], all...)
 	}
@@ -90,8 +109,10 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	if resp.StatusCode == http.StatusOK {
 		return c.readToken(req.Context(), resp)
 	}
+	resp.Header.Del("WWW-Authenticate") // a challenge that nobody has looked at
+	c.discard(resp)
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		resp.Body.Close()
+		c.metrics.Refused()
 		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
 	}
 	return resp, nil
@@ -99,8 +120,13 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 
 // readToken reads a token answer whole, within its bound.
 func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Response, error) {
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxToken+1))
+	slow := resp.Body
+	defer slow.Close()
+	cut := time.AfterFunc(c.patience, func() { slow.Close() })
+	body, err := io.ReadAll(io.LimitReader(slow, maxToken+1))
+	if !cut.Stop() {
+		return nil, errStalled
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +137,9 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 	}
 	if len(body) > maxToken || json.Unmarshal(body, &answer) != nil {
 		return nil, fmt.Errorf("%w: no JSON, or above %d bytes", errBadToken, maxToken)
+	}
+	if answer.Token == "" && answer.AccessToken == "" {
+		return nil, fmt.Errorf("%w: no token in it", errBadToken)
 	}
 	if !headerValue(answer.Token) || !headerValue(answer.AccessToken) {
 		return nil, fmt.Errorf("%w: a token that fits in no header", errBadToken)

@@ -17,30 +17,32 @@ import (
 // metadata services, and what is no host at all. Most are from the registries
 // of special-purpose addresses of RFC 6890.
 var inside = prefixes(
-	"0.0.0.0/8",       // this network
-	"10.0.0.0/8",      // private
-	"100.64.0.0/10",   // carrier-grade NAT, and a metadata service at 100.100.100.200
-	"127.0.0.0/8",     // loopback
-	"169.254.0.0/16",  // link-local, and metadata services
-	"172.16.0.0/12",   // private
-	"192.0.0.0/24",    // protocol assignments, and a metadata service at 192.0.0.192
-	"192.0.2.0/24",    // documentation
-	"192.88.99.0/24",  // 6to4 relays
-	"192.168.0.0/16",  // private
-	"198.18.0.0/15",   // benchmarks
-	"198.51.100.0/24", // documentation
-	"203.0.113.0/24",  // documentation
-	"224.0.0.0/4",     // multicast
-	"240.0.0.0/4",     // reserved, and broadcast
-	"::/96",           // unspecified, loopback, IPv4-compatible
-	"64:ff9b:1::/48",  // NAT64 of the site's own
-	"100::/64",        // discard
-	"2001::/32",       // Teredo
-	"2001:db8::/32",   // documentation
-	"fc00::/7",        // private, and a metadata service at fd00:ec2::254
-	"fe80::/10",       // link-local
-	"fec0::/10",       // site-local
-	"ff00::/8",        // multicast
+	"0.0.0.0/8",        // this network
+	"10.0.0.0/8",       // private
+	"100.64.0.0/10",    // carrier-grade NAT, and a metadata service at 100.100.100.200
+	"127.0.0.0/8",      // loopback
+	"168.63.129.16/32", // a metadata service
+	"169.254.0.0/16",   // link-local, and metadata services
+	"172.16.0.0/12",    // private
+	"192.0.0.0/24",     // protocol assignments, and a metadata service at 192.0.0.192
+	"192.0.2.0/24",     // documentation
+	"192.88.99.0/24",   // 6to4 relays
+	"192.168.0.0/16",   // private
+	"198.18.0.0/15",    // benchmarks
+	"198.51.100.0/24",  // documentation
+	"203.0.113.0/24",   // documentation
+	"224.0.0.0/4",      // multicast
+	"240.0.0.0/4",      // reserved, and broadcast
+	"::/96",            // unspecified, loopback, IPv4-compatible
+	"::ffff:0:0:0/96",  // IPv4-translated
+	"64:ff9b:1::/48",   // NAT64 of the site's own
+	"100::/64",         // discard
+	"2001::/32",        // Teredo
+	"2001:db8::/32",    // documentation
+	"fc00::/7",         // private, and a metadata service at fd00:ec2::254
+	"fe80::/10",        // link-local
+	"fec0::/10",        // site-local
+	"ff00::/8",         // multicast
 )
 
 // Prefixes whose addresses carry an IPv4 address that is the real target.
@@ -117,8 +119,14 @@ func (d *dialer) control(_, address string, _ syscall.RawConn) error {
 func (d *dialer) through(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := choose(req)
-		if err != nil || proxy == nil {
-			return proxy, err
+		if err != nil {
+			return nil, err
+		}
+		if proxy == nil {
+			if _, exempt := d.proxies.Load(proxyAddress(req.URL)); exempt {
+				return nil, fmt.Errorf("%w: %s is the outgoing proxy", errRefused, req.URL.Host)
+			}
+			return nil, nil //nolint:nilnil // as http.Transport wants it
 		}
 		if err := proxiedTarget(req.URL, d.allowed); err != nil {
 			return nil, err

@@ -64,7 +64,8 @@ func (e *Error) Temporary() bool { return e.Kind == Unreachable || e.Kind == Ser
 // being served, from an answer about the content.
 func (e *Error) Failing() bool { return e.Kind != NotFound && e.Kind != Denied }
 
-var query = regexp.MustCompile(`\?[^"'\s]*`)
+// query goes on to the end of the quotes that it stands in.
+var query = regexp.MustCompile(`(?s)\?(?:\\.|[^"\\])*`)
 
 // redact takes query strings out of a message: they hold signatures, account
 // names and tokens.
@@ -81,6 +82,9 @@ func (c *Client) failure(req *http.Request, err error) error {
 	switch {
 	case errors.As(err, &fromTokens):
 		e.Kind, e.Status = kindOf(fromTokens.StatusCode), fromTokens.StatusCode
+		if e.Kind == NotFound {
+			e.Kind = ServerError // what is not there is the service, not the content
+		}
 		e.err = errors.New("the token service refused")
 	case errors.Is(err, errRefused):
 		e.Kind = Refused
@@ -103,7 +107,7 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	}
 	// Behind a redirect only the registry's word counts: a CDN says 403 or
 	// 404 when the signed address has expired, and a new one mends that.
-	if resp.Request.URL.Host != req.URL.Host && (e.Kind == Denied || e.Kind == NotFound) {
+	if !sameOrigin(resp.Request.URL, req.URL) && (e.Kind == Denied || e.Kind == NotFound) {
 		e.Kind = ServerError
 	}
 	return e

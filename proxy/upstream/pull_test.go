@@ -181,10 +181,22 @@ func TestRefusals(t *testing.T) {
 		kind   Kind
 		status int
 	}{
-		{"private manifest", func(t *testing.T) error { _, err := client.GetManifest(within(t), "private/demo", "latest"); return err }, Denied, 401},
-		{"private head", func(t *testing.T) error { _, err := client.HeadManifest(within(t), "private/demo", "latest"); return err }, Denied, 401},
-		{"private blob", func(t *testing.T) error { _, err := client.OpenBlob(within(t), "private/demo", absent, 0, -1); return err }, Denied, 401},
-		{"private tags", func(t *testing.T) error { _, err := client.Get(within(t), "private/demo", "tags/list", nil); return err }, Denied, 401},
+		{"private manifest", func(t *testing.T) error {
+			_, err := client.GetManifest(within(t), "private/demo", "latest")
+			return err
+		}, Denied, 401},
+		{"private head", func(t *testing.T) error {
+			_, err := client.HeadManifest(within(t), "private/demo", "latest")
+			return err
+		}, Denied, 401},
+		{"private blob", func(t *testing.T) error {
+			_, err := client.OpenBlob(within(t), "private/demo", absent, 0, -1)
+			return err
+		}, Denied, 401},
+		{"private tags", func(t *testing.T) error {
+			_, err := client.Get(within(t), "private/demo", "tags/list", nil)
+			return err
+		}, Denied, 401},
 		{"unknown repository", func(t *testing.T) error { _, err := client.GetManifest(within(t), "no/such", "latest"); return err }, NotFound, 404},
 		{"unknown tag", func(t *testing.T) error { _, err := client.GetManifest(within(t), repo, "no"); return err }, NotFound, 404},
 		{"unknown tag, head", func(t *testing.T) error { _, err := client.HeadManifest(within(t), repo, "no"); return err }, NotFound, 404},
@@ -250,8 +262,8 @@ func TestCDNRefusal(t *testing.T) {
 				}
 				client.tellsNothing(t, err, secretsOf(hub)...)
 			}
-			if n := hub.Count(fakehub.OfKind(fakehub.KindBlob)); n != 3 {
-				t.Errorf("%d blob requests at the registry, want 3", n)
+			if n := hub.Count(fakehub.OfKind(fakehub.KindBlob)); n != 4 {
+				t.Errorf("%d blob requests at the registry, want 4: one without a token, three with it", n)
 			}
 			hub.Script(nil)
 			b, err := client.OpenBlob(within(t), repo, d, 0, -1)
@@ -283,7 +295,8 @@ func TestWrongManifest(t *testing.T) {
 		byDigest bool
 		ok       bool
 	}{
-		{name: "above the limit", fault: fakehub.Fault{Body: []byte(`{"a":"` + strings.Repeat("a", 1<<16) + `"}`), DropDigestHeader: true}},
+		// Cut at the limit, this one would be a manifest.
+		{name: "above the limit", fault: fakehub.Fault{Body: []byte("{}" + strings.Repeat(" ", 1<<16)), DropDigestHeader: true}},
 		{name: "endless", fault: fakehub.Fault{Endless: true}},
 		{name: "web page", fault: fakehub.Fault{HTML: true}},
 		{name: "web page called a manifest", fault: fakehub.Fault{Body: []byte("<html></html>"), DropDigestHeader: true}},
@@ -431,6 +444,9 @@ func TestCutBody(t *testing.T) {
 	if e := wantKind(t, err, Unreachable); !e.Temporary() {
 		t.Errorf("got %v, want a temporary failure", err)
 	}
+	hub.Script(fakehub.Always(&fakehub.Fault{CutAt: fakehub.At(3)}, fakehub.OfKind(fakehub.KindTags)))
+	_, err = client.Get(within(t), repo, "tags/list", nil)
+	wantKind(t, err, Unreachable)
 }
 
 // TestBelowAPath asks a registry whose /v2/ does not stand at the root.

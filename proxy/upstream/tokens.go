@@ -44,6 +44,7 @@ type attempt struct {
 	repository string
 	used       string        // the cached token that was tried
 	lives      time.Duration // of the token that was fetched for it
+	renewed    bool          // another token than the cached one was tried
 }
 
 type attemptKey struct{}
@@ -113,6 +114,7 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 	if a == nil {
 		return fetch(ctx)
 	}
+	a.renewed = true
 	flight := t.flight.DoChan(a.repository, func() (any, error) {
 		if value, ok := t.valid(a.repository); ok && value != a.used {
 			return value, nil // fetched while this request was on its way

@@ -53,7 +53,8 @@ func (retryPolicy) Retry(tries int, resp *http.Response, err error) (time.Durati
 	}
 	if err != nil {
 		var timeout net.Error
-		if errors.Is(err, errRefused) || errors.Is(err, errBadToken) || errors.Is(err, context.Canceled) ||
+		var untrusted *tls.CertificateVerificationError
+		if errors.Is(err, errRefused) || errors.Is(err, errBadToken) || errors.Is(err, context.Canceled) || errors.As(err, &untrusted) ||
 			errors.As(err, &timeout) && timeout.Timeout() {
 			return never, nil
 		}
@@ -81,6 +82,9 @@ func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.base.RoundTrip(req)
 	if err != nil {
 		c.metrics.Request(metrics.ClassNoAnswer)
+		if errors.Is(err, errRefused) {
+			c.metrics.Refused() // by the dial filter
+		}
 		return nil, err
 	}
 	c.metrics.Request(metrics.ClassOf(resp.StatusCode))

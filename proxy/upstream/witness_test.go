@@ -1,7 +1,14 @@
 package upstream
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // witness is a server that remembers everything it was sent.
@@ -17,7 +25,7 @@ type witness struct {
 	mu          sync.Mutex
 	connections int
 	requests    []string
-	answer      http.HandlerFunc
+	answer      http.HandlerFunc // set before the first request
 }
 
 // newWitness starts a witness on an address of loopback: each address is
@@ -32,13 +40,32 @@ func newWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 func newTLSWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	t.Helper()
 	w := unstarted(t, ip, answer)
+	w.TLS = &tls.Config{Certificates: []tls.Certificate{loopbackCertificate()}}
 	w.StartTLS()
 	return w
 }
 
+// loopbackCertificate is for every address that witnesses listen on; that of
+// httptest is for one only.
+var loopbackCertificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2), net.IPv4(127, 0, 0, 3)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
+
 func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0")) //nolint:noctx // it listens at once
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +73,7 @@ func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	w.Server = httptest.NewUnstartedServer(w)
 	w.Listener.Close()
 	w.Listener = l
-	w.Config.ErrorLog = nil
+	w.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that a test wants to fail
 	w.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			w.mu.Lock()
@@ -81,6 +108,13 @@ func (w *witness) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.requests)
+}
+
+// dialled is how many connections were made.
+func (w *witness) dialled() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.connections
 }
 
 // port is where the witness listens.

@@ -1,0 +1,431 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"hubcap/metrics"
+)
+
+// realChallenges are what public registries send.
+var realChallenges = []struct {
+	name, header string
+	want         challenge
+}{
+	{"Docker Hub", `Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull"`,
+		challenge{"bearer", "https://auth.docker.io/token", "registry.docker.io", "repository:library/alpine:pull"}},
+	{"Docker Hub, old token", `Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull",error="invalid_token"`,
+		challenge{"bearer", "https://auth.docker.io/token", "registry.docker.io", "repository:library/alpine:pull"}},
+	{"ghcr.io", `Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:user/image:pull"`,
+		challenge{"bearer", "https://ghcr.io/token", "ghcr.io", "repository:user/image:pull"}},
+	{"quay.io", `Bearer realm="https://quay.io/v2/auth",service="quay.io",scope="repository:prometheus/prometheus:pull"`,
+		challenge{"bearer", "https://quay.io/v2/auth", "quay.io", "repository:prometheus/prometheus:pull"}},
+	{"registry.gitlab.com", `Bearer realm="https://gitlab.com/jwt/auth",service="container_registry",scope="repository:gitlab-org/x:pull"`,
+		challenge{"bearer", "https://gitlab.com/jwt/auth", "container_registry", "repository:gitlab-org/x:pull"}},
+	{"public.ecr.aws", `Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"`,
+		challenge{"bearer", "https://public.ecr.aws/token/", "public.ecr.aws", "aws"}},
+	{"nvcr.io", `Bearer realm="https://nvcr.io/proxy_auth",scope="repository:nvidia/cuda:pull"`,
+		challenge{"bearer", "https://nvcr.io/proxy_auth", "", "repository:nvidia/cuda:pull"}},
+	{"nvcr.io, old token", `Bearer realm="https://authn.nvidia.com/token?service=registry",scope="repository:nvidia/cuda:pull"`,
+		challenge{"bearer", "https://authn.nvidia.com/token?service=registry", "", "repository:nvidia/cuda:pull"}},
+	{"docker.elastic.co", `Bearer realm="https://docker-auth.elastic.co/auth",service="token-service",scope="repository:kibana/kibana:pull"`,
+		challenge{"bearer", "https://docker-auth.elastic.co/auth", "token-service", "repository:kibana/kibana:pull"}},
+	{"gcr.io", `Bearer realm="https://gcr.io/v2/token",service="gcr.io",scope="repository:distroless/static:pull"`,
+		challenge{"bearer", "https://gcr.io/v2/token", "gcr.io", "repository:distroless/static:pull"}},
+	{"ECR", `Basic realm="https://123456789012.dkr.ecr.eu-central-1.amazonaws.com/",service="ecr.amazonaws.com"`, challenge{scheme: "basic"}},
+	{"Nexus", `BASIC realm="Sonatype Nexus Repository Manager"`, challenge{scheme: "basic"}},
+}
+
+func TestParseChallenge(t *testing.T) {
+	t.Parallel()
+	for _, tt := range realChallenges {
+		if got, ok := parseChallenge(tt.header); !ok || got != tt.want {
+			t.Errorf("%s: got %+v, %t, want %+v", tt.name, got, ok, tt.want)
+		}
+	}
+	good := challenge{scheme: "bearer", realm: "r"}
+	tests := []struct {
+		name, header string
+		want         challenge
+		ok           bool
+	}{
+		{"token for a value", `Bearer realm=r`, good, true},
+		{"case", `bEARER REALM="r"`, good, true},
+		{"spaces", "  Bearer  realm \t=\t \"r\" , ", good, true},
+		{"empty list elements", `Bearer ,, realm="r",,`, good, true},
+		{"unknown parameter", `Bearer x="1",realm="r"`, good, true},
+		{"escaped quote", `Bearer realm="r\"s"`, challenge{scheme: "bearer", realm: `r"s`}, true},
+		{"comma in quotes", `Bearer realm="r,service=s"`, challenge{scheme: "bearer", realm: "r,service=s"}, true},
+		{"a second challenge", `Bearer realm="r", Basic realm="b"`, good, true},
+		{"a second bearer challenge", `Bearer realm="r", Bearer realm="s"`, good, true},
+		{"ends badly", `Bearer realm="r",service="s`, good, true},
+		{"basic first", `Basic realm="b", Bearer realm="r"`, challenge{scheme: "basic"}, true},
+		{"basic without a realm", `Basic`, challenge{scheme: "basic"}, true},
+
+		{"empty", ``, challenge{}, false},
+		{"spaces only", "  \t", challenge{}, false},
+		{"unknown scheme", `Digest realm="r"`, challenge{}, false},
+		{"scheme that begins like one", `Bearerx realm="r"`, challenge{}, false},
+		{"no space", "Bearer\trealm=r", challenge{}, false},
+		{"no realm", `Bearer service="s"`, challenge{scheme: "bearer", service: "s"}, false},
+		{"empty realm", `Bearer realm=""`, challenge{scheme: "bearer"}, false},
+		{"two realms", `Bearer realm="r",realm="r"`, challenge{}, false},
+		{"two services", `Bearer realm="r",service="a",Service="b"`, challenge{}, false},
+		{"token68", `Bearer abc==`, challenge{scheme: "bearer"}, false},
+		{"unended realm", `Bearer realm="r`, challenge{scheme: "bearer"}, false},
+		{"ends in a backslash", `Bearer realm="r\`, challenge{scheme: "bearer"}, false},
+		{"control character", "Bearer realm=\"r\x00\"", challenge{scheme: "bearer"}, false},
+		{"line break", "Bearer realm=\"r\r\nX: y\"", challenge{scheme: "bearer"}, false},
+		{"no value", `Bearer realm=`, challenge{scheme: "bearer"}, false},
+		{"too long", `Bearer realm="r"` + strings.Repeat(" ", maxChallenge), challenge{}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got, ok := parseChallenge(tt.header); ok != tt.ok || got != tt.want {
+				t.Errorf("got %+v, %t, want %+v, %t", got, ok, tt.want, tt.ok)
+			}
+		})
+	}
+}
+
+// confinedTo stands before a registry at https://registry.example and its
+// token services, with no network behind it.
+func confinedTo(tokenHosts ...string) *confined {
+	return &confined{
+		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts,
+		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// rewritten is what the auth client gets to see in place of a 401's headers.
+func (c *confined) rewritten(headers []string) []string {
+	req := &http.Request{Method: http.MethodGet, URL: c.registry.JoinPath("v2/")}
+	resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": headers}}
+	c.rewriteChallenge(req, resp)
+	return resp.Header.Values("WWW-Authenticate")
+}
+
+func TestRewriteRealChallenges(t *testing.T) {
+	t.Parallel()
+	for _, tt := range realChallenges {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var c *confined
+			if tt.want.realm == "" {
+				c = confinedTo()
+			} else {
+				u, err := url.Parse(tt.want.realm)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c = confinedTo(u.Host + ":443")
+			}
+			headers := c.rewritten([]string{tt.header})
+			if len(headers) != 1 {
+				t.Fatalf("got %q", headers)
+			}
+			if tt.want.scheme == "basic" {
+				if headers[0] != `Basic realm="registry"` {
+					t.Errorf("got %q", headers[0])
+				}
+				return
+			}
+			if realm := realmForAuthClient(t, headers[0]); realm != tt.want.realm {
+				t.Errorf("the auth client asks %q, want %q", realm, tt.want.realm)
+			}
+			if got := confinedTo().rewritten([]string{tt.header}); len(got) != 0 {
+				t.Errorf("without the token host on the list: got %q", got)
+			}
+		})
+	}
+}
+
+var errSeen = errors.New("seen")
+
+// answering is a network that answers the registry's requests with one header
+// and remembers the first request that it did not expect.
+type answering struct {
+	header string
+	other  *http.Request
+}
+
+func (a *answering) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.String() == "https://registry.example/v2/" && req.Header.Get("Authorization") == "" {
+		return &http.Response{
+			StatusCode: http.StatusUnauthorized, Request: req, Body: http.NoBody,
+			Header: http.Header{"Www-Authenticate": {a.header}},
+		}, nil
+	}
+	a.other = req
+	return nil, errSeen
+}
+
+// realmForAuthClient has the real auth client read a header that was written
+// for it, and tells which realm its token request is for.
+func realmForAuthClient(t *testing.T, header string) string {
+	t.Helper()
+	network := &answering{header: header}
+	client := &auth.Client{
+		Client:     &http.Client{Transport: network},
+		Cache:      auth.NewCache(),
+		Credential: auth.StaticCredential("registry.example", auth.Credential{Username: boxUser, Password: canary}),
+	}
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://registry.example/v2/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err == nil {
+		resp.Body.Close()
+	}
+	if network.other == nil {
+		t.Fatalf("the auth client understands nothing of %q: %v", header, err)
+	}
+	if network.other.URL.Host != "registry.example" || network.other.URL.Scheme != "https" {
+		t.Fatalf("for %q the auth client leaves the registry's host for %s", header, network.other.URL)
+	}
+	realm, ok := realmOf(network.other.URL)
+	if !ok {
+		t.Fatalf("for %q the auth client asks %s", header, network.other.URL)
+	}
+	return realm
+}
+
+func FuzzChallenge(f *testing.F) {
+	for _, tt := range realChallenges {
+		f.Add(tt.header)
+	}
+	for _, s := range []string{
+		`Bearer realm="https://evil.example/token"`,
+		`Bearer realm="https://auth.docker.io@evil.example/token"`,
+		`Bearer realm="https://auth.docker.io:443\@evil.example/"`,
+		`Bearer realm="https://auth.docker.io/",realm="https://evil.example/"`,
+		`Bearer realm="https://registry.example/\",realm=\"https://evil.example/"`,
+		`Bearer realm="https://auth.docker.io/token",service="\",realm=\"https://evil.example",scope="\",x"`,
+		"Negotiate\nBearer realm=\"https://auth.docker.io/token\"\nBasic",
+		"Bearer realm=\"https://auth.docker.io/\x80\xff\",service=\"\xc3\xa4\"",
+	} {
+		f.Add(s)
+	}
+	c := confinedTo("registry.example:443", "auth.docker.io:443")
+	f.Fuzz(func(t *testing.T, text string) {
+		headers := strings.Split(text, "\n") // one header line each
+		for _, h := range headers {
+			ch, ok := parseChallenge(h)
+			if ok && ch.scheme != "basic" && (ch.scheme != "bearer" || ch.realm == "") {
+				t.Errorf("%q is %+v", h, ch)
+			}
+		}
+		out := c.rewritten(headers)
+		if len(out) == 0 {
+			return
+		}
+		if len(out) > 1 || strings.ContainsFunc(out[0], func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Fatalf("%q becomes %q", headers, out)
+		}
+		if out[0] == `Basic realm="registry"` {
+			return
+		}
+		// Our reading, and that of the one who acts on it.
+		again, ok := parseChallenge(out[0])
+		if !ok || again.scheme != "bearer" {
+			t.Fatalf("%q becomes %q, which is no challenge", headers, out)
+		}
+		if strings.Contains(again.scope, "repository") {
+			t.Errorf("%q asks for scope %q", headers, again.scope)
+		}
+		ours, err := url.Parse(again.realm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		realm, ok := realmOf(ours)
+		if !ok || realm != realmForAuthClient(t, out[0]) {
+			t.Fatalf("%q becomes %q, which is read in two ways", headers, out)
+		}
+		at, err := url.Parse(realm)
+		if err != nil || at.Scheme != "https" || at.User != nil || at.Port() != "" && at.Port() != "443" ||
+			!strings.EqualFold(at.Hostname(), "registry.example") && !strings.EqualFold(at.Hostname(), "auth.docker.io") {
+			t.Fatalf("%q leads to %q", headers, realm)
+		}
+	})
+}
+
+func TestRealmOf(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"/v2/":                       false,
+		"/hubcap-token-service":      false,
+		"/x/hubcap-token-service/YQ": false,
+		realmPath + "YQ":             true,
+		realmPath + "YQ==":           false,
+		realmPath + "Y/Q":            false,
+		realmPath + "!":              false,
+	} {
+		if realm, ok := realmOf(&url.URL{Path: path}); ok != want || ok && realm != "a" {
+			t.Errorf("%s: got %q, %t, want %t", path, realm, ok, want)
+		}
+	}
+}
+
+func TestContentRange(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		header      string
+		first, size int64
+		ok          bool
+	}{
+		{"bytes 0-0/1", 0, 1, true},
+		{"bytes 100-199/1000", 100, 1000, true},
+		{"bytes 100-199/*", 100, -1, true},
+		{"bytes 0-9223372036854775806/9223372036854775807", 0, 1<<63 - 1, true},
+		{header: ""},
+		{header: "bytes"},
+		{header: "bytes "},
+		{header: "bytes */1000"},
+		{header: "bytes 100/1000"},
+		{header: "bytes 100-/1000"},
+		{header: "bytes -100/1000"},
+		{header: "bytes 100-199"},
+		{header: "bytes 100-199/"},
+		{header: "bytes 199-100/1000"},
+		{header: "bytes 100-199/199"},
+		{header: "bytes 100-1000/1000"},
+		{header: "bytes 100-199/-1"},
+		{header: "bytes a-b/c"},
+		{header: "bytes 0-9223372036854775808/*"},
+		{header: "bytes 0x1-0x2/3"},
+		{header: "Bytes=0-1/2"},
+		{header: "items 0-1/2"},
+	}
+	for _, tt := range tests {
+		first, size, ok := contentRange(tt.header)
+		if ok != tt.ok || ok && (first != tt.first || size != tt.size) {
+			t.Errorf("%q: got %d, %d, %t, want %d, %d, %t", tt.header, first, size, ok, tt.first, tt.size, tt.ok)
+		}
+	}
+}
+
+func FuzzContentRange(f *testing.F) {
+	for _, s := range []string{"bytes 0-0/1", "bytes 100-199/*", "bytes */1000", "bytes 5-4/3", "bytes 0-9223372036854775807/9223372036854775807"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		first, size, ok := contentRange(header)
+		if ok && (first < 0 || size != -1 && size <= first) {
+			t.Errorf("%q: %d of %d", header, first, size)
+		}
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]time.Duration{
+		"":                              0,
+		"0":                             0,
+		"7":                             7 * time.Second,
+		"-7":                            0,
+		"-9223372036854775808":          0,
+		"21600":                         6 * time.Hour,
+		"21601":                         6 * time.Hour,
+		"9223372036854775807":           6 * time.Hour,
+		"9223372036854775808":           0, // no number, no date
+		"1.5":                           0,
+		"soon":                          0,
+		"Mon, 02 Jan 2006 15:04:05 GMT": 0, // over
+		"Fri, 31 Dec 9999 23:59:59 GMT": 6 * time.Hour,
+	} {
+		h := http.Header{}
+		h.Set("Retry-After", value)
+		if got := retryAfter(h); got != want {
+			t.Errorf("%q: got %v, want %v", value, got, want)
+		}
+	}
+	soon := time.Now().Add(time.Hour)
+	h := http.Header{"Retry-After": {soon.UTC().Format(http.TimeFormat)}}
+	if got := retryAfter(h); got <= 0 || got > time.Hour {
+		t.Errorf("in an hour: got %v", got)
+	}
+}
+
+func TestPulls(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		header string
+		n      int
+		ok     bool
+	}{
+		{"100;w=21600", 100, true},
+		{"76 ; w=21600", 76, true},
+		{"0;w=21600", 0, true},
+		{"200", 200, true},
+		{";w=21600", 0, false},
+		{"", 0, false},
+		{"-1;w=21600", 0, false},
+		{"many", 0, false},
+		{"99999999999999999999", 0, false},
+		{"1e3", 0, false},
+	}
+	for _, tt := range tests {
+		if n, ok := pulls(tt.header); ok != tt.ok || ok && n != tt.n {
+			t.Errorf("%q: got %d, %t, want %d, %t", tt.header, n, ok, tt.n, tt.ok)
+		}
+	}
+}
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"":                                 "",
+		"no query here":                    "no query here",
+		`Get "https://a/b?c=d&e=f": EOF`:   `Get "https://a/b?…": EOF`,
+		`"a?b'c d" and "e?f\"g" too`:       `"a?…" and "e?…" too`,
+		"without quotes a?b and what more": "without quotes a?…",
+		`ends badly "a?b\`:                 `ends badly "a?…\`,
+	} {
+		if got := redact(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]Kind{
+		401: Denied, 403: Denied, 404: NotFound, 429: RateLimited, 500: ServerError, 503: ServerError, 599: ServerError,
+		400: Invalid, 405: Invalid, 416: Invalid, 204: Invalid, 304: Invalid, 451: Invalid,
+	} {
+		if got := kindOf(status); got != want {
+			t.Errorf("%d: got %v, want %v", status, got, want)
+		}
+	}
+	seen := map[string]bool{}
+	for k := Unreachable; k <= Invalid; k++ {
+		if k.String() == "" || seen[k.String()] {
+			t.Errorf("kind %d is called %q", k, k)
+		}
+		seen[k.String()] = true
+	}
+}
+
+// TestErrorText: an operator finds in it which registry, what was asked, and
+// why.
+func TestErrorText(t *testing.T) {
+	t.Parallel()
+	e := &Error{Kind: ServerError, Upstream: "ghcr.io", Request: "GET /v2/x", Status: 503, err: io.ErrUnexpectedEOF}
+	if got, want := e.Error(), "upstream ghcr.io: GET /v2/x: server error (status 503): unexpected EOF"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !errors.Is(e, io.ErrUnexpectedEOF) {
+		t.Error("the cause is lost")
+	}
+}
