@@ -66,16 +66,44 @@ func Load(environ []string) (Config, error) {
 	if err := parse(&c.variables, Prefix, values); err != nil {
 		return Config{}, err
 	}
-	c.DefaultUpstream = strings.ToLower(c.DefaultUpstream)
 	if err := c.checkPorts(); err != nil {
 		return Config{}, err
 	}
+	if c.CacheSize.set() && c.CacheSize.share == 0 && c.CacheSize.bytes < minCache {
+		return Config{}, refused(Prefix+"CACHE_SIZE", c.CacheSize.String(), errors.New("want at least 64MiB"))
+	}
 	if err := c.loadUpstreams(values); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkDefaultUpstream(); err != nil {
 		return Config{}, err
 	}
 	c.Warnings = append(c.Warnings, unknown(values)...)
 	return c, nil
 }
+
+// minCache is the smallest cache that can be asked for, in bytes.
+const minCache = 64 << 20
+
+// refused tells the operator of a value that is not allowed.
+func refused(name, value string, err error) error {
+	return fmt.Errorf("%s=%s: %w", name, show(name, value), err)
+}
+
+// Format shows the credentials to nobody, whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) {
+	type plain Config // without this method
+	p := plain(c)
+	p.Upstreams = slices.Clone(c.Upstreams)
+	for i := range p.Upstreams {
+		e := &p.Upstreams[i]
+		e.Username, e.Password = Secret(e.Username).String(), Secret(e.Password).String()
+	}
+	_, _ = fmt.Fprintf(f, "%+v", p)
+}
+
+// MarshalText keeps encoders from showing them.
+func (c Config) MarshalText() ([]byte, error) { return fmt.Append(nil, c), nil }
 
 // parse fills target from the variables below prefix. An empty variable
 // counts as not set.
@@ -92,19 +120,15 @@ func parse(target any, prefix string, values map[string]string) error {
 		return all.Errors[0]
 	}
 	name := prefix + variableOf(target, one.Name)
-	value := values[name]
-	if isSecret(name) {
-		value = masked
-	}
-	return fmt.Errorf("%s=%s: %w", name, value, one.Err)
+	return refused(name, values[name], one.Err)
 }
 
 // checkPorts finds what the two listeners cannot share.
 func (c *Config) checkPorts() error {
-	if c.Listen != c.AdminListen {
+	if c.Listen != c.AdminListen || strings.HasSuffix(string(c.Listen), ":0") {
 		return nil
 	}
-	return fmt.Errorf("%sADMIN_LISTEN=%s: is %sLISTEN's address too; the two must differ", Prefix, c.AdminListen, Prefix)
+	return refused(Prefix+"ADMIN_LISTEN", string(c.AdminListen), fmt.Errorf("is %sLISTEN's address too; the two must differ", Prefix))
 }
 
 // readSecretFiles puts the content of each <secret>_FILE in place of the
@@ -117,11 +141,11 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 			continue
 		}
 		if values[plain] != "" {
-			return nil, fmt.Errorf("%s=%s: %s is set too; set one of them", name, values[name], plain)
+			return nil, refused(name, values[name], fmt.Errorf("%s is set too; set one of them", plain))
 		}
 		content, err := os.ReadFile(values[name])
 		if err != nil {
-			return nil, fmt.Errorf("%s=%s: cannot be read: %w", name, values[name], errors.Unwrap(err))
+			return nil, refused(name, values[name], fmt.Errorf("cannot be read: %w", errors.Unwrap(err)))
 		}
 		values[plain] = strings.TrimRight(string(content), "\r\n")
 	}

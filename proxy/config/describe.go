@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -76,6 +77,9 @@ func Print(w io.Writer, environ []string) error {
 		if v.Default == "" {
 			state = "not set"
 		}
+		if file := present[name+"_FILE"]; isSecret(name) && file != "" {
+			state = "from " + show(name+"_FILE", file)
+		}
 		if set {
 			state = show(name, value) + "  (" + state + ")"
 		}
@@ -102,12 +106,29 @@ func Print(w io.Writer, environ []string) error {
 	return nil
 }
 
-// show is a value as it may be shown.
+// show is a value as it may be shown: in one line, without credentials. An
+// operator may have put some before the host of an address.
 func show(name, value string) string {
 	if isSecret(name) {
 		return masked
 	}
+	if at := strings.LastIndexByte(value, '@'); at >= 0 && holdsHosts(name) {
+		scheme, _, found := strings.Cut(value[:at], "://")
+		if scheme += "://"; !found {
+			scheme = ""
+		}
+		value = scheme + masked + value[at:]
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(value)
+	}
 	return value
+}
+
+// holdsHosts tells the variables whose values are addresses of registries.
+func holdsHosts(name string) bool {
+	return strings.HasSuffix(name, "_URL") || strings.HasSuffix(name, "_HOST") || strings.HasSuffix(name, "_TOKEN_HOSTS") ||
+		strings.HasSuffix(name, "_UPSTREAM")
 }
 
 // unknown warns of variables that do nothing, with the nearest one that does.
@@ -135,12 +156,10 @@ func unknown(values map[string]string) []string {
 
 // general puts <n> in place of a registry's number.
 func general(name string) string {
-	rest, ok := strings.CutPrefix(name, upstreamPrefix)
-	number, field, found := strings.Cut(rest, "_")
-	if !ok || !found || number == "" || strings.Trim(number, "0123456789") != "" {
-		return name
+	if _, field, ok := numbered(name); ok {
+		return upstreamPrefix + "<n>_" + field
 	}
-	return upstreamPrefix + "<n>_" + field
+	return name
 }
 
 // foreign tells the variables that Kubernetes sets for a service that is

@@ -23,7 +23,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	var days float64
 	if number, rest, ok := strings.Cut(s, "d"); ok {
 		n, err := strconv.ParseFloat(number, 64)
-		if err != nil || n < 0 || n > 36_500 {
+		if err != nil || !(n >= 0 && n <= 36_500) {
 			return errDuration
 		}
 		days, s = n, rest
@@ -31,7 +31,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	total := time.Duration(days * float64(24*time.Hour))
 	if s != "" {
 		rest, err := time.ParseDuration(s)
-		if err != nil {
+		if err != nil || rest < 0 {
 			return errDuration
 		}
 		total += rest
@@ -44,6 +44,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 }
 
 func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText has encoders write it as String does.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // units are the suffixes of sizes: of 1024, with or without B, and of 1000.
 var units = []struct {
@@ -84,10 +87,11 @@ func (s *Share) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
 	if number, ok := strings.CutSuffix(t, "%"); ok {
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || !(n > 0 && n <= 100) {
+		share := n / 100
+		if err != nil || !(share > 0 && share <= 1) {
 			return errors.New("want a share above 0% and up to 100%, or a size such as 50GiB")
 		}
-		*s = Share{text: t, share: n / 100}
+		*s = Share{text: t, share: share}
 		return nil
 	}
 	bytes, err := parseSize(t)
@@ -118,24 +122,26 @@ type Floor struct {
 	terms []Share
 }
 
+var errFloor = errors.New("want a size, a share, or max(a,b), such as max(5%,2GiB)")
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *Floor) UnmarshalText(text []byte) error {
 	s := strings.TrimSpace(string(text))
-	inner, several := strings.CutPrefix(s, "max(")
-	if several {
-		inner, several = strings.CutSuffix(inner, ")")
-		if !several {
-			return errors.New("want a size, a share, or max(a,b), such as max(5%,2GiB)")
+	terms := []string{s}
+	if inner, ok := strings.CutPrefix(s, "max("); ok {
+		if inner, ok = strings.CutSuffix(inner, ")"); !ok {
+			return errFloor
 		}
+		terms = strings.Split(inner, ",")
 	}
 	*f = Floor{text: s}
-	for term := range strings.SplitSeq(inner, ",") {
+	for _, term := range terms {
 		var one Share
 		if term = strings.TrimSpace(term); term == "0" {
 			continue
 		}
 		if one.UnmarshalText([]byte(term)) != nil {
-			return errors.New("want a size, a share, or max(a,b), such as max(5%,2GiB)")
+			return errFloor
 		}
 		f.terms = append(f.terms, one)
 	}
@@ -165,6 +171,9 @@ func (p *Prefixes) UnmarshalText(text []byte) error {
 		}
 		if err != nil {
 			return fmt.Errorf("%q is no range of addresses; want such as 10.0.0.0/8,192.168.1.7", one)
+		}
+		if at := prefix.Addr(); at.Is4In6() && prefix.Bits() >= 96 { // addresses are compared as IPv4
+			prefix = netip.PrefixFrom(at.Unmap(), prefix.Bits()-96)
 		}
 		*p = append(*p, prefix.Masked())
 	}
@@ -212,8 +221,8 @@ func (s Secret) String() string {
 	return masked
 }
 
-// GoString keeps %#v from showing it.
-func (s Secret) GoString() string { return s.String() }
+// Format keeps every verb from showing it.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, s.String()) }
 
 // MarshalText keeps encoders from showing it.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -77,10 +76,10 @@ func (c *Config) loadUpstreams(values map[string]string) error {
 		}
 		host, err := checkHost(r.Host)
 		if err != nil {
-			return fmt.Errorf("%sHOST=%s: %w", registryPrefix(n), r.Host, err)
+			return refused(registryPrefix(n)+"HOST", r.Host, err)
 		}
 		if before, twice := own[host]; twice {
-			return fmt.Errorf("%sHOST=%s: %sHOST names it too", registryPrefix(n), r.Host, registryPrefix(before))
+			return refused(registryPrefix(n)+"HOST", r.Host, fmt.Errorf("%sHOST names it too", registryPrefix(before)))
 		}
 		own[host] = n
 		e, known := byHost[host]
@@ -130,7 +129,7 @@ func (c *Config) preset(p upstream.Preset) (upstream.Entry, error) {
 func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, error) {
 	if r.URL.URL != nil {
 		if strings.HasPrefix(e.Host, "*") {
-			return e, fmt.Errorf("%sURL=%s: a pattern of hosts has no one address", registryPrefix(n), r.URL)
+			return e, refused(registryPrefix(n)+"URL", r.URL.String(), errors.New("a pattern of hosts has no one address"))
 		}
 		e.URL = r.URL.URL
 	}
@@ -144,7 +143,8 @@ func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, err
 	for _, host := range r.TokenHosts {
 		at, err := upstream.TokenHost(strings.TrimSpace(host), e.URL.Scheme)
 		if err != nil {
-			return e, fmt.Errorf("%sTOKEN_HOSTS=%s: %w", registryPrefix(n), strings.Join(r.TokenHosts, ","), err)
+			name := registryPrefix(n) + "TOKEN_HOSTS"
+			return e, refused(name, strings.Join(r.TokenHosts, ","), fmt.Errorf("%q is no host or host:port", show(name, host)))
 		}
 		e.TokenHosts = append(e.TokenHosts, at)
 	}
@@ -185,41 +185,60 @@ func pool(files ...CAFile) *x509.CertPool {
 func registryNumbers(values map[string]string) ([]int, error) {
 	found := make(map[int]string)
 	for name, value := range values {
-		rest, ok := strings.CutPrefix(name, upstreamPrefix)
-		if !ok || value == "" {
-			continue
-		}
-		number, _, _ := strings.Cut(rest, "_")
-		if n, err := strconv.Atoi(number); err == nil && n >= 0 && strconv.Itoa(n) == number {
+		if n, _, ok := numbered(name); ok && value != "" {
 			found[n] = name
 		}
 	}
 	numbers := slices.Sorted(maps.Keys(found))
 	for i, n := range numbers {
 		if n != i {
-			return nil, fmt.Errorf("%s=%s: there is no %s…; number the registries 0, 1, … without gaps", found[n], show(found[n], values[found[n]]), registryPrefix(i))
+			return nil, refused(found[n], values[found[n]], fmt.Errorf("there is no %s…; number the registries 0, 1, … without gaps", registryPrefix(i)))
 		}
 	}
 	return numbers, nil
 }
 
-// checkHost checks and lower-cases a registry's name.
+// numbered splits the name of a registry's variable.
+func numbered(name string) (n int, field string, ok bool) {
+	rest, ok := strings.CutPrefix(name, upstreamPrefix)
+	number, field, found := strings.Cut(rest, "_")
+	n, err := strconv.Atoi(number)
+	return n, field, ok && found && err == nil && n >= 0 && strconv.Itoa(n) == number
+}
+
+// checkDefaultUpstream finds a default that is no registry.
+func (c *Config) checkDefaultUpstream() error {
+	host, err := checkHost(c.DefaultUpstream)
+	if err != nil {
+		return refused(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream, err)
+	}
+	_, domain, _ := strings.Cut(host, ".")
+	if !slices.ContainsFunc(c.Upstreams, func(e upstream.Entry) bool { return e.Host == host || e.Host == "*."+domain }) {
+		return refused(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream, fmt.Errorf("want a well-known registry, such as docker.io, or one that %s<n>_HOST names", upstreamPrefix))
+	}
+	c.DefaultUpstream = host
+	return nil
+}
+
+// checkHost checks a registry's name and gives the one spelling of it that
+// requests are looked up by.
 func checkHost(host string) (string, error) {
 	host = strings.ToLower(host)
 	if host == "" {
 		return "", errors.New("want the registry's name, such as registry.example.com")
 	}
-	plain := strings.TrimPrefix(host, "*.")
-	if name, port, err := net.SplitHostPort(plain); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return "", errors.New("want a port between 1 and 65535")
-		}
-		plain = name
-	}
-	if plain == "" || strings.ContainsFunc(plain, func(r rune) bool {
+	name, port, withPort := strings.Cut(strings.TrimPrefix(host, "*."), ":")
+	if name == "" || strings.ContainsFunc(name+port, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	}) {
 		return "", errors.New("want a host, such as registry.example.com, registry.example.com:8443 or *.example.com")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); withPort && (err != nil || n == 0) {
+		return "", errors.New("want a port between 1 and 65535")
+	}
+	host = strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ".")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		return upstream.DockerHub, nil
 	}
 	return host, nil
 }

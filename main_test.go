@@ -1,0 +1,497 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"hubcap/e2e/fakehub"
+	"hubcap/proxy/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// soon is when a test stops waiting for what should happen at once.
+const soon = 20 * time.Second
+
+// command is what a user sees of a command that ends.
+func command(args []string, environ ...string) (stdout string, err error) {
+	var out, errs bytes.Buffer
+	err = run(args, environ, &out, &errs)
+	return out.String() + errs.String(), err
+}
+
+func TestVersion(t *testing.T) {
+	out, err := command([]string{"version"})
+	if err != nil || strings.TrimSpace(out) == "" || strings.Count(out, "\n") != 1 {
+		t.Errorf("hubcap version: %q, %v; want one line", out, err)
+	}
+}
+
+// A wrong configuration can be looked at, and does not hide the version.
+func TestCommandsThatNeedNoValidConfiguration(t *testing.T) {
+	for _, name := range []string{"version", "config"} {
+		if _, err := command([]string{name}, "HUBCAP_LISTEN=wrong"); err != nil {
+			t.Errorf("hubcap %s: %v", name, err)
+		}
+	}
+}
+
+func TestConfigCommand(t *testing.T) {
+	out, err := command([]string{"config"}, "PATH=/bin", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_PASSWORD=hunter2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range config.Variables() {
+		if name := strings.Replace(v.Name, "<n>", "0", 1); !strings.Contains(out, name+" ") {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if !strings.Contains(out, "50GiB") || !strings.Contains(out, "127.0.0.1:5001") {
+		t.Errorf("want values and defaults:\n%s", out)
+	}
+	if strings.Contains(out, "hunter2") {
+		t.Errorf("the password shows:\n%s", out)
+	}
+}
+
+func TestUserMistakes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for _, tc := range []struct {
+		name    string
+		args    []string
+		environ []string
+		want    string
+	}{
+		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck`},
+		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck`},
+		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck`},
+		{"a wrong variable", nil, []string{"HUBCAP_TAG_TTL=60"}, "HUBCAP_TAG_TTL=60: want a duration above zero, such as 30s, 5m, 12h or 7d"},
+		{"a wrong variable for the healthcheck", []string{"healthcheck"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},
+		{"a default that is no registry", nil, []string{"HUBCAP_DEFAULT_UPSTREAM=registry.example.com"}, "HUBCAP_DEFAULT_UPSTREAM=registry.example.com: want a well-known registry, such as docker.io, or one that HUBCAP_UPSTREAM_<n>_HOST names"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			out, err := command(tc.args, append(tc.environ, "HUBCAP_DATA_DIR="+dir)...)
+			if err == nil || err.Error() != tc.want {
+				t.Errorf("got  %v\nwant %s", err, tc.want)
+			}
+			if out != "" {
+				t.Errorf("and printed %q", out)
+			}
+		})
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a mistake has made the data directory")
+	}
+}
+
+// lockedBuffer is a log that can be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// box is a hubcap that runs inside the test.
+type box struct {
+	t       *testing.T
+	environ []string
+	log     *lockedBuffer
+	mirror  string // host:port
+	admin   string
+	client  *http.Client
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error // of serve, once done is closed
+}
+
+// launch starts a hubcap; it may fail.
+func launch(t *testing.T, environ ...string) *box {
+	t.Helper()
+	b := &box{
+		t: t, log: &lockedBuffer{}, client: &http.Client{Transport: &http.Transport{}}, done: make(chan struct{}),
+		environ: append([]string{
+			"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
+			"HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0", "HUBCAP_LOG_FORMAT=json",
+			"HUBCAP_DRAIN_TIMEOUT=200ms", // nobody is there to be waited for
+		}, environ...),
+	}
+	c, err := config.Load(b.environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	go func() {
+		defer close(b.done)
+		b.err = serve(ctx, c, newLog(c, b.log))
+	}()
+	t.Cleanup(func() {
+		b.client.CloseIdleConnections()
+		cancel()
+		<-b.done
+		if t.Failed() {
+			t.Logf("log:\n%s", b.log)
+		}
+	})
+	return b
+}
+
+// start starts a hubcap and waits until it says that it is ready.
+func start(t *testing.T, environ ...string) *box {
+	t.Helper()
+	b := launch(t, environ...)
+	for deadline := time.Now().Add(soon); ; time.Sleep(5 * time.Millisecond) {
+		if line := b.line("ready"); line != nil {
+			b.mirror, b.admin = fmt.Sprint(line["mirror"]), fmt.Sprint(line["admin"])
+			return b
+		}
+		select {
+		case <-b.done:
+			t.Fatalf("it did not start: %v", b.err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is not ready")
+		}
+	}
+}
+
+// line is the log's first line with a message, or with one that goes on after
+// a colon; or nil.
+func (b *box) line(message string) map[string]any {
+	for text := range strings.Lines(b.log.String()) {
+		var line map[string]any
+		if json.Unmarshal([]byte(text), &line) == nil && strings.HasPrefix(fmt.Sprint(line["msg"])+":", message+":") {
+			return line
+		}
+	}
+	return nil
+}
+
+// wait is serve's result.
+func (b *box) wait() error {
+	b.t.Helper()
+	select {
+	case <-b.done:
+		return b.err
+	case <-time.After(soon):
+		b.t.Fatal("serve does not return")
+		return nil
+	}
+}
+
+// get is status, type and body of an answer.
+func (b *box) get(address, path string) (status int, contentType, body string) {
+	b.t.Helper()
+	resp, err := b.client.Get("http://" + address + path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Content-Type"), string(content)
+}
+
+func TestPorts(t *testing.T) {
+	b := start(t)
+	for _, tc := range []struct {
+		name, address, path string
+		status              int
+		contentType, body   string // what the body must hold
+	}{
+		{"alive", b.mirror, "/livez", 200, "text/plain; charset=utf-8", "ok\n"},
+		{"ready", b.mirror, "/readyz", 200, "text/plain; charset=utf-8", "ok\n"},
+		{"ping", b.mirror, "/v2/", 200, "application/json", "{}\n"},
+		{"no metrics for clients", b.mirror, "/metrics", 404, "application/json", `{"errors":[{"code":"`},
+		{"alive, for the operator", b.admin, "/livez", 200, "text/plain; charset=utf-8", "ok\n"},
+		{"ready, for the operator", b.admin, "/readyz", 200, "text/plain; charset=utf-8", "ok\n"},
+		{"metrics, for the operator", b.admin, "/metrics", 200, "text/plain", "hubcap_"},
+		{"no registry for the operator", b.admin, "/v2/", 404, "text/plain", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			status, contentType, body := b.get(tc.address, tc.path)
+			if status != tc.status || !strings.HasPrefix(contentType, tc.contentType) || !strings.Contains(body, tc.body) {
+				t.Errorf("%s: %d %s\n%.300s\nwant %d %s …%s…", tc.path, status, contentType, body, tc.status, tc.contentType, tc.body)
+			}
+			if tc.contentType == "application/json" && !json.Valid([]byte(body)) {
+				t.Errorf("no JSON: %s", body)
+			}
+		})
+	}
+}
+
+func TestStartIsLogged(t *testing.T) {
+	dir := t.TempDir()
+	b := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_CACHE_SIZE=2GiB", "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8", "HUBCAP_LISTN=:1")
+	ready := b.line("ready")
+	var snippet struct {
+		Mirrors []string `json:"registry-mirrors"`
+	}
+	if err := json.Unmarshal([]byte(fmt.Sprint(ready["daemon.json"])), &snippet); err != nil || len(snippet.Mirrors) != 1 || snippet.Mirrors[0] != "http://"+b.mirror {
+		t.Errorf("daemon.json is %v, want the mirror at %s", ready["daemon.json"], b.mirror)
+	}
+	for _, tc := range []struct{ message, key, want string }{
+		{"hubcap starts", "default", "docker.io"},
+		{"cache", "size", "2.0GiB"},
+		{"cache", "dir", dir},
+		{"clients that may pull", "ranges", "127.0.0.0/8"},
+	} {
+		if got := b.line(tc.message)[tc.key]; got != tc.want {
+			t.Errorf("%s: %s = %v, want %s", tc.message, tc.key, got, tc.want)
+		}
+	}
+	if !strings.Contains(b.log.String(), "HUBCAP_LISTN is no variable of hubcap and does nothing; did you mean HUBCAP_LISTEN?") {
+		t.Error("the unknown variable is not warned about")
+	}
+}
+
+func TestReachable(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, tc := range []struct{ name, address, want string }{
+		{"every interface", "0.0.0.0:5000", net.JoinHostPort(host, "5000")},
+		{"every interface, IPv6", "[::]:5000", net.JoinHostPort(host, "5000")},
+		{"one address", "192.0.2.7:5000", "192.0.2.7:5000"},
+		{"one IPv6 address", "[2001:db8::7]:5000", "[2001:db8::7]:5000"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			at, err := net.ResolveTCPAddr("tcp", tc.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := reachable(at); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestHealthcheck(t *testing.T) {
+	port := freePort(t)
+	listen := "HUBCAP_LISTEN=127.0.0.1:" + port
+	if _, err := command([]string{"healthcheck"}, listen); err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("nothing runs: %v, want one line that says so", err)
+	}
+	b := start(t, listen)
+	for _, from := range []string{listen, "HUBCAP_LISTEN=0.0.0.0:" + port, "HUBCAP_LISTEN=:" + port} {
+		if _, err := command([]string{"healthcheck"}, from); err != nil {
+			t.Errorf("%s: %v", from, err)
+		}
+	}
+	b.cancel()
+	if err := b.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := command([]string{"healthcheck"}, listen); err == nil {
+		t.Error("it has ended and is still healthy")
+	}
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// oneLine checks what the operator is told of a start that failed.
+func oneLine(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("it started")
+	}
+	for _, part := range append(parts, ": ") {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not say %q", err, part)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q is more than a line", err)
+	}
+}
+
+func TestSecondOnOneDirectory(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, "HUBCAP_DATA_DIR="+dir)
+	began := time.Now()
+	err := launch(t, "HUBCAP_DATA_DIR="+dir).wait()
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+	oneLine(t, err, "HUBCAP_DATA_DIR="+dir, "another hubcap is using it")
+	if status, _, _ := first.get(first.mirror, "/readyz"); status != http.StatusOK {
+		t.Errorf("the first one answers %d afterwards", status)
+	}
+	first.cancel()
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "HUBCAP_DATA_DIR="+dir) // the directory is free again
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, name := range []string{"HUBCAP_LISTEN", "HUBCAP_ADMIN_LISTEN"} {
+		t.Run(name, func(t *testing.T) {
+			setting := name + "=" + taken.Addr().String()
+			oneLine(t, launch(t, setting).wait(), setting, "address already in use")
+		})
+	}
+}
+
+func TestDataDirectoryThatCannotBe(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	oneLine(t, launch(t, "HUBCAP_DATA_DIR="+file).wait(), "HUBCAP_DATA_DIR="+file, "not a directory")
+}
+
+// The cache size that was settled at the first start stays.
+func TestCacheSizeIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_CACHE_SIZE=")
+	size := first.line("cache")["size"]
+	first.cancel()
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	remembered := filepath.Join(dir, "cache-size")
+	if err := os.WriteFile(remembered, []byte("3221225472\n"), 0o600); err != nil {
+		t.Fatalf("first size %v: %v", size, err)
+	}
+	if got := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_CACHE_SIZE=").line("cache")["size"]; got != "3.0GiB" {
+		t.Errorf("the size is %v after a restart, want what was remembered", got)
+	}
+}
+
+// behind are the settings for a hubcap in front of a fakehub.
+func behind(t *testing.T, hub *fakehub.Hub) []string {
+	t.Helper()
+	token, err := url.Parse(hub.TokenURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{
+		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + hub.RegistryURL(),
+		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
+	}
+}
+
+// download asks for a slow layer, and returns once its first byte is there.
+func (b *box) download(layer digest.Digest) (first []byte, resp *http.Response) {
+	b.t.Helper()
+	resp, err := b.client.Get("http://" + b.mirror + "/v2/library/demo/blobs/" + layer.String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { resp.Body.Close() })
+	first = make([]byte, 1)
+	if _, err := io.ReadFull(resp.Body, first); err != nil || resp.StatusCode != http.StatusOK {
+		b.t.Fatalf("status %d: %v", resp.StatusCode, err)
+	}
+	return first, resp
+}
+
+func TestDrain(t *testing.T) {
+	hub := fakehub.Start(t, fakehub.Options{})
+	layer := hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1<<20)).Layers[0].Digest
+	hub.Script(fakehub.Always(&fakehub.Fault{Rate: 1 << 20}, fakehub.OfKind(fakehub.KindCDN)))
+	b := start(t, append(behind(t, hub), "HUBCAP_DRAIN_TIMEOUT=30s")...)
+
+	first, resp := b.download(layer)
+	b.cancel()
+	for deadline := time.Now().Add(soon); b.line("stopping") == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not stop")
+		}
+	}
+	for _, address := range []string{b.mirror, b.admin} {
+		if status, _, body := b.get(address, "/readyz"); status != http.StatusServiceUnavailable || body != "draining\n" {
+			t.Errorf("/readyz while draining: %d %q", status, body)
+		}
+	}
+	if status, _, _ := b.get(b.admin, "/livez"); status != http.StatusOK {
+		t.Errorf("/livez while draining: %d", status)
+	}
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || digest.FromBytes(append(first, rest...)) != layer {
+		t.Errorf("the running answer did not end well: %d bytes, %v", len(first)+len(rest), err)
+	}
+	resp.Body.Close()
+	if err := b.wait(); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	if b.line("stopped") == nil {
+		t.Error("the end is not logged")
+	}
+	if got := b.line("stopping")["within"]; got != "30s" {
+		t.Errorf("the time for draining is logged as %v, want 30s", got)
+	}
+}
+
+func TestDrainEnds(t *testing.T) {
+	hub := fakehub.Start(t, fakehub.Options{})
+	layer := hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1<<20)).Layers[0].Digest
+	hub.Script(fakehub.Always(&fakehub.Fault{StallAt: fakehub.At(1000)}, fakehub.OfKind(fakehub.KindCDN)))
+	b := start(t, append(behind(t, hub), "HUBCAP_DRAIN_TIMEOUT=50ms")...)
+
+	_, resp := b.download(layer)
+	began := time.Now()
+	b.cancel()
+	if err := b.wait(); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Error("a cut answer looks whole")
+	}
+	if !strings.Contains(b.log.String(), "HUBCAP_DRAIN_TIMEOUT gives them longer") {
+		t.Error("what was cut is not logged")
+	}
+}
