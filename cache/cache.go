@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -171,27 +172,45 @@ type body interface {
 // give the rest.
 var errUnreadable = errors.New("the file cannot be read")
 
+// errNotHeld says that there is no whole file of a blob.
+var errNotHeld = errors.New("not held")
+
+// errAgain says that a fill has ended between the moment it was found and the
+// moment it was opened: there is a file now, or nothing.
+var errAgain = errors.New("the fill has just ended")
+
 // Held opens the blob d if its whole file is there.
 func (c *Cache) Held(d digest.Digest) (*Blob, bool) {
+	b, err := c.held(Want{Digest: d})
+	return b, err == nil
+}
+
+// held opens a whole file. The error is errNotHeld, or that of a system which
+// cannot open files that may well be good.
+func (c *Cache) held(want Want) (*Blob, error) {
+	d := want.Digest
 	size, known := c.Ledger.Touch(d)
 	if !known {
-		return nil, false
+		return nil, errNotHeld
 	}
 	c.usage.touch(d)
 	one := c.handles.acquire(d)
 	f, onDisk, err := c.Store.Open(d)
-	if err != nil || onDisk != size {
-		c.handles.release(d, one)
-		if err == nil {
-			f.Close()
-		}
-		c.lost(d, size, onDisk, err)
-		return nil, false
+	if err == nil && onDisk == size {
+		return &Blob{
+			Size: size, Origin: Held, Suspect: c.suspects.has(d), cache: c, want: want,
+			body: &held{cache: c, digest: d, handle: one, file: f},
+		}, nil
 	}
-	return &Blob{
-		Size: size, Origin: Held, cache: c, want: Want{Digest: d},
-		body: &held{cache: c, digest: d, handle: one, file: f},
-	}, true
+	c.handles.release(d, one)
+	if err == nil {
+		_ = f.Close()
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
+		return nil, err
+	}
+	c.lost(d, size, onDisk, err)
+	return nil, errNotHeld
 }
 
 // lost gives up a file that is not what the ledger thinks it is, unless it is
@@ -207,29 +226,49 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 // It returns when the size is known. ctx bounds the waiting, not the fill.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 	for tries := 0; ; tries++ {
-		if b, ok := c.Held(want.Digest); ok {
-			b.want = want
+		b, err := c.held(want)
+		if err == nil {
 			return b, nil
 		}
-		f, began, err := c.join(want)
-		if err != nil {
-			return nil, err
+		if !errors.Is(err, errNotHeld) {
+			return c.past(want, err), nil
 		}
-		b, err := f.open(ctx, want, began)
+		var f *fill
+		var began bool
+		if f, began, err = c.join(want); err == nil {
+			b, err = f.open(ctx, want, began)
+		}
 		if err == nil {
 			return b, nil
 		}
 		// Another request's source may have failed where this one's would
-		// not: its repository may not have the blob. And a fill that was
-		// joined in its last moment has left a file, or nothing.
-		again := f.want.Source != want.Source || errors.Is(err, blobs.ErrDiscarded)
-		if began || !again || tries > 2 || ctx.Err() != nil {
+		// not: its repository may not have the blob.
+		again := errors.Is(err, errAgain) || f != nil && !began && f.want.Source != want.Source
+		if !again || tries >= maxTries || ctx.Err() != nil {
 			return nil, err
 		}
 	}
 }
 
-// join returns the fill of a digest, beginning it where there is none.
+// past is a blob whose good file cannot be opened now: the source has it too.
+func (c *Cache) past(want Want, err error) *Blob {
+	c.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
+	c.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	b := &Blob{Size: want.Size, Origin: Passing, Suspect: c.suspects.has(want.Digest), cache: c, want: want}
+	if size, held := c.Ledger.Touch(want.Digest); held {
+		b.Size = size
+	}
+	b.body = &passing{cache: c, want: want, size: b.Size}
+	return b
+}
+
+// maxTries is how often a blob is looked for again that came or went in the
+// moment it was looked for.
+const maxTries = 100
+
+// join returns the fill of a digest, beginning it where there is none. The
+// error is errAgain when the file is there after all: a fill commits before
+// it is taken off the list.
 func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -239,6 +278,9 @@ func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	}
 	if c.closed {
 		return nil, false, errStopped
+	}
+	if c.Ledger.Holds(want.Digest) {
+		return nil, false, errAgain
 	}
 	f = newFill(c, want)
 	c.fills[want.Digest] = f
@@ -263,36 +305,42 @@ func (b *Blob) Send(ctx context.Context, w Sink, off, n int64) error {
 	if n < 0 && b.Size >= 0 {
 		n = b.Size - off
 	}
-	for {
+	for begun := false; ; {
 		sent, err := b.body.send(ctx, w, off, n)
 		if err == nil || !errors.Is(err, errUnreadable) || b.want.Source == nil {
 			return err
 		}
+		begun = begun || sent > 0
 		off += sent
 		if n >= 0 {
 			n -= sent
 		}
-		if err := b.instead(ctx, err); err != nil {
+		if err := b.instead(ctx, off, begun, err); err != nil {
 			return err
 		}
 	}
 }
 
-// instead goes on with the source after the file has failed under a reader.
-func (b *Blob) instead(ctx context.Context, err error) error {
-	if p, ok := b.body.(interface{ passOn() *passing }); ok {
-		next := p.passOn()
-		b.body.close()
-		b.body = next
-		return nil
-	}
-	b.cache.lost(b.want.Digest, b.Size, -1, err)
-	again, err := b.cache.Open(ctx, b.want)
-	if err != nil {
-		return err
+// instead finds another way to the bytes from off on, after the file has
+// failed under a reader. What the reader was given already, if it has begun,
+// came from that file: it is verified together with what follows, or was
+// verified before, or the answer ends here.
+func (b *Blob) instead(ctx context.Context, off int64, begun bool, err error) error {
+	var next body
+	if r, ok := b.body.(*reader); ok {
+		if next, err = r.passOn(b.want, off, begun, err); err != nil {
+			return err
+		}
+	} else {
+		b.cache.lost(b.want.Digest, b.Size, -1, err)
+		again, err := b.cache.Open(ctx, b.want)
+		if err != nil {
+			return err
+		}
+		next = again.body
 	}
 	b.body.close()
-	b.body = again.body
+	b.body = next
 	return nil
 }
 

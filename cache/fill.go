@@ -93,6 +93,10 @@ func (f *fill) run() {
 	defer f.cache.unlist(f)
 	defer f.guard(f.crashed)
 
+	if f.cache.Ledger.Holds(f.want.Digest) { // a manifest came by another way
+		f.fail(errAgain)
+		return
+	}
 	ctx, cancel := context.WithCancelCause(f.cache.base)
 	stream, err := f.begin(ctx)
 	if err != nil {
@@ -100,7 +104,6 @@ func (f *fill) run() {
 		f.fail(err)
 		return
 	}
-	f.cache.removeLocked(f.want.Digest)
 	if err := f.prepare(stream.Size); err != nil {
 		stream.Body = closer{stream.Body, func() { cancel(nil) }}
 		f.passOn(stream, err)
@@ -156,19 +159,25 @@ func (f *fill) download(ctx context.Context, cancel context.CancelCauseFunc, str
 
 // prepare reserves room and makes the file.
 func (f *fill) prepare(size int64) error {
+	if err := f.cache.removeLocked(f.want.Digest); err != nil {
+		return diskError{err}
+	}
 	if size > f.cache.MaxBlob {
 		return eviction.ErrTooLarge
 	}
 	room := size
+	var err error
 	if size < 0 {
-		room = min(step, f.cache.MaxBlob)
+		room, err = f.reserveSome(0)
+	} else {
+		err = f.cache.janitor.Reserve(room)
 	}
-	if err := f.cache.janitor.Reserve(room); err != nil {
+	if err != nil {
 		return err
 	}
 	w, err := f.cache.Store.Create(f.want.Digest)
-	if err == nil && size > 0 {
-		if err = w.Allocate(size); err != nil {
+	if err == nil {
+		if err = w.Allocate(room); err != nil {
 			w.Discard()
 		}
 	}
@@ -186,18 +195,20 @@ func (f *fill) prepare(size int64) error {
 // the first of them the one that is open already.
 func (f *fill) passOn(stream *Stream, err error) {
 	f.cache.unlist(f)
+	f.cache.Metrics.Fills.NotKept()
 	f.mu.Lock()
 	f.size = stream.Size
 	f.err = fmt.Errorf("%w: %w", errNotKept, err)
 	f.ended = true
 	if f.waiting > 0 {
 		f.spare = stream
-	} else {
-		stream.Body.Close()
 	}
+	wanted := f.spare != nil
 	close(f.announced)
 	f.mu.Unlock()
-	f.cache.Metrics.Fills.NotKept()
+	if !wanted {
+		stream.Body.Close()
+	}
 	if why := bypassOf(err); why != metrics.BypassTooLarge {
 		f.cache.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
 	}
@@ -230,7 +241,7 @@ func (f *fill) pull(ctx context.Context, stream *Stream) error {
 	for {
 		off := from.off
 		n, err := from.Read(buf[:])
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
 			f.complete(off)
 			return nil
 		}
@@ -250,17 +261,32 @@ func (f *fill) pull(ctx context.Context, stream *Stream) error {
 // grow reserves more for a blob whose size nobody told.
 func (f *fill) grow(end int64) error {
 	for end > f.reserved {
-		if end > f.cache.MaxBlob {
-			return eviction.ErrTooLarge
-		}
-		if err := f.cache.janitor.Reserve(step); err != nil {
+		room, err := f.reserveSome(f.reserved)
+		if err != nil {
 			return err
 		}
 		f.mu.Lock()
-		f.reserved += step
+		f.reserved += room
 		f.mu.Unlock()
+		if err := f.writer.Allocate(f.reserved); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// reserveSome reserves a step beyond what is reserved, or less where a whole
+// step does not fit.
+func (f *fill) reserveSome(reserved int64) (room int64, err error) {
+	left := f.cache.MaxBlob - reserved
+	if left <= 0 {
+		return 0, eviction.ErrTooLarge
+	}
+	for room = min(step, left); ; room = max(room/4, min(buffer, left)) {
+		if err = f.cache.janitor.Reserve(room); err == nil || room <= buffer {
+			return room, err
+		}
+	}
 }
 
 // wrote notes bytes in the file and wakes the readers, now or soon.
@@ -328,6 +354,10 @@ func (f *fill) fail(err error) {
 	f.cache.unlist(f)
 	f.stop(err)
 	f.announce()
+	if errors.Is(err, errAgain) {
+		f.cache.Metrics.Fills.NotKept()
+		return
+	}
 	f.count(err)
 }
 
@@ -417,6 +447,9 @@ func (f *fill) guard(end func(error)) {
 
 // crashed cleans up after a panic of run itself.
 func (f *fill) crashed(err error) {
+	if errors.Is(f.failed(), errNotKept) {
+		return // its readers have what they need
+	}
 	if f.writer == nil {
 		f.fail(err)
 		return

@@ -19,10 +19,10 @@ func (f *fill) hashAll() error {
 			}
 			f.hash.Write(buf[:n])
 			hashed += n
+			f.mu.Lock()
+			f.hashed = hashed
+			f.mu.Unlock()
 		}
-		f.mu.Lock()
-		f.hashed = hashed
-		f.mu.Unlock()
 		if hashed == size {
 			return f.judge()
 		}

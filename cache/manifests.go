@@ -171,14 +171,12 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 func (c *Cache) store(one Manifest) (err error) {
 	defer c.Remove(one.Digest) // what was doomed while the lock was held
 	defer c.locks.lock(one.Digest)()
-	if c.removeLocked(one.Digest) {
-		c.manifests.put(one)
+	if err := c.removeLocked(one.Digest); err != nil {
+		return err
 	}
-	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
-		c.indexFailed(err)
-	}
+	c.manifests.put(one) // the removal took it away
 	if _, held := c.Ledger.Touch(one.Digest); held {
-		return nil
+		return c.Index.PutMediaType(one.Digest, one.MediaType)
 	}
 	size := int64(len(one.Body))
 	if err := c.janitor.Reserve(size); err != nil {
@@ -202,5 +200,8 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	c.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)
+	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
+		c.indexFailed(err)
+	}
 	return nil
 }

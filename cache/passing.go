@@ -18,10 +18,11 @@ type passing struct {
 	spare  *Stream   // an open answer of the source from 0, or nil
 	hash   hash.Hash // of the bytes before hashed; nil to begin at 0
 	hashed int64
+	ahead  []byte // the last bytes under the hash, which the reader was not given yet
 }
 
 func (p *passing) send(ctx context.Context, w Sink, off, n int64) (int64, error) {
-	if p.size >= 0 && n >= 0 && off+n < p.size {
+	if p.hash == nil && p.size >= 0 && n >= 0 && off+n < p.size {
 		return p.sendPart(ctx, w, off, n)
 	}
 	return p.sendToEnd(ctx, w, off, n)
@@ -36,7 +37,7 @@ func (p *passing) sendPart(ctx context.Context, w Sink, off, n int64) (sent int6
 	defer buffers.Put(buf)
 	for {
 		m, err := from.Read(buf[:])
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
 			return sent, nil
 		}
 		if err != nil {
@@ -53,15 +54,16 @@ func (p *passing) sendPart(ctx context.Context, w Sink, off, n int64) (sent int6
 // sendToEnd reads from where the hash stands to the end, and sends what lies
 // at off and behind it; the last bytes only when the digest is right.
 func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
-	if p.hash == nil || p.hashed > off {
+	if p.hash == nil {
 		p.hash, p.hashed = p.want.Digest.Algorithm().Hash(), 0
 	}
 	from := p.from(ctx, p.hashed, p.size)
 	defer from.Close()
-	window := newWindow(w, p.hashed, off, n)
+	window := newWindow(w, p.hashed-int64(len(p.ahead)), off, n)
+	window.add(copy(window.space(), p.ahead))
 	for {
 		m, err := from.Read(window.space())
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
 			break
 		}
 		if err != nil {
@@ -77,7 +79,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 		p.cache.suspects.add(p.want.Digest)
 		return window.sent, ErrWrongContent
 	}
-	p.hash = nil // the next call begins anew
+	p.hash, p.ahead = nil, nil // the next call begins anew
 	err = window.sendBut(0)
 	return window.sent, err
 }
@@ -88,8 +90,10 @@ func (p *passing) from(ctx context.Context, off, end int64) *resumer {
 		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
 		resumed: p.cache.Metrics.Fills.Resumed,
 	}
-	if off == 0 {
-		r.stream, p.spare = p.spare, nil
+	if spare := p.spare; off == 0 && spare != nil {
+		// It was opened for nobody in particular; now it ends with its reader.
+		context.AfterFunc(ctx, func() { spare.Body.Close() })
+		r.stream, p.spare = spare, nil
 	}
 	return r
 }

@@ -57,7 +57,7 @@ func (h *held) send(_ context.Context, w Sink, off, n int64) (sent int64, err er
 }
 
 func (h *held) close() {
-	h.file.Close()
+	_ = h.file.Close()
 	h.cache.handles.release(h.digest, h.handle)
 }
 
@@ -98,20 +98,18 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	b := &Blob{Size: size, cache: f.cache, want: want}
 	switch {
 	case errors.Is(err, errNotKept):
-		f.cache.Metrics.Fills.Bypassed(bypassOf(err))
-		b.Origin = Passing
-		b.Suspect = f.cache.suspects.has(want.Digest)
-		b.body = &passing{cache: f.cache, want: want, size: size, spare: spare}
-		return b, nil
-	case err != nil && writer == nil:
+		return f.passing(b, spare, bypassOf(err)), nil
+	case err != nil && errors.As(err, new(diskError)):
+		return f.passing(b, nil, metrics.BypassDisk), nil
+	case err != nil:
 		return nil, err
 	}
 	one := f.cache.handles.acquire(want.Digest)
 	file, err := writer.Open()
 	if err != nil {
 		f.cache.handles.release(want.Digest, one)
-		if failed := f.failed(); failed != nil && errors.Is(err, blobs.ErrDiscarded) && began {
-			err = failed
+		if errors.Is(err, blobs.ErrDiscarded) || errors.Is(err, fs.ErrNotExist) {
+			return nil, errAgain // it was given up, or committed and evicted, just now
 		}
 		return nil, err
 	}
@@ -122,6 +120,15 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	b.Suspect = f.cache.suspects.has(want.Digest)
 	b.body = &reader{fill: f, handle: one, file: file}
 	return b, nil
+}
+
+// passing makes b a stream past the cache.
+func (f *fill) passing(b *Blob, spare *Stream, why metrics.Bypass) *Blob {
+	f.cache.Metrics.Fills.Bypassed(why)
+	b.Origin = Passing
+	b.Suspect = f.cache.suspects.has(b.want.Digest)
+	b.body = &passing{cache: f.cache, want: b.want, size: b.Size, spare: spare}
+	return b
 }
 
 // leave counts an opener out. The first to leave a fill that is not kept
@@ -201,7 +208,10 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 		if err != nil {
 			return sent, readError(err)
 		}
-		if end == at { // the size was not known, and this is the end
+		if end <= at { // this is the end, which was not known before
+			if n >= 0 {
+				return sent, io.ErrUnexpectedEOF
+			}
 			return sent, nil
 		}
 		for at < end && (n < 0 || sent < n) {
@@ -234,26 +244,54 @@ func readError(err error) error {
 	return err
 }
 
-// passOn returns a stream that goes on where the file failed: behind what the
-// fill has hashed when it is the fill that failed, from the beginning when it
-// is only this reader's file.
-func (r *reader) passOn() *passing {
+// passOn returns a stream that goes on at off where the file has failed under
+// its reader. Everything the reader was given is under the hash that the
+// stream goes on with; where that is not so, there is no going on.
+func (r *reader) passOn(want Want, off int64, begun bool, cause error) (*passing, error) {
 	f := r.fill
-	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
-	p := &passing{cache: f.cache, want: f.want, size: f.size}
-	if f.failed() == nil {
-		return p
+	if !begun {
+		f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+		return &passing{cache: f.cache, want: want, size: f.known()}, nil
 	}
-	<-f.judged
-	if cloner, ok := f.hash.(hash.Cloner); ok {
-		if clone, err := cloner.Clone(); err == nil {
-			p.hash, p.hashed = clone, f.hashed
+	select {
+	case <-f.judged:
+	default:
+		if f.failed() == nil {
+			return nil, cause // the fill is well, only this reader's file is not
+		}
+		<-f.judged
+	}
+	f.mu.Lock()
+	size, verified, hashed := f.size, f.verified, f.hashed
+	f.mu.Unlock()
+	p := &passing{cache: f.cache, want: want, size: size}
+	if !verified {
+		ahead := hashed - off
+		cloner, ok := f.hash.(hash.Cloner)
+		if !ok || ahead < 0 || ahead > tail {
+			return nil, cause
+		}
+		clone, err := cloner.Clone()
+		if err != nil {
+			return nil, err
+		}
+		p.hash, p.hashed, p.ahead = clone, hashed, make([]byte, ahead)
+		if _, err := r.file.ReadAt(p.ahead, off); err != nil {
+			return nil, err
 		}
 	}
-	return p
+	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	return p, nil
+}
+
+// known is the blob's size as far as it is known.
+func (f *fill) known() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size
 }
 
 func (r *reader) close() {
-	r.file.Close()
+	_ = r.file.Close()
 	r.fill.cache.handles.release(r.fill.want.Digest, r.handle)
 }

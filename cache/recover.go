@@ -41,10 +41,24 @@ func (c *Cache) recover() error {
 	if err != nil {
 		return fmt.Errorf("walk the blobs: %w", err)
 	}
+	c.forgetUsed(used, files)
 	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
 	for _, f := range files {
 		c.Ledger.Adopt(f.digest, f.size)
 	}
 	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished_removed", partials)
 	return nil
+}
+
+// forgetUsed removes what the index knows of files that are gone.
+func (c *Cache) forgetUsed(used map[digest.Digest]time.Time, files []found) {
+	for _, f := range files {
+		delete(used, f.digest)
+	}
+	for d := range used {
+		if err := c.Index.Forget(d); err != nil {
+			c.indexFailed(err)
+			return
+		}
+	}
 }

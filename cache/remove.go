@@ -14,33 +14,33 @@ func (c *Cache) Remove(d digest.Digest) {
 		if !free {
 			return
 		}
-		removed := c.removeLocked(d)
+		err := c.removeLocked(d)
 		unlock()
-		if !removed {
-			return
+		if err != nil {
+			return // the janitor tries again
 		}
 	}
 }
 
-// removeLocked is Remove for who holds the digest. It tells whether d had to
-// go and went.
-func (c *Cache) removeLocked(d digest.Digest) bool {
+// removeLocked is Remove for who holds the digest. After an error something
+// still stands in the digest's place.
+func (c *Cache) removeLocked(d digest.Digest) error {
 	size, doomed := c.Ledger.Doomed(d)
 	if !doomed {
-		return false
+		return nil
 	}
 	c.manifests.remove(d)
 	c.usage.forget(d)
 	if err := c.Store.Remove(d); err != nil {
 		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
-		return false
+		return err
 	}
 	c.Ledger.Unlinked(d)
 	c.handles.retire(d, func() { c.Ledger.Freed(size) })
 	if err := c.Index.Forget(d); err != nil {
 		c.indexFailed(err)
 	}
-	return true
+	return nil
 }
 
 func (c *Cache) indexFailed(err error) {

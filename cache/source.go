@@ -48,8 +48,10 @@ type resumer struct {
 	end     int64 // of the span; negative until the size is known
 	size    int64 // of the blob; negative while it is not known
 	stream  *Stream
-	breaks  int    // in a row, without a byte between them
+	breaks  int    // in a row, without a byte between them; all, where each begins at 0 again
 	resumed func() // called at each continuation after a break
+
+	restarts bool // the source knows no ranges: bytes that came before come again
 }
 
 // Read reads on at r.off. io.EOF means that the span is complete, or, while
@@ -68,7 +70,9 @@ func (r *resumer) Read(p []byte) (int, error) {
 		n, err := r.stream.Body.Read(p)
 		if n > 0 {
 			r.off += int64(n)
-			r.breaks = 0
+			if !r.restarts {
+				r.breaks = 0
+			}
 			return n, nil
 		}
 		if err == nil {
@@ -115,6 +119,7 @@ func (r *resumer) take(stream *Stream) error {
 		return permanent{errChanged}
 	}
 	if stream.Off < r.off {
+		r.restarts = true
 		_, err := io.CopyN(io.Discard, stream.Body, r.off-stream.Off)
 		return err
 	}
@@ -126,6 +131,9 @@ func (r *resumer) broke(err error) error {
 	r.Close()
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
+	}
+	if err == io.EOF { //nolint:errorlint // the end itself, too early
+		err = fmt.Errorf("%w: %w", ErrSource, io.ErrUnexpectedEOF)
 	}
 	if final(err) {
 		return err

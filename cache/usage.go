@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ func (u *usage) flush(c *Cache) {
 	batch := u.used
 	u.used = make(map[digest.Digest]time.Time)
 	u.mu.Unlock()
+	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
 	if len(batch) == 0 {
 		return
 	}

@@ -39,23 +39,41 @@ func NewJanitor(o JanitorOptions) *Janitor {
 	return &Janitor{JanitorOptions: o, kick: make(chan struct{}, 1)}
 }
 
+// maxRounds is how often a reservation makes room again because others took
+// what it had made.
+const maxRounds = 16
+
 // Reserve promises size bytes, evicting what was used least recently. The
 // error is ErrTooLarge or ErrNoRoom, the latter also when the free-space
-// floor would be crossed.
+// floor would be crossed. What cannot be reached evicts nothing.
 func (j *Janitor) Reserve(size int64) error {
+	defer j.wake()
+	if err := j.Ledger.Fits(size); err != nil {
+		return err
+	}
 	if err := j.aboveFloor(size); err != nil {
 		return err
 	}
-	err := j.Ledger.Reserve(size)
-	if errors.Is(err, ErrNoRoom) {
-		j.remove(j.Ledger.MakeRoom(size))
-		err = j.Ledger.Reserve(size)
+	for range maxRounds {
+		err := j.Ledger.Reserve(size)
+		if !errors.Is(err, ErrNoRoom) {
+			return err
+		}
+		going := append(j.Ledger.MakeRoom(size), j.Ledger.Pending()...)
+		if len(going) == 0 {
+			return err // the rest is reserved, or open in readers' hands
+		}
+		j.remove(going)
 	}
+	return ErrNoRoom
+}
+
+// wake has Run look at the watermarks.
+func (j *Janitor) wake() {
 	select {
 	case j.kick <- struct{}{}:
 	default:
 	}
-	return err
 }
 
 // aboveFloor makes sure that the file system keeps its free bytes. Bytes that
@@ -65,7 +83,7 @@ func (j *Janitor) aboveFloor(size int64) error {
 	if missing <= 0 {
 		return nil
 	}
-	j.remove(j.Ledger.Shrink(missing))
+	j.remove(append(j.Ledger.Shrink(missing), j.Ledger.Pending()...))
 	if j.missing(size) > 0 {
 		return ErrNoRoom
 	}
@@ -89,7 +107,7 @@ func (j *Janitor) Run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		j.Ledger.SetOverhead(j.Overhead())
-		j.remove(j.Ledger.Sweep())
+		j.remove(append(j.Ledger.Sweep(), j.Ledger.Pending()...)) // also what could not be unlinked before
 		if missing := j.missing(0); missing > 0 {
 			j.Log.Warn("the file system is below its floor of free space; evicting", "missing_bytes", missing, "floor_bytes", j.MinFree)
 			j.remove(j.Ledger.Shrink(missing))

@@ -7,6 +7,8 @@ package eviction
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +54,7 @@ type Ledger struct {
 	large    segment
 	reserved int64                   // promised to fills, not committed
 	doomed   int64                   // evicted, bytes not yet free
-	toUnlink map[digest.Digest]int64 // evicted, file not yet unlinked
+	toUnlink map[digest.Digest]int64 // evicted, file not yet unlinked, bytes on disk
 	overhead int64                   // the index
 }
 
@@ -123,6 +125,13 @@ func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	return l.small.touch(d)
 }
 
+// Holds is Touch without the use.
+func (l *Ledger) Holds(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.large.list.Contains(d) || l.small.list.Contains(d)
+}
+
 // Forget strikes out d, whose file is gone without the ledger's doing.
 func (l *Ledger) Forget(d digest.Digest) {
 	l.mu.Lock()
@@ -147,15 +156,29 @@ func (l *Ledger) Doom(d digest.Digest) bool {
 	return held
 }
 
-// MakeRoom strikes out what was used least recently until size more bytes
-// would fit once the doomed are gone, and returns what it struck out. Nothing
-// is struck out when that cannot be reached.
-func (l *Ledger) MakeRoom(size int64) []digest.Digest {
+// Fits tells whether size bytes could be reserved once everything that may
+// be evicted is. The error is ErrTooLarge or ErrNoRoom, or nil.
+func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.reserved+l.overhead+onDisk(size) > l.limit {
+	switch size = onDisk(size); {
+	case size > l.limit-l.overhead:
+		return ErrTooLarge
+	case size > l.limit-l.overhead-l.reserved:
+		return ErrNoRoom
+	default:
 		return nil
 	}
+}
+
+// MakeRoom strikes out what was used least recently until size more bytes
+// would fit once the doomed are gone, and returns what it struck out.
+func (l *Ledger) MakeRoom(size int64) []digest.Digest {
+	if l.Fits(size) != nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.evict(l.limit-onDisk(size), size < l.smallSize)
 }
 
@@ -170,21 +193,40 @@ func (l *Ledger) Sweep() []digest.Digest {
 	return l.evict(l.low, false)
 }
 
-// Shrink strikes out what was used least recently until size bytes are doomed
-// beyond what is already, or nothing is left: the file system wants them.
+// Shrink strikes out what was used least recently until size bytes are on
+// their way to the file system, which wants them. Nothing is struck out when
+// there is not as much.
 func (l *Ledger) Shrink(size int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.total()-l.doomed-size, false)
+	var pending int64
+	for _, n := range l.toUnlink {
+		pending += n
+	}
+	if size > pending+l.small.bytes+l.large.bytes {
+		return nil
+	}
+	return l.evict(l.total()-l.doomed-(size-pending), true)
 }
 
-// evict dooms objects until what stays is at most target bytes. The small
-// segment gives only what it holds beyond its share, counting the object that
-// wants in when that is a small one; then the large one; then the rest.
-func (l *Ledger) evict(target int64, forSmall bool) (struckOut []digest.Digest) {
+// Pending is what was struck out and is not unlinked yet.
+func (l *Ledger) Pending() []digest.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.toUnlink))
+}
+
+// evict dooms objects until what stays is at most target bytes. First go
+// those of the small segment beyond its share, then large ones. Into the
+// share itself only small objects may push, or a file system in need.
+func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest) {
 	for l.total()-l.doomed > target {
 		from := &l.large
-		if l.small.bytes > l.smallLimit || forSmall && l.small.bytes >= l.smallLimit || l.large.bytes == 0 {
+		switch beyond := l.small.bytes > l.smallLimit; {
+		case l.small.len() > 0 && (beyond || intoShare && l.small.bytes == l.smallLimit):
+			from = &l.small
+		case l.large.len() > 0:
+		case intoShare:
 			from = &l.small
 		}
 		d, size, ok := from.oldest()
@@ -201,7 +243,7 @@ func (l *Ledger) evict(target int64, forSmall bool) (struckOut []digest.Digest) 
 // doom counts d as going. l.mu is held.
 func (l *Ledger) doom(d digest.Digest, size int64) {
 	l.doomed += onDisk(size)
-	l.toUnlink[d] = size
+	l.toUnlink[d] += onDisk(size)
 }
 
 // Doomed tells whether d is to be unlinked, and how many bytes that gives.

@@ -43,7 +43,7 @@ type raw struct {
 func dial(b *testing.B, url, path string) *raw {
 	b.Helper()
 	host := strings.TrimPrefix(url, "http://")
-	conn, err := net.Dial("tcp", host) //nolint:noctx // loopback
+	conn, err := net.Dial("tcp", host)
 	must(b, err)
 	b.Cleanup(func() { conn.Close() })
 	return &raw{

@@ -59,7 +59,7 @@ func position(s string) (int64, bool) {
 	if err != nil {
 		return 1<<63 - 1, true
 	}
-	return int64(n), true //nolint:gosec // 63 bits were asked for
+	return int64(n), true
 }
 
 // of says which n bytes from off the span means in a blob of size bytes.

@@ -60,7 +60,7 @@ func Open(dir string) (*Store, error) {
 	}
 	s := &Store{root: root}
 	if err := s.take(); err != nil {
-		s.Close()
+		_ = s.Close()
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	return s, nil
@@ -114,7 +114,8 @@ func (s *Store) Close() error {
 // Open returns the file of d for reading, and its size in bytes. The error is
 // fs.ErrNotExist when there is none; anything but a regular file is an error.
 func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
-	f, err := s.root.OpenFile(blobPath(d), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	// O_NONBLOCK, so that a FIFO in a blob's place does not hold us.
+	f, err := s.root.OpenFile(blobPath(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -123,7 +124,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 		err = fmt.Errorf("%s is no regular file", blobPath(d))
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, 0, err
 	}
 	return f, info.Size(), nil

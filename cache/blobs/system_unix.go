@@ -22,5 +22,5 @@ func fileSystem(dir string) (total, free int64, err error) {
 		return 0, 0, err
 	}
 	block := int64(s.Bsize)                                      //nolint:unconvert // the fields' types differ between systems
-	return int64(s.Blocks) * block, int64(s.Bavail) * block, nil //nolint:gosec,unconvert // no file system has 2^63 bytes
+	return int64(s.Blocks) * block, int64(s.Bavail) * block, nil //nolint:gosec // no file system has 2^63 bytes
 }

@@ -104,7 +104,11 @@ func (w *Writer) rename(final string) error {
 	if w.name == "" {
 		return ErrDiscarded
 	}
-	if err := w.store.root.Rename(w.name, final); err != nil {
+	err := w.store.root.Rename(w.name, final)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) { // a directory in the blob's place
+		err = errors.Join(w.store.Remove(w.digest), w.store.root.Rename(w.name, final))
+	}
+	if err != nil {
 		return err
 	}
 	w.name = final

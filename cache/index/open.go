@@ -1,6 +1,7 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -36,7 +37,7 @@ func Open(dir string, log *slog.Logger) (*Index, error) {
 		}
 	}
 	aside := fmt.Sprintf("%s.bad-%s", dir, time.Now().UTC().Format("20060102T150405.000Z"))
-	if renameErr := os.Rename(dir, aside); renameErr != nil {
+	if renameErr := os.Rename(dir, aside); renameErr != nil && !errors.Is(renameErr, fs.ErrNotExist) {
 		return nil, fmt.Errorf("index in %s: %w; setting it aside: %w", dir, err, renameErr)
 	}
 	tries.clear()

@@ -1,0 +1,86 @@
+package blobs
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// What is no regular file must not hold a request up: opening a FIFO waits for
+// somebody to write to it.
+func TestBreakOpenOfAFIFO(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := put(t, s, "content")
+	name := filepath.Join(dir, blobPath(d))
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Skipf("no FIFOs here: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		f, _, err := s.Open(d)
+		if err == nil {
+			f.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("it was opened as a blob")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("Open hangs for ever")
+		w, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		w.Close()
+	}
+}
+
+// A directory stands where a blob should be, and no ledger knows of it.
+func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := digest.FromString("content")
+	if err := os.MkdirAll(filepath.Join(dir, blobPath(d), "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The start walks, and removes what is no blob.
+	if err := s.Walk(func(digest.Digest, int64, time.Time) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(7); err != nil {
+		t.Errorf("this blob can never be kept: %v", err)
+	}
+}
+
+// A file stands where one of the 256 directories should be.
+func TestBreakFileInTheDirectorysPlace(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := digest.FromString("content")
+	if err := os.WriteFile(filepath.Join(dir, filepath.Dir(blobPath(d))), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Walk(func(digest.Digest, int64, time.Time) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "content")
+}

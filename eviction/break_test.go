@@ -1,0 +1,188 @@
+package eviction
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/metrics"
+)
+
+// removerFunc is a Remover.
+type removerFunc func(digest.Digest)
+
+func (f removerFunc) Remove(d digest.Digest) { f(d) }
+
+// unlinkNow gives the bytes of a doomed object back, as a removal does.
+func (l *Ledger) unlinkNow(d digest.Digest) {
+	if size, doomed := l.Doomed(d); doomed {
+		l.Unlinked(d)
+		l.Freed(size)
+	}
+}
+
+func newTestJanitor(l *Ledger, free int64, remove removerFunc) *Janitor {
+	return NewJanitor(JanitorOptions{
+		Ledger: l, Remover: remove, Log: slog.New(slog.DiscardHandler),
+		Free: func() (int64, error) { return free, nil },
+	})
+}
+
+// Another fill takes the room that was made for this one, and there is more to
+// evict.
+func TestBreakRoomIsTakenByAnother(t *testing.T) {
+	l := newTestLedger(400 * kib)
+	fill(t, l, 100*kib, 1, 2, 3, 4)
+	stolen := false
+	j := newTestJanitor(l, 1<<40, func(d digest.Digest) {
+		l.unlinkNow(d)
+		if !stolen {
+			stolen = true
+			if err := l.Reserve(100 * kib); err != nil {
+				t.Errorf("the other: %v", err)
+			}
+		}
+	})
+	if err := j.Reserve(100 * kib); err != nil {
+		t.Errorf("%v, with 300 KiB that could be evicted", err)
+	}
+}
+
+// A sweep has struck objects out and is still unlinking them when a fill wants
+// their room.
+func TestBreakRoomIsOnItsWay(t *testing.T) {
+	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Metrics: metrics.New().Space})
+	fill(t, l, 96*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	if got := l.Sweep(); len(got) == 0 { // the janitor's goroutine is about to unlink them
+		t.Fatal("nothing swept")
+	}
+	j := newTestJanitor(l, 1<<40, l.unlinkNow)
+	if err := j.Reserve(200 * kib); err != nil {
+		t.Errorf("%v, with %d bytes doomed and nobody reading them", err, l.Stats().Doomed)
+	}
+}
+
+// The floor cannot be kept for one large object, whatever goes: nothing goes.
+func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
+	l := newTestLedger(1000 * kib)
+	fill(t, l, 100*kib, 1, 2, 3)
+	free := int64(500 * kib)
+	j := newTestJanitor(l, 0, func(d digest.Digest) {
+		size, _ := l.Doomed(d)
+		l.unlinkNow(d)
+		free += size
+	})
+	j.MinFree = 400 * kib
+	j.Free = func() (int64, error) { return free, nil }
+	if err := j.Reserve(600 * kib); !errors.Is(err, ErrNoRoom) {
+		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
+	}
+	if n := l.Stats().Objects; n[0]+n[1] != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	}
+}
+
+// Others have filled the file system so far that the floor is out of reach:
+// the cache still gives what it has.
+func TestBreakFloorThatOthersCross(t *testing.T) {
+	l := newTestLedger(1000 * kib)
+	fill(t, l, 100*kib, 1, 2, 3)
+	free := int64(0)
+	j := newTestJanitor(l, 0, func(d digest.Digest) {
+		size, _ := l.Doomed(d)
+		l.unlinkNow(d)
+		free += size
+	})
+	j.MinFree, j.Interval = 400*kib, time.Hour
+	j.Free = func() (int64, error) { return free, nil }
+	j.Overhead = func() int64 { return 0 }
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	j.Run(ctx) // once
+	if free != 300*kib {
+		t.Errorf("%d bytes given of %d, while the file system is %d below its floor", free, 300*kib, 400*kib-free)
+	}
+}
+
+// A budget that has no room for what is asked evicts nothing either, though
+// the floor could be kept.
+func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
+	l := newTestLedger(1000 * kib)
+	fill(t, l, 100*kib, 1, 2, 3)
+	if err := l.Reserve(650 * kib); err != nil { // fills under way
+		t.Fatal(err)
+	}
+	free := int64(500 * kib)
+	j := newTestJanitor(l, 0, func(d digest.Digest) {
+		size, _ := l.Doomed(d)
+		l.unlinkNow(d)
+		free += size
+	})
+	j.MinFree = 300 * kib
+	j.Free = func() (int64, error) { return free, nil }
+	if err := j.Reserve(400 * kib); !errors.Is(err, ErrNoRoom) {
+		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
+	}
+	if n := l.Stats().Objects; n[0]+n[1] != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	}
+}
+
+// Large fills under way pass the high watermark by themselves: the sweep must
+// not take the small objects' share for them.
+func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
+	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
+	l.high, l.low = 900*kib, 800*kib
+	fill(t, l, 8*kib, 1, 2, 3, 4, 5)
+	if err := l.Reserve(880 * kib); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Sweep(); len(got) != 0 {
+		t.Errorf("%d small objects had to go, below their share and inside the budget", len(got))
+	}
+}
+
+// A small segment without a share of its own.
+func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
+	l := NewLedger(LedgerOptions{Limit: 400 * kib, SmallSize: 16 * kib, High: 1, Low: 0.75, Metrics: metrics.New().Space})
+	fill(t, l, 100*kib, 1, 2, 3, 4)
+	j := newTestJanitor(l, 1<<40, l.unlinkNow)
+	if err := j.Reserve(8 * kib); err != nil {
+		t.Errorf("%v, with 400 KiB that could be evicted", err)
+	}
+}
+
+// One digest is doomed again before its first file could be unlinked: both
+// files' bytes come back.
+func TestBreakDoomedTwice(t *testing.T) {
+	l := newTestLedger(1000 * kib)
+	fill(t, l, 100*kib, 1)
+	l.Doom(name(1)) // and its file cannot be unlinked
+	fill(t, l, 100*kib, 1)
+	l.Doom(name(1))
+	l.unlinkNow(name(1))
+	l.unlinkNow(name(1))
+	if s := l.Stats(); s.Doomed != 0 {
+		t.Errorf("%d bytes doomed for ever", s.Doomed)
+	}
+}
+
+// Objects of no bytes cannot make room, and must not keep the eviction busy.
+func TestBreakEmptyObjects(t *testing.T) {
+	l := newTestLedger(400 * kib)
+	fill(t, l, 0, 1, 2, 3)
+	if err := l.Reserve(400 * kib); err != nil {
+		t.Fatal(err)
+	}
+	l.SetOverhead(4 * kib)
+	l.Sweep()
+	l.Shrink(1 << 40)
+	l.MakeRoom(1)
+	if s := l.Stats(); s.Bytes[0] != 0 || s.Doomed != 0 {
+		t.Errorf("%+v", s)
+	}
+}
