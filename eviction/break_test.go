@@ -132,6 +132,20 @@ func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 }
 
+// The small share is in the way of a large object: nothing goes in vain.
+func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
+	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
+	for i := range 25 {
+		fill(t, l, 8*kib, i)
+	}
+	fill(t, l, 100*kib, 101, 102, 103, 104, 105)
+	j := newTestJanitor(l, 1<<40, l.unlinkNow)
+	err := j.Reserve(900 * kib)
+	if n := l.Stats().Objects; err != nil && n[0]+n[1] != 30 {
+		t.Errorf("%d objects of 30 left, and it was refused all the same: %v", n[0]+n[1], err)
+	}
+}
+
 // Large fills under way pass the high watermark by themselves: the sweep must
 // not take the small objects' share for them.
 func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {

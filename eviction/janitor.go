@@ -83,6 +83,9 @@ func (j *Janitor) aboveFloor(size int64) error {
 	if missing <= 0 {
 		return nil
 	}
+	if missing > j.Ledger.Evictable() {
+		return ErrNoRoom
+	}
 	j.remove(append(j.Ledger.Shrink(missing), j.Ledger.Pending()...))
 	if j.missing(size) > 0 {
 		return ErrNoRoom

@@ -193,20 +193,27 @@ func (l *Ledger) Sweep() []digest.Digest {
 	return l.evict(l.low, false)
 }
 
+// Evictable is how many bytes could still be given to the file system.
+func (l *Ledger) Evictable() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pending() + l.small.bytes + l.large.bytes
+}
+
 // Shrink strikes out what was used least recently until size bytes are on
-// their way to the file system, which wants them. Nothing is struck out when
-// there is not as much.
+// their way to the file system, which wants them, or nothing is left.
 func (l *Ledger) Shrink(size int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var pending int64
+	return l.evict(l.total()-l.doomed-(size-l.pending()), true)
+}
+
+// pending is what was struck out and is not unlinked yet. l.mu is held.
+func (l *Ledger) pending() (bytes int64) {
 	for _, n := range l.toUnlink {
-		pending += n
+		bytes += n
 	}
-	if size > pending+l.small.bytes+l.large.bytes {
-		return nil
-	}
-	return l.evict(l.total()-l.doomed-(size-pending), true)
+	return bytes
 }
 
 // Pending is what was struck out and is not unlinked yet.
