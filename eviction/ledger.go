@@ -157,14 +157,19 @@ func (l *Ledger) Doom(d digest.Digest) bool {
 }
 
 // Fits tells whether size bytes could be reserved once everything that may
-// be evicted is. The error is ErrTooLarge or ErrNoRoom, or nil.
+// go for them has gone; the small segment's share does not go for a large
+// object. The error is ErrTooLarge or ErrNoRoom, or nil.
 func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	stays := l.reserved
+	if size >= l.smallSize {
+		stays += min(l.small.bytes, l.smallLimit)
+	}
 	switch size = onDisk(size); {
 	case size > l.limit-l.overhead:
 		return ErrTooLarge
-	case size > l.limit-l.overhead-l.reserved:
+	case size > l.limit-l.overhead-stays:
 		return ErrNoRoom
 	default:
 		return nil
