@@ -47,6 +47,8 @@ const (
 	headTimeout    = 5 * time.Second // for a client's request to arrive
 	idleTimeout    = 90 * time.Second
 	maxHeader      = 16 << 10 // bytes
+	maxConnections = 64       // of all fills together
+	maxPerHost     = 24       // of the fills from one registry
 )
 
 func main() {
@@ -119,7 +121,9 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Metrics: all.Space,
 		}),
-		ManifestMemory: manifestMemory, FlushInterval: flushInterval, Metrics: all, Log: log,
+		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
+		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
+		Metrics: all, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)

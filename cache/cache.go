@@ -7,10 +7,11 @@
 // all of them are known to hash to the digest.
 //
 // Files: cache.go (the whole; opening a blob), source.go (where bytes come
-// from, through breaks), fill.go (one download), spans.go (which bytes are
-// there), hasher.go (the verdict), reader.go (one reader of a held or growing
-// file), passing.go (what cannot be kept), manifests.go, remove.go (eviction's
-// hand), recover.go (the start), usage.go (last use), suspects.go, locks.go.
+// from, through breaks), fill.go (one download), plan.go and writers.go (who
+// brings which bytes), spans.go (which bytes are there), hasher.go (the
+// verdict), reader.go (one reader of a held or growing file), passing.go (what
+// cannot be kept), manifests.go, remove.go (eviction's hand), recover.go (the
+// start), usage.go (last use), suspects.go, locks.go.
 package cache
 
 import (
@@ -48,6 +49,9 @@ type Options struct {
 	MaxBlob        int64         // bytes of the largest blob that is kept
 	ManifestMemory int64         // bytes of manifests kept in memory
 	FlushInterval  time.Duration // how often last use goes to the index
+	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
+	MaxConnections int           // of all fills together
+	MaxPerHost     int           // of the fills from one host
 	Metrics        *metrics.Metrics
 	Log            *slog.Logger
 }
@@ -60,6 +64,7 @@ type Cache struct {
 	manifests *manifests
 	usage     *usage
 	suspects  suspects
+	slots     *slots
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -85,6 +90,7 @@ func New(o Options) (*Cache, error) {
 		manifests: newManifests(o.ManifestMemory),
 		usage:     newUsage(),
 		suspects:  newSuspects(),
+		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
 		handles:   handles{open: make(map[digest.Digest]*handle)},
 		base:      base,
@@ -121,7 +127,9 @@ func (c *Cache) Close() {
 type Want struct {
 	Digest digest.Digest
 	Source Source // comparable, so that two requests with one source are known as such
+	Host   string // whose connections the source uses: they are counted by it
 	Size   int64  // bytes, as the manifest says; negative when it is not known
+	Off    int64  // of the first byte that the reader will ask for
 }
 
 // Origin is where a blob's bytes come from.
@@ -244,7 +252,13 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 		// Another request's source may have failed where this one's would
 		// not: its repository may not have the blob.
 		again := errors.Is(err, errAgain) || f != nil && !began && f.want.Source != want.Source
-		if !again || tries >= maxTries || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if again && tries >= maxTries {
+			return c.past(want, err), nil
+		}
+		if !again {
 			return nil, err
 		}
 	}

@@ -74,7 +74,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: all.Space,
 		}),
-		FlushInterval: time.Hour, Metrics: all, Log: log,
+		FlushInterval: time.Hour, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +179,9 @@ func (o *origin) Open(_ context.Context, off, n int64) (*Stream, error) {
 	if o.noRange {
 		off, n = 0, -1
 	}
+	if o.unsized { // as a registry that answers in chunks
+		n = -1
+	}
 	end := int64(len(o.body))
 	if n >= 0 {
 		end = min(end, off+n)
@@ -192,9 +195,9 @@ func (o *origin) Open(_ context.Context, off, n int64) (*Stream, error) {
 	}
 	size := int64(len(o.body))
 	if o.unsized {
-		size = -1
+		size, end = -1, -1
 	}
-	return &Stream{Body: io.NopCloser(r), Off: off, Size: size}, nil
+	return &Stream{Body: io.NopCloser(r), Off: off, End: end, Size: size}, nil
 }
 
 // cutAfter ends r with an error after n bytes.

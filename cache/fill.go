@@ -50,18 +50,24 @@ type fill struct {
 	cache *Cache
 	want  Want // of the request that began it
 
-	announced chan struct{} // closed when open may answer
-	judged    chan struct{} // closed when the hasher has ended
-	hash      hash.Hash     // the hasher's; anybody's to read once judged is closed
+	ctx       context.Context // of the transfers; set before any begins
+	cancel    context.CancelCauseFunc
+	writers   sync.WaitGroup // and the hasher
+	announced chan struct{}  // closed when open may answer
+	judged    chan struct{}  // closed when the hasher has ended
+	hash      hash.Hash      // the hasher's; anybody's to read once judged is closed
 
 	mu       sync.Mutex
 	size     int64 // of the blob; negative while nobody knows
 	writer   *blobs.Writer
-	reserved int64 // bytes promised by the ledger
-	have     spans // bytes in the file
-	hashed   int64 // bytes from 0 that the hasher has seen
-	verified bool  // every byte may be read
-	err      error // why it ended; nil while it runs and when it went well
+	reserved int64         // bytes promised by the ledger
+	have     spans         // bytes in the file
+	plan     *plan         // what is yet to bring; nil where there is one writer
+	wanted   map[int64]int // the offsets that readers wait at, and how many do
+	rushing  int           // urgent writers at work
+	hashed   int64         // bytes from 0 that the hasher has seen
+	verified bool          // every byte may be read
+	err      error         // why it ended; nil while it runs and when it went well
 	ended    bool
 	waiting  int     // openers that have not been answered
 	spare    *Stream // the open source of a fill that is not kept, for one of them
@@ -78,6 +84,7 @@ func newFill(c *Cache, want Want) *fill {
 		announced: make(chan struct{}),
 		judged:    make(chan struct{}),
 		changed:   make(chan struct{}),
+		wanted:    make(map[int64]int),
 		hash:      want.Digest.Algorithm().Hash(),
 	}
 	f.alarm = time.AfterFunc(time.Hour, f.wake)
@@ -97,98 +104,53 @@ func (f *fill) run() {
 		f.fail(errAgain)
 		return
 	}
-	ctx, cancel := context.WithCancelCause(f.cache.base)
-	stream, err := f.begin(ctx)
+	f.ctx, f.cancel = context.WithCancelCause(f.cache.base)
+	stream, release, err := f.ask()
 	if err != nil {
-		cancel(err)
+		f.cancel(err)
 		f.fail(err)
 		return
 	}
 	if err := f.prepare(stream.Size); err != nil {
-		stream.Body = closer{stream.Body, func() { cancel(nil) }}
+		release()
+		stream.Body = closer{stream.Body, func() { f.cancel(nil) }}
 		f.passOn(stream, err)
 		return
 	}
-	defer cancel(nil)
+	defer f.cancel(nil)
 	f.announce()
-	f.download(ctx, cancel, stream)
+	f.download(stream, release)
 }
 
-// begin asks the source, whose length must be the manifest's where both
-// speak of it.
-func (f *fill) begin(ctx context.Context) (*Stream, error) {
-	stream, err := f.want.Source.Open(ctx, 0, -1)
+// ask is begin, once there is a connection to be had.
+func (f *fill) ask() (stream *Stream, release func(), err error) {
+	release, err = f.cache.slots.acquire(f.ctx, f.want.Host)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if stream.Size < 0 {
-		stream.Size = f.want.Size
+	if stream, err = f.begin(f.ctx); err != nil {
+		release()
 	}
-	if f.want.Size >= 0 && stream.Size != f.want.Size {
-		stream.Body.Close()
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrongSize, stream.Size, f.want.Size)
-	}
-	return stream, nil
+	return stream, release, err
 }
 
 // download fills the file, has it hashed, and commits it.
-func (f *fill) download(ctx context.Context, cancel context.CancelCauseFunc, stream *Stream) {
-	var both sync.WaitGroup
-	both.Go(func() {
-		defer f.guard(f.stop)
-		if err := f.pull(ctx, stream); err != nil {
-			f.stop(err)
-		}
-	})
-	both.Go(func() {
+func (f *fill) download(stream *Stream, release func()) {
+	f.writers.Go(func() {
 		defer close(f.judged)
-		defer f.guard(f.stop)
+		defer f.guard(f.abort)
 		if err := f.hashAll(); err != nil {
-			cancel(err)
-			f.stop(err)
+			f.abort(err)
 		}
 	})
-	both.Wait()
+	f.write(stream, release)
+	f.writers.Wait()
 	f.alarm.Stop()
 	if f.failed() != nil {
 		f.discard()
 		return
 	}
 	f.commit()
-}
-
-// prepare reserves room and makes the file.
-func (f *fill) prepare(size int64) error {
-	if err := f.cache.removeLocked(f.want.Digest); err != nil {
-		return diskError{err}
-	}
-	if size > f.cache.MaxBlob {
-		return eviction.ErrTooLarge
-	}
-	room := size
-	var err error
-	if size < 0 {
-		room, err = f.reserveSome(0)
-	} else {
-		err = f.cache.janitor.Reserve(room)
-	}
-	if err != nil {
-		return err
-	}
-	w, err := f.cache.Store.Create(f.want.Digest)
-	if err == nil {
-		if err = w.Allocate(room); err != nil {
-			w.Discard()
-		}
-	}
-	if err != nil {
-		f.cache.Ledger.Release(room)
-		return diskError{err}
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.size, f.writer, f.reserved = size, w, room
-	return nil
 }
 
 // passOn ends a fill that is not kept: each reader gets a stream of its own,
@@ -226,73 +188,14 @@ func bypassOf(err error) metrics.Bypass {
 	}
 }
 
-// pull brings the bytes in: one writer, from 0 to the end.
-func (f *fill) pull(ctx context.Context, stream *Stream) error {
-	f.mu.Lock()
-	size := f.size
-	f.mu.Unlock()
-	from := &resumer{
-		ctx: ctx, source: f.want.Source, stream: stream, end: size, size: size,
-		resumed: f.cache.Metrics.Fills.Resumed,
-	}
-	defer from.Close()
-	buf := buffers.Get().(*[buffer]byte)
-	defer buffers.Put(buf)
-	for {
-		off := from.off
-		n, err := from.Read(buf[:])
-		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
-			f.complete(off)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := f.grow(off + int64(n)); err != nil {
-			return diskError{err}
-		}
-		if _, err := f.writer.WriteAt(buf[:n], off); err != nil {
-			return diskError{err}
-		}
-		f.wrote(span{off, off + int64(n)})
-	}
-}
-
-// grow reserves more for a blob whose size nobody told.
-func (f *fill) grow(end int64) error {
-	for end > f.reserved {
-		room, err := f.reserveSome(f.reserved)
-		if err != nil {
-			return err
-		}
-		f.mu.Lock()
-		f.reserved += room
-		f.mu.Unlock()
-		if err := f.writer.Allocate(f.reserved); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reserveSome reserves a step beyond what is reserved, or less where a whole
-// step does not fit.
-func (f *fill) reserveSome(reserved int64) (room int64, err error) {
-	left := f.cache.MaxBlob - reserved
-	if left <= 0 {
-		return 0, eviction.ErrTooLarge
-	}
-	for room = min(step, left); ; room = max(room/4, min(buffer, left)) {
-		if err = f.cache.janitor.Reserve(room); err == nil || room <= buffer {
-			return room, err
-		}
-	}
-}
-
 // wrote notes bytes in the file and wakes the readers, now or soon.
-func (f *fill) wrote(s span) {
+func (f *fill) wrote(t *task, s span) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if t.begun.IsZero() {
+		t.begun, t.from = time.Now(), s.off
+	}
+	t.off = s.end
 	f.have.add(s)
 	f.pending += s.end - s.off
 	if f.pending >= wakeBytes || time.Since(f.woken) >= wakeAfter {
@@ -302,12 +205,15 @@ func (f *fill) wrote(s span) {
 	f.alarm.Reset(wakeAfter)
 }
 
-// complete notes that the source has ended the blob in good order at size.
-func (f *fill) complete(size int64) {
+// complete notes that a task has come to its end. Where the size was not
+// known, that is it.
+func (f *fill) complete(t *task, end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.size = size
-	f.broadcast()
+	if t.end < 0 {
+		f.size = end
+		f.broadcast()
+	}
 }
 
 // wake is the alarm's call.

@@ -176,7 +176,8 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	c.manifests.put(one) // the removal took it away
 	if _, held := c.Ledger.Touch(one.Digest); held {
-		return c.Index.PutMediaType(one.Digest, one.MediaType)
+		c.putMediaType(one)
+		return nil
 	}
 	size := int64(len(one.Body))
 	if err := c.janitor.Reserve(size); err != nil {
@@ -200,8 +201,12 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	c.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)
+	c.putMediaType(one)
+	return nil
+}
+
+func (c *Cache) putMediaType(one Manifest) {
 	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
 		c.indexFailed(err)
 	}
-	return nil
 }

@@ -22,7 +22,7 @@ type passing struct {
 }
 
 func (p *passing) send(ctx context.Context, w Sink, off, n int64) (int64, error) {
-	if p.hash == nil && p.size >= 0 && n >= 0 && off+n < p.size {
+	if p.size >= 0 && n >= 0 && off+n < p.size {
 		return p.sendPart(ctx, w, off, n)
 	}
 	return p.sendToEnd(ctx, w, off, n)
@@ -71,8 +71,8 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 		}
 		p.hash.Write(window.add(m))
 		p.hashed += int64(m)
-		if err := window.sendBut(tail); err != nil {
-			return window.sent, err
+		if err := window.sendBut(tail); err != nil || window.sent == n {
+			return window.sent, err // a part that ended before the end, which was not known
 		}
 	}
 	if hex.EncodeToString(p.hash.Sum(nil)) != p.want.Digest.Encoded() {
@@ -90,9 +90,11 @@ func (p *passing) from(ctx context.Context, off, end int64) *resumer {
 		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
 		resumed: p.cache.Metrics.Fills.Resumed,
 	}
-	if spare := p.spare; off == 0 && spare != nil {
+	if spare := p.spare; spare != nil && spare.Off == off {
 		// It was opened for nobody in particular; now it ends with its reader.
-		context.AfterFunc(ctx, func() { spare.Body.Close() })
+		if c, ok := spare.Body.(closer); ok {
+			context.AfterFunc(ctx, c.end)
+		}
 		r.stream, p.spare = spare, nil
 	}
 	return r

@@ -147,16 +147,38 @@ func (f *fill) available(ctx context.Context, off int64) (end int64, more bool, 
 	for {
 		f.mu.Lock()
 		end, more, err = f.readable(off)
-		changed := f.changed
-		f.mu.Unlock()
 		if end > off || !more || err != nil {
+			f.mu.Unlock()
 			return end, more, err
 		}
+		changed := f.changed
+		f.await(off)
+		f.mu.Unlock()
 		select {
 		case <-changed:
+			f.arrived(off)
 		case <-ctx.Done():
+			f.arrived(off)
 			return off, false, context.Cause(ctx)
 		}
+	}
+}
+
+// await notes that a reader waits at off, so that the bytes there come first.
+// f.mu is held.
+func (f *fill) await(off int64) {
+	f.wanted[off]++
+	if f.have.endFrom(off) == off { // it is not only the tail that is held back
+		f.urge(off)
+	}
+}
+
+// arrived is the end of await.
+func (f *fill) arrived(off int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.wanted[off]--; f.wanted[off] == 0 {
+		delete(f.wanted, off)
 	}
 }
 

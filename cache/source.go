@@ -26,6 +26,7 @@ type Source interface {
 type Stream struct {
 	Body io.ReadCloser
 	Off  int64 // where in the blob Body begins
+	End  int64 // where it ends, exclusive; not above Off when the source does not say
 	Size int64 // bytes of the whole blob; negative when the source does not say
 }
 
@@ -81,6 +82,10 @@ func (r *resumer) Read(p []byte) (int, error) {
 		if err == io.EOF && r.end < 0 {
 			return 0, io.EOF
 		}
+		if err == io.EOF && r.off == r.stream.End { // all that was asked for; more is wanted now
+			r.Close()
+			continue
+		}
 		if err := r.broke(err); err != nil {
 			return 0, err
 		}
@@ -117,6 +122,9 @@ func (r *resumer) take(stream *Stream) error {
 	r.stream = stream
 	if stream.Size >= 0 && r.size >= 0 && stream.Size != r.size {
 		return permanent{errChanged}
+	}
+	if stream.Off > r.off {
+		return permanent{fmt.Errorf("%w: it begins at %d and not at %d", ErrSource, stream.Off, r.off)}
 	}
 	if stream.Off < r.off {
 		r.restarts = true
@@ -163,6 +171,13 @@ func (r *resumer) Close() {
 func final(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && !t.Temporary()
+}
+
+// unsatisfiable tells that a source has nothing from the offset on that it
+// was asked for.
+func unsatisfiable(err error) bool {
+	var u interface{ Unsatisfiable() bool }
+	return errors.As(err, &u) && u.Unsatisfiable()
 }
 
 // permanent marks an error of this room as final.

@@ -35,3 +35,21 @@ func (m spans) endFrom(off int64) int64 {
 	}
 	return off
 }
+
+// remove takes the bytes of s out of the set.
+func (m *spans) remove(s span) {
+	var left spans
+	for _, have := range *m {
+		if have.end <= s.off || have.off >= s.end {
+			left = append(left, have)
+			continue
+		}
+		if have.off < s.off {
+			left = append(left, span{have.off, s.off})
+		}
+		if have.end > s.end {
+			left = append(left, span{s.end, have.end})
+		}
+	}
+	*m = left
+}

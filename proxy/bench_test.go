@@ -183,12 +183,120 @@ func BenchmarkColdLayer64(b *testing.B) {
 		fetch(64, r.url, path)
 		through += time.Since(began)
 		r.settle()
-		if n := r.cdn(d); n != 1 {
-			b.Errorf("%d upstream GETs", n)
+		if n := hub.BytesSent(d); n != size {
+			b.Errorf("%d bytes upstream", n)
 		}
 		hub.DeleteBlob("library/demo", d)
 	}
 	b.ReportMetric(direct.Seconds()/float64(b.N), "direct-s/op")
 	b.ReportMetric(through.Seconds()/float64(b.N), "64-clients-s/op")
+	b.ReportMetric(through.Seconds()/direct.Seconds(), "ratio")
+}
+
+// slowHub is an upstream with 20 ms latency and 40 MB/s a connection.
+func slowHub(b *testing.B, perConnection int64) *fakehub.Hub {
+	return fakehub.Start(b, fakehub.Options{Latency: 20 * time.Millisecond, ConnBandwidth: perConnection})
+}
+
+// timed fetches a span of a blob and returns the time to its first byte and
+// to its last.
+func timed(b *testing.B, client *http.Client, url string, header ...string) (first, last time.Duration) {
+	b.Helper()
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	must(b, err)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	began := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		b.Error(err)
+		return 0, 0
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		b.Errorf("status %d", resp.StatusCode)
+	}
+	buf := make([]byte, 256<<10)
+	if _, err := io.ReadAtLeast(resp.Body, buf, 1); err != nil {
+		b.Error(err)
+	}
+	first = time.Since(began)
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{resp.Body}, buf); err != nil {
+		b.Error(err)
+	}
+	return first, time.Since(began)
+}
+
+// BenchmarkColdLayer is a layer of 256 MiB that nobody holds, whole and a MiB
+// in the middle of it, beside the same fetched directly; both have a token.
+func BenchmarkColdLayer(b *testing.B) {
+	const size = 256 * mib
+	for _, what := range []struct {
+		name   string
+		header []string
+	}{
+		{"whole", nil},
+		{"1 MiB in the middle", []string{"Range", "bytes=134217728-135266303"}},
+	} {
+		b.Run(what.name, func(b *testing.B) {
+			hub := slowHub(b, 40e6)
+			r := newRig(b, rigOptions{hub: hub, log: io.Discard, cache: 8 << 30})
+			hub.Image("library/demo", "latest")
+			r.get("/v2/library/demo/manifests/latest").want(b, 200, nil, "") // as any client does first
+			var directFirst, directLast, first, last time.Duration
+			for i := range b.N {
+				d := hub.AddRandomBlob("library/demo", uint64(100+i), size)
+				path := blobPath("library/demo", d)
+				header := append([]string{"Authorization", "Bearer " + hub.Token("", "library/demo")}, what.header...)
+				f, l := timed(b, r.client, hub.RegistryURL()+path, header...)
+				directFirst, directLast = directFirst+f, directLast+l
+				f, l = timed(b, r.client, r.url+path, what.header...)
+				first, last = first+f, last+l
+				r.settle()
+				hub.DeleteBlob("library/demo", d)
+			}
+			b.ReportMetric(directLast.Seconds()/float64(b.N), "direct-s/op")
+			b.ReportMetric(last.Seconds()/float64(b.N), "hubcap-s/op")
+			b.ReportMetric(first.Seconds()/directFirst.Seconds(), "first-byte-ratio")
+			b.ReportMetric(last.Seconds()/directLast.Seconds(), "ratio")
+		})
+	}
+}
+
+// BenchmarkColdImage is an image of 12 layers and 200 MiB that nobody holds,
+// three layers at a time as dockerd asks, at 20 MB/s a connection.
+func BenchmarkColdImage(b *testing.B) {
+	hub := slowHub(b, 20e6)
+	r := newRig(b, rigOptions{hub: hub, log: io.Discard, cache: 8 << 30})
+	pull := func(url string, layers []string, header ...string) time.Duration {
+		began := time.Now()
+		slots := make(chan struct{}, 3)
+		var all sync.WaitGroup
+		for _, layer := range layers {
+			slots <- struct{}{}
+			all.Go(func() {
+				timed(b, r.client, url+layer, header...)
+				<-slots
+			})
+		}
+		all.Wait()
+		return time.Since(began)
+	}
+	hub.Image("library/demo", "latest")
+	r.get("/v2/library/demo/manifests/latest").want(b, 200, nil, "")
+	var direct, through time.Duration
+	for i := range b.N {
+		var layers []string
+		for n := range 12 {
+			layer := hub.AddRandomBlob("library/demo", uint64(1000+100*i+n), 200*mib/12)
+			layers = append(layers, blobPath("library/demo", layer))
+		}
+		direct += pull(hub.RegistryURL(), layers, "Authorization", "Bearer "+hub.Token("", "library/demo"))
+		through += pull(r.url, layers)
+		r.settle()
+	}
+	b.ReportMetric(direct.Seconds()/float64(b.N), "direct-s/op")
+	b.ReportMetric(through.Seconds()/float64(b.N), "hubcap-s/op")
 	b.ReportMetric(through.Seconds()/direct.Seconds(), "ratio")
 }

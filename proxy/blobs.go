@@ -19,6 +19,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
 	}
 	blob, err := h.Cache.Open(r.Context(), cache.Want{
 		Digest: rt.digest, Size: h.sizes.of(rt), Source: source{h, rt.origin()},
+		Host: rt.upstream.Host, Off: rt.span.begin(),
 	})
 	if err != nil {
 		return err
@@ -122,5 +123,5 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cache.Stream{Body: blob.Body, Off: blob.Off, Size: blob.Size}, nil
+	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size}, nil
 }

@@ -79,3 +79,12 @@ func (s span) of(size int64) (off, n int64, partial, ok bool) {
 		return 0, 0, false, false
 	}
 }
+
+// begin is the first byte that is asked for, as far as that can be said
+// without the size.
+func (s span) begin() int64 {
+	if s.form == from || s.form == fromTo {
+		return s.first
+	}
+	return 0
+}

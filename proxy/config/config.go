@@ -44,6 +44,7 @@ type variables struct {
 	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
+	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
 	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, and for its TLS handshake"`
 	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`
 	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"for the next byte of a registry's answer"`
@@ -204,6 +205,19 @@ func (l *LogLevel) UnmarshalText(text []byte) error {
 		return (*slog.Level)(l).UnmarshalText(text)
 	}
 	return errors.New("want debug, info, warn or error")
+}
+
+// Count is a small number of connections.
+type Count int
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Count) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > 16 {
+		return errors.New("want a number from 1 to 16")
+	}
+	*c = Count(n)
+	return nil
 }
 
 // LogFormat is text or json.

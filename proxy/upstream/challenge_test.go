@@ -308,7 +308,10 @@ func TestContentRange(t *testing.T) {
 		{header: "items 0-1/2"},
 	}
 	for _, tt := range tests {
-		first, size, ok := contentRange(tt.header)
+		first, end, size, ok := contentRange(tt.header)
+		if ok && (end <= first || size >= 0 && end > size) {
+			t.Errorf("%q: ends at %d", tt.header, end)
+		}
 		if ok != tt.ok || ok && (first != tt.first || size != tt.size) {
 			t.Errorf("%q: got %d, %d, %t, want %d, %d, %t", tt.header, first, size, ok, tt.first, tt.size, tt.ok)
 		}
@@ -320,8 +323,8 @@ func FuzzContentRange(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		first, size, ok := contentRange(header)
-		if ok && (first < 0 || size != -1 && size <= first) {
+		first, end, size, ok := contentRange(header)
+		if ok && (first < 0 || end <= first || size != -1 && size < end) {
 			t.Errorf("%q: %d of %d", header, first, size)
 		}
 	})

@@ -8,7 +8,8 @@
 //
 // Files: client.go (what can be asked), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
-// go), tokens.go (the token cache), dial.go (the address filter),
+// go), tokens.go (the token cache), locations.go (where blobs were found),
+// dial.go (the address filter),
 // transport.go (connections, retries, time-outs, rate limits), error.go.
 package upstream
 
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -66,6 +68,7 @@ type Client struct {
 	credentials bool
 	auth        *auth.Client
 	tokens      *tokens
+	locations   *locations
 	stall       time.Duration
 	maxManifest int64
 	metrics     *metrics.Upstream
@@ -86,7 +89,8 @@ func NewClient(o Options) *Client {
 	}
 	c := &Client{
 		label: o.Label, url: o.URL, credentials: o.Username != "", tokens: newTokens(time.Now),
-		stall: o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
+		locations: newLocations(time.Now),
+		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	c.auth = &auth.Client{
 		Client: &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
@@ -240,6 +244,7 @@ func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Diges
 type Blob struct {
 	Body io.ReadCloser
 	Off  int64 // where in the blob Body begins
+	End  int64 // where it ends, exclusive; negative when the registry does not say
 	Size int64 // bytes of the whole blob; negative when the registry does not say
 }
 
@@ -253,19 +258,25 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 	case off > 0:
 		header.Set("Range", fmt.Sprintf("bytes=%d-", off))
 	}
-	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
+	req, resp, err := c.sendForBlob(ctx, repository, d, header)
 	if err != nil {
 		return nil, err
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return &Blob{Body: resp.Body, Size: resp.ContentLength}, nil
+		return &Blob{Body: resp.Body, End: resp.ContentLength, Size: resp.ContentLength}, nil
 	case http.StatusPartialContent:
-		first, size, ok := contentRange(resp.Header.Get("Content-Range"))
-		if ok && first == off && header.Get("Range") != "" {
-			return &Blob{Body: resp.Body, Off: off, Size: size}, nil
+		first, end, size, ok := contentRange(resp.Header.Get("Content-Range"))
+		if ok && first == off && header.Get("Range") != "" && (n < 0 || end <= off+n) {
+			return &Blob{Body: resp.Body, Off: off, End: end, Size: size}, nil
 		}
 		err = c.invalid(req, "Content-Range %.100q for the range %q", resp.Header.Get("Content-Range"), header.Get("Range"))
+	case http.StatusRequestedRangeNotSatisfiable:
+		resp.Body.Close()
+		if off == 0 && n >= 0 { // an empty blob has no first byte
+			return c.OpenBlob(ctx, repository, d, 0, -1)
+		}
+		return nil, c.refusal(req, resp)
 	default:
 		err = c.refusal(req, resp)
 	}
@@ -273,24 +284,74 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 	return nil, err
 }
 
-// contentRange reads "bytes 100-199/1000"; the size is negative for "*".
-func contentRange(header string) (first, size int64, ok bool) {
+// sendForBlob asks where a blob was found a moment ago, and the registry when
+// it is not known or no longer right: the registry's answer is a redirect to
+// an address that is signed for some minutes, and one is enough for all the
+// pieces of a blob.
+func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Digest, header http.Header) (*http.Request, *http.Response, error) {
+	key := repository + "@" + d.String()
+	if at, ok := c.locations.get(key); ok {
+		req, resp, err := c.sendTo(ctx, at, header)
+		if err == nil && resp.StatusCode < 300 {
+			return req, resp, nil
+		}
+		c.locations.forget(key)
+		if err == nil {
+			resp.Body.Close()
+		} else if ctx.Err() != nil {
+			return nil, nil, err
+		}
+	}
+	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
+	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.url) {
+		c.locations.put(key, resp.Request.URL)
+	}
+	return req, resp, err
+}
+
+// sendTo asks a CDN directly, as anybody.
+func (c *Client) sendTo(ctx context.Context, at *url.URL, header http.Header) (*http.Request, *http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		cancel(nil)
+		return nil, nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	for name, values := range c.auth.Header {
+		req.Header[name] = values
+	}
+	resp, err := c.auth.Client.Do(req)
+	if err != nil {
+		err = c.failure(req, err)
+		cancel(nil)
+		return nil, nil, err
+	}
+	watch(ctx, cancel, resp, c.stall, c.metrics)
+	return req, resp, nil
+}
+
+// contentRange reads "bytes 100-199/1000" as 100, 200, 1000; the size is
+// negative for "*".
+func contentRange(header string) (first, end, size int64, ok bool) {
 	rest, ok := strings.CutPrefix(header, "bytes ")
 	span, whole, ok2 := strings.Cut(rest, "/")
 	from, to, ok3 := strings.Cut(span, "-")
 	if !ok || !ok2 || !ok3 {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	first, err := strconv.ParseInt(from, 10, 64)
 	last, err2 := strconv.ParseInt(to, 10, 64)
-	if err != nil || err2 != nil || first < 0 || last < first {
-		return 0, 0, false
+	if err != nil || err2 != nil || first < 0 || last < first || last == math.MaxInt64 {
+		return 0, 0, 0, false
 	}
 	if whole == "*" {
-		return first, -1, true
+		return first, last + 1, -1, true
 	}
 	size, err = strconv.ParseInt(whole, 10, 64)
-	return first, size, err == nil && last < size
+	return first, last + 1, size, err == nil && last < size
 }
 
 // Answer is an answer that is passed on as it is.

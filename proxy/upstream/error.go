@@ -60,6 +60,9 @@ func (e *Error) Unwrap() error { return e.err }
 // Temporary tells whether the same request may succeed in a moment.
 func (e *Error) Temporary() bool { return e.Kind == Unreachable || e.Kind == ServerError }
 
+// Unsatisfiable tells that there is nothing in the range that was asked for.
+func (e *Error) Unsatisfiable() bool { return e.Status == http.StatusRequestedRangeNotSatisfiable }
+
 // Failing tells trouble of the registry, under which held content goes on
 // being served, from an answer about the content.
 func (e *Error) Failing() bool { return e.Kind != NotFound && e.Kind != Denied }

@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// A writer is given a piece at a time: large enough that asking for it costs
+// little, small enough that what a reader waits for comes soon, that no fill
+// holds a connection for long, and that every connection has some. firstPiece
+// is asked for while the size is not known; blobs up to maxPiece that are
+// known to be so small are asked for whole.
+const (
+	minPiece   = 2 << 20
+	firstPiece = 4 << 20
+	maxPiece   = 8 << 20
+)
+
+// pieceOf is how many bytes a writer is given of a blob of size bytes.
+func pieceOf(size int64, writers int) int64 {
+	if size < 0 {
+		return firstPiece
+	}
+	return min(max(size/int64(writers)+1, minPiece), maxPiece)
+}
+
+// soon is how long a reader may have to wait for a writer that is on its way
+// to the reader's bytes: not much longer than a connection of its own takes,
+// since a writer that is cut short has bytes under way for nothing.
+const soon = 50 * time.Millisecond
+
+// task is a span that one writer brings. off moves with the bytes; end may be
+// cut while the writer is at it.
+type task struct {
+	off, end int64
+	begun    time.Time // when the first bytes came; zero before
+	from     int64     // where they began
+}
+
+// reaches estimates when the writer will be at off, by its speed so far.
+// Before there is one, it is given the benefit of the doubt.
+func (t *task) reaches(off int64, now time.Time) time.Duration {
+	if t.begun.IsZero() {
+		return 0
+	}
+	done, took := t.off-t.from, now.Sub(t.begun)
+	if took < soon/5 || done == 0 {
+		return 0
+	}
+	return time.Duration(float64(off-t.off) / float64(done) * float64(took))
+}
+
+// plan is what a fill of known size has yet to bring: what nobody has taken,
+// and what writers are at. It is guarded by its fill's mu.
+type plan struct {
+	piece int64
+	free  spans
+	taken map[*task]struct{}
+}
+
+// newPlan has everything to bring but what the first task, whose answer is
+// open already, takes.
+func newPlan(size, piece int64, first *task) *plan {
+	p := &plan{piece: piece, taken: map[*task]struct{}{first: {}}}
+	p.free.add(span{0, first.off})
+	p.free.add(span{first.end, size})
+	return p
+}
+
+// next gives a writer something to bring: what a reader waits for comes
+// first, the rest in order. It is nil when everything is taken.
+func (p *plan) next(wanted map[int64]int) *task {
+	for _, off := range slices.Sorted(maps.Keys(wanted)) {
+		if p.free.endFrom(off) > off {
+			return p.take(off)
+		}
+	}
+	if len(p.free) == 0 {
+		return nil
+	}
+	return p.take(p.free[0].off)
+}
+
+// take gives out a piece from off on, which is free.
+func (p *plan) take(off int64) *task {
+	end := p.free.endFrom(off)
+	if end-off > p.piece+p.piece/2 { // no crumbs
+		end = off + p.piece
+	}
+	p.free.remove(span{off, end})
+	t := &task{off: off, end: end}
+	p.taken[t] = struct{}{}
+	return t
+}
+
+// urgent gives out what a reader at off cannot wait for: a writer of its own
+// from there on, unless one will be there in a moment. A writer that has off
+// in its span, but far ahead, is cut there.
+func (p *plan) urgent(off int64, now time.Time) *task {
+	if p.free.endFrom(off) > off {
+		return p.take(off)
+	}
+	for t := range p.taken {
+		if t.off <= off && off < t.end {
+			if t.reaches(off, now) <= soon {
+				return nil
+			}
+			cut := &task{off: off, end: t.end}
+			t.end = off
+			p.taken[cut] = struct{}{}
+			return cut
+		}
+	}
+	return nil
+}
+
+// done takes a task off.
+func (p *plan) done(t *task) { delete(p.taken, t) }

@@ -1,0 +1,268 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"hubcap/cache/blobs"
+	"hubcap/eviction"
+)
+
+// maxUrgent is how many writers a fill may have beside its own for readers
+// that jump about in the blob.
+const maxUrgent = 2
+
+// slots bounds the connections of all fills together and of those to one
+// host. Who waits is served in order, and a slot is held for one piece, so
+// that a large blob does not starve the others.
+type slots struct {
+	all     *semaphore.Weighted
+	perHost int64
+
+	mu    sync.Mutex
+	hosts map[string]*semaphore.Weighted // as many as registries are configured
+}
+
+func newSlots(all, perHost int) *slots {
+	return &slots{all: semaphore.NewWeighted(int64(all)), perHost: int64(perHost), hosts: make(map[string]*semaphore.Weighted)}
+}
+
+// acquire waits for a slot and returns what gives it back.
+func (s *slots) acquire(ctx context.Context, host string) (release func(), err error) {
+	s.mu.Lock()
+	one := s.hosts[host]
+	if one == nil {
+		one = semaphore.NewWeighted(s.perHost)
+		s.hosts[host] = one
+	}
+	s.mu.Unlock()
+	if err := one.Acquire(ctx, 1); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := s.all.Acquire(ctx, 1); err != nil {
+		one.Release(1)
+		return nil, context.Cause(ctx)
+	}
+	return func() { s.all.Release(1); one.Release(1) }, nil
+}
+
+// begin asks the source: for the piece that the first reader waits for, if
+// the blob may be worth several connections, else for the whole. Its length
+// must be the manifest's where both speak of it.
+func (f *fill) begin(ctx context.Context) (*Stream, error) {
+	off, n := int64(0), int64(-1)
+	if f.cache.Connections > 1 && (f.want.Size < 0 || f.want.Size > maxPiece) {
+		off, n = f.want.Off, pieceOf(f.want.Size, f.cache.Connections)
+	}
+	stream, err := f.want.Source.Open(ctx, off, n)
+	if err != nil && off > 0 && unsatisfiable(err) { // the blob ends before
+		stream, err = f.want.Source.Open(ctx, 0, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if stream.Size < 0 && stream.End > stream.Off && f.want.Size < 0 { // a piece of nobody knows what
+		stream.Body.Close()
+		if stream, err = f.want.Source.Open(ctx, 0, -1); err != nil {
+			return nil, err
+		}
+	}
+	if stream.Size < 0 {
+		stream.Size = f.want.Size
+	}
+	if f.want.Size >= 0 && stream.Size != f.want.Size {
+		stream.Body.Close()
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrongSize, stream.Size, f.want.Size)
+	}
+	return stream, nil
+}
+
+// write sets the writers to work: one goes on with the open stream. A source
+// that answered with less than the whole knows ranges and gets as many as
+// there are pieces, up to the number that is configured; any other one has
+// one writer, and no plan.
+func (f *fill) write(stream *Stream, release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := &task{off: stream.Off, end: f.size}
+	ranges := stream.Off > 0 || stream.End > stream.Off && stream.End < f.size
+	if f.size < 0 || !ranges {
+		f.writers.Go(func() { f.work(first, stream, release) })
+		return
+	}
+	first.end = min(max(stream.End, stream.Off), f.size)
+	f.plan = newPlan(f.size, pieceOf(f.size, f.cache.Connections), first)
+	f.writers.Go(func() { f.work(first, stream, release) })
+	for range f.cache.Connections - 1 {
+		t := f.plan.next(nil)
+		if t == nil {
+			return
+		}
+		f.writers.Go(func() { f.work(t, nil, nil) })
+	}
+}
+
+// urge has the bytes at off brought at once if no writer will be there in a
+// moment. f.mu is held.
+func (f *fill) urge(off int64) {
+	if f.plan == nil || f.ended || f.rushing >= maxUrgent || f.cache.Connections < 2 || f.size <= maxPiece {
+		return
+	}
+	t := f.plan.urgent(off, time.Now())
+	if t == nil {
+		return
+	}
+	f.rushing++
+	// The hasher runs as long as a byte is missing, so the group is not empty.
+	f.writers.Go(func() {
+		f.work(t, nil, nil)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.rushing--
+	})
+}
+
+// work is a writer's life: task by task, until there is none left. The first
+// one's answer is open already, and release gives back its slot.
+func (f *fill) work(t *task, stream *Stream, release func()) {
+	defer f.guard(f.abort)
+	for ; t != nil; t, stream, release = f.nextTask(t), nil, nil {
+		if err := f.bring(t, stream, release); err != nil {
+			f.abort(err)
+			return
+		}
+	}
+}
+
+func (f *fill) nextTask(done *task) *task {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.plan == nil || f.ended {
+		return nil
+	}
+	f.plan.done(done)
+	return f.plan.next(f.wanted)
+}
+
+// abort ends the fill because of one writer or the hasher.
+func (f *fill) abort(err error) {
+	f.cancel(err)
+	f.stop(err)
+}
+
+// bring writes the span of a task into the file, through as many broken
+// connections as it takes.
+func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
+	if release == nil {
+		if release, err = f.cache.slots.acquire(f.ctx, f.want.Host); err != nil {
+			return err
+		}
+	}
+	defer release()
+	from := &resumer{
+		ctx: f.ctx, source: f.want.Source, stream: stream, off: t.off, size: f.known(),
+		resumed: f.cache.Metrics.Fills.Resumed,
+	}
+	defer from.Close()
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	for {
+		f.mu.Lock()
+		from.end = t.end
+		f.mu.Unlock()
+		off := from.off
+		n, err := from.Read(buf[:])
+		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
+			f.complete(t, off)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.grow(off + int64(n)); err != nil {
+			return diskError{err}
+		}
+		if _, err := f.writer.WriteAt(buf[:n], off); err != nil {
+			return diskError{err}
+		}
+		f.wrote(t, span{off, off + int64(n)})
+	}
+}
+
+// prepare reserves room and makes the file.
+func (f *fill) prepare(size int64) error {
+	if err := f.cache.removeLocked(f.want.Digest); err != nil {
+		return diskError{err}
+	}
+	if size > f.cache.MaxBlob {
+		return eviction.ErrTooLarge
+	}
+	room := size
+	var err error
+	if size < 0 {
+		room, err = f.reserveSome(0)
+	} else {
+		err = f.cache.janitor.Reserve(room)
+	}
+	if err != nil {
+		return err
+	}
+	w, err := f.create(room)
+	if err != nil {
+		f.cache.Ledger.Release(room)
+		return diskError{err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size, f.writer, f.reserved = size, w, room
+	return nil
+}
+
+func (f *fill) create(room int64) (*blobs.Writer, error) {
+	w, err := f.cache.Store.Create(f.want.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Allocate(room); err != nil {
+		w.Discard()
+		return nil, err
+	}
+	return w, nil
+}
+
+// grow reserves more for a blob whose size nobody told, which has one writer.
+func (f *fill) grow(end int64) error {
+	for end > f.reserved {
+		room, err := f.reserveSome(f.reserved)
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		f.reserved += room
+		f.mu.Unlock()
+		if err := f.writer.Allocate(f.reserved); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserveSome reserves a step beyond what is reserved, or less where a whole
+// step does not fit.
+func (f *fill) reserveSome(reserved int64) (room int64, err error) {
+	left := f.cache.MaxBlob - reserved
+	if left <= 0 {
+		return 0, eviction.ErrTooLarge
+	}
+	for room = min(step, left); ; room = max(room/4, min(buffer, left)) {
+		room = (room + 4095) / 4096 * 4096 // whole blocks add up without rounding
+		if err = f.cache.janitor.Reserve(room); err == nil || room <= buffer {
+			return room, err
+		}
+	}
+}
