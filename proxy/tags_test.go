@@ -158,3 +158,29 @@ func TestTagsSurviveARestart(t *testing.T) {
 		t.Error("asked upstream inside the TTL")
 	}
 }
+
+// TestTagAndDigestAtOnce asks by digest while the same manifest is on its way
+// by tag: it crosses once.
+func TestTagAndDigestAtOnce(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+	asked := make(chan struct{})
+	r.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
+		if q.Kind != fakehub.KindManifest || q.Reference != "latest" || q.Authorization == "" {
+			return nil
+		}
+		close(asked)
+		return &fakehub.Fault{BodyDelay: 50 * time.Millisecond}
+	})
+	byTag := make(chan error)
+	go func() {
+		_, err := r.try(t.Context(), http.MethodGet, "/v2/demo/manifests/latest")
+		byTag <- err
+	}()
+	<-asked
+	r.get("/v2/demo/manifests/"+img.Manifest.Digest.String()).want(t, 200, img.Body, "")
+	must(t, <-byTag)
+	if gets := r.manifestRequests(http.MethodGet); gets != 1 {
+		t.Errorf("%d GETs", gets)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -53,11 +54,14 @@ type Resolver struct {
 	now    func() time.Time
 	log    *slog.Logger
 	flight singleflight.Group
+
+	mu    sync.Mutex
+	byTag map[string]chan struct{} // repositories of which a manifest is being fetched by tag; closed at the end
 }
 
 // New returns a Resolver; Close writes out what it learned.
 func New(o Options) *Resolver {
-	return &Resolver{store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), now: o.Now, log: o.Log}
+	return &Resolver{store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), now: o.Now, log: o.Log, byTag: make(map[string]chan struct{})}
 }
 
 // Close writes out what the index does not know yet.
@@ -163,7 +167,7 @@ func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (
 		if !ok || !r.fresh(known, repo) {
 			return r.fetchTag(ctx, repo, tag)
 		}
-		fetched, err := r.fetch(ctx, repo, known.Digest.String(), func() {})
+		fetched, err := r.Digest(ctx, repo, known.Digest)
 		if isGone(err) { // the tag may have moved since
 			r.tags.forget(repo.tag(tag), known.Digest)
 			return r.fetchTag(ctx, repo, tag)
@@ -194,8 +198,36 @@ func (r *Resolver) Digest(ctx context.Context, repo Repository, d digest.Digest)
 		return held(m, Fresh), nil
 	}
 	return r.share(ctx, "digest "+repo.Host+"/"+repo.Name+"@"+d.String(), func(ctx context.Context) (Answer, error) {
+		r.awaitTag(repo) // it may be this one, asked for by its name
 		return r.fetch(ctx, repo, d.String(), func() {})
 	})
+}
+
+// awaitTag waits until no manifest of the repository is being fetched by tag.
+func (r *Resolver) awaitTag(repo Repository) {
+	r.mu.Lock()
+	fetching := r.byTag[repo.tag("")]
+	r.mu.Unlock()
+	if fetching != nil {
+		<-fetching
+	}
+}
+
+// fetchingTag notes that a manifest is being fetched by tag until done is
+// called. Of several in one repository the last one is waited for.
+func (r *Resolver) fetchingTag(repo Repository) (done func()) {
+	key, fetching := repo.tag(""), make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byTag[key] = fetching
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.byTag[key] == fetching {
+			delete(r.byTag, key)
+		}
+		close(fetching)
+	}
 }
 
 // HeadDigest describes the manifest of a digest, asking where it is not held.
@@ -267,6 +299,7 @@ func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstre
 
 // fetchTag fetches the manifest that a tag names, and moves the tag to it.
 func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	defer r.fetchingTag(repo)()
 	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, tag)
 	if err != nil {
 		return Answer{}, err
