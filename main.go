@@ -123,7 +123,8 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		}),
 		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
-		Metrics: all, Log: log,
+		Bandwidth: int64(c.Bandwidth),
+		Metrics:   all, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/time/rate"
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
@@ -52,6 +53,7 @@ type Options struct {
 	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
+	Bandwidth      int64         // bytes a second from all sources together; 0 for no cap
 	Metrics        *metrics.Metrics
 	Log            *slog.Logger
 }
@@ -65,6 +67,7 @@ type Cache struct {
 	usage     *usage
 	suspects  suspects
 	slots     *slots
+	meter     *rate.Limiter // nil for no cap
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -91,6 +94,7 @@ func New(o Options) (*Cache, error) {
 		usage:     newUsage(),
 		suspects:  newSuspects(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
+		meter:     newMeter(o.Bandwidth),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
 		handles:   handles{open: make(map[digest.Digest]*handle)},
 		base:      base,

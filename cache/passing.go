@@ -88,7 +88,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 func (p *passing) from(ctx context.Context, off, end int64) *resumer {
 	r := &resumer{
 		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
-		resumed: p.cache.Metrics.Fills.Resumed,
+		resumed: p.cache.Metrics.Fills.Resumed, meter: p.cache.meter,
 	}
 	if spare := p.spare; spare != nil && spare.Off == off {
 		// It was opened for nobody in particular; now it ends with its reader.

@@ -166,7 +166,7 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 	defer release()
 	from := &resumer{
 		ctx: f.ctx, source: f.want.Source, stream: stream, off: t.off, size: f.known(),
-		resumed: f.cache.Metrics.Fills.Resumed,
+		resumed: f.cache.Metrics.Fills.Resumed, meter: f.cache.meter,
 	}
 	defer from.Close()
 	buf := buffers.Get().(*[buffer]byte)

@@ -75,6 +75,22 @@ func parseSize(s string) (int64, error) {
 	return 0, errors.New("want a size such as 50GiB, 500GB or a number of bytes")
 }
 
+// Bandwidth is a number of bytes a second; 0 where none is set.
+type Bandwidth int64
+
+// minBandwidth is the least that is of use: what one slow modem has.
+const minBandwidth = 64 << 10
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bandwidth) UnmarshalText(text []byte) error {
+	n, err := parseSize(strings.TrimSpace(string(text)))
+	if err != nil || n < minBandwidth {
+		return errors.New("want bytes a second from 64KiB up, such as 20MB")
+	}
+	*b = Bandwidth(n)
+	return nil
+}
+
 // Share is a number of bytes, or a share of something in per cent.
 type Share struct {
 	text  string
