@@ -135,13 +135,9 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		held.Close() // what it still writes, the tags still learn
 		tags.Close()
 	}()
-	clients := []string{}
-	allowed := access.DefaultClients()
+	allowed := config.Prefixes(access.DefaultClients())
 	if len(c.AllowClients) > 0 {
 		allowed = c.AllowClients
-	}
-	for _, p := range allowed {
-		clients = append(clients, p.String())
 	}
 	handler := proxy.New(proxy.Options{
 		Upstreams: upstreams, Cache: held, Freshness: tags,
@@ -150,7 +146,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	})
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
-	log.Info("clients that may pull", "ranges", strings.Join(clients, ","))
+	log.Info("clients that may pull", "ranges", allowed.String())
 	return listen(ctx, c, handler, all, log)
 }
 

@@ -22,43 +22,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"hubcap/cache/blobs"
 	"hubcap/cache/index"
-	"hubcap/eviction"
-	"hubcap/metrics"
 )
 
 // These tests try to break the cache: each is a sequence that somebody thought
 // might lose bytes, readers or room.
-
-// newRigWith is newRig with options of the test's own.
-func newRigWith(t testing.TB, dir string, limit int64, change func(*Options)) *rig {
-	t.Helper()
-	r := &rig{t: t, dir: dir, log: new(bytes.Buffer)}
-	log := slog.New(slog.NewTextHandler(&lockedWriter{w: r.log}, nil))
-	store, err := blobs.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	idx, err := index.Open(store.Dir("index"), log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := metrics.New()
-	o := Options{
-		Store: store, Index: idx, MaxBlob: limit, ManifestMemory: mib,
-		Ledger: eviction.NewLedger(eviction.LedgerOptions{
-			Limit: limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: all.Space,
-		}),
-		FlushInterval: time.Hour, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
-	}
-	change(&o)
-	if r.Cache, err = New(o); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.stop)
-	return r
-}
 
 // onSmallDisk mounts a file system of a few MiB with an index beside it that
 // has room of its own, and returns the data directory.
@@ -659,7 +627,7 @@ func TestBreakClientLeavesAStreamThatIsNotKept(t *testing.T) {
 func TestBreakFloorAndUnknownSizes(t *testing.T) {
 	const floor = 24 * mib
 	dir := onSmallDisk(t, "size=64m")
-	r := newRigWith(t, dir, 60*mib, func(o *Options) { o.MinFree, o.MaxBlob = floor, 12*mib })
+	r := newRig(t, rigOptions{dir: dir, limit: 60 * mib, change: func(o *Options) { o.MinFree, o.MaxBlob = floor, 12*mib }})
 	r.Ledger.SetOverhead(0)
 	open := make(chan struct{})
 	var all sync.WaitGroup
@@ -1006,7 +974,7 @@ func TestBreakDiskFull(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := onSmallDisk(t, tc.options)
-			r := newRigWith(t, dir, 64*mib, func(o *Options) { o.MinFree = -64 * mib })
+			r := newRig(t, rigOptions{dir: dir, limit: 64 * mib, change: func(o *Options) { o.MinFree = -64 * mib }})
 			tc.prepare(t, dir)
 			body, d := content(240, tc.size)
 			src := &origin{body: body, unsized: tc.unsized}

@@ -271,13 +271,11 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 // past is a blob whose good file cannot be opened now: the source has it too.
 func (c *Cache) past(want Want, err error) *Blob {
 	c.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
-	c.Metrics.Fills.Bypassed(metrics.BypassDisk)
-	b := &Blob{Size: want.Size, Origin: Passing, Suspect: c.suspects.has(want.Digest), cache: c, want: want}
-	if size, held := c.Ledger.Touch(want.Digest); held {
-		b.Size = size
+	size, held := c.Ledger.Touch(want.Digest)
+	if !held {
+		size = want.Size
 	}
-	b.body = &passing{cache: c, want: want, size: b.Size}
-	return b
+	return c.passing(want, size, nil, metrics.BypassDisk)
 }
 
 // maxTries is how often a blob is looked for again that came or went in the

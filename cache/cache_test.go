@@ -45,6 +45,7 @@ type rigOptions struct {
 	dir     string // a new one when empty
 	limit   int64
 	maxBlob int64
+	change  func(*Options) // or nil
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -69,14 +70,17 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	all := metrics.New()
-	r.Cache, err = New(Options{
+	options := Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: mib,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: all.Space,
 		}),
 		FlushInterval: time.Hour, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
-	})
-	if err != nil {
+	}
+	if o.change != nil {
+		o.change(&options)
+	}
+	if r.Cache, err = New(options); err != nil {
 		t.Fatal(err)
 	}
 	// The index's own bytes would drown the small budgets of these tests.

@@ -43,6 +43,8 @@ type diskError struct{ error }
 
 func (e diskError) Unwrap() error { return e.error }
 
+func isDisk(err error) bool { return errors.As(err, new(diskError)) }
+
 // fill is one download with many readers. It goes through: the source is
 // asked; announced (size known, file made, or a verdict that it is not kept);
 // filling; verified; committed.
@@ -177,11 +179,10 @@ func (f *fill) passOn(stream *Stream, err error) {
 }
 
 func bypassOf(err error) metrics.Bypass {
-	var disk diskError
 	switch {
 	case errors.Is(err, eviction.ErrTooLarge):
 		return metrics.BypassTooLarge
-	case errors.As(err, &disk):
+	case isDisk(err):
 		return metrics.BypassDisk
 	default:
 		return metrics.BypassNoSpace
@@ -267,13 +268,18 @@ func (f *fill) fail(err error) {
 	f.count(err)
 }
 
-// discard gives up what was downloaded. Readers that have the file open keep
-// it, and its bytes count until they have left.
+// discard gives up what was downloaded.
 func (f *fill) discard() {
 	err := f.failed()
 	if errors.Is(err, ErrWrongContent) {
 		f.cache.suspects.add(f.want.Digest)
 	}
+	f.giveUp(err)
+}
+
+// giveUp lets go of a file that will be no blob. Readers that have it open
+// keep it, and its bytes count until they have left.
+func (f *fill) giveUp(err error) {
 	f.cache.unlist(f)
 	f.writer.Discard()
 	reserved := f.reserved
@@ -285,24 +291,17 @@ func (f *fill) discard() {
 // bytes are verified, and a failure loses the copy only.
 func (f *fill) commit() {
 	if err := f.writer.Commit(f.size); err != nil {
-		f.discardCopy(err)
+		err = diskError{err}
+		f.cache.unlist(f) // before the error, which no new reader may find
+		f.mu.Lock()
+		f.err = err
+		f.mu.Unlock()
+		f.giveUp(err)
 		return
 	}
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
 	f.cache.usage.touch(f.want.Digest)
 	f.cache.Metrics.Fills.Finished()
-}
-
-// discardCopy gives up a verified download that the disk did not take. Its
-// readers have the file open and go on; new ones begin anew.
-func (f *fill) discardCopy(err error) {
-	f.cache.unlist(f)
-	f.mu.Lock()
-	f.err = diskError{err}
-	f.mu.Unlock()
-	reserved := f.reserved
-	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
-	f.count(diskError{err})
 }
 
 // count logs and counts a fill that left nothing behind.
@@ -315,7 +314,6 @@ func (f *fill) count(err error) {
 }
 
 func failureOf(err error) metrics.FillFailure {
-	var disk diskError
 	var bug panicError
 	switch {
 	case errors.Is(err, ErrWrongContent):
@@ -324,7 +322,7 @@ func failureOf(err error) metrics.FillFailure {
 		return metrics.FillSize
 	case errors.Is(err, errStopped):
 		return metrics.FillStopped
-	case errors.As(err, &disk):
+	case isDisk(err):
 		return metrics.FillDisk
 	case errors.As(err, &bug):
 		return metrics.FillPanic

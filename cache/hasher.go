@@ -1,6 +1,11 @@
 package cache
 
-import "encoding/hex"
+import (
+	"encoding/hex"
+	"hash"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // hashAll follows the contiguous bytes from 0 and pronounces the verdict. It
 // reads the file, not the stream, so that several writers may bring the bytes
@@ -49,7 +54,7 @@ func (f *fill) frontier(from int64) (end, size int64, ended bool) {
 
 // judge compares the digest and, when it is right, opens the tail.
 func (f *fill) judge() error {
-	right := hex.EncodeToString(f.hash.Sum(nil)) == f.want.Digest.Encoded()
+	right := hashesTo(f.hash, f.want.Digest)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
@@ -61,4 +66,9 @@ func (f *fill) judge() error {
 	f.verified = true
 	f.broadcast()
 	return nil
+}
+
+// hashesTo tells whether what h has seen is the content of d.
+func hashesTo(h hash.Hash, d digest.Digest) bool {
+	return hex.EncodeToString(h.Sum(nil)) == d.Encoded()
 }

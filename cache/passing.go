@@ -2,10 +2,11 @@ package cache
 
 import (
 	"context"
-	"encoding/hex"
 	"hash"
 	"io"
 	"math"
+
+	"hubcap/metrics"
 )
 
 // passing reads a blob from its source without keeping it: too large, no
@@ -19,6 +20,16 @@ type passing struct {
 	hash   hash.Hash // of the bytes before hashed; nil to begin at 0
 	hashed int64
 	ahead  []byte // the last bytes under the hash, which the reader was not given yet
+}
+
+// passing is a blob of size bytes, negative when nobody knows, that is
+// streamed through. spare is an open answer of its source from 0, or nil.
+func (c *Cache) passing(want Want, size int64, spare *Stream, why metrics.Bypass) *Blob {
+	c.Metrics.Fills.Bypassed(why)
+	return &Blob{
+		Size: size, Origin: Passing, Suspect: c.suspects.has(want.Digest), cache: c, want: want,
+		body: &passing{cache: c, want: want, size: size, spare: spare},
+	}
 }
 
 func (p *passing) send(ctx context.Context, w Sink, off, n int64) (int64, error) {
@@ -75,7 +86,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 			return window.sent, err // a part that ended before the end, which was not known
 		}
 	}
-	if hex.EncodeToString(p.hash.Sum(nil)) != p.want.Digest.Encoded() {
+	if !hashesTo(p.hash, p.want.Digest) {
 		p.cache.suspects.add(p.want.Digest)
 		return window.sent, ErrWrongContent
 	}

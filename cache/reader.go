@@ -95,12 +95,11 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	f.mu.Lock()
 	size, writer, err := f.size, f.writer, f.err
 	f.mu.Unlock()
-	b := &Blob{Size: size, cache: f.cache, want: want}
 	switch {
 	case errors.Is(err, errNotKept):
-		return f.passing(b, spare, bypassOf(err)), nil
-	case err != nil && errors.As(err, new(diskError)):
-		return f.passing(b, nil, metrics.BypassDisk), nil
+		return f.cache.passing(want, size, spare, bypassOf(err)), nil
+	case isDisk(err):
+		return f.cache.passing(want, size, nil, metrics.BypassDisk), nil
 	case err != nil:
 		return nil, err
 	}
@@ -113,22 +112,14 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 		}
 		return nil, err
 	}
-	b.Origin = Joined
+	origin := Joined
 	if began {
-		b.Origin = Filling
+		origin = Filling
 	}
-	b.Suspect = f.cache.suspects.has(want.Digest)
-	b.body = &reader{fill: f, handle: one, file: file}
-	return b, nil
-}
-
-// passing makes b a stream past the cache.
-func (f *fill) passing(b *Blob, spare *Stream, why metrics.Bypass) *Blob {
-	f.cache.Metrics.Fills.Bypassed(why)
-	b.Origin = Passing
-	b.Suspect = f.cache.suspects.has(b.want.Digest)
-	b.body = &passing{cache: f.cache, want: b.want, size: b.Size, spare: spare}
-	return b
+	return &Blob{
+		Size: size, Origin: origin, Suspect: f.cache.suspects.has(want.Digest), cache: f.cache, want: want,
+		body: &reader{fill: f, handle: one, file: file},
+	}, nil
 }
 
 // leave counts an opener out. The first to leave a fill that is not kept
@@ -259,8 +250,7 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 // readError marks what the source may mend: a disk that failed under the
 // fill.
 func readError(err error) error {
-	var disk diskError
-	if errors.As(err, &disk) {
+	if isDisk(err) {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return err

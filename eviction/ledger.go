@@ -132,28 +132,18 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 	return l.large.list.Contains(d) || l.small.list.Contains(d)
 }
 
-// Forget strikes out d, whose file is gone without the ledger's doing.
-func (l *Ledger) Forget(d digest.Digest) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, held := l.large.remove(d); !held {
-		l.small.remove(d)
-	}
-}
-
 // Doom strikes out d by name, because its content is not to be trusted. Its
 // bytes count until Freed. It reports whether d was held.
 func (l *Ledger) Doom(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	size, held := l.large.remove(d)
-	if !held {
-		size, held = l.small.remove(d)
+	for _, segment := range []*segment{&l.large, &l.small} {
+		if size, held := segment.remove(d); held {
+			l.doom(d, size)
+			return true
+		}
 	}
-	if held {
-		l.doom(d, size)
-	}
-	return held
+	return false
 }
 
 // Fits tells whether size bytes could be reserved once everything that may

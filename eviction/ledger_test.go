@@ -198,7 +198,8 @@ func TestLedgerAgainstModel(t *testing.T) {
 			}
 		case 5:
 			d := name(rnd.IntN(500))
-			l.Forget(d)
+			l.Doom(d)
+			l.unlinkNow(d)
 			delete(model, d)
 		}
 		check(t, l, model, reserved, limit)

@@ -236,9 +236,5 @@ func checkHost(host string) (string, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); withPort && (err != nil || n == 0) {
 		return "", errors.New("want a port between 1 and 65535")
 	}
-	host = strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ".")
-	if host == "index.docker.io" || host == "registry-1.docker.io" {
-		return upstream.DockerHub, nil
-	}
-	return host, nil
+	return upstream.Canonical(host), nil
 }

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
@@ -311,26 +312,10 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 
 // sendTo asks a CDN directly, as anybody.
 func (c *Client) sendTo(ctx context.Context, at *url.URL, header http.Header) (*http.Request, *http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
-	if err != nil {
-		cancel(nil)
-		return nil, nil, err
-	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	for name, values := range c.auth.Header {
-		req.Header[name] = values
-	}
-	resp, err := c.auth.Client.Do(req)
-	if err != nil {
-		err = c.failure(req, err)
-		cancel(nil)
-		return nil, nil, err
-	}
-	watch(ctx, cancel, resp, c.stall, c.metrics)
-	return req, resp, nil
+	return c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) {
+		maps.Copy(req.Header, c.auth.Header)
+		return c.auth.Client.Do(req)
+	})
 }
 
 // contentRange reads "bytes 100-199/1000" as 100, 200, 1000; the size is
@@ -397,21 +382,27 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 
 // send asks for what is below a repository. The caller closes the body.
 func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
 	scope := registry.Reference{Registry: c.url.Host, Repository: repository}
 	ctx = auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
 	path, query, _ := strings.Cut(what, "?")
 	at := c.url.JoinPath("v2", repository, path)
 	at.RawQuery = query
+	return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
+		return c.authorized(req, repository)
+	})
+}
+
+// exchange makes a request, has it sent by do, and watches over the answer's
+// body. The caller closes it.
+func (c *Client) exchange(ctx context.Context, method string, at *url.URL, header http.Header, do func(*http.Request) (*http.Response, error)) (*http.Request, *http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
 	if err != nil {
 		cancel(nil)
 		return nil, nil, err
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	resp, err := c.authorized(req, repository)
+	maps.Copy(req.Header, header)
+	resp, err := do(req)
 	if err != nil {
 		err = c.failure(req, err)
 		cancel(nil)

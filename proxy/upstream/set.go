@@ -36,6 +36,16 @@ var aliases = map[string]string{
 	"registry-1.docker.io": DockerHub,
 }
 
+// Canonical is the one spelling of a registry's name: in lower case, without
+// the standard port or the trailing dot of a DNS name, not by an alias.
+func Canonical(name string) string {
+	name = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(name), ":443"), ".")
+	if real, ok := aliases[name]; ok {
+		return real
+	}
+	return name
+}
+
 // patternHosts bounds how many hosts behind patterns have a client at a time.
 const patternHosts = 64
 
@@ -87,15 +97,10 @@ func (e Entry) build() *Upstream {
 // Default answers for requests that name no registry.
 func (s *Set) Default() *Upstream { return s.def }
 
-// Find looks a registry's name up, in any case, with or without the standard
-// port or the trailing dot of a DNS name. It connects to nothing.
+// Find looks a registry's name up, in any spelling that Canonical knows. It
+// connects to nothing.
 func (s *Set) Find(name string) (*Upstream, bool) {
-	name = strings.ToLower(name)
-	name = strings.TrimSuffix(name, ":443")
-	name = strings.TrimSuffix(name, ".")
-	if real, ok := aliases[name]; ok {
-		name = real
-	}
+	name = Canonical(name)
 	if u, ok := s.byHost[name]; ok {
 		return u, true
 	}
