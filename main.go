@@ -44,6 +44,7 @@ const (
 	lowWatermark   = 0.95     // and ends here
 	manifestMemory = 64 << 20 // bytes
 	flushInterval  = 15 * time.Second
+	patience       = 3 * time.Second // with one connection of a download while its others bring bytes
 	headTimeout    = 5 * time.Second // for a client's request to arrive
 	idleTimeout    = 90 * time.Second
 	maxHeader      = 16 << 10 // bytes
@@ -123,8 +124,8 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		}),
 		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
-		Bandwidth: int64(c.Bandwidth),
-		Metrics:   all, Log: log,
+		Bandwidth: int64(c.Bandwidth), Patience: patience,
+		Metrics: all, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)

@@ -144,7 +144,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	if _, err := f.writer.WriteAt(body[:2*buffer+5], 0); err != nil {
 		t.Fatal(err)
 	}
-	f.wrote(new(task), span{0, 3 * buffer}) // the file has lost the end of it
+	f.wrote(span{0, 3 * buffer}) // the file has lost the end of it
 	err := f.hashAll()
 	f.stop(err)
 	close(f.judged)

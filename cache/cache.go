@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/time/rate"
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
@@ -54,6 +53,7 @@ type Options struct {
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
 	Bandwidth      int64         // bytes a second from all sources together; 0 for no cap
+	Patience       time.Duration // with a writer that gets nothing while the fill's others do
 	Metrics        *metrics.Metrics
 	Log            *slog.Logger
 }
@@ -67,7 +67,7 @@ type Cache struct {
 	usage     *usage
 	suspects  suspects
 	slots     *slots
-	meter     *rate.Limiter // nil for no cap
+	pacer     *pacer
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -94,7 +94,7 @@ func New(o Options) (*Cache, error) {
 		usage:     newUsage(),
 		suspects:  newSuspects(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
-		meter:     newMeter(o.Bandwidth),
+		pacer:     newPacer(o.Bandwidth),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
 		handles:   handles{open: make(map[digest.Digest]*handle)},
 		base:      base,
@@ -299,10 +299,44 @@ func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 		return nil, false, errAgain
 	}
 	f = newFill(c, want)
-	c.fills[want.Digest] = f
+	f.enter()
+	c.start(f)
+	return f, true, nil
+}
+
+// start puts a fill on the list and sets it to work. c.mu is held.
+func (c *Cache) start(f *fill) {
+	c.fills[f.want.Digest] = f
 	c.Metrics.Fills.Started()
 	c.running.Go(f.run)
-	return f, true, nil
+}
+
+// Fetch brings in a blob that nobody has asked for yet: with one connection,
+// and under a cap after what was asked for. It returns when the blob is held;
+// whether it was Fetch that brought it is not so when another had begun, or
+// when somebody asked in the meantime: the fill is then his, and goes on. A
+// blob that would not be kept is not fetched, which is no error.
+func (c *Cache) Fetch(ctx context.Context, want Want) (brought bool, err error) {
+	if want.Size > c.MaxBlob {
+		return false, nil
+	}
+	c.mu.Lock()
+	if c.fills[want.Digest] != nil || c.closed || c.Ledger.Holds(want.Digest) {
+		c.mu.Unlock()
+		return false, nil
+	}
+	f := newFill(c, want)
+	c.start(f)
+	c.mu.Unlock()
+	select {
+	case <-f.asked:
+		return false, nil
+	case <-f.over:
+		err := f.failed()
+		return err == nil, err
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 }
 
 // unlist takes a fill off the list of those that may be joined.

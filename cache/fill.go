@@ -55,8 +55,10 @@ type fill struct {
 	ctx       context.Context // of the transfers; set before any begins
 	cancel    context.CancelCauseFunc
 	writers   sync.WaitGroup // and the hasher
+	asked     chan struct{}  // closed when somebody has asked for the blob; until then it comes behind others
 	announced chan struct{}  // closed when open may answer
 	judged    chan struct{}  // closed when the hasher has ended
+	over      chan struct{}  // closed when the blob is held, or the fill has failed
 	hash      hash.Hash      // the hasher's; anybody's to read once judged is closed
 
 	mu       sync.Mutex
@@ -82,9 +84,11 @@ type fill struct {
 
 func newFill(c *Cache, want Want) *fill {
 	f := &fill{
-		cache: c, want: want, size: -1, waiting: 1, woken: time.Now(),
+		cache: c, want: want, size: -1, woken: time.Now(),
+		asked:     make(chan struct{}),
 		announced: make(chan struct{}),
 		judged:    make(chan struct{}),
+		over:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		wanted:    make(map[int64]int),
 		hash:      want.Digest.Algorithm().Hash(),
@@ -99,6 +103,7 @@ func (f *fill) run() {
 	unlock := f.cache.locks.lock(f.want.Digest)
 	defer f.cache.Remove(f.want.Digest) // what was doomed while the lock was held
 	defer unlock()
+	defer close(f.over)
 	defer f.cache.unlist(f)
 	defer f.guard(f.crashed)
 
@@ -190,13 +195,9 @@ func bypassOf(err error) metrics.Bypass {
 }
 
 // wrote notes bytes in the file and wakes the readers, now or soon.
-func (f *fill) wrote(t *task, s span) {
+func (f *fill) wrote(s span) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if t.begun.IsZero() {
-		t.begun, t.from = time.Now(), s.off
-	}
-	t.off = s.end
 	f.have.add(s)
 	f.pending += s.end - s.off
 	if f.pending >= wakeBytes || time.Since(f.woken) >= wakeAfter {

@@ -9,6 +9,13 @@ import (
 	"hubcap/metrics"
 )
 
+// asked is closed: what passes has its reader.
+var asked = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // passing reads a blob from its source without keeping it: too large, no
 // room, a failing disk. What reaches the last byte is hashed from the first
 // one on, and its tail held back, as everywhere.
@@ -51,6 +58,9 @@ func (p *passing) sendPart(ctx context.Context, w Sink, off, n int64) (sent int6
 		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
 			return sent, nil
 		}
+		if err == nil {
+			err = p.cache.pacer.wait(ctx, m, asked)
+		}
 		if err != nil {
 			return sent, err
 		}
@@ -77,6 +87,9 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
 			break
 		}
+		if err == nil {
+			err = p.cache.pacer.wait(ctx, m, asked)
+		}
 		if err != nil {
 			return window.sent, err
 		}
@@ -99,7 +112,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 func (p *passing) from(ctx context.Context, off, end int64) *resumer {
 	r := &resumer{
 		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
-		resumed: p.cache.Metrics.Fills.Resumed, meter: p.cache.meter,
+		resumed: p.cache.Metrics.Fills.Resumed,
 	}
 	if spare := p.spare; spare != nil && spare.Off == off {
 		// It was opened for nobody in particular; now it ends with its reader.

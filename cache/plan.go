@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -30,12 +32,28 @@ func pieceOf(size int64, writers int) int64 {
 // since a writer that is cut short has bytes under way for nothing.
 const soon = 50 * time.Millisecond
 
-// task is a span that one writer brings. off moves with the bytes; end may be
-// cut while the writer is at it.
+// task is a span that one writer brings. Bytes before off are the writer's,
+// written or about to be; end may be cut down to off while it is at work, so
+// that no two writers ever write the same byte.
 type task struct {
 	off, end int64
-	begun    time.Time // when the first bytes came; zero before
-	from     int64     // where they began
+	begun    time.Time               // when the first bytes came; zero before
+	from     int64                   // where they began
+	asked    time.Time               // since when the source is waited for; zero while it is not
+	drop     context.CancelCauseFunc // ends the writer's transfer; nil before there is one
+}
+
+// claim makes up to n bytes at off the writer's and tells how many are.
+func (t *task) claim(off int64, n int, now time.Time) int {
+	if t.end >= 0 {
+		n = int(max(min(int64(n), t.end-off), 0))
+	}
+	if t.begun.IsZero() {
+		t.begun, t.from = now, off
+	}
+	t.off = max(t.off, off+int64(n))
+	t.asked = time.Time{}
+	return n
 }
 
 // reaches estimates when the writer will be at off, by its speed so far.
@@ -54,15 +72,17 @@ func (t *task) reaches(off int64, now time.Time) time.Duration {
 // plan is what a fill of known size has yet to bring: what nobody has taken,
 // and what writers are at. It is guarded by its fill's mu.
 type plan struct {
-	piece int64
-	free  spans
-	taken map[*task]struct{}
+	piece    int64
+	free     spans
+	taken    map[*task]struct{}
+	patience time.Duration // with a writer that gets nothing while others do
+	heard    time.Time     // when bytes last came to any writer
 }
 
 // newPlan has everything to bring but what the first task, whose answer is
 // open already, takes.
-func newPlan(size, piece int64, first *task) *plan {
-	p := &plan{piece: piece, taken: map[*task]struct{}{first: {}}}
+func newPlan(size, piece int64, patience time.Duration, first *task) *plan {
+	p := &plan{piece: piece, patience: patience, taken: map[*task]struct{}{first: {}}}
 	p.free.add(span{0, first.off})
 	p.free.add(span{first.end, size})
 	return p
@@ -96,23 +116,47 @@ func (p *plan) take(off int64) *task {
 
 // urgent gives out what a reader at off cannot wait for: a writer of its own
 // from there on, unless one will be there in a moment. A writer that has off
-// in its span, but far ahead, is cut there.
-func (p *plan) urgent(off int64, now time.Time) *task {
+// in its span, but far ahead, is cut there; it has some bytes under way for
+// nothing.
+func (p *plan) urgent(off int64, now time.Time) (t *task, cut bool) {
 	if p.free.endFrom(off) > off {
-		return p.take(off)
+		return p.take(off), false
 	}
 	for t := range p.taken {
 		if t.off <= off && off < t.end {
 			if t.reaches(off, now) <= soon {
-				return nil
+				return nil, false
 			}
-			cut := &task{off: off, end: t.end}
+			rest := &task{off: off, end: t.end}
 			t.end = off
-			p.taken[cut] = struct{}{}
-			return cut
+			p.taken[rest] = struct{}{}
+			return rest, true
 		}
 	}
-	return nil
+	return nil, false
+}
+
+// errTakenOver ends the transfer of a writer whose bytes another one brings.
+var errTakenOver = errors.New("another connection brings these bytes")
+
+// stalled takes from writers that have waited too long what they have not
+// got, for whoever asks next, and tells from how many. A writer has waited
+// too long when others got bytes in the meantime: a source that is slow for
+// everybody is not asked twice. Patience doubles each time.
+func (p *plan) stalled(now time.Time) (count int) {
+	for t := range p.taken {
+		if t.asked.IsZero() || t.off == t.end || now.Sub(t.asked) < p.patience || !p.heard.After(t.asked) {
+			continue
+		}
+		p.free.add(span{t.off, t.end})
+		t.end = t.off
+		t.drop(errTakenOver)
+		count++
+	}
+	if count > 0 {
+		p.patience *= 2
+	}
+	return count
 }
 
 // done takes a task off.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 		size := rnd.Int64N(60*mib) + 1
 		off := rnd.Int64N(size)
 		first := &task{off: off, end: min(off+rnd.Int64N(maxPiece)+1, size)}
-		p := newPlan(size, pieceOf(size, 1+rnd.IntN(8)), first)
+		p := newPlan(size, pieceOf(size, 1+rnd.IntN(8)), time.Second, first)
 		var brought spans
 		var total int64
 		now := time.Now()
@@ -25,18 +26,22 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 			i := rnd.IntN(len(writers))
 			w := writers[i]
 			if rnd.IntN(8) == 0 {
-				if cut := p.urgent(rnd.Int64N(size), now); cut != nil {
-					writers = append(writers, cut)
+				if rest, _ := p.urgent(rnd.Int64N(size), now); rest != nil {
+					writers = append(writers, rest)
 				}
 			}
-			step := min(w.end-w.off, rnd.Int64N(mib))
-			if w.begun.IsZero() {
-				w.begun, w.from = now, w.off
+			if w.asked.IsZero() {
+				w.asked, w.drop = now, func(error) {}
 			}
-			now = now.Add(time.Duration(step/100) * time.Microsecond)
-			brought.add(span{w.off, w.off + step})
+			if p.patience < time.Hour && rnd.IntN(4) == 0 {
+				p.stalled(now)
+			}
+			off := w.off
+			now = now.Add(time.Duration(rnd.IntN(10_000)) * time.Microsecond)
+			step := int64(w.claim(off, rnd.IntN(mib), now))
+			p.heard = now
+			brought.add(span{off, off + step})
 			total += step
-			w.off += step
 			if w.off < w.end {
 				continue
 			}
@@ -55,7 +60,7 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 
 func TestPlanServesWaitingReadersFirst(t *testing.T) {
 	first := &task{off: 0, end: 8 * mib}
-	p := newPlan(100*mib, 8*mib, first)
+	p := newPlan(100*mib, 8*mib, time.Second, first)
 	if got := p.next(map[int64]int{50 * mib: 2, 4 * mib: 1}); got.off != 50*mib || got.end != 58*mib {
 		t.Errorf("%+v, want the piece at 50 MiB: the one at 4 MiB is on its way", got)
 	}
@@ -78,14 +83,51 @@ func TestPlanCutsAWriterThatIsTooFarAway(t *testing.T) {
 		{"near, and slow", 1e6, mib, true},
 	} {
 		w := &task{off: tc.speed, end: tc.speed + 8*mib, begun: now.Add(-time.Second)}
-		p := newPlan(w.end, 8*mib, w)
+		p := newPlan(w.end, 8*mib, time.Second, w)
 		p.free = nil
-		got := p.urgent(w.off+tc.at, now)
+		got, _ := p.urgent(w.off+tc.at, now)
 		if (got != nil) != tc.cut {
 			t.Errorf("%s: cut %v", tc.name, got != nil)
 		}
 		if got != nil && (w.end != got.off || got.end != tc.speed+8*mib) {
 			t.Errorf("%s: %+v and %+v", tc.name, w, got)
 		}
+	}
+}
+
+// A writer that gets nothing while another one does gives up what it has not
+// got; two that get nothing both wait.
+func TestPlanTakesFromAStalledWriter(t *testing.T) {
+	start := time.Now()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	dropped := 0
+	drop := func(err error) {
+		if !errors.Is(err, errTakenOver) {
+			t.Errorf("dropped with %v", err)
+		}
+		dropped++
+	}
+	stuck := &task{off: 0, end: 8 * mib, asked: at(0), drop: drop}
+	p := newPlan(100*mib, 8*mib, 2*time.Second, stuck)
+	well := p.next(nil)
+	well.asked, well.drop = at(0), drop
+	stuck.claim(0, mib, at(0))
+	stuck.asked = at(0)
+	if n := p.stalled(at(10)); n != 0 {
+		t.Fatalf("%d taken over while nobody gets anything", n)
+	}
+	well.claim(well.off, mib, at(1))
+	p.heard, well.asked = at(1), at(1)
+	if n := p.stalled(at(1)); n != 0 {
+		t.Fatalf("%d taken over after one second", n)
+	}
+	if n := p.stalled(at(3)); n != 1 || dropped != 1 || stuck.end != mib {
+		t.Fatalf("%d taken over, %d dropped, the writer's end is %d", n, dropped, stuck.end)
+	}
+	if next := p.next(nil); next.off != mib || next.end != 8*mib {
+		t.Errorf("next is %+v, want what was taken over", next)
+	}
+	if p.patience != 4*time.Second {
+		t.Errorf("patience %s", p.patience)
 	}
 }

@@ -77,11 +77,15 @@ func (f *fill) enter() bool {
 		return false
 	}
 	f.waiting++
+	if !isClosed(f.asked) {
+		close(f.asked)
+		f.widen()
+	}
 	return true
 }
 
 // open waits until the fill is announced and returns its blob for one reader.
-// The reader was counted in, by newFill or enter.
+// The reader was counted in by enter.
 func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	select {
 	case <-f.announced:

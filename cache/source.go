@@ -7,21 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"time"
-
-	"golang.org/x/time/rate"
 )
-
-// meterBurst is how many bytes may come at once under a cap: a little, so
-// that many transfers take turns often.
-const meterBurst = 64 << 10
-
-// newMeter caps all transfers together at some bytes a second; 0 is no cap.
-func newMeter(bytesPerSecond int64) *rate.Limiter {
-	if bytesPerSecond == 0 {
-		return nil
-	}
-	return rate.NewLimiter(rate.Limit(bytesPerSecond), meterBurst)
-}
 
 // Source is where the bytes of one blob come from, by offset and length: a
 // registry, another box, an object store. Nothing it says is believed before
@@ -63,9 +49,8 @@ type resumer struct {
 	end     int64 // of the span; negative until the size is known
 	size    int64 // of the blob; negative while it is not known
 	stream  *Stream
-	breaks  int           // in a row, without a byte between them; all, where each begins at 0 again
-	resumed func()        // called at each continuation after a break
-	meter   *rate.Limiter // bytes a second of all transfers; nil for no cap
+	breaks  int    // in a row, without a byte between them; all, where each begins at 0 again
+	resumed func() // called at each continuation after a break
 
 	restarts bool // the source knows no ranges: bytes that came before come again
 }
@@ -80,9 +65,6 @@ func (r *resumer) Read(p []byte) (int, error) {
 			}
 			p = p[:min(int64(len(p)), r.end-r.off)]
 		}
-		if r.meter != nil {
-			p = p[:min(len(p), r.meter.Burst())]
-		}
 		if err := r.ensure(); err != nil {
 			return 0, err
 		}
@@ -91,11 +73,6 @@ func (r *resumer) Read(p []byte) (int, error) {
 			r.off += int64(n)
 			if !r.restarts {
 				r.breaks = 0
-			}
-			if r.meter != nil { // who waits is served in order, so that all get their share
-				if err := r.meter.WaitN(r.ctx, n); err != nil {
-					return n, context.Cause(r.ctx)
-				}
 			}
 			return n, nil
 		}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -96,13 +97,26 @@ func (f *fill) write(stream *Stream, release func()) {
 		return
 	}
 	first.end = min(max(stream.End, stream.Off), f.size)
-	f.plan = newPlan(f.size, pieceOf(f.size, f.cache.Connections), first)
+	f.plan = newPlan(f.size, pieceOf(f.size, f.cache.Connections), f.cache.Patience, first)
+	f.writers.Go(f.watch)
 	f.writers.Go(func() { f.work(first, stream, release) })
+	if isClosed(f.asked) {
+		f.widen()
+	}
+}
+
+// widen sets the other writers to work, where there is something for them. A
+// blob that nobody has asked for has one. f.mu is held.
+func (f *fill) widen() {
+	if f.plan == nil || f.ended {
+		return
+	}
 	for range f.cache.Connections - 1 {
-		t := f.plan.next(nil)
+		t := f.plan.next(f.wanted)
 		if t == nil {
 			return
 		}
+		// The hasher runs as long as a byte is missing, so the group is not empty.
 		f.writers.Go(func() { f.work(t, nil, nil) })
 	}
 }
@@ -113,9 +127,12 @@ func (f *fill) urge(off int64) {
 	if f.plan == nil || f.ended || f.rushing >= maxUrgent || f.cache.Connections < 2 || f.size <= maxPiece {
 		return
 	}
-	t := f.plan.urgent(off, time.Now())
+	t, cut := f.plan.urgent(off, time.Now())
 	if t == nil {
 		return
+	}
+	if cut {
+		f.cache.Metrics.Fills.TakenOver(1)
 	}
 	f.rushing++
 	// The hasher runs as long as a byte is missing, so the group is not empty.
@@ -155,6 +172,23 @@ func (f *fill) abort(err error) {
 	f.stop(err)
 }
 
+// watch has what a stalled writer did not get brought by the next one, as
+// long as the fill runs.
+func (f *fill) watch() {
+	tick := time.NewTicker(f.cache.Patience / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.judged:
+			return
+		case now := <-tick.C:
+			f.mu.Lock()
+			f.cache.Metrics.Fills.TakenOver(f.plan.stalled(now))
+			f.mu.Unlock()
+		}
+	}
+}
+
 // bring writes the span of a task into the file, through as many broken
 // connections as it takes.
 func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
@@ -164,24 +198,33 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 		}
 	}
 	defer release()
+	ctx, drop := context.WithCancelCause(f.ctx)
+	defer drop(nil)
+	if stream != nil { // it was opened before there was a task
+		defer context.AfterFunc(ctx, func() { stream.Body.Close() })()
+	}
 	from := &resumer{
-		ctx: f.ctx, source: f.want.Source, stream: stream, off: t.off, size: f.known(),
-		resumed: f.cache.Metrics.Fills.Resumed, meter: f.cache.meter,
+		ctx: ctx, source: f.want.Source, stream: stream, off: t.off, size: f.known(),
+		resumed: f.cache.Metrics.Fills.Resumed,
 	}
 	defer from.Close()
 	buf := buffers.Get().(*[buffer]byte)
 	defer buffers.Put(buf)
 	for {
-		f.mu.Lock()
-		from.end = t.end
-		f.mu.Unlock()
+		from.end = f.asking(t, drop)
 		off := from.off
 		n, err := from.Read(buf[:])
-		if err == io.EOF { //nolint:errorlint // the end itself; what wraps it is a failure
+		if err == io.EOF || errors.Is(context.Cause(ctx), errTakenOver) { //nolint:errorlint // the end itself; what wraps it is a failure
 			f.complete(t, off)
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if n = f.claim(t, off, n); n == 0 {
+			continue
+		}
+		if err := f.cache.pacer.wait(f.ctx, n, f.asked); err != nil {
 			return err
 		}
 		if err := f.grow(off + int64(n)); err != nil {
@@ -190,8 +233,29 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 		if _, err := f.writer.WriteAt(buf[:n], off); err != nil {
 			return diskError{err}
 		}
-		f.wrote(t, span{off, off + int64(n)})
+		f.wrote(span{off, off + int64(n)})
 	}
+}
+
+// asking notes that a writer waits for its source from now on, and tells up
+// to where it is to read. drop ends the waiting.
+func (f *fill) asking(t *task, drop context.CancelCauseFunc) (end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t.asked, t.drop = time.Now(), drop
+	return t.end
+}
+
+// claim makes n bytes at off, which have come, this writer's to write, or as
+// many of them as still are its own.
+func (f *fill) claim(t *task, off int64, n int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if f.plan != nil {
+		f.plan.heard = now
+	}
+	return t.claim(off, n, now)
 }
 
 // prepare reserves room and makes the file.

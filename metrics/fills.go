@@ -41,6 +41,7 @@ type Fills struct {
 	started  prometheus.Counter
 	joined   prometheus.Counter
 	resumed  prometheus.Counter
+	taken    prometheus.Counter
 	finished prometheus.Counter
 	failed   []prometheus.Counter
 	bypass   []prometheus.Counter
@@ -53,6 +54,7 @@ func newFills(registry prometheus.Registerer) *Fills {
 		started:  counter(registry, "fills_started_total", "Downloads into the cache begun."),
 		joined:   counter(registry, "fills_joined_total", "Requests that read along with a download begun by another one."),
 		resumed:  counter(registry, "fills_resumed_total", "Times a download went on after a break."),
+		taken:    counter(registry, "fills_taken_over_total", "Pieces whose rest another connection brought because the first had stalled or would have come too late for a reader."),
 		finished: counter(registry, "fills_finished_total", "Downloads whose digest was right and that were kept."),
 		failed:   counters(registry, "fills_failed_total", "Downloads that ended without a blob to keep, by reason.", "reason", fillFailureNames[:]),
 		bypass:   counters(registry, "cache_bypass_total", "Answers streamed through without being kept, by reason.", "reason", bypassNames[:]),
@@ -68,6 +70,9 @@ func (f *Fills) Joined() { f.joined.Inc() }
 
 // Resumed notes a fill that goes on after a broken connection.
 func (f *Fills) Resumed() { f.resumed.Inc() }
+
+// TakenOver notes pieces of a fill whose rest another connection brings.
+func (f *Fills) TakenOver(n int) { f.taken.Add(float64(n)) }
 
 // Finished notes a fill whose blob is kept.
 func (f *Fills) Finished() { f.running.Dec(); f.finished.Inc() }

@@ -51,8 +51,31 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
-// Gatherer gives tests what a scrape would see.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+// Value is what a scrape would see of a metric, for tests: of its first series
+// that has the labels. The labels are names and values in turn; ok is false
+// when there is no such series.
+func (m *Metrics) Value(name string, labels ...string) (value float64, ok bool) {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return 0, false
+	}
+	for _, family := range families {
+		for _, series := range family.GetMetric() {
+			have := make(map[string]string)
+			for _, l := range series.GetLabel() {
+				have[l.GetName()] = l.GetValue()
+			}
+			ok = family.GetName() == name
+			for i := 0; i < len(labels); i += 2 {
+				ok = ok && have[labels[i]] == labels[i+1]
+			}
+			if ok {
+				return series.GetCounter().GetValue() + series.GetGauge().GetValue(), true
+			}
+		}
+	}
+	return 0, false
+}
 
 // counters makes one counter a label value, in the order of names, so that
 // counting is an array access and no value outside the set can appear.

@@ -42,7 +42,7 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		"hubcap_upstream_requests_total": int(classes),
 		"hubcap_evictions_total":         int(segments),
 	} {
-		if got, err := testutil.GatherAndCount(m.Gatherer(), name); got != want || err != nil {
+		if got, err := testutil.GatherAndCount(m.registry, name); got != want || err != nil {
 			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
 		}
 	}

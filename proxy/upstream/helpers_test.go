@@ -200,34 +200,10 @@ func secretsOf(hub *fakehub.Hub) []string {
 	return secrets
 }
 
-// value reads a metric as a scrape sees it; ok is false when it is not there.
-func (f *fixture) value(t *testing.T, name string, labels map[string]string) (value float64, ok bool) {
-	t.Helper()
-	families, err := f.metrics.Gatherer().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() != name {
-			continue
-		}
-	next:
-		for _, m := range family.GetMetric() {
-			for _, l := range m.GetLabel() {
-				if want, asked := labels[l.GetName()]; asked && want != l.GetValue() {
-					continue next
-				}
-			}
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue(), true
-		}
-	}
-	return 0, false
-}
-
 // refusals is how many refusals are counted.
 func (f *fixture) refusals(t *testing.T) int {
 	t.Helper()
-	n, _ := f.value(t, "hubcap_upstream_refused_total", nil)
+	n, _ := f.metrics.Value("hubcap_upstream_refused_total")
 	return int(n)
 }
 

@@ -104,7 +104,7 @@ func TestPullBlob(t *testing.T) {
 			if n := hub.Count(fakehub.OfKind(fakehub.KindCDN)); n != 1 {
 				t.Errorf("%d requests at the CDN, want 1", n)
 			}
-			if n, _ := client.value(t, "hubcap_upstream_bytes_total", nil); n < float64(len(got)) {
+			if n, _ := client.metrics.Value("hubcap_upstream_bytes_total"); n < float64(len(got)) {
 				t.Errorf("%v bytes counted, of at least %d", n, len(got))
 			}
 			for _, r := range hub.Log() {

@@ -84,7 +84,7 @@ func TestTokenIsShared(t *testing.T) {
 			hub.RevokeTokens()
 			wantTokenRequests(t, hub, client, 32, 1)
 			wantTokenRequests(t, hub, client, 1, 0)
-			if got, _ := client.value(t, "hubcap_upstream_token_requests_total", nil); got != 4 {
+			if got, _ := client.metrics.Value("hubcap_upstream_token_requests_total"); got != 4 {
 				t.Errorf("%v token requests counted, want 4", got)
 			}
 		})

@@ -59,7 +59,7 @@ func TestRetries(t *testing.T) {
 			if n := hub.Count(); n != tt.requests {
 				t.Errorf("%d requests, want %d", n, tt.requests)
 			}
-			if n, _ := client.value(t, "hubcap_upstream_requests_total", map[string]string{"class": tt.class}); n == 0 {
+			if n, _ := client.metrics.Value("hubcap_upstream_requests_total", "class", tt.class); n == 0 {
 				t.Errorf("nothing is counted as %s", tt.class)
 			}
 			if tt.ok {
@@ -294,18 +294,17 @@ func TestPatience(t *testing.T) {
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	const limit, remaining = "hubcap_upstream_ratelimit_limit", "hubcap_upstream_ratelimit_remaining"
-	anonymous := map[string]string{"upstream": "registry.test", "identity": "anonymous"}
 	hub, client := newHub(t, fakehub.Options{RateLimit: 2, RetryAfter: time.Minute})
 	image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	want := func(wantLimit, wantRemaining float64) {
 		t.Helper()
-		l, _ := client.value(t, limit, anonymous)
-		r, _ := client.value(t, remaining, anonymous)
+		l, _ := client.metrics.Value(limit, "identity", "anonymous")
+		r, _ := client.metrics.Value(remaining, "identity", "anonymous")
 		if l != wantLimit || r != wantRemaining {
 			t.Errorf("got %v of %v, want %v of %v", r, l, wantRemaining, wantLimit)
 		}
 	}
-	if _, ok := client.value(t, limit, anonymous); ok {
+	if _, ok := client.metrics.Value(limit, "identity", "anonymous"); ok {
 		t.Error("a limit is exported that nobody has told")
 	}
 	pull := func() error { _, err := client.GetManifest(within(t), repo, "latest"); return err }
@@ -341,7 +340,7 @@ func TestRateLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, ok := client.value(t, limit, map[string]string{"identity": "credentials"}); ok {
+	if _, ok := client.metrics.Value(limit, "identity", "credentials"); ok {
 		t.Error("the limit is told of an identity that has not asked")
 	}
 }

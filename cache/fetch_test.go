@@ -1,0 +1,183 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// halting is a source whose connections stop in their middle, without an
+// error, until they are closed: those of the openings that halt names.
+type halting struct {
+	*origin
+	halt func(off int64) (after int64, yes bool)
+
+	mu   sync.Mutex
+	offs []int64 // of the openings
+	now  atomic.Int64
+	most atomic.Int64 // connections at a time
+}
+
+func (h *halting) Open(ctx context.Context, off, n int64) (*Stream, error) {
+	s, err := h.origin.Open(ctx, off, n)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.offs = append(h.offs, off)
+	h.most.Store(max(h.most.Load(), h.now.Add(1)))
+	c := &conn{Reader: s.Body, ctx: ctx, closed: make(chan struct{}), done: func() { h.now.Add(-1) }}
+	if after, yes := h.halt(off); yes {
+		c.Reader = io.MultiReader(io.LimitReader(s.Body, after), c.stuck())
+	}
+	s.Body = c
+	return s, nil
+}
+
+// conn is one connection of a halting source.
+type conn struct {
+	io.Reader
+	ctx    context.Context
+	closed chan struct{}
+	once   sync.Once
+	done   func()
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() { close(c.closed); c.done() })
+	return nil
+}
+
+// stuck reads nothing until the connection is closed or its context ends.
+func (c *conn) stuck() io.Reader {
+	return readerFunc(func([]byte) (int, error) {
+		select {
+		case <-c.closed:
+		case <-c.ctx.Done():
+		}
+		return 0, errors.New("closed")
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A connection that stops while the others go on is given up, and the rest of
+// its piece comes by another one; whichever connection it is.
+func TestStalledPieceIsTakenOver(t *testing.T) {
+	const size = 33 * mib
+	body, d := content(310, size)
+	for _, tc := range []struct {
+		name string
+		at   int64 // the piece that stalls
+	}{
+		{"the first", 0},
+		{"one in the middle", 2 * maxPiece},
+		{"the last", 3 * maxPiece}, // no crumbs: it is 9 MiB long
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
+			var halted atomic.Bool
+			src := &halting{origin: &origin{body: body}}
+			src.halt = func(off int64) (int64, bool) {
+				return 300_000, off == tc.at && halted.CompareAndSwap(false, true)
+			}
+			b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: size})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			var c client
+			if err := b.Send(t.Context(), &c, 0, -1); err != nil || c.Len() != size {
+				t.Fatalf("%d bytes, %v", c.Len(), err)
+			}
+			r.checkLedger()
+			if !halted.Load() {
+				t.Fatal("no connection stalled")
+			}
+			if n, _ := r.Metrics.Value("hubcap_fills_taken_over_total"); n < 1 {
+				t.Errorf("%v pieces counted as taken over", n)
+			}
+			if n := src.now.Load(); n != 0 {
+				t.Errorf("%d connections left open", n)
+			}
+		})
+	}
+}
+
+func TestFetch(t *testing.T) {
+	const size = 40 * mib
+	body, d := content(311, size)
+	never := func(int64) (int64, bool) { return 0, false }
+	t.Run("nobody asks", func(t *testing.T) {
+		r := newRig(t, rigOptions{})
+		src := &halting{origin: &origin{body: body}, halt: never}
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); !brought || err != nil {
+			t.Fatalf("brought %v, %v", brought, err)
+		}
+		if n := src.most.Load(); n != 1 {
+			t.Errorf("%d connections at a time, want 1", n)
+		}
+		if from := r.mustGet(d, src, body); from != Held {
+			t.Errorf("origin %d", from)
+		}
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || err != nil {
+			t.Errorf("of what is held: brought %v, %v", brought, err)
+		}
+		r.checkLedger()
+	})
+	t.Run("somebody asks half-way", func(t *testing.T) {
+		r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
+		var halted atomic.Bool
+		src := &halting{origin: &origin{body: body}, halt: func(int64) (int64, bool) { return mib, halted.CompareAndSwap(false, true) }}
+		result := make(chan bool)
+		go func() {
+			brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size})
+			if err != nil {
+				t.Error(err)
+			}
+			result <- brought
+		}()
+		eventually(t, "the source halts", halted.Load)
+		if from := r.mustGet(d, src, body); from != Joined { // more connections bring what the one does not
+			t.Errorf("origin %d", from)
+		}
+		if <-result {
+			t.Error("Fetch says it brought what a reader asked for")
+		}
+		if n := src.most.Load(); n < 2 {
+			t.Errorf("%d connections at a time after somebody asked", n)
+		}
+		r.checkLedger()
+	})
+	t.Run("the source fails", func(t *testing.T) {
+		r := newRig(t, rigOptions{})
+		src := &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || !errors.Is(err, ErrSource) {
+			t.Errorf("brought %v, %v", brought, err)
+		}
+		r.checkLedger()
+	})
+	t.Run("too large to keep", func(t *testing.T) {
+		r := newRig(t, rigOptions{maxBlob: mib})
+		src := &origin{body: body}
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || err != nil || src.opens.Load() != 0 {
+			t.Errorf("brought %v, %v, %d openings", brought, err, src.opens.Load())
+		}
+	})
+	t.Run("the caller leaves", func(t *testing.T) {
+		r := newRig(t, rigOptions{})
+		ctx, leave := context.WithCancel(t.Context())
+		src := &halting{origin: &origin{body: body}, halt: func(int64) (int64, bool) { leave(); return 0, true }}
+		if _, err := r.Fetch(ctx, Want{Digest: d, Source: src, Size: size}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+		r.stop()
+	})
+}
