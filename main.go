@@ -21,6 +21,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
 
@@ -50,6 +52,8 @@ const (
 	maxHeader      = 16 << 10 // bytes
 	maxConnections = 64       // of all fills together
 	maxPerHost     = 24       // of the fills from one registry
+
+	prefetchAtATime = 4 // blobs, each over one connection
 )
 
 func main() {
@@ -140,8 +144,10 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if len(c.AllowClients) > 0 {
 		allowed = c.AllowClients
 	}
+	ahead, stopAhead := newPrefetcher(c, held, all, log)
+	defer stopAhead()
 	handler := proxy.New(proxy.Options{
-		Upstreams: upstreams, Cache: held, Freshness: tags,
+		Upstreams: upstreams, Cache: held, Freshness: tags, Prefetch: ahead,
 		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed),
 		Metrics: all.Requests, Log: log,
 	})
@@ -149,6 +155,19 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
 	log.Info("clients that may pull", "ranges", allowed.String())
 	return listen(ctx, c, handler, all, log)
+}
+
+// newPrefetcher returns a prefetcher at work, nil when none is wanted, and
+// what ends it.
+func newPrefetcher(c config.Config, held *cache.Cache, all *metrics.Metrics, log *slog.Logger) (p *prefetch.Prefetcher, stop func()) {
+	if c.Prefetch == config.PrefetchOff {
+		return nil, func() {}
+	}
+	p = prefetch.New(prefetch.Options{Store: held, Workers: prefetchAtATime, Now: time.Now, Metrics: all.Prefetch, Log: log})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	return p, func() { cancel(); running.Wait() }
 }
 
 // listen serves both ports until ctx ends, then drains.

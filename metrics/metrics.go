@@ -6,7 +6,8 @@
 // host of a configured upstream. Nothing that a client sends becomes a label.
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go (cache), upstreams.go (proxy/upstream), space.go (eviction).
+// fills.go (cache), upstreams.go (proxy/upstream), space.go (eviction),
+// prefetch.go (proxy/prefetch).
 package metrics
 
 import (
@@ -25,6 +26,7 @@ type Metrics struct {
 	Fills     *Fills
 	Upstreams *Upstreams
 	Space     *Space
+	Prefetch  *Prefetch
 
 	registry *prometheus.Registry
 }
@@ -42,6 +44,7 @@ func New() *Metrics {
 		Fills:     newFills(registry),
 		Upstreams: newUpstreams(registry),
 		Space:     newSpace(registry),
+		Prefetch:  newPrefetch(registry),
 		registry:  registry,
 	}
 }

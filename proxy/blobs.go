@@ -17,10 +17,10 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
 	if r.Method == http.MethodHead {
 		return h.serveBlobHead(a, r, rt, etag)
 	}
-	blob, err := h.Cache.Open(r.Context(), cache.Want{
-		Digest: rt.digest, Size: h.sizes.of(rt), Source: source{h, rt.origin()},
-		Host: rt.upstream.Host, Off: rt.span.begin(),
-	})
+	h.Prefetch.Blob(rt.fullName(), rt.digest)
+	want := h.want(rt, rt.digest, h.sizes.of(rt))
+	want.Off = rt.span.begin()
+	blob, err := h.Cache.Open(r.Context(), want)
 	if err != nil {
 		return err
 	}
@@ -97,10 +97,13 @@ func describeBlob(a *answer, from cache.Origin) metrics.Result {
 	return result
 }
 
-// origin is the part of a route that says where a blob is asked for: equal
-// for two requests that ask in the same place.
-func (rt route) origin() blobOrigin { return blobOrigin{rt.upstream.Host, rt.name, rt.digest} }
+// want is a blob of a route's repository.
+func (h *Handler) want(rt route, d digest.Digest, size int64) cache.Want {
+	return cache.Want{Digest: d, Size: size, Host: rt.upstream.Host, Source: source{h, blobOrigin{rt.upstream.Host, rt.name, d}}}
+}
 
+// blobOrigin says where a blob is asked for: it is equal for two requests that
+// ask in the same place.
 type blobOrigin struct {
 	host, name string
 	digest     digest.Digest

@@ -26,16 +26,18 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
 
-// Options is what a Handler needs; every field is required.
+// Options is what a Handler needs; every field but Prefetch is required.
 type Options struct {
 	Upstreams  *upstream.Set
 	Cache      *cache.Cache
 	Freshness  *freshness.Resolver
 	Identities *access.Identities
 	Clients    access.Clients
+	Prefetch   *prefetch.Prefetcher // nil for none
 	Metrics    *metrics.Requests
 	Log        *slog.Logger
 }

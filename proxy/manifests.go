@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache"
 	"hubcap/metrics"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/upstream"
@@ -30,9 +32,7 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route) error {
 		a.head(http.StatusNotModified, -1)
 		return nil
 	}
-	if found.State == freshness.Fetched {
-		h.sizes.note(rt, found.Body)
-	}
+	h.follow(r, rt, found)
 	a.head(http.StatusOK, found.Size)
 	return a.body(r, found.Body)
 }
@@ -116,6 +116,56 @@ func matches(header, etag string) bool {
 	return false
 }
 
+// follow learns from a manifest that a client was given what may be asked for
+// next.
+func (h *Handler) follow(r *http.Request, rt route, found freshness.Answer) {
+	if found.State == freshness.Fetched {
+		h.sizes.note(rt, blobsOf(found.Body))
+	}
+	if r.Method == http.MethodHead {
+		return
+	}
+	h.Prefetch.Manifest(rt.fullName(), found.Digest, func() (wants []cache.Want) {
+		for _, one := range blobsOf(found.Body) {
+			if !one.foreign() {
+				wants = append(wants, h.want(rt, one.Digest, one.Size))
+			}
+		}
+		return wants
+	})
+}
+
+// descriptor is what a manifest says of a blob.
+type descriptor struct {
+	MediaType string        `json:"mediaType"`
+	Digest    digest.Digest `json:"digest"`
+	Size      int64         `json:"size"`
+	URLs      []string      `json:"urls"`
+}
+
+// foreign tells a blob that its manifest says is elsewhere.
+func (d descriptor) foreign() bool {
+	return len(d.URLs) > 0 || strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable.")
+}
+
+// blobsOf reads the valid descriptors of an image's manifest: of the layers
+// and of the config.
+func blobsOf(manifest []byte) []descriptor {
+	var m struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if json.Unmarshal(manifest, &m) != nil {
+		return nil
+	}
+	return slices.DeleteFunc(append(m.Layers, m.Config), func(d descriptor) bool {
+		return d.Digest.Validate() != nil || d.Size < 0
+	})
+}
+
+// fullName is the name of a route's repository in the whole world.
+func (rt route) fullName() string { return rt.upstream.Host + "/" + rt.name }
+
 // sizesKept is how many blobs' promised sizes are remembered: the layers of
 // some thousand images.
 const sizesKept = 65_536
@@ -135,26 +185,13 @@ func newSizes() *sizes {
 }
 
 func sizeKey(rt route, d digest.Digest) string {
-	return rt.upstream.Host + "/" + rt.name + "@" + d.String()
+	return rt.fullName() + "@" + d.String()
 }
 
-// note reads the descriptors of a manifest.
-func (s *sizes) note(rt route, manifest []byte) {
-	type descriptor struct {
-		Digest digest.Digest `json:"digest"`
-		Size   int64         `json:"size"`
-	}
-	var m struct {
-		Config descriptor   `json:"config"`
-		Layers []descriptor `json:"layers"`
-	}
-	if json.Unmarshal(manifest, &m) != nil {
-		return
-	}
-	for _, one := range append(m.Layers, m.Config) {
-		if one.Digest.Validate() == nil && one.Size >= 0 {
-			s.known.Add(sizeKey(rt, one.Digest), one.Size)
-		}
+// note takes the sizes that a manifest gives.
+func (s *sizes) note(rt route, blobs []descriptor) {
+	for _, one := range blobs {
+		s.known.Add(sizeKey(rt, one.Digest), one.Size)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
 
@@ -91,6 +92,7 @@ type rigOptions struct {
 	user     string
 	password string
 	clients  []netip.Prefix
+	prefetch bool
 	stall    time.Duration
 	log      io.Writer // besides the rig's own
 }
@@ -151,7 +153,17 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	})
 	must(t, err)
 	tags := freshness.New(freshness.Options{Store: r.cache, Index: idx, Metrics: r.all.Fills, Now: r.clock.Now, Log: log})
+	var ahead *prefetch.Prefetcher
+	stopAhead := func() {}
+	if o.prefetch {
+		ahead = prefetch.New(prefetch.Options{Store: r.cache, Workers: 2, Now: r.clock.Now, Metrics: r.all.Prefetch, Log: log})
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { ahead.Run(ctx) })
+		stopAhead = func() { cancel(); running.Wait() }
+	}
 	r.handler = New(Options{
+		Prefetch:  ahead,
 		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
 		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients),
 		Metrics: r.all.Requests, Log: log,
@@ -164,6 +176,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r.stop = sync.OnceFunc(func() {
 		r.client.CloseIdleConnections()
 		server.Close()
+		stopAhead()
 		r.cache.Close()
 		tags.Close()
 		must(t, idx.Close())
@@ -255,9 +268,14 @@ func (r *rig) get(path string, header ...string) reply {
 // settle waits until what goes on behind the answers has ended.
 func (r *rig) settle() {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); r.ledger.Stats().Reserved != 0; time.Sleep(time.Millisecond) {
+	eventually(r.t, "fills end", func() bool { return r.ledger.Stats().Reserved == 0 })
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			r.t.Fatal("fills do not end")
+			t.Fatalf("never: %s", what)
 		}
 	}
 }

@@ -45,6 +45,7 @@ type variables struct {
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
+	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"off" means:"on-pull brings in the rest of an image once its first blob is asked for; off does not"`
 	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"bytes a second that all blobs together may come in with, such as 20MB; no cap where it is not set"`
 	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, and for its TLS handshake"`
 	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`
@@ -232,6 +233,25 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return errors.New("want text or json")
+}
+
+// Prefetch is what is brought in before anybody asks: "off" or "on-pull".
+type Prefetch string
+
+// The ways to prefetch.
+const (
+	PrefetchOff    Prefetch = "off"
+	PrefetchOnPull Prefetch = "on-pull"
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Prefetch) UnmarshalText(text []byte) error {
+	switch s := Prefetch(text); s {
+	case PrefetchOff, PrefetchOnPull:
+		*p = s
+		return nil
+	}
+	return errors.New("want off or on-pull")
 }
 
 // timeouts copies what every client of a registry needs.

@@ -440,6 +440,18 @@ func TestLogFormat(t *testing.T) {
 	}
 }
 
+func TestPrefetch(t *testing.T) {
+	for _, text := range []string{"off", "on-pull"} {
+		if got, err := parsed[Prefetch](text); err != nil || string(got) != text {
+			t.Errorf("%q = %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "on", "true", "On-Pull"} {
+		_, err := parsed[Prefetch](text)
+		wantHint(t, err, "want off or on-pull")
+	}
+}
+
 func TestBudgets(t *testing.T) {
 	const tib = 1 << 40
 	for _, tc := range []struct {
