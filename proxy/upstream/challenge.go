@@ -115,6 +115,25 @@ func notTokenChar(r rune) bool {
 // redirect to it.
 var realmPath = "/hubcap-token-service-" + rand.Text() + "/"
 
+// guess answers a request that carries no token in the registry's place, with
+// the challenge that it would put: one round trip less. Only an attempt's first
+// request is answered so.
+func guess(req *http.Request, home bool) *http.Response {
+	a := attemptOf(req.Context())
+	if a == nil || !home || a.sent {
+		return nil
+	}
+	a.sent = true
+	if a.challenge == "" || req.Header.Get("Authorization") != "" {
+		return nil
+	}
+	a.guessed = true
+	return &http.Response{
+		StatusCode: http.StatusUnauthorized, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Www-Authenticate": {a.challenge}}, Body: http.NoBody, Request: req,
+	}
+}
+
 // rewriteChallenge puts a challenge in place of resp's own: one that names
 // the realm under the registry's host if the realm is a token host, none if
 // it is not. No credential has been read yet.
@@ -138,8 +157,12 @@ func (c *confined) rewriteChallenge(req *http.Request, resp *http.Response) {
 			Scheme: req.URL.Scheme, Host: req.URL.Host,
 			Path: realmPath + base64.RawURLEncoding.EncodeToString([]byte(ch.realm)),
 		}
-		resp.Header.Set("WWW-Authenticate", "Bearer realm="+strconv.Quote(at.String())+
-			",service="+strconv.Quote(printable(ch.service))+",scope="+strconv.Quote(foreignScopes(ch.scope)))
+		challenge := "Bearer realm=" + strconv.Quote(at.String()) +
+			",service=" + strconv.Quote(printable(ch.service)) + ",scope=" + strconv.Quote(foreignScopes(ch.scope))
+		resp.Header.Set("WWW-Authenticate", challenge)
+		if a := attemptOf(req.Context()); a != nil && req.Header.Get("Authorization") == "" {
+			a.challenge = challenge
+		}
 		return
 	}
 }

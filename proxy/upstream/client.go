@@ -34,6 +34,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"hubcap/metrics"
 )
@@ -417,8 +418,18 @@ func (c *Client) exchange(ctx context.Context, method string, at *url.URL, heade
 // afresh: there are registries that answer an old token with another
 // challenge than a missing one.
 func (c *Client) authorized(req *http.Request, repository string) (*http.Response, error) {
-	a := &attempt{repository: repository}
+	a := c.tokens.begin(repository)
+	known := a.challenge
 	resp, err := c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
+	if a.guessed && wrongGuess(resp, err, known) {
+		c.tokens.forgetChallenge()
+		c.tokens.drop(repository)
+		if err == nil {
+			resp.Body.Close()
+		}
+		a = &attempt{repository: repository}
+		resp, err = c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
+	}
 	if err != nil || a.used == "" || !sameOrigin(resp.Request.URL, c.url) || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		return resp, err
 	}
@@ -428,4 +439,14 @@ func (c *Client) authorized(req *http.Request, repository string) (*http.Respons
 	}
 	resp.Body.Close()
 	return c.auth.Do(req.WithContext(withAttempt(req.Context(), &attempt{repository: repository})))
+}
+
+// wrongGuess tells that a registry may put another challenge now than the
+// known one, which was met before it was put: the token service refuses, or
+// the registry does, with other words.
+func wrongGuess(resp *http.Response, err error, known string) bool {
+	if err != nil {
+		return errors.As(err, new(*errcode.ErrorResponse)) || errors.Is(err, errBadToken)
+	}
+	return resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != known
 }

@@ -59,6 +59,9 @@ func (c *confined) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.metrics.Refused()
 		return nil, fmt.Errorf("%w: credentials for %s, which is neither the registry nor a token host", errRefused, req.URL.Host)
 	}
+	if resp := guess(req, home); resp != nil {
+		return resp, nil
+	}
 	resp, err := c.base.RoundTrip(req)
 	switch {
 	case err != nil:

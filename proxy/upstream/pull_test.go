@@ -235,8 +235,8 @@ func TestDeniedOnce(t *testing.T) {
 		if n := tokenRequests(hub); n != 1 {
 			t.Errorf("request %d: %d token requests, want 1", i, n)
 		}
-		if n := hub.Count(fakehub.OfKind(fakehub.KindManifest)); n != 2 {
-			t.Errorf("request %d: %d manifest requests, want 2", i, n)
+		if n := hub.Count(fakehub.OfKind(fakehub.KindManifest)); n > 2 {
+			t.Errorf("request %d: %d manifest requests, want at most 2", i, n)
 		}
 	}
 }

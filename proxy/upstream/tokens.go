@@ -45,6 +45,9 @@ type attempt struct {
 	used       string        // the cached token that was tried
 	lives      time.Duration // of the token that was fetched for it
 	renewed    bool          // another token than the cached one was tried
+	challenge  string        // that the registry has put lately, as the auth client sees it; empty when none is known
+	sent       bool          // its first request has been sent
+	guessed    bool          // that was answered with the known challenge, and not by the registry
 }
 
 type attemptKey struct{}
@@ -66,8 +69,9 @@ type tokens struct {
 	flight singleflight.Group
 	now    func() time.Time
 
-	mu     sync.Mutex
-	scheme auth.Scheme
+	mu        sync.Mutex
+	scheme    auth.Scheme
+	challenge string // the last one that a token was got for
 }
 
 func newTokens(now func() time.Time) *tokens {
@@ -126,7 +130,7 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 		}
 		t.cache.Add(a.repository, token{value, t.now().Add(mine.lives)})
 		t.mu.Lock()
-		t.scheme = scheme
+		t.scheme, t.challenge = scheme, a.challenge
 		t.mu.Unlock()
 		return value, nil
 	})
@@ -139,6 +143,21 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 		}
 		return result.Val.(string), nil
 	}
+}
+
+// begin is a request's attempt. It knows the challenge that the registry will
+// put, as far as it has been put before: a registry has one token service.
+func (t *tokens) begin(repository string) *attempt {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return &attempt{repository: repository, challenge: t.challenge}
+}
+
+// forgetChallenge has the next request wait for the registry's own.
+func (t *tokens) forgetChallenge() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.challenge = ""
 }
 
 // drop forgets a token that the registry has refused.

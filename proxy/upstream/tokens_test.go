@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -494,4 +495,63 @@ func TestForbiddenToken(t *testing.T) {
 	hub.Script(fakehub.Once(&fakehub.Fault{Status: http.StatusForbidden}, fakehub.OfKind(fakehub.KindManifest)))
 	wantKind(t, client.head(within(t)), Denied)
 	wantTokenRequests(t, hub, client, 8, 1)
+}
+
+// TestKnownChallengeIsNotWaitedFor: a registry that has asked for tokens once
+// is shown one for the next repository at once; and when it has come to ask for
+// another kind, or for none, that costs a round trip and no failure.
+func TestKnownChallengeIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	const other = "library/other"
+	refusing := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }
+	for _, tc := range []struct {
+		name    string
+		then    func(s *scene) // what changes after the first repository
+		want    int            // requests at the registry for the second one
+		dropped bool           // the known challenge
+	}{
+		{"nothing changes", func(*scene) {}, 1, false},
+		{"another service", func(s *scene) {
+			s.registry.answer = challenging(strings.Replace(s.bearer(s.token.URL), `"s"`, `"t"`, 1))
+			s.token.answer = func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Get("service") == "t" {
+					giveToken(w, r)
+					return
+				}
+				io.WriteString(w, `{"token":"for-another"}`)
+			}
+		}, 3, false},
+		{"no tokens wanted, and none given", func(s *scene) {
+			s.registry.answer = func(w http.ResponseWriter, _ *http.Request) { giveManifest(w) }
+			s.token.answer = refusing
+		}, 1, true},
+		{"a foreign service", func(s *scene) {
+			s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("WWW-Authenticate", s.bearer(s.foreign.URL))
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}, 2, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, newWitness, newWitness)
+			s.registry.answer = challenging(s.bearer(s.token.URL))
+			if _, err := s.client.GetManifest(within(t), repo, "latest"); err != nil {
+				t.Fatal(err)
+			}
+			before := s.registry.count()
+			tc.then(s)
+			_, err := s.client.GetManifest(within(t), other, "latest")
+			if (err != nil) != (tc.name == "a foreign service") {
+				t.Errorf("%v", err)
+			}
+			if n := s.registry.count() - before; n != tc.want {
+				t.Errorf("%d requests at the registry, want %d", n, tc.want)
+			}
+			if dropped := s.client.tokens.begin(repo).challenge == ""; dropped != tc.dropped {
+				t.Errorf("challenge forgotten: %v", dropped)
+			}
+			s.check(t, err, s.token)
+		})
+	}
 }
