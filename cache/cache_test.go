@@ -310,6 +310,59 @@ func TestManyReadersOneTransfer(t *testing.T) {
 	r.checkLedger()
 }
 
+// checker is a Sink that compares and keeps nothing. It blocks at its first
+// bytes until it may go on.
+type checker struct {
+	rest []byte
+	goOn chan struct{} // nil for at once
+}
+
+func (c *checker) Write(p []byte) (int, error) {
+	if c.goOn != nil {
+		<-c.goOn
+	}
+	if !bytes.HasPrefix(c.rest, p) {
+		return 0, errors.New("wrong bytes")
+	}
+	c.rest = c.rest[len(p):]
+	return len(p), nil
+}
+
+func (c *checker) FlushError() error { return nil }
+
+// A thousand readers follow one transfer, and one of them, who does not move,
+// slows nobody.
+func TestThousandReadersAndASlowOne(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(4, mib)
+	src := &origin{body: body}
+	read := func(goOn chan struct{}) {
+		b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer b.Close()
+		c := &checker{rest: body, goOn: goOn}
+		if err := b.Send(t.Context(), c, 0, -1); err != nil || len(c.rest) != 0 {
+			t.Errorf("%d bytes missing, %v", len(c.rest), err)
+		}
+	}
+	goOn := make(chan struct{})
+	var slow, all sync.WaitGroup
+	slow.Go(func() { read(goOn) })
+	for range 1000 {
+		all.Go(func() { read(nil) })
+	}
+	all.Wait()
+	close(goOn)
+	slow.Wait()
+	if n := src.opens.Load(); n != 1 {
+		t.Errorf("source opened %d times", n)
+	}
+	r.checkLedger()
+}
+
 func TestFirstReaderLeavesAndTheFillGoesOn(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(3, 2*mib)

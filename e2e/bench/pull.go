@@ -102,7 +102,7 @@ func (p *puller) blob(repository string, d digest.Digest) (first time.Time, err 
 	}
 	defer resp.Body.Close()
 	check := d.Verifier()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 64<<10)
 	n, err := io.ReadAtLeast(resp.Body, buf, 1)
 	if err != nil {
 		return first, err
