@@ -129,6 +129,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
 		Bandwidth: int64(c.Bandwidth), Patience: patience,
+		VerifyInterval: time.Duration(c.VerifyInterval), Now: time.Now,
 		Metrics: all, Log: log,
 	})
 	if err != nil {

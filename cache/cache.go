@@ -11,7 +11,8 @@
 // brings which bytes), spans.go (which bytes are there), hasher.go (the
 // verdict), reader.go (one reader of a held or growing file), passing.go (what
 // cannot be kept), manifests.go, remove.go (eviction's hand), recover.go (the
-// start), usage.go (last use), suspects.go, locks.go.
+// start), usage.go (last use), verify.go and scrub.go (files at rest),
+// suspects.go, locks.go.
 package cache
 
 import (
@@ -53,6 +54,8 @@ type Options struct {
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
 	Bandwidth      int64         // bytes a second from all sources together; 0 for no cap
+	VerifyInterval time.Duration // how long a verified file is trusted
+	Now            func() time.Time
 	Patience       time.Duration // with a writer that gets nothing while the fill's others do
 	Metrics        *metrics.Metrics
 	Log            *slog.Logger
@@ -66,6 +69,7 @@ type Cache struct {
 	manifests *manifests
 	usage     *usage
 	suspects  suspects
+	trust     *trust
 	slots     *slots
 	pacer     *pacer
 
@@ -93,6 +97,7 @@ func New(o Options) (*Cache, error) {
 		manifests: newManifests(o.ManifestMemory),
 		usage:     newUsage(),
 		suspects:  newSuspects(),
+		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
 		pacer:     newPacer(o.Bandwidth),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
@@ -113,6 +118,7 @@ func New(o Options) (*Cache, error) {
 	o.Metrics.Space.Watch(o.Ledger.Stats)
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { c.usage.run(base, c) })
+	c.running.Go(func() { c.scrub(base) })
 	return c, nil
 }
 
@@ -207,28 +213,40 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	}
 	c.usage.touch(d)
 	one := c.handles.acquire(d)
-	f, onDisk, err := c.Store.Open(d)
-	if err == nil && onDisk == size {
+	f, stat, err := c.Store.Open(d)
+	if err == nil && stat.Size == size {
+		trusted := c.trust.has(d, stat.Signature, c.Now(), c.VerifyInterval)
 		return &Blob{
 			Size: size, Origin: Held, Suspect: c.suspects.has(d), cache: c, want: want,
-			body: &held{cache: c, digest: d, handle: one, file: f},
+			body: &held{cache: c, digest: d, size: size, trusted: trusted, handle: one, file: f},
 		}, nil
 	}
 	c.handles.release(d, one)
 	if err == nil {
 		_ = f.Close()
 	}
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
+	if outOfHandles(err) {
 		return nil, err
 	}
-	c.lost(d, size, onDisk, err)
+	c.lost(d, size, stat.Size, err)
 	return nil, errNotHeld
+}
+
+// outOfHandles tells an error of a system that can open no more files from
+// one of the file.
+func outOfHandles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // lost gives up a file that is not what the ledger thinks it is, unless it is
 // only being evicted at this moment.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 	if c.Ledger.Doom(d) {
+		verdict := metrics.CheckUnreadable
+		if errors.Is(err, ErrWrongContent) {
+			verdict = metrics.CheckWrong
+		}
+		c.Metrics.Checks.Ended(verdict)
 		c.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
 		c.Remove(d)
 	}
@@ -381,17 +399,26 @@ func (b *Blob) instead(ctx context.Context, off int64, begun bool, err error) er
 		if next, err = r.passOn(b.want, off, begun, err); err != nil {
 			return err
 		}
-	} else {
-		b.cache.lost(b.want.Digest, b.Size, -1, err)
-		again, err := b.cache.Open(ctx, b.want)
-		if err != nil {
-			return err
-		}
-		next = again.body
+	} else if next, err = b.replace(ctx, off, begun, err); err != nil {
+		return err
 	}
 	b.body.close()
 	b.body = next
 	return nil
+}
+
+// replace gives up a file that fails under its reader and finds the blob
+// elsewhere, from off on.
+func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) (body, error) {
+	if h, ok := b.body.(*held); ok && begun && !h.trusted {
+		return h.passOn(b.want, off, cause)
+	}
+	b.cache.lost(b.want.Digest, b.Size, -1, cause)
+	again, err := b.cache.Open(ctx, b.want)
+	if err != nil {
+		return nil, err
+	}
+	return again.body, nil
 }
 
 // Close gives the blob back.

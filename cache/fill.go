@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hubcap/cache/blobs"
 	"hubcap/eviction"
 	"hubcap/metrics"
@@ -291,7 +293,8 @@ func (f *fill) giveUp(err error) {
 // commit makes the download a blob. The readers need not wait for it: the
 // bytes are verified, and a failure loses the copy only.
 func (f *fill) commit() {
-	if err := f.writer.Commit(f.size); err != nil {
+	signature, err := f.writer.Commit(f.size)
+	if err != nil {
 		err = diskError{err}
 		f.cache.unlist(f) // before the error, which no new reader may find
 		f.mu.Lock()
@@ -300,6 +303,7 @@ func (f *fill) commit() {
 		f.giveUp(err)
 		return
 	}
+	f.cache.trust.verified(f.want.Digest, signature, f.cache.Now())
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
 	f.cache.usage.touch(f.want.Digest)
 	f.cache.Metrics.Fills.Finished()
@@ -345,9 +349,14 @@ func (f *fill) guard(end func(error)) {
 	if p == nil {
 		return
 	}
-	f.cache.Metrics.Requests.Panicked()
-	f.cache.Log.Error("a fill panicked", "digest", f.want.Digest, "panic", p, "stack", string(debug.Stack()))
+	f.cache.panicked("a fill", f.want.Digest, p)
 	end(panicError{p})
+}
+
+// panicked reports a bug that cost one piece of work.
+func (c *Cache) panicked(what string, d digest.Digest, p any) {
+	c.Metrics.Requests.Panicked()
+	c.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
 }
 
 // crashed cleans up after a panic of run itself.

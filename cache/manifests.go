@@ -109,6 +109,9 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 	if d.Algorithm().FromBytes(body) != d {
 		return Manifest{}, ErrWrongContent
 	}
+	if stat, err := c.Store.Stat(b.body.(*held).file); err == nil {
+		c.trust.verified(d, stat.Signature, c.Now())
+	}
 	mediaType, err := c.Index.MediaType(d)
 	if err != nil {
 		c.indexFailed(err)
@@ -196,9 +199,11 @@ func (c *Cache) store(one Manifest) (err error) {
 		w.Discard()
 		return fmt.Errorf("write: %w", err)
 	}
-	if err := w.Commit(size); err != nil {
+	signature, err := w.Commit(size)
+	if err != nil {
 		return err
 	}
+	c.trust.verified(one.Digest, signature, c.Now())
 	c.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)
 	c.putMediaType(one)

@@ -36,13 +36,45 @@ func ofTheFile(err error) bool {
 
 // held reads a whole file.
 type held struct {
-	cache  *Cache
-	digest digest.Digest
-	handle *handle
-	file   *os.File
+	cache   *Cache
+	digest  digest.Digest
+	size    int64
+	trusted bool // verified not long ago, and looks as it did then
+	handle  *handle
+	file    *os.File
 }
 
-func (h *held) send(_ context.Context, w Sink, off, n int64) (sent int64, err error) {
+// send has a file that is not trusted hashed beside it. What reaches the end
+// waits for the verdict before its tail; what does not is served, and the file
+// is verified behind it.
+func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
+	if h.trusted {
+		return h.copy(w, off, n)
+	}
+	check := h.cache.check(h.digest)
+	if off+n < h.size {
+		return h.copy(w, off, n)
+	}
+	before := max(min(n, h.size-tail-off), 0)
+	if sent, err = h.copy(w, off, before); err != nil {
+		return sent, err
+	}
+	if err := w.FlushError(); err != nil {
+		return sent, err
+	}
+	err = check.verdict(ctx)
+	if errors.Is(err, errNotHeld) { // evicted since it was opened here
+		err = h.hash()
+	}
+	if err != nil {
+		return sent, err
+	}
+	h.trusted = true
+	m, err := h.copy(w, off+sent, n-sent)
+	return sent + m, err
+}
+
+func (h *held) copy(w Sink, off, n int64) (sent int64, err error) {
 	if _, err := h.file.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
@@ -54,6 +86,31 @@ func (h *held) send(_ context.Context, w Sink, off, n int64) (sent int64, err er
 		}
 	}
 	return sent, nil
+}
+
+// hash verifies the open file itself.
+func (h *held) hash() error {
+	sum := h.digest.Algorithm().Hash()
+	if _, err := io.Copy(sum, io.NewSectionReader(h.file, 0, h.size)); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if !hashesTo(sum, h.digest) {
+		return ErrWrongContent
+	}
+	return nil
+}
+
+// passOn returns a stream that goes on at off where a file that was not
+// trusted has failed. What the reader was given of it is hashed together with
+// what follows; where it cannot be read again, there is no going on.
+func (h *held) passOn(want Want, off int64, cause error) (*passing, error) {
+	h.cache.lost(h.digest, h.size, -1, cause)
+	hash := h.digest.Algorithm().Hash()
+	if _, err := io.Copy(hash, io.NewSectionReader(h.file, 0, off)); err != nil {
+		return nil, cause
+	}
+	h.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	return &passing{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
 }
 
 func (h *held) close() {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/index"
 )
 
 // found is a file that lay there at the start.
@@ -26,6 +28,9 @@ func (c *Cache) recover() error {
 	}
 	used := make(map[digest.Digest]time.Time)
 	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at }); err != nil {
+		c.indexFailed(err)
+	}
+	if err := c.Index.Verified(func(d digest.Digest, v index.Verified) { c.trust.known[d] = v }); err != nil {
 		c.indexFailed(err)
 	}
 	var files []found
@@ -56,6 +61,7 @@ func (c *Cache) forgetUsed(used map[digest.Digest]time.Time, files []found) {
 		delete(used, f.digest)
 	}
 	for d := range used {
+		c.trust.forget(d)
 		if err := c.Index.Forget(d); err != nil {
 			c.indexFailed(err)
 			return

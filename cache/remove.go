@@ -31,6 +31,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	}
 	c.manifests.remove(d)
 	c.usage.forget(d)
+	c.trust.forget(d)
 	if err := c.Store.Remove(d); err != nil {
 		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
 		return err

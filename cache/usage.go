@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/index"
 )
 
 // usage notes when blobs were last used, in memory, and writes it to the
-// index in batches. What a crash loses costs an eviction out of order.
+// index in batches, and with it what was verified. What a crash loses costs an eviction out of order.
 type usage struct {
 	mu   sync.Mutex
 	used map[digest.Digest]time.Time // since the last flush
@@ -51,10 +53,16 @@ func (u *usage) flush(c *Cache) {
 	u.used = make(map[digest.Digest]time.Time)
 	u.mu.Unlock()
 	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
-	if len(batch) == 0 {
-		return
+	if len(batch) > 0 {
+		if err := c.Index.PutUsed(batch); err != nil {
+			c.indexFailed(err)
+		}
 	}
-	if err := c.Index.PutUsed(batch); err != nil {
-		c.indexFailed(err)
+	verified := c.trust.take()
+	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.Ledger.Holds(d) })
+	if len(verified) > 0 {
+		if err := c.Index.PutVerified(verified); err != nil {
+			c.indexFailed(err)
+		}
 	}
 }

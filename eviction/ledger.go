@@ -132,6 +132,13 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 	return l.large.list.Contains(d) || l.small.list.Contains(d)
 }
 
+// Digests are all objects, in no order.
+func (l *Ledger) Digests() []digest.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(l.small.list.Keys(), l.large.list.Keys()...)
+}
+
 // Doom strikes out d by name, because its content is not to be trusted. Its
 // bytes count until Freed. It reports whether d was held.
 func (l *Ledger) Doom(d digest.Digest) bool {

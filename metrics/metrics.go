@@ -6,7 +6,7 @@
 // host of a configured upstream. Nothing that a client sends becomes a label.
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go (cache), upstreams.go (proxy/upstream), space.go (eviction),
+// fills.go and checks.go (cache), upstreams.go (proxy/upstream), space.go (eviction),
 // prefetch.go (proxy/prefetch).
 package metrics
 
@@ -27,6 +27,7 @@ type Metrics struct {
 	Upstreams *Upstreams
 	Space     *Space
 	Prefetch  *Prefetch
+	Checks    *Checks
 
 	registry *prometheus.Registry
 }
@@ -45,6 +46,7 @@ func New() *Metrics {
 		Upstreams: newUpstreams(registry),
 		Space:     newSpace(registry),
 		Prefetch:  newPrefetch(registry),
+		Checks:    newChecks(registry),
 		registry:  registry,
 	}
 }

@@ -68,7 +68,7 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Commit(7); err != nil {
+	if _, err := w.Commit(7); err != nil {
 		t.Errorf("this blob can never be kept: %v", err)
 	}
 }

@@ -18,8 +18,10 @@ package blobs
 import (
 	_ "crypto/sha256" // the algorithms whose digests may name a file
 	_ "crypto/sha512"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -111,23 +113,38 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Open returns the file of d for reading, and its size in bytes. The error is
+// Stat is what a file looks like from outside.
+type Stat struct {
+	Size      int64  // bytes
+	Signature uint64 // of size, inode and times: another one after any change
+}
+
+// Open returns the file of d for reading, and what it looks like. The error is
 // fs.ErrNotExist when there is none; anything but a regular file is an error.
-func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
+func (s *Store) Open(d digest.Digest) (*os.File, Stat, error) {
 	// O_NONBLOCK, so that a FIFO in a blob's place does not hold us.
 	f, err := s.root.OpenFile(blobPath(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, err
+		return nil, Stat{}, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", blobPath(d))
-	}
+	stat, err := s.Stat(f)
 	if err != nil {
 		_ = f.Close()
-		return nil, 0, err
+		return nil, Stat{}, err
 	}
-	return f, info.Size(), nil
+	return f, stat, nil
+}
+
+// Stat tells what an open blob looks like now.
+func (s *Store) Stat(f *os.File) (Stat, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return Stat{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return Stat{}, fmt.Errorf("%s is no regular file", f.Name())
+	}
+	return Stat{Size: info.Size(), Signature: signature(info)}, nil
 }
 
 // Remove takes the name from the file of d, whatever it is that stands there.
@@ -221,4 +238,13 @@ func digestOf(name string) (digest.Digest, bool) {
 		return "", false
 	}
 	return d, true
+}
+
+// sum makes one number of several.
+func sum(numbers []int64) uint64 {
+	h := fnv.New64a()
+	for _, n := range numbers {
+		_ = binary.Write(h, binary.BigEndian, n) // a hash takes everything
+	}
+	return h.Sum64()
 }

@@ -33,7 +33,7 @@ func put(t *testing.T, s *Store, content string) digest.Digest {
 	if _, err := w.WriteAt([]byte(content), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Commit(int64(len(content))); err != nil {
+	if _, err := w.Commit(int64(len(content))); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -56,12 +56,12 @@ func TestCommitThenOpen(t *testing.T) {
 		if _, _, err := s.Open(d); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: visible before its commit: %v", algorithm, err)
 		}
-		if err := w.Commit(7); err != nil {
+		if _, err := w.Commit(7); err != nil {
 			t.Fatal(err)
 		}
-		f, size, err := s.Open(d)
-		if err != nil || size != 7 {
-			t.Fatalf("%s: Open = %d, %v", algorithm, size, err)
+		f, stat, err := s.Open(d)
+		if err != nil || stat.Size != 7 {
+			t.Fatalf("%s: Open = %+v, %v", algorithm, stat, err)
 		}
 		got, err := io.ReadAll(f)
 		if err != nil || string(got) != "content" {
@@ -86,7 +86,7 @@ func TestReadersFollowTheFileThroughCommit(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Commit(7); err != nil {
+	if _, err := w.Commit(7); err != nil {
 		t.Fatal(err)
 	}
 	after, err := w.Open()
@@ -113,7 +113,7 @@ func TestDiscardLeavesNothing(t *testing.T) {
 	if _, err := w.Open(); !errors.Is(err, ErrDiscarded) {
 		t.Errorf("Open after Discard: %v", err)
 	}
-	if err := w.Commit(0); err == nil {
+	if _, err := w.Commit(0); err == nil {
 		t.Error("Commit after Discard succeeds")
 	}
 	left, err := os.ReadDir(filepath.Join(dir, partialDir))

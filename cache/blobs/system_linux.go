@@ -2,7 +2,9 @@ package blobs
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,4 +19,13 @@ func allocate(f *os.File, size int64) error {
 		return nil
 	}
 	return err
+}
+
+// signature changes with whatever is done to a file: nobody can set ctime.
+func signature(info fs.FileInfo) uint64 {
+	numbers := []int64{info.Size(), info.ModTime().UnixNano()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		numbers = append(numbers, int64(stat.Ino), stat.Ctim.Nano()) //nolint:gosec // only compared
+	}
+	return sum(numbers)
 }

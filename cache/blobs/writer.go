@@ -61,40 +61,43 @@ func (w *Writer) Open() (*os.File, error) {
 	return w.store.root.OpenFile(w.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 }
 
-// Commit makes the download the blob of its digest, of size bytes. The caller
-// has verified the content. After an error there is no blob, and the file is
-// removed; readers that have it open go on.
+// Commit makes the download the blob of its digest, of size bytes, and returns
+// its signature. The caller has verified the content. After an error there is
+// no blob, and the file is removed; readers that have it open go on.
 //
 // The order is what a power cut asks for: the content is on disk before the
 // name that promises it.
-func (w *Writer) Commit(size int64) (err error) {
+func (w *Writer) Commit(size int64) (signed uint64, err error) {
 	defer func() {
 		if err != nil {
 			w.Discard()
 		}
 	}()
 	if err := w.file.Truncate(size); err != nil {
-		return fmt.Errorf("set the length: %w", err)
+		return 0, fmt.Errorf("set the length: %w", err)
 	}
 	if err := w.file.Sync(); err != nil {
-		return fmt.Errorf("sync the content: %w", err)
+		return 0, fmt.Errorf("sync the content: %w", err)
 	}
 	final := blobPath(w.digest)
 	dir := path.Dir(final)
 	made, err := w.store.ensure(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.rename(final); err != nil { // the commit point
-		return err
+		return 0, err
 	}
-	if err := errors.Join(w.store.sync(dir), w.file.Close()); err != nil {
-		return err
+	if err := w.store.sync(dir); err != nil {
+		return 0, err
 	}
 	if made {
-		return w.store.sync(path.Dir(dir))
+		if err := w.store.sync(path.Dir(dir)); err != nil {
+			return 0, err
+		}
 	}
-	return nil
+	stat, err := w.store.Stat(w.file)
+	return stat.Signature, errors.Join(err, w.file.Close())
 }
 
 // rename gives the file its final name while no reader is opening it.

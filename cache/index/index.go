@@ -1,5 +1,5 @@
 // Package index keeps facts about files: what a tag names, what media type a
-// manifest has, when a blob was last used. It is never the truth about bytes;
+// manifest has, when a blob was last used and last verified. It is never the truth about bytes;
 // whatever it has lost or got wrong costs a question upstream or an eviction
 // out of order, and no more.
 //
@@ -22,6 +22,7 @@ const (
 	tagPrefix   = "t/" // t/<registry>/<repository>:<tag> → Tag as JSON
 	mediaPrefix = "m/" // m/<digest> → media type
 	usedPrefix  = "u/" // u/<digest> → seconds since 1970, 8 bytes
+	checkPrefix = "c/" // c/<digest> → Verified, 16 bytes
 )
 
 // Tag is what a tag was last seen to name.
@@ -98,19 +99,58 @@ func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
 
 // Used calls visit with each blob's last use.
 func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
+	return x.each(usedPrefix, func(d digest.Digest, value []byte) {
+		if len(value) == 8 {
+			at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
+			visit(d, time.Unix(at, 0))
+		}
+	})
+}
+
+// Verified is what a file looked like when its content was last known to be
+// right.
+type Verified struct {
+	Signature uint64 // as cache/blobs makes it
+	At        int64  // seconds since 1970
+}
+
+// PutVerified notes verifications, in one batch.
+func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for d, v := range verified {
+		value := binary.BigEndian.AppendUint64(nil, v.Signature)
+		value = binary.BigEndian.AppendUint64(value, uint64(max(v.At, 0)))
+		if err := batch.Set([]byte(checkPrefix+d.String()), value); err != nil {
+			return err
+		}
+	}
+	return batch.Flush()
+}
+
+// Verified calls visit with each blob's last verification.
+func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
+	return x.each(checkPrefix, func(d digest.Digest, value []byte) {
+		if len(value) == 16 {
+			at := int64(binary.BigEndian.Uint64(value[8:])) //nolint:gosec // PutVerified writes no negative
+			visit(d, Verified{Signature: binary.BigEndian.Uint64(value), At: at})
+		}
+	})
+}
+
+// each calls visit with every record of a family that is keyed by digest. The
+// value is visit's until it returns.
+func (x *Index) each(prefix string, visit func(d digest.Digest, value []byte)) error {
 	return x.db.View(func(txn *badger.Txn) error {
 		options := badger.DefaultIteratorOptions
-		options.Prefix = []byte(usedPrefix)
+		options.Prefix = []byte(prefix)
 		options.PrefetchValues = false
 		it := txn.NewIterator(options)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			item := it.Item()
 			err := item.Value(func(value []byte) error {
-				if len(value) == 8 {
-					at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
-					visit(digest.Digest(item.Key()[len(usedPrefix):]), time.Unix(at, 0))
-				}
+				visit(digest.Digest(item.Key()[len(prefix):]), value)
 				return nil
 			})
 			if err != nil {
@@ -123,7 +163,7 @@ func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
 
 // Forget removes what is known of the evicted d.
 func (x *Index) Forget(d digest.Digest) error {
-	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+d.String()))
+	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+d.String()), x.delete(checkPrefix+d.String()))
 }
 
 // Close writes out what is in memory and gives the directory back.

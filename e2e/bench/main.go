@@ -51,7 +51,8 @@ func run(reps int, only, readme string) error {
 		return err
 	}
 	defer b.close()
-	fmt.Println(b.about())
+	about := b.about()
+	fmt.Println(about)
 	for _, m := range measurements {
 		if !strings.Contains(m.name, only) {
 			continue
@@ -71,7 +72,7 @@ func run(reps int, only, readme string) error {
 	if readme == "" {
 		return nil
 	}
-	return replaceBetween(readme, "<!-- measured -->\n", "<!-- /measured -->\n", b.about()+"\n\n"+b.markdown())
+	return replaceBetween(readme, "<!-- measured -->\n", "<!-- /measured -->\n", about+"\n\n"+b.markdown())
 }
 
 // row is a line of the table: one figure of each contender.
@@ -91,7 +92,7 @@ func (r row) cell(name string) string {
 	if len(r.cells[name]) == 0 {
 		return "–"
 	}
-	return figure(median(r.cells[name])) + " " + r.unit
+	return strings.TrimSpace(figure(median(r.cells[name])) + " " + r.unit)
 }
 
 // ratio is hubcap's figure by that of the contender it is held against.

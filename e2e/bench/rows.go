@@ -398,14 +398,20 @@ func faults(b *bench) ([]row, error) {
 		rows[0].words[c.name] = b.outcome(c, layers[0])
 
 		_, layers = b.content(repository, size)
-		once(&fakehub.Fault{CorruptAt: fakehub.At(3 * mib)})
-		rows[1].words[c.name] = b.outcome(c, layers[0]) + ", " + b.outcome(c, layers[0])
-
+		b.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
+			if q.Kind != fakehub.KindCDN {
+				return nil
+			}
+			return &fakehub.Fault{CorruptAt: fakehub.At(3 * mib)}
+		})
+		first := b.outcome(c, layers[0])
 		b.hub.Script(nil)
+		rows[1].words[c.name] = first + ", " + b.outcome(c, layers[0])
+
 		_, layers = b.content(repository, size)
 		killed := make(chan error)
 		go func() { killed <- b.killHalfWay(c, layers[0], size) }()
-		first := b.outcome(c, layers[0])
+		first = b.outcome(c, layers[0])
 		if err := <-killed; err != nil {
 			return err
 		}

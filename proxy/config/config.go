@@ -44,6 +44,7 @@ type variables struct {
 	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
+	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long a verified file is trusted as long as it looks the same"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
 	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"off" means:"on-pull brings in the rest of an image once its first blob is asked for; off does not"`
 	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"bytes a second that all blobs together may come in with, such as 20MB; no cap where it is not set"`

@@ -72,6 +72,7 @@ func TestDefaults(t *testing.T) {
 		{"DEFAULT_UPSTREAM", c.DefaultUpstream, "docker.io"},
 		{"CA_FILE", c.CAFile.String(), ""},
 		{"ALLOW_CLIENTS", len(c.AllowClients), 0},
+		{"VERIFY_INTERVAL", time.Duration(c.VerifyInterval), 7 * 24 * time.Hour},
 		{"PREFETCH", c.Prefetch, PrefetchOff},
 		{"LOG_LEVEL", int(c.LogLevel), 0},
 		{"LOG_FORMAT", c.LogFormat, LogFormat("text")},

@@ -1,0 +1,185 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/index"
+	"hubcap/metrics"
+)
+
+// trust knows which files were verified and what they looked like then. A
+// file that looks the same and was verified within the interval is sent as it
+// is; any other one is hashed while it is sent.
+type trust struct {
+	mu      sync.Mutex
+	known   map[digest.Digest]index.Verified
+	unsaved map[digest.Digest]struct{} // what the index does not know yet
+	running map[digest.Digest]*check
+}
+
+func newTrust() *trust {
+	return &trust{
+		known:   make(map[digest.Digest]index.Verified),
+		unsaved: make(map[digest.Digest]struct{}),
+		running: make(map[digest.Digest]*check),
+	}
+}
+
+// verified notes that the file of d, with this signature, is right.
+func (t *trust) verified(d digest.Digest, signature uint64, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.known[d] = index.Verified{Signature: signature, At: now.Unix()}
+	t.unsaved[d] = struct{}{}
+}
+
+// has tells whether the file of d, with this signature, need not be hashed.
+func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.known[d]
+	return ok && v.Signature == signature && !expired(v, now, interval)
+}
+
+// age is how long ago the file of d was verified; ok is false for never, and
+// for a time that is yet to come.
+func (t *trust) age(d digest.Digest, now time.Time) (age time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.known[d]
+	age = now.Sub(time.Unix(v.At, 0))
+	return age, ok && age >= 0
+}
+
+func expired(v index.Verified, now time.Time, interval time.Duration) bool {
+	age := now.Unix() - v.At
+	return age < 0 || age >= int64(interval/time.Second) // the clock may have been set
+}
+
+func (t *trust) forget(d digest.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.known, d)
+	delete(t.unsaved, d)
+}
+
+// take returns what the index does not know yet.
+func (t *trust) take() map[digest.Digest]index.Verified {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	batch := make(map[digest.Digest]index.Verified, len(t.unsaved))
+	for d := range t.unsaved {
+		batch[d] = t.known[d]
+	}
+	clear(t.unsaved)
+	return batch
+}
+
+// check is the hashing of one whole file, for all who wait for its verdict.
+type check struct {
+	done chan struct{}
+	err  error // set before done is closed: nil, ErrWrongContent, or of reading
+}
+
+// check hashes the file of d, or joins the one who does.
+func (c *Cache) check(d digest.Digest) *check {
+	c.trust.mu.Lock()
+	defer c.trust.mu.Unlock()
+	if one := c.trust.running[d]; one != nil {
+		return one
+	}
+	one := &check{done: make(chan struct{})}
+	c.trust.running[d] = one
+	c.running.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				c.panicked("a verification", d, p)
+				one.err = panicError{p}
+			}
+			c.trust.mu.Lock()
+			delete(c.trust.running, d)
+			c.trust.mu.Unlock()
+			close(one.done)
+		}()
+		one.err = c.verify(c.base, d, func(int) error { return nil })
+	})
+	return one
+}
+
+// verdict waits for the end of a check.
+func (k *check) verdict(ctx context.Context) error {
+	select {
+	case <-k.done:
+		return k.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// verify hashes the file of d. What is not right is removed; pace is called
+// for the bytes that are about to be read. The error is errNotHeld for a blob
+// that has been evicted meanwhile.
+func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) error) error {
+	if !c.Ledger.Holds(d) {
+		return errNotHeld
+	}
+	one := c.handles.acquire(d)
+	defer func() { c.handles.release(d, one) }()
+	f, before, err := c.Store.Open(d)
+	if err != nil {
+		return c.unreadable(d, err)
+	}
+	defer f.Close()
+	h := d.Algorithm().Hash()
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := pace(len(buf)); err != nil {
+			return err
+		}
+		n, err := f.Read(buf[:])
+		h.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return c.unreadable(d, err)
+		}
+	}
+	after, err := c.Store.Stat(f)
+	switch {
+	case err != nil:
+		return c.unreadable(d, err)
+	case !hashesTo(h, d):
+		c.suspects.add(d)
+		c.lost(d, before.Size, after.Size, ErrWrongContent)
+		return ErrWrongContent
+	case after.Signature != before.Signature: // somebody is at it
+		return fmt.Errorf("%w: it changes", errUnreadable)
+	}
+	c.Metrics.Checks.Ended(metrics.CheckRight)
+	c.trust.verified(d, after.Signature, c.Now())
+	if !c.Ledger.Holds(d) { // it went meanwhile
+		c.trust.forget(d)
+	}
+	return nil
+}
+
+// unreadable gives up a file that cannot be read.
+func (c *Cache) unreadable(d digest.Digest, err error) error {
+	if outOfHandles(err) {
+		return err
+	}
+	c.lost(d, -1, -1, err)
+	return fmt.Errorf("%w: %w", errUnreadable, err)
+}
