@@ -136,7 +136,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(202, 4*buffer)
 	f := newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1})
-	if err := f.prepare(int64(len(body))); err != nil {
+	if err := f.prepare(&Stream{Size: int64(len(body))}); err != nil {
 		t.Fatal(err)
 	}
 	defer r.Ledger.Release(int64(len(body)))

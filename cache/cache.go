@@ -8,7 +8,8 @@
 //
 // Files: cache.go (the whole; opening a blob), source.go (where bytes come
 // from, through breaks), fill.go (one download), plan.go and writers.go (who
-// brings which bytes), spans.go (which bytes are there), hasher.go (the
+// brings which bytes), spans.go (which bytes are there), partial.go (downloads
+// that go on another time), hasher.go (the
 // verdict), reader.go (one reader of a held or growing file), passing.go (what
 // cannot be kept), manifests.go, remove.go (eviction's hand), recover.go (the
 // start), usage.go (last use), verify.go and scrub.go (files at rest),

@@ -60,6 +60,7 @@ type fill struct {
 	asked     chan struct{}  // closed when somebody has asked for the blob; until then it comes behind others
 	announced chan struct{}  // closed when open may answer
 	judged    chan struct{}  // closed when the hasher has ended
+	due       chan struct{}  // says that there is enough to save
 	over      chan struct{}  // closed when the blob is held, or the fill has failed
 	hash      hash.Hash      // the hasher's; anybody's to read once judged is closed
 
@@ -68,6 +69,8 @@ type fill struct {
 	writer   *blobs.Writer
 	reserved int64         // bytes promised by the ledger
 	have     spans         // bytes in the file
+	resumed  bool          // some of them are of an earlier fill
+	unsaved  int64         // bytes since the last save
 	plan     *plan         // what is yet to bring; nil where there is one writer
 	wanted   map[int64]int // the offsets that readers wait at, and how many do
 	rushing  int           // urgent writers at work
@@ -90,6 +93,7 @@ func newFill(c *Cache, want Want) *fill {
 		asked:     make(chan struct{}),
 		announced: make(chan struct{}),
 		judged:    make(chan struct{}),
+		due:       make(chan struct{}, 1),
 		over:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		wanted:    make(map[int64]int),
@@ -114,13 +118,19 @@ func (f *fill) run() {
 		return
 	}
 	f.ctx, f.cancel = context.WithCancelCause(f.cache.base)
+	if f.resume(); f.whole() {
+		defer f.cancel(nil)
+		f.announce()
+		f.download(nil, nil)
+		return
+	}
 	stream, release, err := f.ask()
 	if err != nil {
 		f.cancel(err)
 		f.fail(err)
 		return
 	}
-	if err := f.prepare(stream.Size); err != nil {
+	if err := f.prepare(stream); err != nil {
 		release()
 		stream.Body = closer{stream.Body, func() { f.cancel(nil) }}
 		f.passOn(stream, err)
@@ -143,7 +153,8 @@ func (f *fill) ask() (stream *Stream, release func(), err error) {
 	return stream, release, err
 }
 
-// download fills the file, has it hashed, and commits it.
+// download fills the file, has it hashed, and commits it. stream is nil when
+// everything is there already.
 func (f *fill) download(stream *Stream, release func()) {
 	f.writers.Go(func() {
 		defer close(f.judged)
@@ -155,11 +166,14 @@ func (f *fill) download(stream *Stream, release func()) {
 	f.write(stream, release)
 	f.writers.Wait()
 	f.alarm.Stop()
-	if f.failed() != nil {
+	switch {
+	case f.failed() == nil:
+		f.commit()
+	case f.lasting():
+		f.park()
+	default:
 		f.discard()
-		return
 	}
-	f.commit()
 }
 
 // passOn ends a fill that is not kept: each reader gets a stream of its own,
@@ -201,6 +215,13 @@ func (f *fill) wrote(s span) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.have.add(s)
+	f.unsaved += s.end - s.off
+	if f.unsaved >= saveBytes {
+		select {
+		case f.due <- struct{}{}:
+		default:
+		}
+	}
 	f.pending += s.end - s.off
 	if f.pending >= wakeBytes || time.Since(f.woken) >= wakeAfter {
 		f.broadcast()
@@ -259,9 +280,13 @@ func (f *fill) failed() error {
 	return f.err
 }
 
-// fail ends a fill before it was announced.
+// fail ends a fill before it was announced. What an earlier one left stays.
 func (f *fill) fail(err error) {
 	f.cache.unlist(f)
+	if f.resumed {
+		f.writer.Leave()
+		f.cache.Ledger.Park(f.want.Digest, f.reserved)
+	}
 	f.stop(err)
 	f.announce()
 	if errors.Is(err, errAgain) {
@@ -370,6 +395,9 @@ func (f *fill) crashed(err error) {
 	}
 	f.stop(err)
 	f.discard()
+	if !isClosed(f.announced) {
+		f.announce()
+	}
 }
 
 // closer is a stream's body that ends the stream's context when it is closed.

@@ -19,8 +19,12 @@ const (
 	maxPiece   = 8 << 20
 )
 
-// pieceOf is how many bytes a writer is given of a blob of size bytes.
+// pieceOf is how many bytes a writer is given of a blob of size bytes. A
+// single one goes through in one go.
 func pieceOf(size int64, writers int) int64 {
+	if size >= 0 && writers == 1 {
+		return size
+	}
 	if size < 0 {
 		return firstPiece
 	}
@@ -79,12 +83,11 @@ type plan struct {
 	heard    time.Time     // when bytes last came to any writer
 }
 
-// newPlan has everything to bring but what the first task, whose answer is
-// open already, takes.
-func newPlan(size, piece int64, patience time.Duration, first *task) *plan {
-	p := &plan{piece: piece, patience: patience, taken: map[*task]struct{}{first: {}}}
-	p.free.add(span{0, first.off})
-	p.free.add(span{first.end, size})
+// newPlan has what is missing to bring, but what the first task takes, whose
+// answer is open already.
+func newPlan(missing spans, piece int64, patience time.Duration, first *task) *plan {
+	p := &plan{piece: piece, patience: patience, free: missing, taken: map[*task]struct{}{first: {}}}
+	p.free.remove(span{first.off, first.end})
 	return p
 }
 

@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -17,9 +18,14 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 		size := rnd.Int64N(60*mib) + 1
 		off := rnd.Int64N(size)
 		first := &task{off: off, end: min(off+rnd.Int64N(maxPiece)+1, size)}
-		p := newPlan(size, pieceOf(size, 1+rnd.IntN(8)), time.Second, first)
-		var brought spans
-		var total int64
+		var there spans // what an earlier fill has left
+		for range rnd.IntN(4) {
+			from := rnd.Int64N(size)
+			there.add(span{from, min(from+rnd.Int64N(20*mib), size)})
+		}
+		there.remove(span{first.off, first.end})
+		p := newPlan(there.missing(size), pieceOf(size, 1+rnd.IntN(8)), time.Second, first)
+		brought, total := slices.Clone(there), there.bytes()
 		now := time.Now()
 		writers := []*task{first}
 		for len(writers) > 0 {
@@ -60,7 +66,7 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 
 func TestPlanServesWaitingReadersFirst(t *testing.T) {
 	first := &task{off: 0, end: 8 * mib}
-	p := newPlan(100*mib, 8*mib, time.Second, first)
+	p := newPlan(spans{{0, 100 * mib}}, 8*mib, time.Second, first)
 	if got := p.next(map[int64]int{50 * mib: 2, 4 * mib: 1}); got.off != 50*mib || got.end != 58*mib {
 		t.Errorf("%+v, want the piece at 50 MiB: the one at 4 MiB is on its way", got)
 	}
@@ -83,7 +89,7 @@ func TestPlanCutsAWriterThatIsTooFarAway(t *testing.T) {
 		{"near, and slow", 1e6, mib, true},
 	} {
 		w := &task{off: tc.speed, end: tc.speed + 8*mib, begun: now.Add(-time.Second)}
-		p := newPlan(w.end, 8*mib, time.Second, w)
+		p := newPlan(spans{{0, w.end}}, 8*mib, time.Second, w)
 		p.free = nil
 		got, _ := p.urgent(w.off+tc.at, now)
 		if (got != nil) != tc.cut {
@@ -108,7 +114,7 @@ func TestPlanTakesFromAStalledWriter(t *testing.T) {
 		dropped++
 	}
 	stuck := &task{off: 0, end: 8 * mib, asked: at(0), drop: drop}
-	p := newPlan(100*mib, 8*mib, 2*time.Second, stuck)
+	p := newPlan(spans{{0, 100 * mib}}, 8*mib, 2*time.Second, stuck)
 	well := p.next(nil)
 	well.asked, well.drop = at(0), drop
 	stuck.claim(0, mib, at(0))

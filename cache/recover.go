@@ -8,24 +8,34 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 )
 
 // found is a file that lay there at the start.
 type found struct {
-	digest digest.Digest
-	size   int64
-	used   time.Time
+	digest  digest.Digest
+	size    int64
+	used    time.Time
+	partial bool
 }
 
 // recover counts the files, which are the truth, into the ledger: in the
 // order of their last use as far as the index knows it, of their making
 // where it does not. What a former process left half done goes.
 func (c *Cache) recover() error {
-	partials, err := c.Store.RemovePartials()
+	var files []found
+	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
+		size, _, ok := decodeNote(p.Note, p.Size)
+		if ok = ok && !c.stored(p.Digest); ok {
+			files = append(files, found{p.Digest, size, p.Modified, true})
+		}
+		return ok
+	})
 	if err != nil {
 		return fmt.Errorf("remove unfinished downloads: %w", err)
 	}
+	partials := len(files)
 	used := make(map[digest.Digest]time.Time)
 	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at }); err != nil {
 		c.indexFailed(err)
@@ -33,13 +43,12 @@ func (c *Cache) recover() error {
 	if err := c.Index.Verified(func(d digest.Digest, v index.Verified) { c.trust.known[d] = v }); err != nil {
 		c.indexFailed(err)
 	}
-	var files []found
 	var bytes int64
 	err = c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
 		if at, known := used[d]; known {
 			modified = at
 		}
-		files = append(files, found{d, size, modified})
+		files = append(files, found{d, size, modified, false})
 		bytes += size
 		return nil
 	})
@@ -49,10 +58,24 @@ func (c *Cache) recover() error {
 	c.forgetUsed(used, files)
 	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
 	for _, f := range files {
-		c.Ledger.Adopt(f.digest, f.size)
+		if f.partial {
+			c.Ledger.AdoptPartial(f.digest, f.size)
+		} else {
+			c.Ledger.Adopt(f.digest, f.size)
+		}
 	}
-	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished_removed", partials)
+	c.Log.Info("cache opened", "objects", len(files)-partials, "bytes", bytes, "unfinished", partials, "unfinished_removed", removed)
 	return nil
+}
+
+// stored tells whether there is a file of d.
+func (c *Cache) stored(d digest.Digest) bool {
+	f, _, err := c.Store.Open(d)
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	return true
 }
 
 // forgetUsed removes what the index knows of files that are gone.

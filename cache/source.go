@@ -30,6 +30,12 @@ type Stream struct {
 	Size int64 // bytes of the whole blob; negative when the source does not say
 }
 
+// part tells whether the answer is less than the whole of size bytes, so that
+// its source knows ranges.
+func (s *Stream) part(size int64) bool {
+	return size >= 0 && (s.Off > 0 || s.End > s.Off && s.End < size)
+}
+
 // maxBreaks is how often in a row a source may break without having given a
 // byte.
 const maxBreaks = 5

@@ -53,3 +53,32 @@ func (m *spans) remove(s span) {
 	}
 	*m = left
 }
+
+// bytes is how many bytes are in the set.
+func (m spans) bytes() (n int64) {
+	for _, s := range m {
+		n += s.end - s.off
+	}
+	return n
+}
+
+// missing are the bytes below size that are not in the set.
+func (m spans) missing(size int64) spans {
+	var left spans
+	left.add(span{0, size})
+	for _, s := range m {
+		left.remove(s)
+	}
+	return left
+}
+
+// from is the first span that has a byte at off or behind it, cut to begin
+// there; else the first of all.
+func (m spans) from(off int64) span {
+	for _, s := range m {
+		if s.end > off {
+			return span{max(s.off, off), s.end}
+		}
+	}
+	return m[0]
+}

@@ -52,14 +52,24 @@ func (s *slots) acquire(ctx context.Context, host string) (release func(), err e
 	return func() { s.all.Release(1); one.Release(1) }, nil
 }
 
-// begin asks the source: for the piece that the first reader waits for, if
-// the blob may be worth several connections, else for the whole. Its length
-// must be the manifest's where both speak of it.
-func (f *fill) begin(ctx context.Context) (*Stream, error) {
-	off, n := int64(0), int64(-1)
-	if f.cache.Connections > 1 && (f.want.Size < 0 || f.want.Size > maxPiece) {
-		off, n = f.want.Off, pieceOf(f.want.Size, f.cache.Connections)
+// first is what the source is asked for first: the piece that the first
+// reader waits for, if the blob may be worth several connections or some of it
+// is there, else the whole.
+func (f *fill) first() (off, n int64) {
+	if f.resumed {
+		gap := f.have.missing(f.size).from(f.want.Off)
+		return gap.off, min(gap.end-gap.off, pieceOf(f.size, f.cache.Connections))
 	}
+	if f.cache.Connections > 1 && (f.want.Size < 0 || f.want.Size > maxPiece) {
+		return f.want.Off, pieceOf(f.want.Size, f.cache.Connections)
+	}
+	return 0, -1
+}
+
+// begin asks the source. Its length must be the manifest's where both speak of
+// it.
+func (f *fill) begin(ctx context.Context) (*Stream, error) {
+	off, n := f.first()
 	stream, err := f.want.Source.Open(ctx, off, n)
 	if err != nil && off > 0 && unsatisfiable(err) { // the blob ends before
 		stream, err = f.want.Source.Open(ctx, 0, n)
@@ -90,14 +100,20 @@ func (f *fill) begin(ctx context.Context) (*Stream, error) {
 func (f *fill) write(stream *Stream, release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.savable() {
+		f.writers.Go(f.save)
+	}
+	if stream == nil {
+		return
+	}
 	first := &task{off: stream.Off, end: f.size}
-	ranges := stream.Off > 0 || stream.End > stream.Off && stream.End < f.size
-	if f.size < 0 || !ranges {
+	if !stream.part(f.size) {
 		f.writers.Go(func() { f.work(first, stream, release) })
 		return
 	}
-	first.end = min(max(stream.End, stream.Off), f.size)
-	f.plan = newPlan(f.size, pieceOf(f.size, f.cache.Connections), f.cache.Patience, first)
+	missing := f.have.missing(f.size)
+	first.end = min(max(stream.End, stream.Off), missing.endFrom(stream.Off))
+	f.plan = newPlan(missing, pieceOf(f.size, f.cache.Connections), f.cache.Patience, first)
 	f.writers.Go(f.watch)
 	f.writers.Go(func() { f.work(first, stream, release) })
 	if isClosed(f.asked) {
@@ -258,8 +274,16 @@ func (f *fill) claim(t *task, off int64, n int) int {
 	return t.claim(off, n, now)
 }
 
-// prepare reserves room and makes the file.
-func (f *fill) prepare(size int64) error {
+// prepare reserves room and makes the file, where there is none to go on with:
+// its source must know ranges, and give the blob that it gave before.
+func (f *fill) prepare(stream *Stream) error {
+	size := stream.Size
+	if f.resumed {
+		if size == f.size && stream.part(size) && f.have.endFrom(stream.Off) == stream.Off {
+			return nil
+		}
+		f.restart()
+	}
 	if err := f.cache.removeLocked(f.want.Digest); err != nil {
 		return diskError{err}
 	}

@@ -39,7 +39,7 @@ type LedgerOptions struct {
 // Ledger is the account of the bytes on disk, by size and last use. It
 // performs no I/O, and its methods may be called at any time by anyone.
 //
-// Invariant: small + large + reserved + doomed + overhead ≤ limit, but for an
+// Invariant: small + large (partials among them) + reserved + doomed + overhead ≤ limit, but for an
 // overhead that has grown since the last Reserve, and for what Adopt was told
 // of files that lay there already.
 type Ledger struct {
@@ -103,7 +103,37 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(reserved)
-	l.segmentFor(size).add(d, size)
+	l.segmentFor(size).add(d, entry{size: size})
+}
+
+// Park turns a promise of size bytes into the partial download of d: it is not
+// held, and goes in its turn like an object.
+func (l *Ledger) Park(d digest.Digest, size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved -= onDisk(size)
+	l.large.add(d, entry{size: size, partial: true})
+}
+
+// AdoptPartial is Adopt for a partial download.
+func (l *Ledger) AdoptPartial(d digest.Digest, size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.large.add(d, entry{size: size, partial: true})
+}
+
+// Resume turns the partial download of d back into a promise of size bytes. It
+// tells whether there is one.
+func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, there := l.large.list.Peek(d)
+	if !there || !e.partial {
+		return 0, false
+	}
+	l.large.remove(d)
+	l.reserved += onDisk(e.size)
+	return e.size, true
 }
 
 // Adopt counts an object that is on disk already. Objects adopted later count
@@ -111,7 +141,7 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 func (l *Ledger) Adopt(d digest.Digest, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.segmentFor(size).add(d, size)
+	l.segmentFor(size).add(d, entry{size: size})
 }
 
 // Touch notes that d is used now. It tells the size of d, and whether d is
@@ -129,14 +159,15 @@ func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 func (l *Ledger) Holds(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.large.list.Contains(d) || l.small.list.Contains(d)
+	return l.large.holds(d) || l.small.holds(d)
 }
 
 // Digests are all objects, in no order.
 func (l *Ledger) Digests() []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append(l.small.list.Keys(), l.large.list.Keys()...)
+	all := append(l.small.list.Keys(), l.large.list.Keys()...)
+	return slices.DeleteFunc(all, func(d digest.Digest) bool { return !l.large.holds(d) && !l.small.holds(d) })
 }
 
 // Doom strikes out d by name, because its content is not to be trusted. Its
@@ -145,8 +176,9 @@ func (l *Ledger) Doom(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, segment := range []*segment{&l.large, &l.small} {
-		if size, held := segment.remove(d); held {
-			l.doom(d, size)
+		if segment.holds(d) {
+			e, _ := segment.remove(d)
+			l.doom(d, e.size)
 			return true
 		}
 	}
@@ -238,13 +270,13 @@ func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest)
 		case intoShare:
 			from = &l.small
 		}
-		d, size, ok := from.oldest()
+		d, e, ok := from.oldest()
 		if !ok {
 			break
 		}
-		l.doom(d, size)
+		l.doom(d, e.size)
 		struckOut = append(struckOut, d)
-		l.metrics.Evicted(l.segmentName(size), size)
+		l.metrics.Evicted(l.segmentName(e.size), e.size)
 	}
 	return struckOut
 }
@@ -289,13 +321,15 @@ func (l *Ledger) SetOverhead(size int64) {
 func (l *Ledger) Stats() metrics.SpaceStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	small, large := l.small.whole(), l.large.whole()
 	return metrics.SpaceStats{
 		Budget:   l.limit,
 		Overhead: l.overhead,
 		Reserved: l.reserved,
 		Doomed:   l.doomed,
-		Bytes:    [2]int64{l.small.bytes, l.large.bytes},
-		Objects:  [2]int{l.small.len(), l.large.len()},
+		Partial:  l.large.partial.bytes,
+		Bytes:    [2]int64{small.bytes, large.bytes},
+		Objects:  [2]int{small.objects, large.objects},
 	}
 }
 

@@ -22,6 +22,7 @@ type SpaceStats struct {
 	Overhead int64 // the index
 	Reserved int64 // promised to running fills
 	Doomed   int64 // evicted, not yet given back by the file system
+	Partial  int64 // downloads that broke off and may go on
 	Bytes    [2]int64
 	Objects  [2]int
 }
@@ -79,6 +80,7 @@ func (c *spaceCollector) Collect(ch chan<- prometheus.Metric) {
 	set(bytesDesc, s.Overhead, "index")
 	set(bytesDesc, s.Reserved, "reserved")
 	set(bytesDesc, s.Doomed, "doomed")
+	set(bytesDesc, s.Partial, "partial")
 	for seg := range segments {
 		set(bytesDesc, s.Bytes[seg], segmentNames[seg])
 		set(objectsDesc, int64(s.Objects[seg]), segmentNames[seg])

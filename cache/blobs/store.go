@@ -6,13 +6,14 @@
 //	layout                          the version of this layout
 //	lock                            held by the one process that owns the directory
 //	blobs/open/sha256/ab/abcd…      whole files; what has its final name was verified
-//	partial/sha256-abcd…            downloads under way
+//	partial/sha256-abcd…            downloads under way, or broken off
+//	partial/sha256-abcd….note       what their maker wants to know when it goes on
 //
 // "open" is content that anybody could have pulled; every file name is made
 // of a parsed digest and nothing else, and no symbolic link is followed.
 //
 // Files: store.go, writer.go (one download; Commit is the commit point),
-// system_*.go (what differs between systems).
+// partial.go (downloads that go on another time), system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -22,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -147,10 +147,10 @@ func (s *Store) Stat(f *os.File) (Stat, error) {
 	return Stat{Size: info.Size(), Signature: signature(info)}, nil
 }
 
-// Remove takes the name from the file of d, whatever it is that stands there.
-// It is no error when there is nothing.
+// Remove takes the name from the file of d, whatever it is that stands there,
+// and from a download of it. It is no error when there is nothing.
 func (s *Store) Remove(d digest.Digest) error {
-	return s.root.RemoveAll(blobPath(d))
+	return errors.Join(s.root.RemoveAll(blobPath(d)), s.RemovePartial(d))
 }
 
 // Walk calls visit with each blob, and removes what is no blob. An error of
@@ -175,31 +175,6 @@ func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time)
 	})
 }
 
-// RemovePartials removes downloads that a former process left behind. It
-// returns how many there were.
-func (s *Store) RemovePartials() (int, error) {
-	dir, err := s.root.Open(partialDir)
-	if err != nil {
-		return 0, err
-	}
-	defer dir.Close()
-	for count := 0; ; {
-		names, err := dir.Readdirnames(1000)
-		for _, name := range names {
-			if err := s.root.RemoveAll(path.Join(partialDir, name)); err != nil {
-				return count, err
-			}
-			count++
-		}
-		if err == io.EOF {
-			return count, nil
-		}
-		if err != nil {
-			return count, err
-		}
-	}
-}
-
 // Dir is where the store's parts lie, for what shares the data directory.
 func (s *Store) Dir(elem ...string) string {
 	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
@@ -220,10 +195,6 @@ func (s *Store) Free() (int64, error) {
 func blobPath(d digest.Digest) string {
 	hash := d.Encoded()
 	return path.Join(blobDir, d.Algorithm().String(), hash[:2], hash)
-}
-
-func partialPath(d digest.Digest) string {
-	return path.Join(partialDir, d.Algorithm().String()+"-"+d.Encoded())
 }
 
 // digestOf is the inverse of blobPath.

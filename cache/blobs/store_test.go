@@ -122,19 +122,85 @@ func TestDiscardLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestRemovePartials(t *testing.T) {
+func TestPartials(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	for _, content := range []string{"a", "b", "c"} {
-		if _, err := s.Create(digest.FromString(content)); err != nil {
+	kept := digest.FromString("kept")
+	for _, content := range []string{"kept", "b", "c"} {
+		w, err := s.Create(digest.FromString(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt([]byte(content), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Save([]byte("note of " + content)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := s.RemovePartials(); n != 3 || err != nil {
-		t.Errorf("RemovePartials = %d, %v; want 3", n, err)
+	for _, stray := range []string{"x", "sha256-12", "sha256-" + digest.FromString("d").Encoded() + ".note", "sha256-" + digest.FromString("kept").Encoded() + ".note.new"} {
+		if err := os.WriteFile(filepath.Join(dir, partialDir, stray), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed, err := s.Partials(func(p Partial) bool { return p.Digest == kept && string(p.Note) == "note of kept" && p.Size == 4 })
+	if err != nil || removed != 4 {
+		t.Errorf("Partials removed %d, %v; want 4", removed, err)
 	}
 	left, err := os.ReadDir(filepath.Join(dir, partialDir))
-	if err != nil || len(left) != 0 {
+	if err != nil || len(left) != 2 {
+		t.Errorf("left behind: %v, %v; want the kept one and its note", left, err)
+	}
+	if err := s.Remove(kept); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, partialDir)); err != nil || len(left) != 0 {
+		t.Errorf("left behind after Remove: %v, %v", left, err)
+	}
+}
+
+func TestResume(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := digest.FromString("content")
+	if _, _, err := s.Resume(d); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("Resume of nothing: %v", err)
+	}
+	w, err := s.Create(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt([]byte("cont"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, note := range []string{"old", "new"} {
+		if err := w.Save([]byte(note)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Leave()
+	w, note, err := s.Resume(d)
+	if err != nil || string(note) != "new" {
+		t.Fatalf("Resume = %q, %v", note, err)
+	}
+	if n, err := w.Length(); n != 4 || err != nil {
+		t.Errorf("Length = %d, %v", n, err)
+	}
+	if _, err := w.WriteAt([]byte("ent"), 4); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(7); err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := s.Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || string(got) != "content" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, partialDir)); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -19,17 +19,18 @@ type Writer struct {
 	digest digest.Digest
 	file   *os.File
 
-	mu   sync.Mutex
-	name string // where the file lies now; empty once it has no name
+	mu     sync.Mutex
+	name   string // where the file lies now; empty once it has no name
+	unsafe error  // of a failed sync: what it did not write, no later one need write either
 }
 
 // ErrDiscarded says that a download's file is gone.
 var ErrDiscarded = errors.New("the download was discarded")
 
-// Create begins a download of d. What an earlier one left is overwritten.
+// Create begins a download of d. What an earlier one left is removed.
 func (s *Store) Create(d digest.Digest) (*Writer, error) {
 	name := partialPath(d)
-	if err := s.root.RemoveAll(name); err != nil {
+	if err := s.RemovePartial(d); err != nil {
 		return nil, err
 	}
 	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
@@ -49,6 +50,15 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) { return w.file.Write
 
 // ReadAt reads what was written.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt(p, off) }
+
+// Length is where the last byte ends that was written.
+func (w *Writer) Length() (int64, error) {
+	info, err := w.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
 
 // Open returns a file of its own on the download, for one reader: before and
 // after Commit, not after Discard (ErrDiscarded).
@@ -76,8 +86,8 @@ func (w *Writer) Commit(size int64) (signed uint64, err error) {
 	if err := w.file.Truncate(size); err != nil {
 		return 0, fmt.Errorf("set the length: %w", err)
 	}
-	if err := w.file.Sync(); err != nil {
-		return 0, fmt.Errorf("sync the content: %w", err)
+	if err := w.sync(); err != nil {
+		return 0, err
 	}
 	final := blobPath(w.digest)
 	dir := path.Dir(final)
@@ -96,8 +106,22 @@ func (w *Writer) Commit(size int64) (signed uint64, err error) {
 			return 0, err
 		}
 	}
+	_ = w.store.removeNote(w.digest) // else the next start does
 	stat, err := w.store.Stat(w.file)
 	return stat.Signature, errors.Join(err, w.file.Close())
+}
+
+// sync writes the content to disk. After a failure the system takes pages for
+// written that are not (Linux marks them clean), so that a later success means
+// nothing: the first error stays.
+func (w *Writer) sync() error {
+	err := w.file.Sync()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && w.unsafe == nil {
+		w.unsafe = fmt.Errorf("sync the content: %w", err)
+	}
+	return w.unsafe
 }
 
 // rename gives the file its final name while no reader is opening it.
@@ -109,7 +133,7 @@ func (w *Writer) rename(final string) error {
 	}
 	err := w.store.root.Rename(w.name, final)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) { // a directory in the blob's place
-		err = errors.Join(w.store.Remove(w.digest), w.store.root.Rename(w.name, final))
+		err = errors.Join(w.store.root.RemoveAll(final), w.store.root.Rename(w.name, final))
 	}
 	if err != nil {
 		return err
@@ -128,6 +152,7 @@ func (w *Writer) Discard() {
 	}
 	// A file that cannot be removed now is removed at the next start.
 	_ = w.store.root.Remove(w.name)
+	_ = w.store.removeNote(w.digest)
 	_ = w.file.Close()
 	w.name = ""
 }

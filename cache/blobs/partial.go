@@ -1,0 +1,164 @@
+package blobs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// noteSuffix and newSuffix make the names of a download's note, and of one
+// that is being written.
+const (
+	noteSuffix = ".note"
+	newSuffix  = ".new"
+)
+
+// maxNote is the size in bytes of the largest note that is read.
+const maxNote = 1 << 20
+
+// Save writes to disk what the download has so far, and then a note beside it
+// that may speak of it. Whatever happens, the note that is found later is this
+// one, or the one before. One goroutine saves at a time.
+func (w *Writer) Save(note []byte) error {
+	if err := w.sync(); err != nil {
+		return err
+	}
+	name := partialPath(w.digest) + noteSuffix
+	f, err := w.store.root.OpenFile(name+newSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(note)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("save the note: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.name == "" {
+		return errors.Join(ErrDiscarded, w.store.root.Remove(name+newSuffix))
+	}
+	return w.store.root.Rename(name+newSuffix, name)
+}
+
+// Leave ends the download and lets its file lie, with the last note that was
+// saved.
+func (w *Writer) Leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.name == "" {
+		return
+	}
+	_ = w.file.Close()
+	w.name = ""
+}
+
+// Resume goes on with a download of d that was left, or that a former process
+// did not end, and returns its note. The error is fs.ErrNotExist when there is
+// none.
+func (s *Store) Resume(d digest.Digest) (*Writer, []byte, error) {
+	name := partialPath(d)
+	note, err := s.note(name + noteSuffix)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := s.root.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := s.Stat(f); err != nil { // it is no file
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return &Writer{store: s, digest: d, file: f, name: name}, note, nil
+}
+
+// Partial is a download that a former process did not end.
+type Partial struct {
+	Digest   digest.Digest
+	Note     []byte    // empty when there is none
+	Size     int64     // bytes, up to the last that was written
+	Modified time.Time // when
+}
+
+// Partials calls keep with each download that a former process left behind,
+// and removes it unless keep says so. It returns how many were removed.
+func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
+	entries, err := fs.ReadDir(s.root.FS(), partialDir)
+	if err != nil {
+		return 0, err
+	}
+	kept := make(map[string]bool)
+	for _, entry := range entries {
+		if p, ok := s.partial(entry); ok && keep(p) {
+			kept[entry.Name()] = true
+			kept[entry.Name()+noteSuffix] = true
+		}
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if kept[name] {
+			continue
+		}
+		if err := s.root.RemoveAll(path.Join(partialDir, name)); err != nil {
+			return removed, err
+		}
+		if !strings.Contains(name, noteSuffix) {
+			removed++
+		}
+	}
+	return removed, nil
+}
+
+// partial describes what an entry of the directory is; ok is false when it is
+// no download.
+func (s *Store) partial(entry fs.DirEntry) (p Partial, ok bool) {
+	algorithm, hash, _ := strings.Cut(entry.Name(), "-")
+	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hash)
+	if d.Validate() != nil {
+		return Partial{}, false
+	}
+	info, err := entry.Info()
+	if err != nil || !info.Mode().IsRegular() {
+		return Partial{}, false
+	}
+	note, err := s.note(partialPath(d) + noteSuffix)
+	if err != nil {
+		note = nil
+	}
+	return Partial{Digest: d, Note: note, Size: info.Size(), Modified: info.ModTime()}, true
+}
+
+func (s *Store) note(name string) ([]byte, error) {
+	f, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxNote))
+}
+
+// RemovePartial removes the download of d, whatever it is that stands there.
+// It is no error when there is nothing.
+func (s *Store) RemovePartial(d digest.Digest) error {
+	return errors.Join(s.root.RemoveAll(partialPath(d)), s.removeNote(d))
+}
+
+func (s *Store) removeNote(d digest.Digest) error {
+	err := s.root.Remove(partialPath(d) + noteSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func partialPath(d digest.Digest) string {
+	return path.Join(partialDir, d.Algorithm().String()+"-"+d.Encoded())
+}

@@ -1,0 +1,178 @@
+package cache
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/blobs"
+	"hubcap/metrics"
+)
+
+// What has come of a large download is written to disk as it goes, and then
+// noted: each saveBytes, and after saveTime what there is. So the last sync is
+// short, and of a download that ends early no more than that comes again.
+const (
+	saveBytes = 16 << 20
+	saveTime  = 2 * time.Second
+)
+
+// note is what is saved beside a partial download: the spans of it that are
+// on disk.
+type note struct {
+	Size  int64      `json:"size"` // bytes of the blob
+	Spans [][2]int64 `json:"spans"`
+}
+
+// errNoNote says that a partial download's note does not fit it.
+var errNoNote = errors.New("its note does not fit it")
+
+func encodeNote(size int64, have spans) []byte {
+	n := note{Size: size}
+	for _, s := range have {
+		n.Spans = append(n.Spans, [2]int64{s.off, s.end})
+	}
+	encoded, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // numbers always can
+	}
+	return encoded
+}
+
+// decodeNote reads the note of a file of length bytes. ok is false for one
+// that makes no sense: it speaks of bytes that are not there.
+func decodeNote(encoded []byte, length int64) (size int64, have spans, ok bool) {
+	var n note
+	if json.Unmarshal(encoded, &n) != nil || n.Size <= 0 || len(n.Spans) == 0 {
+		return 0, nil, false
+	}
+	for _, s := range n.Spans {
+		if s[0] < 0 || s[0] >= s[1] || s[1] > min(n.Size, length) {
+			return 0, nil, false
+		}
+		have.add(span{s[0], s[1]})
+	}
+	return n.Size, have, true
+}
+
+// resume takes up what an earlier fill of the digest has left, if it is of the
+// size that is asked for.
+func (f *fill) resume() {
+	d := f.want.Digest
+	reserved, ok := f.cache.Ledger.Resume(d)
+	if !ok {
+		return
+	}
+	w, have, err := f.cache.left(d, reserved)
+	if err == nil && reserved <= f.cache.MaxBlob && (f.want.Size < 0 || f.want.Size == reserved) {
+		f.mu.Lock()
+		f.size, f.writer, f.reserved, f.have, f.resumed = reserved, w, reserved, have, true
+		f.mu.Unlock()
+		f.cache.Metrics.Fills.Resumed()
+		f.cache.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", reserved)
+		return
+	}
+	if err != nil {
+		f.cache.Log.Warn("an unfinished download cannot be read and begins again", "digest", d, "err", err)
+		if err := f.cache.Store.RemovePartial(d); err != nil {
+			f.cache.Log.Warn("an unfinished download cannot be removed; the next start tries again", "digest", d, "err", err)
+		}
+	} else {
+		w.Discard()
+	}
+	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
+}
+
+// left opens the partial download of d, which is to become size bytes, and
+// tells which of them are there.
+func (c *Cache) left(d digest.Digest, size int64) (*blobs.Writer, spans, error) {
+	w, encoded, err := c.Store.Resume(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	length, err := w.Length()
+	if err == nil {
+		if noted, have, ok := decodeNote(encoded, length); ok && noted == size {
+			return w, have, nil
+		}
+		err = errNoNote
+	}
+	w.Leave()
+	return nil, nil, err
+}
+
+// restart gives up what resume took up.
+func (f *fill) restart() {
+	f.mu.Lock()
+	w, reserved := f.writer, f.reserved
+	f.size, f.writer, f.reserved, f.have, f.resumed = -1, nil, 0, nil, false
+	f.mu.Unlock()
+	w.Discard()
+	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+}
+
+// whole tells whether every byte is there before anybody is asked: the process
+// ended between the last byte and the commit.
+func (f *fill) whole() bool { return f.resumed && f.have.endFrom(0) == f.size }
+
+// save writes to disk what has come, again and again until the verdict.
+func (f *fill) save() {
+	tick := time.NewTicker(saveTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.judged:
+			return
+		case <-f.due:
+		case <-tick.C:
+		}
+		if err := f.saveNow(); err != nil {
+			// The commit will fail of it too; until then it harms nobody.
+			f.cache.Log.Warn("a download cannot be saved while it runs", "digest", f.want.Digest, "err", err)
+			return
+		}
+	}
+}
+
+func (f *fill) saveNow() error {
+	f.mu.Lock()
+	if f.unsaved == 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	f.unsaved = 0
+	encoded := encodeNote(f.size, f.have)
+	f.mu.Unlock()
+	return f.writer.Save(encoded)
+}
+
+// lasting tells whether what has come is worth keeping for another time.
+func (f *fill) lasting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.savable() || f.have.bytes() == 0 || errors.Is(f.err, errChanged) {
+		return false
+	}
+	why := failureOf(f.err)
+	return why == metrics.FillStopped || why == metrics.FillUpstream
+}
+
+// savable tells whether the fill is one that goes on another time: what is one
+// piece of one writer is not. f.mu is held.
+func (f *fill) savable() bool { return f.size > maxPiece }
+
+// park ends a fill and lets its file lie for the next one.
+func (f *fill) park() {
+	err := f.failed()
+	f.cache.unlist(f)
+	if err := f.saveNow(); err != nil {
+		f.cache.Log.Warn("an unfinished download cannot be saved", "digest", f.want.Digest, "err", err)
+		f.giveUp(err)
+		return
+	}
+	f.writer.Leave()
+	f.cache.Ledger.Park(f.want.Digest, f.reserved)
+	f.count(err)
+}
