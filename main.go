@@ -46,6 +46,16 @@ const (
 	lowWatermark   = 0.95     // and ends here
 	manifestMemory = 64 << 20 // bytes
 	flushInterval  = 15 * time.Second
+
+	snapshotInterval = 5 * time.Minute
+
+	// Bytes free below which the file system counts as full, since a full one
+	// kills the index: a share of it, within limits.
+	reserveShare = 1. / 16
+	minReserve   = 16 << 20
+	maxReserve   = 64 << 20
+	ballastShare = 1. / 64 // of the cache, at most maxReserve
+
 	patience       = 3 * time.Second // with one connection of a download while its others bring bytes
 	headTimeout    = 5 * time.Second // for a client's request to arrive
 	idleTimeout    = 90 * time.Second
@@ -105,7 +115,16 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
 	defer store.Close()
-	idx, err := index.Open(store.Dir("index"), log)
+	room, err := budget(c, store)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	if err := cache.MakeRoom(store, room.reserve, log); err != nil {
+		log.Warn("hubcap starts without an index on disk", "err", err)
+	}
+	idx, err := index.Open(index.Options{
+		Dir: store.Dir(), Room: store.Room, Reserve: room.reserve, Interval: snapshotInterval, Log: log,
+	})
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
@@ -116,12 +135,9 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
 	}
-	room, err := budget(c, store)
-	if err != nil {
-		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
-	}
 	held, err := cache.New(cache.Options{
 		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
+		Reserve: room.reserve, Ballast: room.ballast,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Metrics: all.Space,
@@ -254,27 +270,32 @@ func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*ups
 
 // limits are the sizes that the configuration comes to on this file system,
 // in bytes.
-type limits struct{ cache, maxBlob, minFree int64 }
+type limits struct{ cache, maxBlob, minFree, reserve, ballast int64 }
 
 // budget settles the limits. A cache size that was not set is settled at the
 // first start and remembered, since what is free then is the measure.
 func budget(c config.Config, store *blobs.Store) (limits, error) {
-	total, free, err := store.Space()
+	space, err := store.Space()
 	if err != nil {
 		return limits{}, fmt.Errorf("its file system's size is not to be read: %w", err)
 	}
 	remembered := store.Dir("cache-size")
-	size := c.CacheBytes(total, free)
+	size := c.CacheBytes(space.Total, space.Free)
 	if !c.CacheSizeSet() {
 		if text, err := os.ReadFile(remembered); err == nil {
 			if before, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && before > 0 {
-				size = min(before, total)
+				size = min(before, space.Total)
 			}
-		} else if err := os.WriteFile(remembered, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600); err != nil {
-			return limits{}, err
+		} else {
+			// Where it cannot be written it is settled anew the next time.
+			_ = os.WriteFile(remembered, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
 		}
 	}
-	return limits{cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(total)}, nil
+	return limits{
+		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(space.Total),
+		reserve: min(max(int64(float64(space.Total)*reserveShare), minReserve), maxReserve),
+		ballast: min(int64(float64(size)*ballastShare), maxReserve),
+	}, nil
 }
 
 // healthcheck asks the hubcap that runs under the same configuration.

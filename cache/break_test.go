@@ -724,11 +724,13 @@ func TestBreakManifestWithoutRoomInTheIndex(t *testing.T) {
 // The process dies between setting an index aside and clearing its tries, or
 // the operator removes the directory by hand.
 func TestBreakIndexIsGoneAndItsTriesAreNot(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "index")
-	if err := os.WriteFile(dir+".opening", []byte(".."), 0o600); err != nil {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.opening"), []byte(".."), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x, err := index.Open(dir, slog.New(slog.DiscardHandler))
+	x, err := index.Open(index.Options{
+		Dir: dir, Room: func() (int64, error) { return 1 << 40, nil }, Interval: time.Hour, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatalf("it will never start again: %v", err)
 	}

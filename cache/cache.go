@@ -13,7 +13,7 @@
 // verdict), reader.go (one reader of a held or growing file), passing.go (what
 // cannot be kept), manifests.go, remove.go (eviction's hand), recover.go (the
 // start), usage.go (last use), verify.go and scrub.go (files at rest),
-// suspects.go, locks.go.
+// suspects.go, locks.go, disk.go (the file system's condition).
 package cache
 
 import (
@@ -48,6 +48,8 @@ type Options struct {
 	Index          *index.Index
 	Ledger         *eviction.Ledger
 	MinFree        int64         // bytes that stay free in the file system
+	Reserve        int64         // bytes free below which the file system counts as full
+	Ballast        int64         // bytes set aside for that case; 0 for none
 	MaxBlob        int64         // bytes of the largest blob that is kept
 	ManifestMemory int64         // bytes of manifests kept in memory
 	FlushInterval  time.Duration // how often last use goes to the index
@@ -73,6 +75,7 @@ type Cache struct {
 	trust     *trust
 	slots     *slots
 	pacer     *pacer
+	disk      disk
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -109,7 +112,7 @@ func New(o Options) (*Cache, error) {
 	}
 	c.janitor = eviction.NewJanitor(eviction.JanitorOptions{
 		Ledger: o.Ledger, Remover: c, Free: o.Store.Free, MinFree: o.MinFree,
-		Overhead: func() int64 { return index.DiskBytes(o.Store.Dir("index")) },
+		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() },
 		Interval: o.FlushInterval, Log: o.Log,
 	})
 	if err := c.recover(); err != nil {
@@ -120,6 +123,7 @@ func New(o Options) (*Cache, error) {
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { c.usage.run(base, c) })
 	c.running.Go(func() { c.scrub(base) })
+	c.running.Go(func() { c.watchDisk(base) })
 	return c, nil
 }
 

@@ -65,7 +65,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	idx, err := index.Open(store.Dir("index"), log)
+	idx, err := index.Open(index.Options{Dir: store.Dir(), Room: store.Room, Reserve: 1 << 20, Interval: time.Hour, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

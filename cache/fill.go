@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -194,6 +195,9 @@ func (f *fill) passOn(stream *Stream, err error) {
 	if !wanted {
 		stream.Body.Close()
 	}
+	if isDisk(err) {
+		f.cache.writeFailed(err)
+	}
 	if why := bypassOf(err); why != metrics.BypassTooLarge {
 		f.cache.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
 	}
@@ -203,7 +207,7 @@ func bypassOf(err error) metrics.Bypass {
 	switch {
 	case errors.Is(err, eviction.ErrTooLarge):
 		return metrics.BypassTooLarge
-	case isDisk(err):
+	case isDisk(err) && !errors.Is(err, syscall.ENOSPC):
 		return metrics.BypassDisk
 	default:
 		return metrics.BypassNoSpace
@@ -338,6 +342,9 @@ func (f *fill) commit() {
 func (f *fill) count(err error) {
 	why := failureOf(err)
 	f.cache.Metrics.Fills.Failed(why)
+	if why == metrics.FillDisk {
+		f.cache.writeFailed(err)
+	}
 	if why != metrics.FillStopped {
 		f.cache.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", err)
 	}

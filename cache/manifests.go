@@ -174,6 +174,9 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 func (c *Cache) store(one Manifest) (err error) {
 	defer c.Remove(one.Digest) // what was doomed while the lock was held
 	defer c.locks.lock(one.Digest)()
+	if err := c.writable(); err != nil {
+		return err
+	}
 	if err := c.removeLocked(one.Digest); err != nil {
 		return err
 	}

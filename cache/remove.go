@@ -1,6 +1,12 @@
 package cache
 
-import "github.com/opencontainers/go-digest"
+import (
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/index"
+)
 
 // Remove unlinks d if the ledger has it doomed. While a fill of d holds the
 // digest nothing is done: a fill removes what is doomed before it makes its
@@ -46,5 +52,8 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 
 func (c *Cache) indexFailed(err error) {
 	c.Metrics.Fills.IndexFailed()
+	if errors.Is(err, index.ErrNoRoom) {
+		return // the disk's trouble is told once
+	}
 	c.Log.Warn("the index failed; serving goes on without what it would have known", "err", err)
 }

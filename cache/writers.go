@@ -284,6 +284,9 @@ func (f *fill) prepare(stream *Stream) error {
 		}
 		f.restart()
 	}
+	if err := f.cache.writable(); err != nil {
+		return err
+	}
 	if err := f.cache.removeLocked(f.want.Digest); err != nil {
 		return diskError{err}
 	}

@@ -47,7 +47,7 @@ const maxRounds = 16
 // error is ErrTooLarge or ErrNoRoom, the latter also when the free-space
 // floor would be crossed. What cannot be reached evicts nothing.
 func (j *Janitor) Reserve(size int64) error {
-	defer j.wake()
+	defer j.Wake()
 	if err := j.Ledger.Fits(size); err != nil {
 		return err
 	}
@@ -68,8 +68,8 @@ func (j *Janitor) Reserve(size int64) error {
 	return ErrNoRoom
 }
 
-// wake has Run look at the watermarks.
-func (j *Janitor) wake() {
+// Wake has Run look at the watermarks and the file system now.
+func (j *Janitor) Wake() {
 	select {
 	case j.kick <- struct{}{}:
 	default:

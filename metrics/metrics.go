@@ -28,6 +28,7 @@ type Metrics struct {
 	Space     *Space
 	Prefetch  *Prefetch
 	Checks    *Checks
+	Disk      *Disk
 
 	registry *prometheus.Registry
 }
@@ -47,6 +48,7 @@ func New() *Metrics {
 		Space:     newSpace(registry),
 		Prefetch:  newPrefetch(registry),
 		Checks:    newChecks(registry),
+		Disk:      newDisk(registry),
 		registry:  registry,
 	}
 }

@@ -154,6 +154,9 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 	if !well {
 		return a.local(r, http.StatusServiceUnavailable, "draining\n")
 	}
+	if troubles := h.Cache.Degraded(); len(troubles) > 0 {
+		return a.local(r, http.StatusOK, "degraded: "+strings.Join(troubles, ", ")+"\n")
+	}
 	return a.local(r, http.StatusOK, "ok\n")
 }
 

@@ -142,7 +142,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	log := slog.New(slog.NewTextHandler(sink, nil))
 	store, err := blobs.Open(o.dir)
 	must(t, err)
-	idx, err := index.Open(store.Dir("index"), log)
+	idx, err := index.Open(index.Options{Dir: store.Dir(), Room: store.Room, Reserve: 1 << 20, Interval: time.Hour, Log: log})
 	must(t, err)
 	r.ledger = eviction.NewLedger(eviction.LedgerOptions{
 		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: r.all.Space,

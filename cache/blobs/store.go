@@ -8,12 +8,13 @@
 //	blobs/open/sha256/ab/abcd…      whole files; what has its final name was verified
 //	partial/sha256-abcd…            downloads under way, or broken off
 //	partial/sha256-abcd….note       what their maker wants to know when it goes on
+//	ballast                         room, for the worst case
 //
 // "open" is content that anybody could have pulled; every file name is made
 // of a parsed digest and nothing else, and no symbolic link is followed.
 //
 // Files: store.go, writer.go (one download; Commit is the commit point),
-// partial.go (downloads that go on another time), system_*.go (what differs between systems).
+// partial.go (downloads that go on another time), space.go, system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -71,6 +72,9 @@ func Open(dir string) (*Store, error) {
 // take locks the directory and checks its layout.
 func (s *Store) take() error {
 	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, syscall.EROFS) { // what lies there can be served
+		lock, err = s.root.OpenFile("lock", os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -178,16 +182,6 @@ func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time)
 // Dir is where the store's parts lie, for what shares the data directory.
 func (s *Store) Dir(elem ...string) string {
 	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
-}
-
-// Space is the size of the data directory's file system, and how much of it
-// an ordinary user may still write, in bytes.
-func (s *Store) Space() (total, free int64, err error) { return fileSystem(s.root.Name()) }
-
-// Free is Space's second figure.
-func (s *Store) Free() (int64, error) {
-	_, free, err := s.Space()
-	return free, err
 }
 
 // blobPath is where d lies. Two characters of the hash spread the files over

@@ -3,6 +3,7 @@
 package blobs
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -14,13 +15,17 @@ func lockFile(f *os.File) error {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
-// fileSystem is the size of dir's file system and what an ordinary user may
-// still write to it, in bytes.
-func fileSystem(dir string) (total, free int64, err error) {
+// fileSystem looks at the file system of dir.
+func fileSystem(dir string) (Space, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, 0, err
+		return Space{}, err
 	}
-	block := int64(s.Bsize)                                      //nolint:unconvert // the fields' types differ between systems
-	return int64(s.Blocks) * block, int64(s.Bavail) * block, nil //nolint:gosec // no file system has 2^63 bytes
+	block := int64(s.Bsize) //nolint:unconvert // the fields' types differ between systems
+	return Space{
+		Total:    int64(s.Blocks) * block,     //nolint:gosec // no file system has 2^63 bytes
+		Free:     int64(s.Bavail) * block,     //nolint:gosec // see above
+		NoInodes: s.Files > 0 && s.Ffree == 0, // some make them as they need them, and say 0 of 0
+		ReadOnly: errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS),
+	}, nil
 }

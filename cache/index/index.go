@@ -1,9 +1,10 @@
 // Package index keeps facts about files: what a tag names, what media type a
-// manifest has, when a blob was last used and last verified. It is never the truth about bytes;
-// whatever it has lost or got wrong costs a question upstream or an eviction
-// out of order, and no more.
+// manifest has, when a blob was last used and last verified. It is never the
+// truth about bytes; whatever it has lost or got wrong costs a question
+// upstream or an eviction out of order, and no more.
 //
-// It alone knows Badger. Files: index.go (records), open.go (the guard).
+// It alone knows Badger. Files: index.go (records), open.go (the guard),
+// snapshot.go (what survives its loss), room.go (how much disk it may want).
 package index
 
 import (
@@ -33,11 +34,6 @@ type Tag struct {
 	Confirmed time.Time     `json:"confirmed"` // when the upstream last said so
 }
 
-// Index is the open index. Its methods may be called at any time by anyone.
-type Index struct {
-	db *badger.DB
-}
-
 // Tag returns what the tag named key was last seen to name, and whether
 // anything is known of it.
 func (x *Index) Tag(key string) (tag Tag, known bool, err error) {
@@ -63,7 +59,7 @@ func (x *Index) PutTag(key string, tag Tag, sync bool) error {
 	if err := x.set(tagPrefix+key, value); err != nil {
 		return err
 	}
-	if sync {
+	if sync && !x.inMemory {
 		return x.db.Sync()
 	}
 	return nil
@@ -86,24 +82,25 @@ func (x *Index) PutMediaType(d digest.Digest, mediaType string) error {
 
 // PutUsed notes when blobs were last used, in one batch.
 func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
-	batch := x.db.NewWriteBatch()
-	defer batch.Cancel()
-	for d, at := range used {
-		value := binary.BigEndian.AppendUint64(nil, uint64(max(at.Unix(), 0)))
-		if err := batch.Set([]byte(usedPrefix+d.String()), value); err != nil {
-			return err
+	return x.batch(func(set func(key string, value []byte) error) error {
+		for d, at := range used {
+			value := binary.BigEndian.AppendUint64(nil, uint64(max(at.Unix(), 0)))
+			if err := set(usedPrefix+d.String(), value); err != nil {
+				return err
+			}
 		}
-	}
-	return batch.Flush()
+		return nil
+	})
 }
 
 // Used calls visit with each blob's last use.
 func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
-	return x.each(usedPrefix, func(d digest.Digest, value []byte) {
+	return x.scan(usedPrefix, true, func(key string, value []byte) error {
 		if len(value) == 8 {
 			at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
-			visit(d, time.Unix(at, 0))
+			visit(digest.Digest(key), time.Unix(at, 0))
 		}
+		return nil
 	})
 }
 
@@ -116,46 +113,24 @@ type Verified struct {
 
 // PutVerified notes verifications, in one batch.
 func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
-	batch := x.db.NewWriteBatch()
-	defer batch.Cancel()
-	for d, v := range verified {
-		value := binary.BigEndian.AppendUint64(nil, v.Signature)
-		value = binary.BigEndian.AppendUint64(value, uint64(max(v.At, 0)))
-		if err := batch.Set([]byte(checkPrefix+d.String()), value); err != nil {
-			return err
+	return x.batch(func(set func(key string, value []byte) error) error {
+		for d, v := range verified {
+			value := binary.BigEndian.AppendUint64(nil, v.Signature)
+			value = binary.BigEndian.AppendUint64(value, uint64(max(v.At, 0)))
+			if err := set(checkPrefix+d.String(), value); err != nil {
+				return err
+			}
 		}
-	}
-	return batch.Flush()
+		return nil
+	})
 }
 
 // Verified calls visit with each blob's last verification.
 func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
-	return x.each(checkPrefix, func(d digest.Digest, value []byte) {
+	return x.scan(checkPrefix, true, func(key string, value []byte) error {
 		if len(value) == 16 {
 			at := int64(binary.BigEndian.Uint64(value[8:])) //nolint:gosec // PutVerified writes no negative
-			visit(d, Verified{Signature: binary.BigEndian.Uint64(value), At: at})
-		}
-	})
-}
-
-// each calls visit with every record of a family that is keyed by digest. The
-// value is visit's until it returns.
-func (x *Index) each(prefix string, visit func(d digest.Digest, value []byte)) error {
-	return x.db.View(func(txn *badger.Txn) error {
-		options := badger.DefaultIteratorOptions
-		options.Prefix = []byte(prefix)
-		options.PrefetchValues = false
-		it := txn.NewIterator(options)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			err := item.Value(func(value []byte) error {
-				visit(digest.Digest(item.Key()[len(prefix):]), value)
-				return nil
-			})
-			if err != nil {
-				return err
-			}
+			visit(digest.Digest(key), Verified{Signature: binary.BigEndian.Uint64(value), At: at})
 		}
 		return nil
 	})
@@ -165,9 +140,6 @@ func (x *Index) each(prefix string, visit func(d digest.Digest, value []byte)) e
 func (x *Index) Forget(d digest.Digest) error {
 	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+d.String()), x.delete(checkPrefix+d.String()))
 }
-
-// Close writes out what is in memory and gives the directory back.
-func (x *Index) Close() error { return x.db.Close() }
 
 // get returns a copy of a value, or nil when there is none.
 func (x *Index) get(key string) (value []byte, err error) {
@@ -186,9 +158,31 @@ func (x *Index) get(key string) (value []byte, err error) {
 }
 
 func (x *Index) set(key string, value []byte) error {
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(key), value) })
+	return x.update(func(txn *badger.Txn) error { return txn.Set([]byte(key), value) })
 }
 
 func (x *Index) delete(key string) error {
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) })
+	return x.update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) })
+}
+
+// update changes what a snapshot is of.
+func (x *Index) update(change func(*badger.Txn) error) error {
+	if err := x.room(); err != nil {
+		return err
+	}
+	x.changed.Store(true)
+	return x.db.Update(change)
+}
+
+// batch writes many records that a snapshot does not have.
+func (x *Index) batch(fill func(set func(key string, value []byte) error) error) error {
+	if err := x.room(); err != nil {
+		return err
+	}
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	if err := fill(func(key string, value []byte) error { return batch.Set([]byte(key), value) }); err != nil {
+		return err
+	}
+	return batch.Flush()
 }

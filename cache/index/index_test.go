@@ -1,6 +1,8 @@
 package index
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -14,16 +16,23 @@ import (
 
 func reopen(t *testing.T, dir string) *Index {
 	t.Helper()
-	x, err := Open(dir, slog.New(slog.DiscardHandler))
+	return openWith(t, dir, plenty)
+}
+
+func plenty() (int64, error) { return 1 << 40, nil }
+
+func openWith(t *testing.T, dir string, free func() (int64, error)) *Index {
+	t.Helper()
+	x, err := Open(Options{Dir: dir, Room: free, Reserve: 1 << 20, Interval: time.Hour, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { x.db.Close() })
+	t.Cleanup(func() { x.db.Close() }) // what Close leaves open
 	return x
 }
 
 func TestFactsSurviveClosing(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "index")
+	dir := t.TempDir()
 	x := reopen(t, dir)
 	manifest, layer := digest.FromString("manifest"), digest.FromString("layer")
 	tag := Tag{Digest: manifest, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1_700_000_000, 0).UTC()}
@@ -64,39 +73,199 @@ func TestFactsSurviveClosing(t *testing.T) {
 	}
 }
 
-func TestDamagedIndexIsSetAside(t *testing.T) {
+// fill puts tags and media types into the index below dir, and closes it.
+func fill(t *testing.T, dir string, n int) {
+	t.Helper()
+	x := reopen(t, dir)
+	for i := range n {
+		d := digest.FromString(fmt.Sprint(i))
+		if err := errors.Join(
+			x.PutTag(fmt.Sprintf("docker.io/library/demo:%d", i), Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}, false),
+			x.PutMediaType(d, "application/x"),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkFilled looks for what fill has put in.
+func checkFilled(t *testing.T, x *Index, n int) {
+	t.Helper()
+	for i := range n {
+		d := digest.FromString(fmt.Sprint(i))
+		want := Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}
+		if got, known, err := x.Tag(fmt.Sprintf("docker.io/library/demo:%d", i)); got != want || !known || err != nil {
+			t.Fatalf("tag %d: %+v, %v, %v", i, got, known, err)
+		}
+		if got, err := x.MediaType(d); got != "application/x" || err != nil {
+			t.Fatalf("media type %d: %q, %v", i, got, err)
+		}
+	}
+}
+
+func aside(t *testing.T, dir string) int {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "index.bad-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found)
+}
+
+// TestDamagedIndex loses the index in many ways, and no tag.
+func TestDamagedIndex(t *testing.T) {
+	only := func(pattern string, do func(path string) error) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			found, err := filepath.Glob(filepath.Join(dir, pattern))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("no %s: %v", pattern, err)
+			}
+			for _, path := range found {
+				if err := do(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	garbage := func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("garbage ", 100)), 0o600) }
+	flip := func(path string) error {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		content[len(content)/2] ^= 1
+		return os.WriteFile(path, content, 0o600)
+	}
 	for _, tc := range []struct {
 		name   string
 		damage func(t *testing.T, dir string)
+		aside  int
+		starts int // until a good index is there
 	}{
-		{"manifest of garbage", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "MANIFEST")) }},
-		{"key registry of garbage", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "KEYREGISTRY")) }},
-		{"a file in its place", func(t *testing.T, dir string) {
-			if err := os.RemoveAll(dir); err != nil {
-				t.Fatal(err)
-			}
-			overwrite(t, dir)
-		}},
+		{name: "manifest of garbage", damage: only("index/MANIFEST", garbage), aside: 1},
+		{name: "no manifest", damage: only("index/MANIFEST", os.Remove), aside: 1},
+		{name: "key registry of garbage", damage: only("index/KEYREGISTRY", garbage), aside: 1},
+		{name: "no tables", damage: only("index/*.sst", os.Remove), aside: 1},
+		{name: "a flipped bit in a table", damage: only("index/*.sst", flip), aside: 1, starts: 2},
+		{name: "no index", damage: only("index", os.RemoveAll)},
+		{name: "an empty index", damage: only("index", func(path string) error {
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
+		}), aside: 1},
+		{name: "a file in its place", damage: only("index", func(path string) error {
+			return errors.Join(os.RemoveAll(path), garbage(path))
+		}), aside: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "index")
+			dir := t.TempDir()
+			fill(t, dir, 100)
+			tc.damage(t, dir)
+			for range tc.starts - 1 {
+				x := reopen(t, dir)
+				x.inspect()
+				if err := x.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			x := reopen(t, dir)
-			if err := x.PutMediaType(digest.FromString("a"), "application/x"); err != nil {
-				t.Fatal(err)
+			checkFilled(t, x, 100)
+			if n := aside(t, dir); n != tc.aside || x.InMemory() {
+				t.Errorf("%d set aside, want %d; in memory %v", n, tc.aside, x.InMemory())
 			}
 			if err := x.Close(); err != nil {
+				t.Error(err)
+			}
+			checkFilled(t, reopen(t, dir), 100)
+		})
+	}
+}
+
+func TestLastTwoAreKeptAside(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 4 {
+		if err := os.MkdirAll(filepath.Join(dir, fmt.Sprintf("index.bad-2020010%dT000000.000Z", i), "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(t, dir, 1)
+	if err := os.WriteFile(filepath.Join(dir, "index", "MANIFEST"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reopen(t, dir)
+	if n := aside(t, dir); n != keptAside {
+		t.Errorf("%d are kept", n)
+	}
+	if !notThere(filepath.Join(dir, "index.bad-20200102T000000.000Z")) {
+		t.Error("an older one was kept")
+	}
+}
+
+// TestDamagedSnapshot restores what can be read of it.
+func TestDamagedSnapshot(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		damage func(content string) string
+		left   int
+	}{
+		{"cut", func(s string) string { return s[:len(s)/4] }, 20},
+		{"garbage", func(string) string { return "garbage" }, 0},
+		{"another version", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }, 0},
+		{"records that make no sense", func(s string) string {
+			head, rest, _ := strings.Cut(s, "\n")
+			return head + "\n{}\n{\"tag\":\"x\"}\n{\"manifest\":\"sha256:../..\"}\n" + rest
+		}, 100},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, 100)
+			name := filepath.Join(dir, "snapshot")
+			content, err := os.ReadFile(name)
+			if err != nil {
 				t.Fatal(err)
 			}
-			tc.damage(t, dir)
-			x = reopen(t, dir)
-			if err := x.PutMediaType(digest.FromString("a"), "application/x"); err != nil {
-				t.Errorf("the new index does not work: %v", err)
+			if err := errors.Join(os.WriteFile(name, []byte(tc.damage(string(content))), 0o600), os.RemoveAll(filepath.Join(dir, "index"))); err != nil {
+				t.Fatal(err)
 			}
-			aside, err := filepath.Glob(dir + ".bad-*")
-			if err != nil || len(aside) != 1 {
-				t.Errorf("set aside: %v, %v", aside, err)
+			x := reopen(t, dir)
+			n, err := x.count()
+			if err != nil || n < tc.left || tc.left == 0 && n > 0 {
+				t.Errorf("%d records, %v; want %d at least", n, err, tc.left)
 			}
 		})
+	}
+}
+
+// TestFullDisk opens and closes where there is no room, and works in memory.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, dir, 10)
+	free := int64(0)
+	some := func() (int64, error) { return free, nil }
+	x := openWith(t, dir, some)
+	if !x.InMemory() {
+		t.Fatal("Badger was opened on a full disk")
+	}
+	checkFilled(t, x, 10)
+	if err := x.PutTag("docker.io/library/demo:0", Tag{Digest: digest.FromString("0"), Confirmed: time.Unix(2, 0)}, true); err != nil {
+		t.Errorf("PutTag in memory: %v", err)
+	}
+	if err := x.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+
+	free = 1 << 40
+	x = openWith(t, dir, some)
+	free = 0
+	if err := x.PutMediaType(digest.FromString("a"), "application/x"); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("PutMediaType on a full disk: %v", err)
+	}
+	if err := x.PutUsed(map[digest.Digest]time.Time{digest.FromString("a"): time.Now()}); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("PutUsed on a full disk: %v", err)
+	}
+	if err := x.Close(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("Close on a full disk: %v", err)
 	}
 }
 
@@ -109,15 +278,9 @@ func TestIndexThatKillsTheProcess(t *testing.T) {
 		reopen(t, dir)
 		return
 	}
-	dir := filepath.Join(t.TempDir(), "index")
-	x := reopen(t, dir)
-	if err := x.PutMediaType(digest.FromString("a"), "application/x"); err != nil {
-		t.Fatal(err)
-	}
-	if err := x.Close(); err != nil {
-		t.Fatal(err)
-	}
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	dir := t.TempDir()
+	fill(t, dir, 1)
+	tables, err := filepath.Glob(filepath.Join(dir, "index", "*.sst"))
 	if err != nil || len(tables) == 0 {
 		t.Fatalf("no tables: %v", err)
 	}
@@ -132,21 +295,14 @@ func TestIndexThatKillsTheProcess(t *testing.T) {
 			t.Fatalf("start %d: %v\n%s", start, err, out)
 		}
 	}
-	aside, err := filepath.Glob(dir + ".bad-*")
-	if err != nil || len(aside) != 1 {
-		t.Errorf("set aside: %v, %v", aside, err)
+	if n := aside(t, dir); n != 1 {
+		t.Errorf("%d set aside", n)
 	}
-}
-
-func overwrite(t *testing.T, path string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(strings.Repeat("garbage ", 100)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	checkFilled(t, reopen(t, dir), 1)
 }
 
 func TestDamagedRecordIsAnError(t *testing.T) {
-	x := reopen(t, filepath.Join(t.TempDir(), "index"))
+	x := reopen(t, t.TempDir())
 	for _, value := range []string{"{", `{"digest":"sha256:../../etc"}`, ""} {
 		if err := x.set(tagPrefix+"a", []byte(value)); err != nil {
 			t.Fatal(err)
@@ -157,9 +313,17 @@ func TestDamagedRecordIsAnError(t *testing.T) {
 	}
 }
 
-func TestDiskBytesLeavesOutHoles(t *testing.T) {
+func TestDiskBytes(t *testing.T) {
 	dir := t.TempDir()
-	f, err := os.Create(filepath.Join(dir, "sparse"))
+	x := reopen(t, dir)
+	before := x.DiskBytes()
+	for name, size := range map[string]int{"index/x": 1 << 20, "index.bad-1/x": 1 << 20, "snapshot": 1 << 20, "blobs/x": 1 << 20} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, make([]byte, size), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Create(filepath.Join(dir, "index", "sparse"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +331,7 @@ func TestDiskBytesLeavesOutHoles(t *testing.T) {
 	if err := f.Truncate(1 << 30); err != nil {
 		t.Fatal(err)
 	}
-	if got := DiskBytes(dir); got > 1<<20 {
-		t.Errorf("DiskBytes = %d for a sparse file", got)
+	if got := x.DiskBytes() - before; got < 3<<20 || got > 4<<20 {
+		t.Errorf("%d bytes more for 3 MiB, a directory, holes, and blobs that are not the index's", got)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -18,31 +20,198 @@ import (
 // before it is set aside: once may have been a power cut.
 const maxTries = 2
 
-// Open opens the index in dir. One that Badger cannot open, or that makes it
-// panic, is set aside as dir.bad-<time>, and an empty one takes its place:
-// an index is worth less than a start.
+// keptAside is how many indexes that were set aside are kept for whoever wants
+// to know why.
+const keptAside = 2
+
+// The names below the data directory.
+const (
+	indexName    = "index"
+	asideName    = "index.bad-"
+	openingName  = "index.opening" // its length is the number of openings that did not end
+	damagedName  = "index.damaged" // there when the last process found damage
+	snapshotName = "snapshot"
+)
+
+// Options is what an Index needs; every field is required.
+type Options struct {
+	Dir      string                // the data directory
+	Room     func() (int64, error) // bytes that its file system has room for
+	Reserve  int64                 // bytes that it must have room for, or the index is not written
+	Interval time.Duration         // between two snapshots
+	Log      *slog.Logger
+}
+
+// Index is the open index. Its methods may be called at any time by anyone.
+type Index struct {
+	Options
+	db       *badger.DB
+	inMemory bool
+
+	changed atomic.Bool // since the last snapshot
+	stop    chan struct{}
+	running sync.WaitGroup
+}
+
+// Open opens the index below the data directory. An index is worth less than
+// a start: one that Badger cannot open, that makes it panic, or that has lost
+// what the snapshot knows is set aside as index.bad-<time>, and one that the
+// snapshot restores takes its place. Where the disk takes no index, on a full
+// or read-only file system, it lives in memory: InMemory tells.
 //
 // A damaged table panics in a goroutine of Badger's own, where nobody can
-// recover. So the tries are counted in a file beside dir, and an index under
-// which the process died twice while opening is set aside at the third start.
-func Open(dir string, log *slog.Logger) (*Index, error) {
-	tries := tries(dir + ".opening")
-	err := fmt.Errorf("the process died %d times while opening it", maxTries)
-	if tries.count() < maxTries {
+// recover. So the tries are counted in a file, and an index under which the
+// process died twice while opening is set aside at the third start.
+func Open(o Options) (*Index, error) {
+	x := &Index{Options: o, stop: make(chan struct{})}
+	err := x.room()
+	if err == nil {
+		err = x.onDisk()
+	}
+	if err != nil {
+		o.Log.Warn("there is no index on disk; what is learned now is forgotten at the next start", "err", err)
+		x.inMemory = true
+		if x.db, err = open(badger.DefaultOptions("").WithInMemory(true)); err != nil {
+			return nil, err
+		}
+		x.restore()
+	}
+	x.running.Go(x.keep)
+	return x, nil
+}
+
+// InMemory tells that the disk took no index.
+func (x *Index) InMemory() bool { return x.inMemory }
+
+// onDisk opens the index in its directory, or a new one.
+func (x *Index) onDisk() error {
+	dir := filepath.Join(x.Dir, indexName)
+	tries := tries(filepath.Join(x.Dir, openingName))
+	missing := notThere(dir)
+	err := x.presentable(dir, tries)
+	if err == nil {
 		tries.add()
-		var x *Index
-		if x, err = open(dir); err == nil {
+		x.db, err = open(settings(dir))
+		if err == nil {
 			tries.clear()
-			return x, nil
+			if missing {
+				x.restore()
+				return nil
+			}
+			if err = x.complete(); err == nil {
+				return nil
+			}
+			_ = x.db.Close()
 		}
 	}
-	aside := fmt.Sprintf("%s.bad-%s", dir, time.Now().UTC().Format("20060102T150405.000Z"))
+	aside := filepath.Join(x.Dir, asideName+time.Now().UTC().Format("20060102T150405.000Z"))
 	if renameErr := os.Rename(dir, aside); renameErr != nil && !errors.Is(renameErr, fs.ErrNotExist) {
-		return nil, fmt.Errorf("index in %s: %w; setting it aside: %w", dir, err, renameErr)
+		return fmt.Errorf("%w; setting it aside: %w", err, renameErr)
 	}
 	tries.clear()
-	log.Warn("the index could not be opened and was set aside; beginning an empty one, tags are learned anew", "err", err, "aside", aside)
-	return open(dir)
+	_ = os.Remove(filepath.Join(x.Dir, damagedName))
+	x.Log.Warn("the index was set aside; a new one is made of the files and the snapshot", "err", err, "aside", aside)
+	x.prune()
+	if x.db, err = open(settings(dir)); err != nil {
+		return err
+	}
+	x.restore()
+	return nil
+}
+
+// presentable tells why an index should not even be opened.
+func (x *Index) presentable(dir string, tries tries) error {
+	if tries.count() >= maxTries {
+		return fmt.Errorf("the process died %d times while opening it", maxTries)
+	}
+	if !notThere(filepath.Join(x.Dir, damagedName)) {
+		return errors.New("the last process found damage in it")
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err == nil && len(tables) > 0 && notThere(filepath.Join(dir, badger.ManifestFilename)) {
+		// Badger would make a new list, empty, and delete the tables.
+		return errors.New("its list of tables is missing")
+	}
+	return nil
+}
+
+// complete tells whether the index still knows what it knew at the last
+// snapshot. Some of that may have been forgotten since.
+func (x *Index) complete() error {
+	known, err := snapshotRecords(filepath.Join(x.Dir, snapshotName))
+	if err != nil {
+		return nil //nolint:nilerr // no snapshot, no measure
+	}
+	count, err := x.count()
+	if err != nil {
+		return err
+	}
+	if count < known/2 {
+		return fmt.Errorf("it has %d records, and had %d at the last snapshot", count, known)
+	}
+	return nil
+}
+
+// prune removes all but the last indexes that were set aside.
+func (x *Index) prune() {
+	aside, err := filepath.Glob(filepath.Join(x.Dir, asideName+"*"))
+	if err != nil {
+		return
+	}
+	slices.Sort(aside) // by time
+	for len(aside) > keptAside {
+		if err := os.RemoveAll(aside[0]); err != nil {
+			x.Log.Warn("an old index cannot be removed", "dir", aside[0], "err", err)
+		}
+		aside = aside[1:]
+	}
+}
+
+// keep looks for damage once, and then writes snapshots until Close.
+func (x *Index) keep() {
+	x.inspect()
+	tick := time.NewTicker(x.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-x.stop:
+			return
+		case <-tick.C:
+			x.snapshot()
+		}
+	}
+}
+
+// inspect verifies Badger's checksums. They are not verified at reads, because
+// damage that is found there panics in a goroutine of Badger's own; what is
+// found here has the next start set the index aside.
+func (x *Index) inspect() {
+	if x.inMemory {
+		return
+	}
+	err := guarded(x.db.VerifyChecksum)
+	if err == nil {
+		return
+	}
+	x.Log.Warn("the index is damaged; the next start makes a new one of the files and the snapshot", "err", err)
+	f, err := os.OpenFile(filepath.Join(x.Dir, damagedName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_ = f.Close()
+	}
+}
+
+// Close writes a snapshot and what is in memory, and gives the directory back.
+// On a full disk Badger's own closing would kill the process, and on one that
+// takes no new file it would try for ever; what it has not written then, it
+// finds in its log the next time.
+func (x *Index) Close() error {
+	close(x.stop)
+	x.running.Wait()
+	x.snapshot()
+	if err := x.room(); err != nil {
+		return err
+	}
+	return guarded(x.db.Close)
 }
 
 // tries is a file whose length is the number of openings that did not end.
@@ -68,28 +237,34 @@ func (t tries) add() {
 
 func (t tries) clear() { _ = os.Remove(string(t)) }
 
+func notThere(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // open is badger.Open without those panics that can be caught.
-func open(dir string) (x *Index, err error) {
+func open(o badger.Options) (db *badger.DB, err error) {
+	err = guarded(func() error {
+		db, err = badger.Open(o.WithLogger(nil).WithMetricsEnabled(false))
+		return err
+	})
+	return db, err
+}
+
+// guarded turns a panic of Badger into an error.
+func guarded(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			x, err = nil, fmt.Errorf("badger panicked: %v", p)
+			err = fmt.Errorf("badger panicked: %v", p)
 		}
 	}()
-	db, err := badger.Open(settings(dir))
-	if err != nil {
-		return nil, err
-	}
-	return &Index{db: db}, nil
+	return do()
 }
 
 // settings keep Badger small: some tens of MiB of memory and of empty files.
 // Values stay in the tree, so that its value log never needs collecting.
-// Checksums are not verified at reads, because damage that is found there
-// panics in a goroutine of Badger's own.
 func settings(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(nil).
-		WithMetricsEnabled(false).
 		WithMemTableSize(8 << 20).
 		WithNumMemtables(3).
 		WithBaseTableSize(4 << 20).
@@ -100,28 +275,4 @@ func settings(dir string) badger.Options {
 		WithNumCompactors(2).
 		WithDetectConflicts(false).
 		WithSyncWrites(false)
-}
-
-// DiskBytes is what dir takes on disk, holes in sparse files not counted.
-func DiskBytes(dir string) int64 {
-	var total int64
-	// Files come and go under the walk; what is gone takes nothing.
-	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // see above
-		}
-		if info, err := entry.Info(); err == nil {
-			total += allocated(info)
-		}
-		return nil
-	})
-	return total
-}
-
-// allocated is what a file takes on disk.
-func allocated(info fs.FileInfo) int64 {
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return stat.Blocks * 512 // st_blocks counts in 512 bytes on every system
-	}
-	return info.Size()
 }

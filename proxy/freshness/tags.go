@@ -1,6 +1,7 @@
 package freshness
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 
@@ -129,6 +130,9 @@ func (t *tags) apply(key string, c change) error {
 
 func (t *tags) failed(err error) {
 	t.metrics.IndexFailed()
+	if errors.Is(err, index.ErrNoRoom) {
+		return // the disk's trouble is told once
+	}
 	t.log.Warn("the index failed; tags are known from memory only", "err", err)
 }
 

@@ -1,0 +1,67 @@
+package blobs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// Space is what the data directory's file system is like now.
+type Space struct {
+	Total    int64 // bytes
+	Free     int64 // bytes that an ordinary user may still write
+	NoInodes bool  // it makes no more files, whatever is free
+	ReadOnly bool
+}
+
+// Space looks at the file system.
+func (s *Store) Space() (Space, error) { return fileSystem(s.root.Name()) }
+
+// Free is how many bytes may still be written.
+func (s *Store) Free() (int64, error) {
+	space, err := s.Space()
+	return space.Free, err
+}
+
+// Room is how many bytes may still go into new files: none where no file can
+// be made.
+func (s *Store) Room() (int64, error) {
+	space, err := s.Space()
+	if space.NoInodes || space.ReadOnly {
+		return 0, err
+	}
+	return space.Free, err
+}
+
+// ballastName is a file that holds nothing but room, to be given up when
+// others have filled the file system.
+const ballastName = "ballast"
+
+// HoldBallast sets size bytes aside, if they are not. After an error there is
+// none.
+func (s *Store) HoldBallast(size int64) error {
+	f, err := s.root.OpenFile(ballastName, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = allocate(f, size); err == nil {
+		err = f.Truncate(size)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		s.DropBallast()
+	}
+	return err
+}
+
+// DropBallast gives the ballast's room back, and tells whether there was any.
+func (s *Store) DropBallast() bool { return s.root.Remove(ballastName) == nil }
+
+// Ballast is how many bytes are set aside.
+func (s *Store) Ballast() int64 {
+	info, err := s.root.Lstat(ballastName)
+	if errors.Is(err, fs.ErrNotExist) || err != nil {
+		return 0
+	}
+	return info.Size()
+}

@@ -1,0 +1,150 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/blobs"
+	"hubcap/metrics"
+)
+
+// diskInterval is how often the file system is looked at: others can fill it
+// at hundreds of MiB a second.
+const diskInterval = time.Second
+
+// writesTrouble is how long a write that failed counts as trouble.
+const writesTrouble = time.Minute
+
+// errReadOnly says that the data directory takes no writes.
+var errReadOnly = diskError{errors.New("the data directory's file system is read-only")}
+
+// disk is what is known of the file system's condition.
+type disk struct {
+	troubles atomic.Uint32 // metrics.Troubles
+	failed   atomic.Int64  // when a write last failed, in seconds since 1970
+}
+
+// Degraded names what keeps the cache from working as it should. What is held
+// is served all the same.
+func (c *Cache) Degraded() []string {
+	return metrics.Troubles(c.disk.troubles.Load()).Names()
+}
+
+// writable tells whether a new file may be tried.
+func (c *Cache) writable() error {
+	if space, err := c.Store.Space(); err == nil && space.ReadOnly {
+		return errReadOnly
+	}
+	return nil
+}
+
+// writeFailed notes an error of the disk that is not one of room.
+func (c *Cache) writeFailed(err error) {
+	if !errors.Is(err, syscall.ENOSPC) {
+		c.disk.failed.Store(c.Now().Unix())
+	}
+}
+
+// watchDisk looks after the file system until ctx ends.
+func (c *Cache) watchDisk(ctx context.Context) {
+	tick := time.NewTicker(diskInterval)
+	defer tick.Stop()
+	for {
+		c.lookAtDisk()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// lookAtDisk settles what trouble there is, and gives up the ballast when
+// others have filled the file system; the janitor evicts then.
+func (c *Cache) lookAtDisk() {
+	space, err := c.Store.Space()
+	if err != nil {
+		return // the janitor says so
+	}
+	if space.Free < c.Reserve && !space.ReadOnly {
+		if c.Store.DropBallast() {
+			c.Log.Warn("the file system is nearly full; its ballast is given up", "free_bytes", space.Free, "dir", c.Store.Dir())
+		}
+		c.janitor.Wake()
+	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
+		c.holdBallast()
+	}
+	failed := c.Now().Sub(time.Unix(c.disk.failed.Load(), 0))
+	now := metrics.Troubles(0).
+		With(metrics.TroubleReadOnly, space.ReadOnly).
+		With(metrics.TroubleSpace, space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0).
+		With(metrics.TroubleInodes, space.NoInodes).
+		With(metrics.TroubleWrites, failed >= 0 && failed < writesTrouble).
+		With(metrics.TroubleIndex, c.Index.InMemory())
+	c.Metrics.Disk.Set(now)
+	switch before := metrics.Troubles(c.disk.troubles.Swap(uint32(now))); {
+	case now == before:
+	case now == 0:
+		c.Log.Info("the data directory is well again", "dir", c.Store.Dir())
+	default:
+		c.Log.Warn("the data directory is in trouble: what is held is served, and the rest may only be passed through",
+			"reasons", strings.Join(now.Names(), ","), "dir", c.Store.Dir(), "free_bytes", space.Free)
+	}
+}
+
+// holdBallast sets aside what keeps the index alive for a moment when others
+// fill the file system.
+func (c *Cache) holdBallast() {
+	if c.Ballast == 0 || c.Store.Ballast() == c.Ballast {
+		return
+	}
+	if err := c.Store.HoldBallast(c.Ballast); err != nil {
+		c.Log.Debug("no ballast", "err", err)
+	}
+}
+
+// MakeRoom frees the file system that others have filled, up to need bytes,
+// before there is a Cache: the ballast first, then the blobs that were written
+// longest ago.
+func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
+	enough := func() bool {
+		space, err := store.Space()
+		return err != nil || space.ReadOnly || space.Free >= need
+	}
+	if enough() {
+		return nil
+	}
+	if dropped := store.DropBallast(); dropped && enough() {
+		log.Warn("the file system is nearly full; its ballast was given up", "dir", store.Dir())
+		return nil
+	}
+	var files []found
+	err := store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+		files = append(files, found{digest: d, size: size, used: modified})
+		return nil
+	})
+	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
+	removed := 0
+	for _, f := range files {
+		if enough() {
+			break
+		}
+		err = errors.Join(err, store.Remove(f.digest))
+		removed++
+	}
+	log.Warn("the file system is nearly full; blobs had to go before the start", "removed", removed, "dir", store.Dir())
+	if !enough() {
+		err = errors.Join(err, fmt.Errorf("the file system of %s has less than %d bytes free; free some", store.Dir(), need))
+	}
+	return err
+}

@@ -1,0 +1,204 @@
+package index
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// The snapshot is what a lost index cannot find in the files again: a file of
+// JSON, a line a record, the first of them a header. It can be read and
+// mended by hand.
+
+// header is its first line.
+type header struct {
+	Version int `json:"version"`
+	Records int `json:"records"`
+}
+
+// snapshotVersion is the format that is written and read.
+const snapshotVersion = 1
+
+// record is one line: of a tag, or of a manifest's media type.
+type record struct {
+	Tag       string        `json:"tag,omitempty"`      // <registry>/<repository>:<tag>
+	Manifest  digest.Digest `json:"manifest,omitempty"` // of whose media type it is
+	Digest    digest.Digest `json:"digest,omitempty"`   // that the tag names
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size,omitempty"`
+	Confirmed *time.Time    `json:"confirmed,omitempty"`
+}
+
+// snapshot writes one where something has changed. A failure leaves the one
+// before.
+func (x *Index) snapshot() {
+	if !x.changed.Swap(false) {
+		return
+	}
+	name := filepath.Join(x.Dir, snapshotName)
+	err := x.writeSnapshot(name + ".new")
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		x.changed.Store(true)
+		_ = os.Remove(name + ".new")
+		x.Log.Warn("the snapshot of the tags could not be written; the one before stays", "err", err)
+	}
+}
+
+func (x *Index) writeSnapshot(name string) error {
+	count, err := x.count()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	lines := json.NewEncoder(w)
+	err = lines.Encode(header{snapshotVersion, count})
+	if err == nil {
+		err = x.records(func(r record) error { return lines.Encode(r) })
+	}
+	return errors.Join(err, w.Flush(), f.Sync(), f.Close())
+}
+
+// records calls visit with what a snapshot has of the index.
+func (x *Index) records(visit func(record) error) error {
+	return errors.Join(
+		x.scan(tagPrefix, true, func(key string, value []byte) error {
+			var tag Tag
+			if json.Unmarshal(value, &tag) != nil {
+				return nil // a damaged one is worth nothing
+			}
+			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed})
+		}),
+		x.scan(mediaPrefix, true, func(key string, value []byte) error {
+			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
+		}))
+}
+
+// count is how many records a snapshot would have.
+func (x *Index) count() (n int, err error) {
+	one := func(string, []byte) error { n++; return nil }
+	err = errors.Join(x.scan(tagPrefix, false, one), x.scan(mediaPrefix, false, one))
+	return n, err
+}
+
+// snapshotRecords tells how many records a snapshot says it has.
+func snapshotRecords(name string) (int, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	h, err := readHeader(json.NewDecoder(f))
+	return h.Records, err
+}
+
+func readHeader(lines *json.Decoder) (h header, err error) {
+	if err := lines.Decode(&h); err != nil {
+		return header{}, err
+	}
+	if h.Version != snapshotVersion {
+		return header{}, fmt.Errorf("its version is %d and not %d", h.Version, snapshotVersion)
+	}
+	return h, nil
+}
+
+// restore fills a new index from the snapshot. What cannot be read is asked
+// for upstream again.
+func (x *Index) restore() {
+	f, err := os.Open(filepath.Join(x.Dir, snapshotName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var restored int
+	if err == nil {
+		defer f.Close()
+		restored, err = x.restoreFrom(f)
+	}
+	if err != nil {
+		x.Log.Warn("the snapshot of the tags could not be read to its end", "restored", restored, "err", err)
+		return
+	}
+	x.Log.Info("the index was restored from the snapshot", "records", restored)
+}
+
+func (x *Index) restoreFrom(r io.Reader) (restored int, err error) {
+	lines := json.NewDecoder(r)
+	if _, err := readHeader(lines); err != nil {
+		return 0, err
+	}
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for {
+		var one record
+		if err := lines.Decode(&one); err == io.EOF {
+			return restored, batch.Flush()
+		} else if err != nil {
+			return restored, errors.Join(err, batch.Flush())
+		}
+		key, value, ok := one.entry()
+		if !ok {
+			continue
+		}
+		if err := batch.Set([]byte(key), value); err != nil {
+			return restored, err
+		}
+		restored++
+	}
+}
+
+// entry is the index's entry of a record; ok is false for one that makes no
+// sense.
+func (r record) entry() (key string, value []byte, ok bool) {
+	switch {
+	case r.Tag != "" && r.Digest.Validate() == nil && r.Confirmed != nil:
+		value, err := json.Marshal(Tag{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, Confirmed: *r.Confirmed})
+		return tagPrefix + r.Tag, value, err == nil
+	case r.Manifest.Validate() == nil:
+		return mediaPrefix + r.Manifest.String(), []byte(r.MediaType), true
+	default:
+		return "", nil, false
+	}
+}
+
+// scan calls visit with the records of a family, its prefix taken off, and
+// with their values where they are wanted; a value is visit's until it
+// returns.
+func (x *Index) scan(prefix string, values bool, visit func(key string, value []byte) error) error {
+	return x.db.View(func(txn *badger.Txn) error {
+		options := badger.DefaultIteratorOptions
+		options.Prefix = []byte(prefix)
+		options.PrefetchValues = false
+		it := txn.NewIterator(options)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			key := strings.TrimPrefix(string(item.Key()), prefix)
+			if !values {
+				if err := visit(key, nil); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
