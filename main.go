@@ -124,7 +124,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
-			High: highWatermark, Low: lowWatermark, Metrics: all.Space,
+			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
 		}),
 		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
@@ -153,7 +154,7 @@ func replay(pulls []pull, ask func(pull) (held bool)) figures {
 func throughLedger(limit int64) func(pull) bool {
 	l := NewLedger(LedgerOptions{
 		Limit: limit, SmallSize: simulatedSmallSize, SmallShare: simulatedSmallShare,
-		High: simulatedHigh, Low: simulatedLow, Metrics: metrics.New().Space,
+		High: simulatedHigh, Low: simulatedLow, Now: time.Now, Metrics: metrics.New().Space,
 	})
 	j := newTestJanitor(l, math.MaxInt64, l.unlinkNow)
 	return func(p pull) bool {
