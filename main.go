@@ -140,7 +140,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		Reserve: room.reserve, Ballast: room.ballast,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
-			High: highWatermark, Low: lowWatermark, Metrics: all.Space,
+			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
 		}),
 		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,

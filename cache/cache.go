@@ -237,6 +237,11 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	return nil, errNotHeld
 }
 
+// Looked counts a request for an object of size bytes, and whether it was held.
+func (c *Cache) Looked(size int64, held bool) {
+	c.Metrics.Space.Looked(c.Ledger.Segment(size), held)
+}
+
 // outOfHandles tells an error of a system that can open no more files from
 // one of the file.
 func outOfHandles(err error) bool {

@@ -73,7 +73,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	options := Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: mib,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
-			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: all.Space,
+			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Now: time.Now, Metrics: all.Space,
 		}),
 		FlushInterval: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: time.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
 	}
@@ -754,6 +754,11 @@ func TestRestartTakesUpTheFilesInOrder(t *testing.T) {
 	}
 	if want := []digest.Digest{d3, d1, d2}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("evicted in the order %v, want %v", got, want)
+	}
+	// An hour and 59 minutes in the large segment, and the moment since d2's file was made.
+	const least = 119 * 60
+	if age, _ := r.Metrics.Value("hubcap_eviction_age_seconds", "segment", "large"); age < least || age > least+30 {
+		t.Errorf("%v seconds unused in all, want %v", age, least)
 	}
 	for _, d := range got {
 		r.Remove(d)

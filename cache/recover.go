@@ -59,9 +59,9 @@ func (c *Cache) recover() error {
 	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
 	for _, f := range files {
 		if f.partial {
-			c.Ledger.AdoptPartial(f.digest, f.size)
+			c.Ledger.AdoptPartial(f.digest, f.size, f.used)
 		} else {
-			c.Ledger.Adopt(f.digest, f.size)
+			c.Ledger.Adopt(f.digest, f.size, f.used)
 		}
 	}
 	c.Log.Info("cache opened", "objects", len(files)-partials, "bytes", bytes, "unfinished", partials, "unfinished_removed", removed)

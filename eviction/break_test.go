@@ -55,7 +55,7 @@ func TestBreakRoomIsTakenByAnother(t *testing.T) {
 // A sweep has struck objects out and is still unlinking them when a fill wants
 // their room.
 func TestBreakRoomIsOnItsWay(t *testing.T) {
-	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Metrics: metrics.New().Space})
+	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 96*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	if got := l.Sweep(); len(got) == 0 { // the janitor's goroutine is about to unlink them
 		t.Fatal("nothing swept")
@@ -162,7 +162,7 @@ func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
 
 // A small segment without a share of its own.
 func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
-	l := NewLedger(LedgerOptions{Limit: 400 * kib, SmallSize: 16 * kib, High: 1, Low: 0.75, Metrics: metrics.New().Space})
+	l := NewLedger(LedgerOptions{Limit: 400 * kib, SmallSize: 16 * kib, High: 1, Low: 0.75, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 100*kib, 1, 2, 3, 4)
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	if err := j.Reserve(8 * kib); err != nil {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -33,11 +34,14 @@ type LedgerOptions struct {
 	SmallSize  int64   // objects below this many bytes live in the small segment
 	SmallShare float64 // share of Limit that large objects never push small ones out of
 	High, Low  float64 // shares of Limit: sweeping begins above High and ends at Low
+	Now        func() time.Time
 	Metrics    *metrics.Space
 }
 
 // Ledger is the account of the bytes on disk, by size and last use. It
-// performs no I/O, and its methods may be called at any time by anyone.
+// performs no I/O, and its methods may be called at any time by anyone. What
+// must go is told by the order of use; its time is for the metrics, so that a
+// clock that jumps evicts nothing.
 //
 // Invariant: small + large (partials among them) + reserved + doomed + overhead ≤ limit, but for an
 // overhead that has grown since the last Reserve, and for what Adopt was told
@@ -47,6 +51,7 @@ type Ledger struct {
 	smallLimit int64
 	smallSize  int64
 	high, low  int64
+	clock      func() time.Time
 	metrics    *metrics.Space
 
 	mu       sync.Mutex
@@ -67,6 +72,7 @@ func NewLedger(o LedgerOptions) *Ledger {
 		smallSize:  o.SmallSize,
 		high:       share(o.High),
 		low:        share(o.Low),
+		clock:      o.Now,
 		metrics:    o.Metrics,
 		small:      newSegment(),
 		large:      newSegment(),
@@ -103,7 +109,7 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(reserved)
-	l.segmentFor(size).add(d, entry{size: size})
+	l.segmentFor(size).add(d, entry{size: size, used: l.now()})
 }
 
 // Park turns a promise of size bytes into the partial download of d: it is not
@@ -112,14 +118,14 @@ func (l *Ledger) Park(d digest.Digest, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(size)
-	l.large.add(d, entry{size: size, partial: true})
+	l.large.add(d, entry{size: size, used: l.now(), partial: true})
 }
 
 // AdoptPartial is Adopt for a partial download.
-func (l *Ledger) AdoptPartial(d digest.Digest, size int64) {
+func (l *Ledger) AdoptPartial(d digest.Digest, size int64, used time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.large.add(d, entry{size: size, partial: true})
+	l.large.add(d, entry{size: size, used: momentOf(used), partial: true})
 }
 
 // Resume turns the partial download of d back into a promise of size bytes. It
@@ -137,11 +143,12 @@ func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
 }
 
 // Adopt counts an object that is on disk already. Objects adopted later count
-// as used later. It does not look at the limit: Sweep mends that.
-func (l *Ledger) Adopt(d digest.Digest, size int64) {
+// as used later, whatever used says. It does not look at the limit: Sweep
+// mends that.
+func (l *Ledger) Adopt(d digest.Digest, size int64, used time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.segmentFor(size).add(d, entry{size: size})
+	l.segmentFor(size).add(d, entry{size: size, used: momentOf(used)})
 }
 
 // Touch notes that d is used now. It tells the size of d, and whether d is
@@ -149,10 +156,11 @@ func (l *Ledger) Adopt(d digest.Digest, size int64) {
 func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if size, held = l.large.touch(d); held {
+	now := l.now()
+	if size, held = l.large.touch(d, now); held {
 		return size, true
 	}
-	return l.small.touch(d)
+	return l.small.touch(d, now)
 }
 
 // Holds is Touch without the use.
@@ -261,6 +269,7 @@ func (l *Ledger) Pending() []digest.Digest {
 // those of the small segment beyond its share, then large ones. Into the
 // share itself only small objects may push, or a file system in need.
 func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest) {
+	now := l.now()
 	for l.total()-l.doomed > target {
 		from := &l.large
 		switch beyond := l.small.bytes > l.smallLimit; {
@@ -276,7 +285,7 @@ func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest)
 		}
 		l.doom(d, e.size)
 		struckOut = append(struckOut, d)
-		l.metrics.Evicted(l.segmentName(e.size), e.size)
+		l.metrics.Evicted(l.Segment(e.size), e.size, e.used.since(now))
 	}
 	return struckOut
 }
@@ -345,12 +354,15 @@ func (l *Ledger) segmentFor(size int64) *segment {
 	return &l.large
 }
 
-func (l *Ledger) segmentName(size int64) metrics.Segment {
+// Segment is where an object of size bytes lives, or would.
+func (l *Ledger) Segment(size int64) metrics.Segment {
 	if size < l.smallSize {
 		return metrics.SegmentSmall
 	}
 	return metrics.SegmentLarge
 }
+
+func (l *Ledger) now() moment { return momentOf(l.clock()) }
 
 // onDisk rounds a length up to whole blocks.
 func onDisk(size int64) int64 {

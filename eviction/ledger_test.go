@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,7 +20,7 @@ const kib = 1 << 10
 func newTestLedger(limit int64) *Ledger {
 	return NewLedger(LedgerOptions{
 		Limit: limit, SmallSize: 16 * kib, SmallShare: 0.25, High: 1, Low: 0.75,
-		Metrics: metrics.New().Space,
+		Now: time.Now, Metrics: metrics.New().Space,
 	})
 }
 
@@ -136,7 +138,7 @@ func TestSmallSegmentGivesWhatItHoldsBeyondItsShare(t *testing.T) {
 }
 
 func TestSweepGoesFromHighToLow(t *testing.T) {
-	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.9, Low: 0.5, Metrics: metrics.New().Space})
+	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.9, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 100*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 	if got := l.Sweep(); got != nil {
 		t.Fatalf("at the high watermark: struck out %v", got)
@@ -276,11 +278,39 @@ func TestJanitorKeepsTheFloor(t *testing.T) {
 func BenchmarkTouch(b *testing.B) {
 	l := newTestLedger(1 << 40)
 	for i := range 100_000 {
-		l.Adopt(name(i), 5<<20)
+		l.Adopt(name(i), 5<<20, time.Now())
 	}
 	hot := name(7)
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Touch(hot)
 	}
+}
+
+// BenchmarkMemory tells the bytes that the ledger takes for an object, its
+// name aside, at a million objects.
+func BenchmarkMemory(b *testing.B) {
+	const objects = 1_000_000
+	names := make([]digest.Digest, objects)
+	for i := range names {
+		names[i] = name(i)
+	}
+	for b.Loop() {
+		before := heap()
+		l := newTestLedger(1 << 50)
+		for _, d := range names {
+			l.Adopt(d, 5<<20, time.Now())
+		}
+		b.ReportMetric(float64(heap()-before)/objects, "B/object")
+		runtime.KeepAlive(l)
+	}
+	runtime.KeepAlive(names)
+}
+
+// heap is the bytes in use.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

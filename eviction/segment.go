@@ -2,6 +2,7 @@ package eviction
 
 import (
 	"math"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
@@ -17,8 +18,21 @@ type segment struct {
 
 // entry is one object, or what has come of one.
 type entry struct {
-	size    int64 // bytes
+	size    int64  // bytes
+	used    moment // last
 	partial bool
+}
+
+// moment is a time in seconds since 1970. 32 bits of them last until 2106, and
+// fit where an entry has bytes to spare.
+type moment uint32
+
+func momentOf(t time.Time) moment { return moment(min(max(t.Unix(), 0), math.MaxUint32)) }
+
+// since is the time from m to now, none where m is yet to come: the clock may
+// have been set.
+func (m moment) since(now moment) time.Duration {
+	return time.Duration(max(now, m)-m) * time.Second
 }
 
 // amount is so many objects of so many bytes.
@@ -42,12 +56,14 @@ func (s *segment) add(d digest.Digest, e entry) {
 }
 
 // touch looks a whole object up and notes its use.
-func (s *segment) touch(d digest.Digest) (size int64, held bool) {
-	if e, ok := s.list.Peek(d); !ok || e.partial {
+func (s *segment) touch(d digest.Digest, now moment) (size int64, held bool) {
+	e, ok := s.list.Peek(d)
+	if !ok || e.partial {
 		return 0, false
 	}
-	e, held := s.list.Get(d)
-	return e.size, held
+	e.used = now
+	s.list.Add(d, e) // in its own place, which becomes the first
+	return e.size, true
 }
 
 // holds tells whether the whole of d is there.

@@ -59,7 +59,7 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Value is what a scrape would see of a metric, for tests: of its first series
-// that has the labels. The labels are names and values in turn; ok is false
+// that has the labels; the sum where it is a histogram. The labels are names and values in turn; ok is false
 // when there is no such series.
 func (m *Metrics) Value(name string, labels ...string) (value float64, ok bool) {
 	families, err := m.registry.Gather()
@@ -77,7 +77,7 @@ func (m *Metrics) Value(name string, labels ...string) (value float64, ok bool) 
 				ok = ok && have[labels[i]] == labels[i+1]
 			}
 			if ok {
-				return series.GetCounter().GetValue() + series.GetGauge().GetValue(), true
+				return series.GetCounter().GetValue() + series.GetGauge().GetValue() + series.GetHistogram().GetSampleSum(), true
 			}
 		}
 	}

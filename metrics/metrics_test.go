@@ -32,7 +32,9 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		up.Request(c)
 	}
 	for s := range segments {
-		m.Space.Evicted(s, 100)
+		m.Space.Evicted(s, 100, time.Minute)
+		m.Space.Looked(s, true)
+		m.Space.Looked(s, false)
 	}
 	for name, want := range map[string]int{
 		"hubcap_requests_total":          int(kinds) * int(results),
@@ -41,6 +43,8 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		"hubcap_cache_bypass_total":      int(bypasses),
 		"hubcap_upstream_requests_total": int(classes),
 		"hubcap_evictions_total":         int(segments),
+		"hubcap_cache_lookups_total":     int(segments) * 2,
+		"hubcap_eviction_age_seconds":    int(segments),
 	} {
 		if got, err := testutil.GatherAndCount(m.registry, name); got != want || err != nil {
 			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
@@ -98,6 +102,42 @@ func TestSpaceIsReadAtTheScrape(t *testing.T) {
 		`hubcap_cache_bytes{what="index"} 1`, `hubcap_cache_bytes{what="reserved"} 2`, `hubcap_cache_bytes{what="doomed"} 3`,
 		`hubcap_cache_bytes{what="small"} 4`, `hubcap_cache_bytes{what="large"} 5`,
 		`hubcap_cache_objects{segment="small"} 6`, `hubcap_cache_objects{segment="large"} 7`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+}
+
+func TestLookupsAndAgesBySegment(t *testing.T) {
+	m := New()
+	for _, line := range []string{ // from the first scrape on, so that rates know where they begin
+		`hubcap_cache_lookups_total{result="hit",segment="small"} 0`, `hubcap_cache_lookups_total{result="miss",segment="large"} 0`,
+		`hubcap_eviction_age_seconds_count{segment="small"} 0`, `hubcap_eviction_age_seconds_count{segment="large"} 0`,
+	} {
+		if !strings.Contains(scrape(t, m), line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	for range 3 {
+		m.Space.Looked(SegmentSmall, true)
+	}
+	m.Space.Looked(SegmentSmall, false)
+	m.Space.Looked(SegmentLarge, false)
+	m.Space.Looked(SegmentLarge, false)
+	m.Space.Evicted(SegmentSmall, 1, 0)
+	m.Space.Evicted(SegmentLarge, 1, 30*time.Second)
+	m.Space.Evicted(SegmentLarge, 1, 89*24*time.Hour)
+	m.Space.Evicted(SegmentLarge, 1, 10*365*24*time.Hour)
+	body := scrape(t, m)
+	for _, line := range []string{
+		`hubcap_cache_lookups_total{result="hit",segment="small"} 3`, `hubcap_cache_lookups_total{result="miss",segment="small"} 1`,
+		`hubcap_cache_lookups_total{result="hit",segment="large"} 0`, `hubcap_cache_lookups_total{result="miss",segment="large"} 2`,
+		`hubcap_eviction_age_seconds_bucket{segment="small",le="60"} 1`,
+		`hubcap_eviction_age_seconds_bucket{segment="large",le="60"} 1`,
+		`hubcap_eviction_age_seconds_bucket{segment="large",le="5.184e+06"} 1`, // 60 days
+		`hubcap_eviction_age_seconds_bucket{segment="large",le="7.776e+06"} 2`, // 90
+		`hubcap_eviction_age_seconds_bucket{segment="large",le="+Inf"} 3`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no %s", line)

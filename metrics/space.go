@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Segment is one of the two lists that the cache evicts from.
 type Segment uint8
@@ -27,25 +31,68 @@ type SpaceStats struct {
 	Objects  [2]int
 }
 
-// Space counts what the cache holds and what had to go.
+// ages are the buckets of the time since last use, in seconds: an hour means
+// that one image pushes out the other, months that the cache is large enough.
+var ages = []float64{
+	minute, 5 * minute, 15 * minute, hour, 4 * hour, 12 * hour,
+	day, 3 * day, 7 * day, 14 * day, 30 * day, 60 * day, 90 * day,
+}
+
+const (
+	minute = 60
+	hour   = 60 * minute
+	day    = 24 * hour
+)
+
+// Space counts what the cache holds, what it was asked for and what had to go.
 type Space struct {
 	registry  prometheus.Registerer
+	hits      [segments]prometheus.Counter
+	misses    [segments]prometheus.Counter
+	ages      [segments]prometheus.Observer
 	evictions []prometheus.Counter
 	evicted   []prometheus.Counter
 }
 
 func newSpace(registry prometheus.Registerer) *Space {
-	return &Space{
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "cache_lookups_total",
+		Help: "Answers with the content of an object, by segment and by whether the object was held when it was asked for.",
+	}, []string{"segment", "result"})
+	age := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: namespace, Name: "eviction_age_seconds",
+		Help:    "Seconds from the last use of an object to its eviction, by segment.",
+		Buckets: ages,
+	}, []string{"segment"})
+	registry.MustRegister(lookups, age)
+	s := &Space{
 		registry:  registry,
 		evictions: counters(registry, "evictions_total", "Objects evicted to make room, by segment.", "segment", segmentNames[:]),
 		evicted:   counters(registry, "evicted_bytes_total", "Bytes evicted to make room, by segment.", "segment", segmentNames[:]),
 	}
+	for seg, name := range segmentNames {
+		s.hits[seg] = lookups.WithLabelValues(name, "hit")
+		s.misses[seg] = lookups.WithLabelValues(name, "miss")
+		s.ages[seg] = age.WithLabelValues(name)
+	}
+	return s
 }
 
-// Evicted notes an object of size bytes that had to go.
-func (s *Space) Evicted(seg Segment, size int64) {
+// Looked notes that an object was asked for, and whether it was held.
+func (s *Space) Looked(seg Segment, held bool) {
+	if held {
+		s.hits[seg].Inc()
+	} else {
+		s.misses[seg].Inc()
+	}
+}
+
+// Evicted notes an object of size bytes that had to go, unused for the time
+// age.
+func (s *Space) Evicted(seg Segment, size int64, age time.Duration) {
 	s.evictions[seg].Inc()
 	s.evicted[seg].Add(float64(size))
+	s.ages[seg].Observe(age.Seconds())
 }
 
 // Watch exports what stats says at each scrape. It is called once.

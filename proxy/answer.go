@@ -25,6 +25,7 @@ type answer struct {
 
 	kind      metrics.Kind
 	result    metrics.Result
+	size      int64         // bytes of what was asked for; negative when nobody knew before the end
 	status    int           // 0 until the head is written
 	sent      int64         // body bytes
 	firstByte time.Duration // 0 until the head is written

@@ -25,7 +25,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
 		return err
 	}
 	defer blob.Close()
-	a.result = describeBlob(a, blob.Origin)
+	a.result, a.size = describeBlob(a, blob.Origin), blob.Size
 	a.blobHeader(rt.digest, etag)
 	if matches(r.Header.Get("If-None-Match"), etag) {
 		a.head(http.StatusNotModified, -1)

@@ -93,10 +93,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cut = h.fail(a, r, rt, err)
 	}
 	h.Metrics.Done(a.kind, a.result, a.sent, a.firstByte)
+	h.countLookup(a, r)
 	h.log(a, r, rt, err)
 	if cut {
 		// The client must not take what it has for the whole.
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// countLookup counts whether the content that a client asked for was held. It
+// does so once an answer, since what lies below looks several times for one. A
+// HEAD asks for no content: to count those that found it, and not those that
+// the upstream answered, would flatter the cache.
+func (h *Handler) countLookup(a *answer, r *http.Request) {
+	if r.Method != http.MethodGet {
+		return
+	}
+	size := a.size
+	if size < 0 {
+		size = a.sent
+	}
+	switch a.result {
+	case metrics.ResultHit, metrics.ResultConfirmed, metrics.ResultStale:
+		h.Cache.Looked(size, true)
+	case metrics.ResultMiss, metrics.ResultJoined, metrics.ResultUncached:
+		h.Cache.Looked(size, false)
 	}
 }
 

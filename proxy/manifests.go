@@ -23,7 +23,7 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
-	a.result, a.trouble = describe(a, found), found.Trouble
+	a.result, a.size, a.trouble = describe(a, found), found.Size, found.Trouble
 	a.set("Content-Type", found.MediaType)
 	a.set("Docker-Content-Digest", found.Digest.String())
 	etag := `"` + found.Digest.String() + `"`

@@ -322,6 +322,89 @@ func TestHeadOfWhatIsNotHeldStaysAHead(t *testing.T) {
 	}
 }
 
+// lookups reads hits and misses by segment.
+func (r *rig) lookups() (counted struct{ smallHit, smallMiss, largeHit, largeMiss float64 }) {
+	r.t.Helper()
+	read := func(segment, result string) float64 {
+		n, ok := r.all.Value("hubcap_cache_lookups_total", "segment", segment, "result", result)
+		if !ok {
+			r.t.Fatal("look-ups are not exported")
+		}
+		return n
+	}
+	counted.smallHit, counted.smallMiss = read("small", "hit"), read("small", "miss")
+	counted.largeHit, counted.largeMiss = read("large", "hit"), read("large", "miss")
+	return counted
+}
+
+// One answer is one look-up, however often the cache was asked for it.
+func TestLookupsAreCountedBySegment(t *testing.T) {
+	r := newRig(t, rigOptions{maxBlob: 4 * mib})
+	small, large, huge := fakehub.RandomBlob(51, 1000), fakehub.RandomBlob(52, 2*mib), fakehub.RandomBlob(53, 5*mib)
+	img := r.hub.Image("library/demo", "latest", small, large, huge)
+	tag, byDigest := "/v2/demo/manifests/latest", "/v2/demo/manifests/"+img.Manifest.Digest.String()
+	layer := func(i int) string { return blobPath("demo", img.Layers[i].Digest) }
+	want := r.lookups()
+	ask := func(what string, n *float64, by float64, method, path string, header ...string) {
+		t.Helper()
+		if got := r.do(method, path, header...); got.err != nil {
+			t.Errorf("%s: %v", what, got.err)
+		}
+		r.settle()
+		*n += by
+		eventually(t, "the answer ends", func() bool { return r.handler.running.Load() == 0 })
+		if got := r.lookups(); got != want {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+			want = got
+		}
+	}
+	get, head := http.MethodGet, http.MethodHead
+	ask("HEAD of a manifest that is not held", &want.smallMiss, 0, head, tag)
+	ask("cold tag", &want.smallMiss, 1, get, tag)
+	ask("warm tag", &want.smallHit, 1, get, tag)
+	ask("warm manifest by digest", &want.smallHit, 1, get, byDigest)
+	ask("HEAD of a held manifest", &want.smallHit, 0, head, tag)
+	r.clock.advance(time.Hour)
+	ask("confirmed tag", &want.smallHit, 1, get, tag)
+	ask("HEAD of a blob that is not held", &want.smallMiss, 0, head, layer(0))
+	ask("cold small layer", &want.smallMiss, 1, get, layer(0))
+	ask("warm small layer", &want.smallHit, 1, get, layer(0))
+	ask("HEAD of a held blob", &want.smallHit, 0, head, layer(0))
+	ask("cold layer", &want.largeMiss, 1, get, layer(1))
+	ask("warm layer", &want.largeHit, 1, get, layer(1))
+	ask("a few bytes of a warm layer", &want.largeHit, 1, get, layer(1), "Range", "bytes=5-9")
+	ask("what is not kept", &want.largeMiss, 1, get, layer(2))
+	ask("what is not kept, again", &want.largeMiss, 1, get, layer(2), "Range", "bytes=5-9")
+	ask("what nobody has", &want.smallMiss, 0, get, blobPath("demo", digest.FromString("nothing")))
+	ask("no pull", &want.smallHit, 0, get, "/v2/")
+	ask("list of tags", &want.smallMiss, 0, get, "/v2/demo/tags/list")
+	r.hub.Down()
+	r.clock.advance(time.Hour)
+	ask("stale tag", &want.smallHit, 1, get, tag)
+	ask("upstream down", &want.smallMiss, 0, get, "/v2/demo/manifests/other")
+}
+
+// A blob whose length nobody tells is as large as it turns out to be.
+func TestLookupOfUnknownSize(t *testing.T) {
+	for name, tc := range map[string]struct {
+		size    int
+		segment string
+	}{"small": {1000, "small"}, "large": {2 * mib, "large"}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			body := fakehub.RandomBlob(54, tc.size)
+			d := r.hub.AddBlob("library/demo", body)
+			r.hub.Set(func(o *fakehub.Options) { o.Bandwidth = 10 * mib }) // the answer begins before the end is known
+			r.hub.Script(fakehub.Always(&fakehub.Fault{NoLength: true, IgnoreRange: true}, fakehub.OfKind(fakehub.KindCDN)))
+			r.get(blobPath("demo", d)).want(t, 200, body, "")
+			eventually(t, "it is counted", func() bool {
+				n, _ := r.all.Value("hubcap_cache_lookups_total", "segment", tc.segment, "result", "miss")
+				return n == 1
+			})
+		})
+	}
+}
+
 func TestManyClientsOneTransfer(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	r.hub.Set(func(o *fakehub.Options) { o.Bandwidth = 40 * mib })
@@ -360,6 +443,10 @@ func TestManyClientsOneTransfer(t *testing.T) {
 	}
 	if n := r.metric("hubcap_fills_resumed_total"); n != "1" {
 		t.Errorf("resumed %s times", n)
+	}
+	eventually(t, "the answers end", func() bool { return r.handler.running.Load() == 0 })
+	if n := r.lookups(); n.largeHit+n.largeMiss != 64 || n.smallHit+n.smallMiss != 0 {
+		t.Errorf("look-ups of 64 clients: %+v", n)
 	}
 }
 

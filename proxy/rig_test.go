@@ -145,7 +145,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	idx, err := index.Open(index.Options{Dir: store.Dir(), Room: store.Room, Reserve: 1 << 20, Interval: time.Hour, Log: log})
 	must(t, err)
 	r.ledger = eviction.NewLedger(eviction.LedgerOptions{
-		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Metrics: r.all.Space,
+		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Now: r.clock.Now, Metrics: r.all.Space,
 	})
 	r.cache, err = cache.New(cache.Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
