@@ -79,14 +79,17 @@ func (d *disk) remount(t *testing.T) {
 }
 
 // cutPower makes the disk forget what was not synced, and refuse everything from now on: FS_IOC_SHUTDOWN without a flush of the log.
-func (d *disk) cutPower() error {
+func (d *disk) cutPower(t *testing.T) {
+	t.Helper()
 	const shutdown, noLogFlush = 0x8004587d, 2
 	root, err := os.Open(d.dir)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
 	defer root.Close()
-	return unix.IoctlSetPointerInt(int(root.Fd()), shutdown, noLogFlush)
+	if err := unix.IoctlSetPointerInt(int(root.Fd()), shutdown, noLogFlush); err != nil {
+		unable(t, "cutting the power: %v", err)
+	}
 }
 
 // sync writes everything out, as time would.
