@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -108,5 +109,6 @@ func TestKillAtStart(t *testing.T) {
 	}
 	s.mustPull(t, cut)
 	s.waitAccount(t, dir)
-	t.Logf("%d starts were killed", n)
+	aside, _ := filepath.Glob(filepath.Join(dir, "index.bad-*"))
+	t.Logf("%d starts were killed, %d indexes were set aside on the way", n, len(aside))
 }
