@@ -37,6 +37,7 @@ func TestKillInMidFill(t *testing.T) {
 			t.Fatalf("in round %d", round)
 		}
 		s.forget(3)
+		progress(t, round)
 	}
 	t.Logf("%d rounds, %d of them killed before the blob was committed", n, before)
 }
@@ -63,6 +64,7 @@ func TestKillDuringEviction(t *testing.T) {
 			t.Fatalf("in round %d", round)
 		}
 		s.hub.Reset()
+		progress(t, round)
 	}
 	s.mustPull(t, blobs...)
 	s.waitAccount(t, dir)

@@ -114,6 +114,14 @@ func rounds(quick, full int) int {
 	return quick
 }
 
+// progress tells now and then how far a long test has come.
+func progress(t *testing.T, round int) {
+	t.Helper()
+	if done := round + 1; done%50 == 0 {
+		t.Logf("%d rounds", done)
+	}
+}
+
 // missing skips the test, or fails it where everything is required to be there.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()

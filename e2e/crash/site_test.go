@@ -156,7 +156,10 @@ func (s *site) mustPull(t *testing.T, blobs ...*blob) {
 func (s *site) hold(t *testing.T, blobs ...*blob) {
 	t.Helper()
 	s.mustPull(t, blobs...)
-	waitUntil(t, "the fills end", func() bool { return s.box.ended() || s.box.scrape().sum("hubcap_fills_running") == 0 })
+	waitUntil(t, "the fills end", func() bool {
+		m := s.box.scrape()
+		return s.box.ended() || m != nil && m.sum("hubcap_fills_running") == 0
+	})
 }
 
 // tryPull pulls a blob that may fail to come, but not come wrong. It tells whether it came.
