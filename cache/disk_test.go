@@ -143,27 +143,6 @@ func TestMakeRoom(t *testing.T) {
 	}
 }
 
-func TestReadOnlyFileSystem(t *testing.T) {
-	dir := mounted(t, "size=64m")
-	r := newRig(t, rigOptions{dir: dir, limit: 16 * mib})
-	body, d := content(405, 8*mib)
-	r.mustGet(d, &origin{body: body}, body)
-	r.settle()
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil { // Badger has files open for writing
-		t.Skipf("not to be made read-only: %v", err)
-	}
-	defer func() { _ = unix.Mount("", dir, "", unix.MS_REMOUNT, "") }() // so that the rig can be closed
-	r.lookAtDisk()
-	if got := r.Degraded(); !slices.Contains(got, "read_only") {
-		t.Errorf("degraded %v", got)
-	}
-	other, otherDigest := content(406, 12*mib)
-	r.mustGet(otherDigest, &origin{body: other}, other)
-	if origin := r.mustGet(d, nil, body); origin != Held {
-		t.Errorf("what was held comes from %v: a miss evicted it", origin)
-	}
-}
-
 func TestNoInodes(t *testing.T) {
 	dir := mounted(t, "size=64m,nr_inodes=400")
 	r := newRig(t, rigOptions{dir: dir})

@@ -1,0 +1,150 @@
+// Package crash kills hubcap, cuts its power, fills and breaks its disk and damages its files, and holds after each round that it
+// starts, that nobody was given wrong bytes, and that nothing lies in the data directory that it does not account for.
+//
+// The tests drive the real binary in front of fakehub. Those that need a file system of their own need root; what is missing skips a
+// test by name, and so does -short.
+//
+//	HUBCAP_CRASH=full      as many rounds as a release asks for, instead of a minute or two of them
+//	HUBCAP_CRASH_SEED=n    the moments, sizes and places of an earlier run, which printed n
+//	HUBCAP_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
+//
+// Files: main_test.go (this), box_test.go (the process), site_test.go (content and pulls), account_test.go (what must hold of the data
+// directory), disk_test.go and faultfs_test.go (file systems that fail); the tests themselves in kill_test.go, power_test.go,
+// space_test.go, device_test.go, damage_test.go, index_test.go and owners_test.go.
+package crash
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// binary is hubcap, built once a test run.
+var binary string
+
+// insideVariable tells the test binary that it runs in the mount namespace that it asked for.
+const insideVariable = "HUBCAP_CRASH_INSIDE"
+
+// seed is what every random choice of this run is made from.
+var seed = func() uint64 {
+	if n, err := strconv.ParseUint(os.Getenv("HUBCAP_CRASH_SEED"), 10, 64); err == nil {
+		return n
+	}
+	return uint64(time.Now().UnixNano())
+}()
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getuid() == 0 && os.Getenv(insideVariable) == "" {
+		if code, err := runInside(); err == nil {
+			os.Exit(code)
+		}
+		// A machine that has no namespaces to give may still have mounts.
+	}
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// runInside runs this binary again with mounts of its own: they go with its last process, however it ends.
+func runInside() (code int, err error) {
+	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
+	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.Env = append(os.Environ(), insideVariable+"=1")
+	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := again.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		return 0, err
+	}
+	return again.ProcessState.ExitCode(), nil
+}
+
+func buildAndRun(m *testing.M) (code int, err error) {
+	if testing.Short() {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "hubcap-crash-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "hubcap")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+// begin is the first line of each test. The random numbers are the test's own, so that each can be replayed alone.
+func begin(t *testing.T, programs ...string) *rand.Rand {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("crashes take their time: not with -short")
+	}
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			missing(t, "%s is not installed", program)
+		}
+	}
+	t.Logf("HUBCAP_CRASH_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// rounds is how many rounds a test has.
+func rounds(quick, full int) int {
+	if os.Getenv("HUBCAP_CRASH") == "full" {
+		return full
+	}
+	return quick
+}
+
+// progress tells now and then how far a long test has come.
+func progress(t *testing.T, round int) {
+	t.Helper()
+	if done := round + 1; done%50 == 0 {
+		t.Logf("%d rounds", done)
+	}
+}
+
+// missing skips the test, or fails it where everything is required to be there.
+func missing(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("HUBCAP_E2E") == "require" {
+		t.Fatalf(format+", and HUBCAP_E2E=require", args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// waitUntil polls a condition. The deadline only keeps a broken test from hanging.
+func waitUntil(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// patience is what a test has with anything that should happen at once.
+const patience = time.Minute
+
+// upTo is a random time below limit.
+func upTo(random *rand.Rand, limit time.Duration) time.Duration {
+	return time.Duration(random.Int64N(int64(limit)))
+}

@@ -1,0 +1,153 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFullDisk pulls blobs that do not fit on the disk, alone and several at once, and while something else takes what is left. All
+// of them come, and hubcap stays up.
+func TestFullDisk(t *testing.T) {
+	random := begin(t, "mkfs.ext4", "mount")
+	s := newSite(t, random, "HUBCAP_MIN_FREE=8MiB")
+	d := newDisk(t, "ext4", 96<<20, "")
+	s.start(t, d.data())
+	filler := filepath.Join(d.dir, "filler")
+	n := rounds(3, 25)
+	for round := range n {
+		large := s.publish(100 << 20)
+		some := s.publishMany(3, 30<<20, 40<<20)
+		s.mustPull(t, large)
+		s.together(t, some...)
+		if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); err != nil && round == 0 {
+			t.Logf("filler: %v", err) // as much as there is room for
+		}
+		s.together(t, append(s.publishMany(2, 20<<20, 30<<20), some[0])...)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		s.box.assertAlive(t)
+		s.waitAccount(t, d.data())
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+		s.forget(1)
+	}
+	if s.box.scrape()[`hubcap_cache_bypass_total{reason="nospace"}`] == 0 {
+		t.Error("nothing was streamed through for want of space")
+	}
+	s.box.stop(t)
+	s.start(t, d.data())
+	s.mustPull(t, s.blobs...)
+	s.assertAccount(t, d.data())
+}
+
+// together pulls blobs at the same time; all have to come.
+func (s *site) together(t *testing.T, blobs ...*blob) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, one := range blobs {
+		all.Go(func() { s.mustPull(t, one) })
+	}
+	all.Wait()
+}
+
+// TestNoInodes pulls more blobs than the file system can have files.
+func TestNoInodes(t *testing.T) {
+	random := begin(t)
+	needRoot(t)
+	s := newSite(t, random)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m,nr_inodes=64"); err != nil {
+		unable(t, "tmpfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s.start(t, dir)
+	many := s.publishMany(rounds(100, 400), 1, 512<<10)
+	s.mustPull(t, many...)
+	s.box.assertAlive(t)
+	s.waitAccount(t, dir)
+	if s.box.scrape()[`hubcap_cache_bypass_total{reason="disk"}`] == 0 {
+		t.Error("nothing was streamed through, so there were inodes for all")
+	}
+	s.box.kill()
+	if box, _ := s.supervise(t, dir, 3); box == nil {
+		s.noStart(t, "no space left on device", "cache/index sets a good index aside when Badger cannot make a file, and without an index hubcap does not start")
+	}
+	s.mustPull(t, many...)
+	s.assertAccount(t, dir)
+}
+
+// TestReadOnlyFileSystem has the disk go read-only in the middle of traffic, as ext4 does when it finds an error.
+func TestReadOnlyFileSystem(t *testing.T) {
+	random := begin(t, "mkfs.ext4", "mount")
+	s := newSite(t, random)
+	d := newDisk(t, "ext4", 192<<20, "errors=remount-ro")
+	s.start(t, d.data())
+	d.sync(t)
+	held := s.publishMany(20, 1, 2<<20)
+	s.hold(t, held...)
+
+	coming := s.publishMany(20, 1<<20, 4<<20)
+	tr := s.traffic(3, append(coming, held...)) // no excuse: all of it has to come
+	waitUntil(t, "clients pull", func() bool { return tr.pulls.Load() > 10 })
+	d.failReadOnly(t)
+	before := tr.pulls.Load()
+	waitUntil(t, "clients pull on", func() bool { return tr.pulls.Load() > before+100 || s.box.ended() })
+	tr.end(t)
+	s.box.assertAlive(t)
+	// Readiness says "degraded" from here on, once hubcap knows that word; this is the place to look for it.
+
+	s.hub.Reset()
+	s.mustPull(t, held...)
+	for _, b := range held {
+		if s.crossed(b) > 0 {
+			t.Errorf("%s is held, and was fetched", b.digest)
+		}
+	}
+	s.mustPull(t, s.publishMany(5, 1, 4<<20)...)
+	s.box.assertAlive(t)
+	s.box.kill()
+
+	d.remount(t)
+	s.start(t, d.data())
+	s.assertAccount(t, d.data())
+	s.mustPull(t, s.blobs...)
+}
+
+// failReadOnly has the kernel find an error on the disk.
+func (d *disk) failReadOnly(t *testing.T) {
+	t.Helper()
+	triggers, err := filepath.Glob("/sys/fs/ext4/loop*/trigger_fs_error")
+	if err != nil || len(triggers) == 0 {
+		unable(t, "there is no trigger_fs_error")
+	}
+	device := d.device(t)
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("hubcap's test\n"), 0o200); err != nil {
+		unable(t, "trigger_fs_error: %v", err)
+	}
+	probe := filepath.Join(d.dir, "probe")
+	if err := os.WriteFile(probe, nil, 0o600); err == nil {
+		t.Fatal("the disk can still be written")
+	}
+}
+
+// device is the name of the loop device that the disk is on.
+func (d *disk) device(t *testing.T) string {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(d.dir, &stat); err != nil {
+		t.Fatal(err)
+	}
+	link := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev))
+	target, err := os.Readlink(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Base(target)
+}
