@@ -92,11 +92,13 @@ func (c *Cache) lookAtDisk() {
 		With(metrics.TroubleWrites, failed >= 0 && failed < writesTrouble).
 		With(metrics.TroubleIndex, c.Index.InMemory())
 	c.Metrics.Disk.Set(now)
-	switch before := metrics.Troubles(c.disk.troubles.Swap(uint32(now))); {
-	case now == before:
-	case now == 0:
+	before := metrics.Troubles(c.disk.troubles.Swap(uint32(now)))
+	if now == before {
+		return
+	}
+	if now == 0 {
 		c.Log.Info("the data directory is well again", "dir", c.Store.Dir())
-	default:
+	} else {
 		c.Log.Warn("the data directory is in trouble: what is held is served, and the rest may only be passed through",
 			"reasons", strings.Join(now.Names(), ","), "dir", c.Store.Dir(), "free_bytes", space.Free)
 	}

@@ -322,7 +322,7 @@ func (f *fill) giveUp(err error) {
 // commit makes the download a blob. The readers need not wait for it: the
 // bytes are verified, and a failure loses the copy only.
 func (f *fill) commit() {
-	signature, err := f.writer.Commit(f.size)
+	stat, err := f.writer.Commit(f.size)
 	if err != nil {
 		err = diskError{err}
 		f.cache.unlist(f) // before the error, which no new reader may find
@@ -332,7 +332,7 @@ func (f *fill) commit() {
 		f.giveUp(err)
 		return
 	}
-	f.cache.trust.verified(f.want.Digest, signature, f.cache.Now())
+	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
 	f.cache.usage.touch(f.want.Digest)
 	f.cache.Metrics.Fills.Finished()

@@ -110,7 +110,7 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 		return Manifest{}, ErrWrongContent
 	}
 	if stat, err := c.Store.Stat(b.body.(*held).file); err == nil {
-		c.trust.verified(d, stat.Signature, c.Now())
+		c.trust.verified(d, stat, c.Now())
 	}
 	mediaType, err := c.Index.MediaType(d)
 	if err != nil {
@@ -202,11 +202,11 @@ func (c *Cache) store(one Manifest) (err error) {
 		w.Discard()
 		return fmt.Errorf("write: %w", err)
 	}
-	signature, err := w.Commit(size)
+	stat, err := w.Commit(size)
 	if err != nil {
 		return err
 	}
-	c.trust.verified(one.Digest, signature, c.Now())
+	c.trust.verified(one.Digest, stat, c.Now())
 	c.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)
 	c.putMediaType(one)

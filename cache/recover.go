@@ -45,6 +45,9 @@ func (c *Cache) recover() error {
 	}
 	var bytes int64
 	err = c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+		if !c.plausible(d, size) {
+			return c.Store.Remove(d)
+		}
 		if at, known := used[d]; known {
 			modified = at
 		}
@@ -66,6 +69,17 @@ func (c *Cache) recover() error {
 	}
 	c.Log.Info("cache opened", "objects", len(files)-partials, "bytes", bytes, "unfinished", partials, "unfinished_removed", removed)
 	return nil
+}
+
+// plausible tells whether a file of d may have this size. An answer's length
+// is the file's, so one that is not is not even opened.
+func (c *Cache) plausible(d digest.Digest, size int64) bool {
+	right, known := c.trust.size(d)
+	if known && size == right || !known && (size > 0 || d == d.Algorithm().FromBytes(nil)) {
+		return true
+	}
+	c.Log.Warn("a cached file has another length than it had, and is removed", "digest", d, "bytes", size, "want_bytes", right)
+	return false
 }
 
 // stored tells whether there is a file of d.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 	"hubcap/metrics"
 )
@@ -32,11 +33,11 @@ func newTrust() *trust {
 	}
 }
 
-// verified notes that the file of d, with this signature, is right.
-func (t *trust) verified(d digest.Digest, signature uint64, now time.Time) {
+// verified notes that the file of d, which looks like this, is right.
+func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.known[d] = index.Verified{Signature: signature, At: now.Unix()}
+	t.known[d] = index.Verified{Signature: stat.Signature, Size: stat.Size, At: now.Unix()}
 	t.unsaved[d] = struct{}{}
 }
 
@@ -61,6 +62,14 @@ func (t *trust) age(d digest.Digest, now time.Time) (age time.Duration, ok bool)
 func expired(v index.Verified, now time.Time, interval time.Duration) bool {
 	age := now.Unix() - v.At
 	return age < 0 || age >= int64(interval/time.Second) // the clock may have been set
+}
+
+// size is the size of the right file of d, as far as it is known.
+func (t *trust) size(d digest.Digest) (size int64, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, known := t.known[d]
+	return v.Size, known
 }
 
 func (t *trust) forget(d digest.Digest) {
@@ -168,7 +177,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 		return fmt.Errorf("%w: it changes", errUnreadable)
 	}
 	c.Metrics.Checks.Ended(metrics.CheckRight)
-	c.trust.verified(d, after.Signature, c.Now())
+	c.trust.verified(d, after, c.Now())
 	if !c.Ledger.Holds(d) { // it went meanwhile
 		c.trust.forget(d)
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Space is what the data directory's file system is like now.
@@ -15,8 +16,27 @@ type Space struct {
 	ReadOnly bool
 }
 
+// refusal is how long a file system counts as read-only after it has refused a
+// file for that: ext4 that has met an error does so and says it nowhere else.
+const refusal = time.Minute
+
 // Space looks at the file system.
-func (s *Store) Space() (Space, error) { return fileSystem(s.root.Name()) }
+func (s *Store) Space() (Space, error) {
+	space, err := fileSystem(s.root.Name())
+	if at := s.refused.Load(); at != nil && time.Since(*at) < refusal {
+		space.ReadOnly = true
+	}
+	return space, err
+}
+
+// refusing notes that the file system has refused a file, if that is why err
+// is.
+func (s *Store) refusing(err error) {
+	if errors.Is(err, syscall.EROFS) {
+		now := time.Now()
+		s.refused.Store(&now)
+	}
+}
 
 // Free is how many bytes may still be written.
 func (s *Store) Free() (int64, error) {

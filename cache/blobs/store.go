@@ -29,6 +29,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,8 +47,9 @@ const (
 // Store is the directory. Its methods may be called at any time by anyone,
 // but those that change one digest exclude each other at the caller's.
 type Store struct {
-	root *os.Root
-	lock *os.File
+	root    *os.Root
+	lock    *os.File
+	refused atomic.Pointer[time.Time] // when a file was last refused because the file system is read-only
 }
 
 // Open takes the data directory dir, making it where it is missing. It fails
@@ -95,8 +97,8 @@ func (s *Store) take() error {
 
 func (s *Store) checkLayout() error {
 	found, err := s.root.ReadFile("layout")
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.root.WriteFile("layout", []byte(version), 0o600)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(found) == 0 { // a power cut leaves an empty one
+		return s.writeLayout()
 	}
 	if err != nil {
 		return err
@@ -106,6 +108,19 @@ func (s *Store) checkLayout() error {
 			strings.TrimSpace(string(found)), strings.TrimSpace(version))
 	}
 	return nil
+}
+
+// writeLayout does so in such a way that a power cut leaves all of it, or none.
+func (s *Store) writeLayout() error {
+	f, err := s.root.OpenFile("layout.new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(version)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return errors.Join(s.root.Rename("layout.new", "layout"), s.sync("."))
 }
 
 // Close gives the directory back.

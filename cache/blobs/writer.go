@@ -31,10 +31,12 @@ var ErrDiscarded = errors.New("the download was discarded")
 func (s *Store) Create(d digest.Digest) (*Writer, error) {
 	name := partialPath(d)
 	if err := s.RemovePartial(d); err != nil {
+		s.refusing(err)
 		return nil, err
 	}
 	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
+		s.refusing(err)
 		return nil, err
 	}
 	return &Writer{store: s, digest: d, file: f, name: name}, nil
@@ -72,43 +74,43 @@ func (w *Writer) Open() (*os.File, error) {
 }
 
 // Commit makes the download the blob of its digest, of size bytes, and returns
-// its signature. The caller has verified the content. After an error there is
+// what it looks like. The caller has verified the content. After an error there is
 // no blob, and the file is removed; readers that have it open go on.
 //
 // The order is what a power cut asks for: the content is on disk before the
 // name that promises it.
-func (w *Writer) Commit(size int64) (signed uint64, err error) {
+func (w *Writer) Commit(size int64) (stat Stat, err error) {
 	defer func() {
 		if err != nil {
 			w.Discard()
 		}
 	}()
 	if err := w.file.Truncate(size); err != nil {
-		return 0, fmt.Errorf("set the length: %w", err)
+		return Stat{}, fmt.Errorf("set the length: %w", err)
 	}
 	if err := w.sync(); err != nil {
-		return 0, err
+		return Stat{}, err
 	}
 	final := blobPath(w.digest)
 	dir := path.Dir(final)
 	made, err := w.store.ensure(dir)
 	if err != nil {
-		return 0, err
+		return Stat{}, err
 	}
 	if err := w.rename(final); err != nil { // the commit point
-		return 0, err
+		return Stat{}, err
 	}
 	if err := w.store.sync(dir); err != nil {
-		return 0, err
+		return Stat{}, err
 	}
 	if made {
 		if err := w.store.sync(path.Dir(dir)); err != nil {
-			return 0, err
+			return Stat{}, err
 		}
 	}
 	_ = w.store.removeNote(w.digest) // else the next start does
-	stat, err := w.store.Stat(w.file)
-	return stat.Signature, errors.Join(err, w.file.Close())
+	stat, err = w.store.Stat(w.file)
+	return stat, errors.Join(err, w.file.Close())
 }
 
 // sync writes the content to disk. After a failure the system takes pages for

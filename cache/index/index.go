@@ -23,7 +23,7 @@ const (
 	tagPrefix   = "t/" // t/<registry>/<repository>:<tag> → Tag as JSON
 	mediaPrefix = "m/" // m/<digest> → media type
 	usedPrefix  = "u/" // u/<digest> → seconds since 1970, 8 bytes
-	checkPrefix = "c/" // c/<digest> → Verified, 16 bytes
+	checkPrefix = "c/" // c/<digest> → Verified, 24 bytes
 )
 
 // Tag is what a tag was last seen to name.
@@ -108,6 +108,7 @@ func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
 // right.
 type Verified struct {
 	Signature uint64 // as cache/blobs makes it
+	Size      int64  // bytes
 	At        int64  // seconds since 1970
 }
 
@@ -117,6 +118,7 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 		for d, v := range verified {
 			value := binary.BigEndian.AppendUint64(nil, v.Signature)
 			value = binary.BigEndian.AppendUint64(value, uint64(max(v.At, 0)))
+			value = binary.BigEndian.AppendUint64(value, uint64(max(v.Size, 0)))
 			if err := set(checkPrefix+d.String(), value); err != nil {
 				return err
 			}
@@ -128,9 +130,10 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 // Verified calls visit with each blob's last verification.
 func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
 	return x.scan(checkPrefix, true, func(key string, value []byte) error {
-		if len(value) == 16 {
-			at := int64(binary.BigEndian.Uint64(value[8:])) //nolint:gosec // PutVerified writes no negative
-			visit(digest.Digest(key), Verified{Signature: binary.BigEndian.Uint64(value), At: at})
+		if len(value) == 24 {
+			at := int64(binary.BigEndian.Uint64(value[8:]))    //nolint:gosec // PutVerified writes no negative
+			size := int64(binary.BigEndian.Uint64(value[16:])) //nolint:gosec // see above
+			visit(digest.Digest(key), Verified{Signature: binary.BigEndian.Uint64(value), Size: size, At: at})
 		}
 		return nil
 	})
@@ -143,7 +146,7 @@ func (x *Index) Forget(d digest.Digest) error {
 
 // get returns a copy of a value, or nil when there is none.
 func (x *Index) get(key string) (value []byte, err error) {
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.view(func(txn *badger.Txn) error {
 		item, err := txn.Get([]byte(key))
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return nil
@@ -155,6 +158,16 @@ func (x *Index) get(key string) (value []byte, err error) {
 		return err
 	})
 	return value, err
+}
+
+// view reads. Badger panics on some damage: the next start then makes a new
+// index.
+func (x *Index) view(read func(*badger.Txn) error) error {
+	err := guarded(func() error { return x.db.View(read) })
+	if errors.Is(err, errPanicked) {
+		x.damaged(err)
+	}
+	return err
 }
 
 func (x *Index) set(key string, value []byte) error {

@@ -193,6 +193,11 @@ func (x *Index) inspect() {
 	if err == nil {
 		return
 	}
+	x.damaged(err)
+}
+
+// damaged has the next start make a new index.
+func (x *Index) damaged(err error) {
 	x.Log.Warn("the index is damaged; the next start makes a new one of the files and the snapshot", "err", err)
 	f, err := os.OpenFile(filepath.Join(x.Dir, damagedName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
@@ -251,11 +256,13 @@ func open(o badger.Options) (db *badger.DB, err error) {
 	return db, err
 }
 
+var errPanicked = errors.New("badger panicked")
+
 // guarded turns a panic of Badger into an error.
 func guarded(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("badger panicked: %v", p)
+			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
 	return do()

@@ -180,7 +180,7 @@ func (r record) entry() (key string, value []byte, ok bool) {
 // with their values where they are wanted; a value is visit's until it
 // returns.
 func (x *Index) scan(prefix string, values bool, visit func(key string, value []byte) error) error {
-	return x.db.View(func(txn *badger.Txn) error {
+	return x.view(func(txn *badger.Txn) error {
 		options := badger.DefaultIteratorOptions
 		options.Prefix = []byte(prefix)
 		options.PrefetchValues = false

@@ -72,16 +72,6 @@ func (s *site) supervise(t *testing.T, dataDir string, most int) (b *box, tries 
 	return nil, tries
 }
 
-// noStart ends a test in which hubcap did not start: by skipping it where the last words have the sign of a bug that is written down
-// and not mended yet. Once it is mended, this goes.
-func (s *site) noStart(t *testing.T, sign, bug string) {
-	t.Helper()
-	if !bytes.Contains(s.lastWords, []byte(sign)) {
-		t.Fatal("hubcap does not start")
-	}
-	t.Skip("known bug: " + bug)
-}
-
 // register makes b the site's box, which ends with the test.
 func (s *site) register(t *testing.T, b *box) {
 	s.box = b

@@ -117,7 +117,7 @@ func (s *site) survive(t *testing.T, dir string, tags map[string]*blob) (failed 
 	for _, end := range []func(){func() { s.box.stop(t) }, func() { s.box.kill() }} {
 		box, tries := s.supervise(t, dir, 3)
 		if box == nil {
-			s.noStart(t, "(*Index).each", "a table that Badger opens and panics on when it is read ends every start: the tries count the opening only")
+			t.Fatal("hubcap does not start")
 		}
 		failed += tries - 1
 		s.hub.Reset()

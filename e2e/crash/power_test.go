@@ -50,7 +50,7 @@ func TestPowerCutAtFirstStart(t *testing.T) {
 	s.box.kill()
 	d.remount(t)
 	if box, _ := s.supervise(t, d.data(), 3); box == nil {
-		s.noStart(t, `its layout is version ""`, "cache/blobs writes the file layout without a sync: after a power cut it is empty, and no start succeeds")
+		t.Fatal("hubcap does not start")
 	}
 	s.assertAccount(t, d.data())
 	s.mustPull(t, first)
