@@ -803,7 +803,15 @@ func TestManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = newRig(t, rigOptions{dir: dir})
-	check("without the index", oci, list, docker)
+	check("without the index", oci, list, docker, odd)
+	r.stop()
+	for _, name := range []string{"index", "snapshot"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = newRig(t, rigOptions{dir: dir})
+	check("without the index and the snapshot", oci, list, docker)
 	if _, ok := r.Manifest(odd.Digest); ok {
 		t.Error("a manifest that does not say what it is cannot be known without the index")
 	}
