@@ -46,6 +46,7 @@ const (
 	lowWatermark   = 0.95     // and ends here
 	manifestMemory = 64 << 20 // bytes
 	flushInterval  = 15 * time.Second
+	startWithin    = 500 * time.Millisecond // then the counting of files goes on behind
 
 	snapshotInterval = 5 * time.Minute
 
@@ -142,7 +143,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
 		}),
-		ManifestMemory: manifestMemory, FlushInterval: flushInterval,
+		ManifestMemory: manifestMemory, FlushInterval: flushInterval, StartWithin: startWithin,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
 		Bandwidth: int64(c.Bandwidth), Patience: patience,
 		VerifyInterval: time.Duration(c.VerifyInterval), Now: time.Now,

@@ -53,6 +53,7 @@ type Options struct {
 	MaxBlob        int64         // bytes of the largest blob that is kept
 	ManifestMemory int64         // bytes of manifests kept in memory
 	FlushInterval  time.Duration // how often last use goes to the index
+	StartWithin    time.Duration // how long New waits for the files to be counted
 	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
@@ -76,6 +77,7 @@ type Cache struct {
 	slots     *slots
 	pacer     *pacer
 	disk      disk
+	walked    chan struct{} // closed when the ledger knows all files
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -104,6 +106,7 @@ func New(o Options) (*Cache, error) {
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
 		pacer:     newPacer(o.Bandwidth),
+		walked:    make(chan struct{}),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
 		handles:   handles{open: make(map[digest.Digest]*handle)},
 		base:      base,
@@ -115,8 +118,9 @@ func New(o Options) (*Cache, error) {
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() },
 		Interval: o.FlushInterval, Log: o.Log,
 	})
-	if err := c.recover(); err != nil {
+	if err := c.begin(); err != nil {
 		stop(errStopped)
+		c.running.Wait()
 		return nil, err
 	}
 	o.Metrics.Space.Watch(o.Ledger.Stats)
@@ -213,6 +217,10 @@ func (c *Cache) Held(d digest.Digest) (*Blob, bool) {
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
 	size, known := c.Ledger.Touch(d)
+	if !known && c.walking() {
+		c.discover(d)
+		size, known = c.Ledger.Touch(d)
+	}
 	if !known {
 		return nil, errNotHeld
 	}
@@ -347,6 +355,9 @@ func (c *Cache) start(f *fill) {
 func (c *Cache) Fetch(ctx context.Context, want Want) (brought bool, err error) {
 	if want.Size > c.MaxBlob {
 		return false, nil
+	}
+	if c.walking() {
+		c.discover(want.Digest)
 	}
 	c.mu.Lock()
 	if c.fills[want.Digest] != nil || c.closed || c.Ledger.Holds(want.Digest) {

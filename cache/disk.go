@@ -132,10 +132,10 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 	}
 	var files []found
 	err := store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
-		files = append(files, found{digest: d, size: size, used: modified})
+		files = append(files, found{digest: d, size: size, used: modified.UnixNano()})
 		return nil
 	})
-	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
+	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used, b.used) })
 	removed := 0
 	for _, f := range files {
 		if enough() {

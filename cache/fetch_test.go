@@ -15,7 +15,12 @@ import (
 type halting struct {
 	*origin
 	halt func(off int64) (after int64, yes bool)
+	// The others give no more than this before one is stuck, if it is set: who
+	// waits for a byte is given up only when others get some after that.
+	before int64
 
+	once sync.Once
+	one  chan struct{} // closed when one is stuck
 	mu   sync.Mutex
 	offs []int64 // of the openings
 	now  atomic.Int64
@@ -33,7 +38,16 @@ func (h *halting) Open(ctx context.Context, off, n int64) (*Stream, error) {
 	h.most.Store(max(h.most.Load(), h.now.Add(1)))
 	c := &conn{Reader: s.Body, ctx: ctx, closed: make(chan struct{}), done: func() { h.now.Add(-1) }}
 	if after, yes := h.halt(off); yes {
-		c.Reader = io.MultiReader(io.LimitReader(s.Body, after), c.stuck())
+		c.Reader = io.MultiReader(io.LimitReader(s.Body, after), c.stuck(func() { h.once.Do(func() { close(h.one) }) }))
+	} else if h.before > 0 {
+		wait := readerFunc(func([]byte) (int, error) {
+			select {
+			case <-h.one:
+			case <-ctx.Done():
+			}
+			return 0, io.EOF
+		})
+		c.Reader = io.MultiReader(io.LimitReader(s.Body, h.before), wait, s.Body)
 	}
 	s.Body = c
 	return s, nil
@@ -54,8 +68,9 @@ func (c *conn) Close() error {
 }
 
 // stuck reads nothing until the connection is closed or its context ends.
-func (c *conn) stuck() io.Reader {
+func (c *conn) stuck(begins func()) io.Reader {
 	return readerFunc(func([]byte) (int, error) {
+		begins()
 		select {
 		case <-c.closed:
 		case <-c.ctx.Done():
@@ -84,7 +99,7 @@ func TestStalledPieceIsTakenOver(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
 			var halted atomic.Bool
-			src := &halting{origin: &origin{body: body}}
+			src := &halting{origin: &origin{body: body}, before: mib, one: make(chan struct{})}
 			src.halt = func(off int64) (int64, bool) {
 				return 300_000, off == tc.at && halted.CompareAndSwap(false, true)
 			}
@@ -117,7 +132,7 @@ func TestFetch(t *testing.T) {
 	never := func(int64) (int64, bool) { return 0, false }
 	t.Run("nobody asks", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
-		src := &halting{origin: &origin{body: body}, halt: never}
+		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: never}
 		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); !brought || err != nil {
 			t.Fatalf("brought %v, %v", brought, err)
 		}
@@ -135,7 +150,7 @@ func TestFetch(t *testing.T) {
 	t.Run("somebody asks half-way", func(t *testing.T) {
 		r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
 		var halted atomic.Bool
-		src := &halting{origin: &origin{body: body}, halt: func(int64) (int64, bool) { return mib, halted.CompareAndSwap(false, true) }}
+		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: func(int64) (int64, bool) { return mib, halted.CompareAndSwap(false, true) }}
 		result := make(chan bool)
 		go func() {
 			brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size})
@@ -174,7 +189,7 @@ func TestFetch(t *testing.T) {
 	t.Run("the caller leaves", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
 		ctx, leave := context.WithCancel(t.Context())
-		src := &halting{origin: &origin{body: body}, halt: func(int64) (int64, bool) { leave(); return 0, true }}
+		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: func(int64) (int64, bool) { leave(); return 0, true }}
 		if _, err := r.Fetch(ctx, Want{Digest: d, Source: src, Size: size}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}

@@ -16,59 +16,117 @@ import (
 type found struct {
 	digest  digest.Digest
 	size    int64
-	used    time.Time
+	used    int64 // nanoseconds since 1970
 	partial bool
 }
 
-// recover counts the files, which are the truth, into the ledger: in the
-// order of their last use as far as the index knows it, of their making
-// where it does not. What a former process left half done goes.
-func (c *Cache) recover() error {
-	var files []found
-	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
-		size, _, ok := decodeNote(p.Note, p.Size)
-		if ok = ok && !c.stored(p.Digest); ok {
-			files = append(files, found{p.Digest, size, p.Modified, true})
-		}
-		return ok
-	})
+// begin starts the taking up of what lies there: the files are the truth. It
+// returns when that is done, or has taken so long that it goes on behind the
+// serving. Until its end nothing is evicted, what the index says lies there
+// counts, and a blob that is asked for is looked for on disk.
+func (c *Cache) begin() error {
+	partials, err := c.partials()
 	if err != nil {
 		return fmt.Errorf("remove unfinished downloads: %w", err)
 	}
-	partials := len(files)
-	used := make(map[digest.Digest]time.Time)
-	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at }); err != nil {
+	expected, known, err := c.Index.Total()
+	if err != nil {
 		c.indexFailed(err)
 	}
-	if err := c.Index.Verified(func(d digest.Digest, v index.Verified) { c.trust.known[d] = v }); err != nil {
+	if !known {
+		expected = c.Ledger.Stats().Budget // there may be anything
+	}
+	c.Ledger.BeginAdoption(expected)
+	for _, p := range partials {
+		c.Ledger.Adopt(p.digest, p.size, time.Unix(0, p.used), true)
+	}
+	var failed error
+	c.running.Go(func() {
+		defer close(c.walked)
+		defer c.janitor.Wake()
+		defer c.Ledger.EndAdoption()
+		failed = c.takeUp(len(partials))
+	})
+	late := time.NewTimer(c.StartWithin)
+	defer late.Stop()
+	select {
+	case <-c.walked:
+		return failed
+	case <-late.C:
+		c.Log.Info("serving begins; the files are still being counted", "expected_bytes", expected)
+		return nil
+	}
+}
+
+// partials are the unfinished downloads that can go on. The rest goes.
+func (c *Cache) partials() (kept []found, err error) {
+	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
+		size, _, ok := decodeNote(p.Note, p.Size)
+		if ok = ok && !c.stored(p.Digest); ok {
+			kept = append(kept, found{p.Digest, size, p.Modified.UnixNano(), true})
+		}
+		return ok
+	})
+	if removed > 0 {
+		c.Log.Info("unfinished downloads that cannot go on are removed", "count", removed)
+	}
+	return kept, err
+}
+
+// takeUp counts the files into the ledger: in the order of their last use as
+// far as the index knows it, of their making where it does not.
+func (c *Cache) takeUp(partials int) error {
+	used := make(map[digest.Digest]int64)
+	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at.UnixNano() }); err != nil {
 		c.indexFailed(err)
 	}
+	if err := c.Index.Verified(c.trust.learn); err != nil {
+		c.indexFailed(err)
+	}
+	var files []found
 	var bytes int64
-	err = c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+	err := c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+		if c.base.Err() != nil {
+			return errStopped
+		}
 		if !c.plausible(d, size) {
-			return c.Store.Remove(d)
+			return c.removeFile(d)
 		}
-		if at, known := used[d]; known {
-			modified = at
+		at, known := used[d]
+		if !known {
+			at = modified.UnixNano()
 		}
-		files = append(files, found{d, size, modified, false})
+		files = append(files, found{d, size, at, false})
 		bytes += size
 		return nil
 	})
 	if err != nil {
+		c.Log.Warn("the files could not all be counted; the next start tries again", "err", err)
 		return fmt.Errorf("walk the blobs: %w", err)
 	}
-	c.forgetUsed(used, files)
-	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used.UnixNano(), b.used.UnixNano()) })
+	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used, b.used) })
 	for _, f := range files {
-		if f.partial {
-			c.Ledger.AdoptPartial(f.digest, f.size, f.used)
-		} else {
-			c.Ledger.Adopt(f.digest, f.size, f.used)
-		}
+		c.Ledger.Adopt(f.digest, f.size, time.Unix(0, f.used), false)
+		delete(used, f.digest)
 	}
-	c.Log.Info("cache opened", "objects", len(files)-partials, "bytes", bytes, "unfinished", partials, "unfinished_removed", removed)
+	c.forgetUsed(used)
+	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished", partials)
 	return nil
+}
+
+// walking tells whether there may be files that the ledger does not know yet.
+func (c *Cache) walking() bool { return !isClosed(c.walked) }
+
+// discover looks for a file that the ledger does not know yet.
+func (c *Cache) discover(d digest.Digest) {
+	f, stat, err := c.Store.Open(d)
+	if err != nil {
+		return
+	}
+	_ = f.Close()
+	if c.plausible(d, stat.Size) {
+		c.Ledger.Adopt(d, stat.Size, c.Now(), false)
+	}
 }
 
 // plausible tells whether a file of d may have this size. An answer's length
@@ -82,6 +140,21 @@ func (c *Cache) plausible(d digest.Digest, size int64) bool {
 	return false
 }
 
+// removeFile removes a file that the ledger does not know, unless a fill of it
+// is going on.
+func (c *Cache) removeFile(d digest.Digest) error {
+	unlock, free := c.locks.tryLock(d)
+	if !free {
+		return nil
+	}
+	defer unlock()
+	if c.Ledger.Holds(d) {
+		return nil
+	}
+	c.trust.forget(d)
+	return c.Store.Remove(d)
+}
+
 // stored tells whether there is a file of d.
 func (c *Cache) stored(d digest.Digest) bool {
 	f, _, err := c.Store.Open(d)
@@ -93,15 +166,30 @@ func (c *Cache) stored(d digest.Digest) bool {
 }
 
 // forgetUsed removes what the index knows of files that are gone.
-func (c *Cache) forgetUsed(used map[digest.Digest]time.Time, files []found) {
-	for _, f := range files {
-		delete(used, f.digest)
-	}
-	for d := range used {
-		c.trust.forget(d)
-		if err := c.Index.Forget(d); err != nil {
+func (c *Cache) forgetUsed(gone map[digest.Digest]int64) {
+	for d := range gone {
+		unlock, free := c.locks.tryLock(d)
+		if !free {
+			continue
+		}
+		var err error
+		if !c.Ledger.Holds(d) {
+			c.trust.forget(d)
+			err = c.Index.Forget(d)
+		}
+		unlock()
+		if err != nil {
 			c.indexFailed(err)
 			return
 		}
+	}
+}
+
+// learn takes what the index knows, unless more is known already.
+func (t *trust) learn(d digest.Digest, v index.Verified) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.known[d]; !known {
+		t.known[d] = v
 	}
 }

@@ -16,6 +16,8 @@ import (
 type usage struct {
 	mu   sync.Mutex
 	used map[digest.Digest]time.Time // since the last flush
+
+	total int64 // bytes that the index knows of; the flusher's
 }
 
 func newUsage() *usage { return &usage{used: make(map[digest.Digest]time.Time)} }
@@ -55,6 +57,13 @@ func (u *usage) flush(c *Cache) {
 	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
 	if len(batch) > 0 {
 		if err := c.Index.PutUsed(batch); err != nil {
+			c.indexFailed(err)
+		}
+	}
+	stats := c.Ledger.Stats()
+	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial; total != u.total && !c.walking() {
+		u.total = total
+		if err := c.Index.PutTotal(total); err != nil {
 			c.indexFailed(err)
 		}
 	}

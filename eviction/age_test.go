@@ -69,7 +69,7 @@ func TestAgeAtEviction(t *testing.T) {
 			a.Holds(name(1))
 		}, metrics.SegmentLarge, time.Hour},
 		{"found at the start", func(_ *testing.T, a *aging) {
-			a.Adopt(name(1), large, a.now.Add(-48*time.Hour))
+			a.Adopt(name(1), large, a.now.Add(-48*time.Hour), false)
 			a.now = a.now.Add(time.Hour)
 		}, metrics.SegmentLarge, 49 * time.Hour},
 		{"left", func(t *testing.T, a *aging) {
@@ -80,7 +80,7 @@ func TestAgeAtEviction(t *testing.T) {
 			a.now = a.now.Add(time.Hour)
 		}, metrics.SegmentLarge, time.Hour},
 		{"left, and found at the start", func(_ *testing.T, a *aging) {
-			a.AdoptPartial(name(1), large, a.now.Add(-48*time.Hour))
+			a.Adopt(name(1), large, a.now.Add(-48*time.Hour), true)
 		}, metrics.SegmentLarge, 48 * time.Hour},
 		{"clock set back", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
@@ -91,13 +91,13 @@ func TestAgeAtEviction(t *testing.T) {
 			a.now = a.now.Add(10 * year)
 		}, metrics.SegmentLarge, 10 * year},
 		{"used while the clock was ahead", func(_ *testing.T, a *aging) {
-			a.Adopt(name(1), large, a.now.Add(10*year))
+			a.Adopt(name(1), large, a.now.Add(10*year), false)
 		}, metrics.SegmentLarge, 0},
 		{"used before 1970", func(_ *testing.T, a *aging) {
-			a.Adopt(name(1), large, time.Time{})
+			a.Adopt(name(1), large, time.Time{}, false)
 		}, metrics.SegmentLarge, time.Duration(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC).Unix()) * time.Second},
 		{"used after 2106", func(_ *testing.T, a *aging) {
-			a.Adopt(name(1), large, a.now.Add(200*year))
+			a.Adopt(name(1), large, a.now.Add(200*year), false)
 		}, metrics.SegmentLarge, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,7 +1,7 @@
 // Package eviction decides what must go. It knows sizes, the order of last
 // use and the budget; it knows neither files nor what a digest names.
 //
-// Files: ledger.go (the arithmetic, no I/O), segment.go (one LRU list),
+// Files: ledger.go (the arithmetic, no I/O), adoption.go (the start), segment.go (one LRU list),
 // janitor.go (has evicted blobs unlinked, keeps the watermarks).
 package eviction
 
@@ -61,6 +61,7 @@ type Ledger struct {
 	doomed   int64                   // evicted, bytes not yet free
 	toUnlink map[digest.Digest]int64 // evicted, file not yet unlinked, bytes on disk
 	overhead int64                   // the index
+	adopting *adoption               // nil once everything that lay there is counted
 }
 
 // NewLedger returns an empty account.
@@ -109,6 +110,7 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(reserved)
+	l.adopting.used(d)
 	l.segmentFor(size).add(d, entry{size: size, used: l.now()})
 }
 
@@ -118,14 +120,8 @@ func (l *Ledger) Park(d digest.Digest, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(size)
+	l.adopting.used(d)
 	l.large.add(d, entry{size: size, used: l.now(), partial: true})
-}
-
-// AdoptPartial is Adopt for a partial download.
-func (l *Ledger) AdoptPartial(d digest.Digest, size int64, used time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.large.add(d, entry{size: size, used: momentOf(used), partial: true})
 }
 
 // Resume turns the partial download of d back into a promise of size bytes. It
@@ -138,17 +134,9 @@ func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
 		return 0, false
 	}
 	l.large.remove(d)
+	l.adopting.lost(d)
 	l.reserved += onDisk(e.size)
 	return e.size, true
-}
-
-// Adopt counts an object that is on disk already. Objects adopted later count
-// as used later, whatever used says. It does not look at the limit: Sweep
-// mends that.
-func (l *Ledger) Adopt(d digest.Digest, size int64, used time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.segmentFor(size).add(d, entry{size: size, used: momentOf(used)})
 }
 
 // Touch notes that d is used now. It tells the size of d, and whether d is
@@ -157,10 +145,13 @@ func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	if size, held = l.large.touch(d, now); held {
-		return size, true
+	if size, held = l.large.touch(d, now); !held {
+		size, held = l.small.touch(d, now)
 	}
-	return l.small.touch(d, now)
+	if held {
+		l.adopting.used(d)
+	}
+	return size, held
 }
 
 // Holds is Touch without the use.
@@ -187,6 +178,7 @@ func (l *Ledger) Doom(d digest.Digest) bool {
 		if segment.holds(d) {
 			e, _ := segment.remove(d)
 			l.doom(d, e.size)
+			l.adopting.lost(d)
 			return true
 		}
 	}
@@ -200,7 +192,9 @@ func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stays := l.reserved
-	if size >= l.smallSize {
+	if l.adopting != nil {
+		stays = l.total() - l.overhead // nothing goes
+	} else if size >= l.smallSize {
 		stays += min(l.small.bytes, l.smallLimit)
 	}
 	switch size = onDisk(size); {
@@ -239,6 +233,9 @@ func (l *Ledger) Sweep() []digest.Digest {
 func (l *Ledger) Evictable() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.adopting != nil {
+		return l.pending()
+	}
 	return l.pending() + l.small.bytes + l.large.bytes
 }
 
@@ -270,7 +267,7 @@ func (l *Ledger) Pending() []digest.Digest {
 // share itself only small objects may push, or a file system in need.
 func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest) {
 	now := l.now()
-	for l.total()-l.doomed > target {
+	for l.adopting == nil && l.total()-l.doomed > target {
 		from := &l.large
 		switch beyond := l.small.bytes > l.smallLimit; {
 		case l.small.len() > 0 && (beyond || intoShare && l.small.bytes == l.smallLimit):
@@ -344,7 +341,7 @@ func (l *Ledger) Stats() metrics.SpaceStats {
 
 // total is every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.bytes + l.large.bytes + l.reserved + l.doomed + l.overhead
+	return l.small.bytes + l.large.bytes + l.reserved + l.doomed + l.overhead + l.adopting.bytes()
 }
 
 func (l *Ledger) segmentFor(size int64) *segment {

@@ -278,7 +278,7 @@ func TestJanitorKeepsTheFloor(t *testing.T) {
 func BenchmarkTouch(b *testing.B) {
 	l := newTestLedger(1 << 40)
 	for i := range 100_000 {
-		l.Adopt(name(i), 5<<20, time.Now())
+		l.Adopt(name(i), 5<<20, time.Now(), false)
 	}
 	hot := name(7)
 	b.ReportAllocs()
@@ -299,7 +299,7 @@ func BenchmarkMemory(b *testing.B) {
 		before := heap()
 		l := newTestLedger(1 << 50)
 		for _, d := range names {
-			l.Adopt(d, 5<<20, time.Now())
+			l.Adopt(d, 5<<20, time.Now(), false)
 		}
 		b.ReportMetric(float64(heap()-before)/objects, "B/object")
 		runtime.KeepAlive(l)

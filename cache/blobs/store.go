@@ -14,7 +14,7 @@
 // of a parsed digest and nothing else, and no symbolic link is followed.
 //
 // Files: store.go, writer.go (one download; Commit is the commit point),
-// partial.go (downloads that go on another time), space.go, system_*.go (what differs between systems).
+// partial.go (downloads that go on another time), walk.go, space.go, system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -172,28 +172,6 @@ func (s *Store) Remove(d digest.Digest) error {
 	return errors.Join(s.root.RemoveAll(blobPath(d)), s.RemovePartial(d))
 }
 
-// Walk calls visit with each blob, and removes what is no blob. An error of
-// visit ends it.
-func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time) error) error {
-	return fs.WalkDir(s.root.FS(), blobDir, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		d, ok := digestOf(name)
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !ok || !info.Mode().IsRegular() {
-			return s.root.Remove(name)
-		}
-		return visit(d, info.Size(), info.ModTime())
-	})
-}
-
 // Dir is where the store's parts lie, for what shares the data directory.
 func (s *Store) Dir(elem ...string) string {
 	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
@@ -204,20 +182,6 @@ func (s *Store) Dir(elem ...string) string {
 func blobPath(d digest.Digest) string {
 	hash := d.Encoded()
 	return path.Join(blobDir, d.Algorithm().String(), hash[:2], hash)
-}
-
-// digestOf is the inverse of blobPath.
-func digestOf(name string) (digest.Digest, bool) {
-	rest, below := strings.CutPrefix(name, blobDir+"/")
-	parts := strings.Split(rest, "/")
-	if !below || len(parts) != 3 {
-		return "", false
-	}
-	d := digest.NewDigestFromEncoded(digest.Algorithm(parts[0]), parts[2])
-	if d.Validate() != nil || blobPath(d) != name {
-		return "", false
-	}
-	return d, true
 }
 
 // sum makes one number of several.

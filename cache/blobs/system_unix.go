@@ -5,6 +5,7 @@ package blobs
 import (
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,4 +29,13 @@ func fileSystem(dir string) (Space, error) {
 		NoInodes: s.Files > 0 && s.Ffree == 0, // some make them as they need them, and say 0 of 0
 		ReadOnly: errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS),
 	}, nil
+}
+
+// statAt looks at a file of an open directory, and follows no link.
+func statAt(dir *os.File, name string) (size int64, modified time.Time, regular bool, err error) {
+	var s unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, time.Time{}, false, err
+	}
+	return s.Size, time.Unix(s.Mtim.Unix()), s.Mode&unix.S_IFMT == unix.S_IFREG, nil
 }

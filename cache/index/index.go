@@ -20,10 +20,11 @@ import (
 
 // The key families.
 const (
-	tagPrefix   = "t/" // t/<registry>/<repository>:<tag> → Tag as JSON
-	mediaPrefix = "m/" // m/<digest> → media type
-	usedPrefix  = "u/" // u/<digest> → seconds since 1970, 8 bytes
-	checkPrefix = "c/" // c/<digest> → Verified, 24 bytes
+	tagPrefix   = "t/"      // t/<registry>/<repository>:<tag> → Tag as JSON
+	mediaPrefix = "m/"      // m/<digest> → media type
+	usedPrefix  = "u/"      // u/<digest> → seconds since 1970, 8 bytes
+	totalKey    = "n/bytes" // bytes of all blobs, 8 bytes
+	checkPrefix = "c/"      // c/<digest> → Verified, 24 bytes
 )
 
 // Tag is what a tag was last seen to name.
@@ -137,6 +138,22 @@ func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
 		}
 		return nil
 	})
+}
+
+// PutTotal notes how many bytes all blobs have.
+func (x *Index) PutTotal(bytes int64) error {
+	return x.batch(func(set func(key string, value []byte) error) error {
+		return set(totalKey, binary.BigEndian.AppendUint64(nil, uint64(max(bytes, 0))))
+	})
+}
+
+// Total is how many bytes all blobs had when that was last noted.
+func (x *Index) Total() (bytes int64, known bool, err error) {
+	value, err := x.get(totalKey)
+	if err != nil || len(value) != 8 {
+		return 0, false, err
+	}
+	return int64(binary.BigEndian.Uint64(value)), true, nil //nolint:gosec // PutTotal writes no negative
 }
 
 // Forget removes what is known of the evicted d.
