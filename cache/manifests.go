@@ -162,6 +162,11 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 		return
 	}
 	c.running.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				c.panicked("the storing of a manifest", one.Digest, p)
+			}
+		}()
 		if err := c.store(one); err != nil {
 			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
 			return
