@@ -394,33 +394,32 @@ func (b *Blob) Send(ctx context.Context, w Sink, off, n int64) error {
 	if n < 0 && b.Size >= 0 {
 		n = b.Size - off
 	}
-	for begun := false; ; {
+	for start := off; ; {
 		sent, err := b.body.send(ctx, w, off, n)
 		if err == nil || !errors.Is(err, errUnreadable) || b.want.Source == nil {
 			return err
 		}
-		begun = begun || sent > 0
 		off += sent
 		if n >= 0 {
 			n -= sent
 		}
-		if err := b.instead(ctx, off, begun, err); err != nil {
+		if err := b.instead(ctx, start, off, err); err != nil {
 			return err
 		}
 	}
 }
 
 // instead finds another way to the bytes from off on, after the file has
-// failed under a reader. What the reader was given already, if it has begun,
-// came from that file: it is verified together with what follows, or was
+// failed under a reader that began at start. What it was given already came
+// from that file: it is verified together with what follows, or was
 // verified before, or the answer ends here.
-func (b *Blob) instead(ctx context.Context, off int64, begun bool, err error) error {
+func (b *Blob) instead(ctx context.Context, start, off int64, err error) error {
 	var next body
 	if r, ok := b.body.(*reader); ok {
-		if next, err = r.passOn(b.want, off, begun, err); err != nil {
+		if next, err = r.passOn(b.want, start, off, err); err != nil {
 			return err
 		}
-	} else if next, err = b.replace(ctx, off, begun, err); err != nil {
+	} else if next, err = b.replace(ctx, off, off > start, err); err != nil {
 		return err
 	}
 	b.body.close()

@@ -55,6 +55,11 @@ func (f *fill) frontier(from int64) (end, size int64, ended bool) {
 // judge compares the digest and, when it is right, opens the tail.
 func (f *fill) judge() error {
 	right := hashesTo(f.hash, f.want.Digest)
+	if !right {
+		if err := f.writer.Sound(); err != nil { // then the source is not to blame
+			return diskError{err}
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {

@@ -2,9 +2,11 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"hash"
 	"io"
 	"math"
+	"slices"
 
 	"hubcap/metrics"
 )
@@ -27,6 +29,36 @@ type passing struct {
 	hash   hash.Hash // of the bytes before hashed; nil to begin at 0
 	hashed int64
 	ahead  []byte // the last bytes under the hash, which the reader was not given yet
+	prior  *prior // what the reader was given of a file that has failed; nil when that is under the hash
+}
+
+// prior is what a reader was given of a file that may have lost some of it. It
+// has to be what the source gives, before the reader is given more.
+type prior struct {
+	span
+	sum  []byte
+	hash hash.Hash // of what the source has given of the span
+}
+
+// errDiffers says that a reader was given, of a failing disk, what the source
+// does not give.
+var errDiffers = permanent{fmt.Errorf("%w: the disk has lost what was written to it, or the source has changed", ErrWrongContent)}
+
+// compare takes bytes of the source, which stand at off. A nil prior is always
+// right.
+func (p *prior) compare(bytes []byte, off int64) error {
+	if p == nil {
+		return nil
+	}
+	from, to := max(p.off-off, 0), min(p.end-off, int64(len(bytes)))
+	if from >= to {
+		return nil
+	}
+	p.hash.Write(bytes[from:to])
+	if off+to == p.end && !slices.Equal(p.hash.Sum(nil), p.sum) {
+		return errDiffers
+	}
+	return nil
 }
 
 // passing is a blob of size bytes, negative when nobody knows, that is
@@ -93,7 +125,11 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 		if err != nil {
 			return window.sent, err
 		}
-		p.hash.Write(window.add(m))
+		added := window.add(m)
+		if err := p.prior.compare(added, p.hashed); err != nil {
+			return window.sent, err
+		}
+		p.hash.Write(added)
 		p.hashed += int64(m)
 		if err := window.sendBut(tail); err != nil || window.sent == n {
 			return window.sent, err // a part that ended before the end, which was not known
@@ -103,7 +139,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 		p.cache.suspects.add(p.want.Digest)
 		return window.sent, ErrWrongContent
 	}
-	p.hash, p.ahead = nil, nil // the next call begins anew
+	p.hash, p.ahead, p.prior = nil, nil, nil // the next call begins anew
 	err = window.sendBut(0)
 	return window.sent, err
 }

@@ -90,8 +90,8 @@ func (h *held) copy(w Sink, off, n int64) (sent int64, err error) {
 
 // hash verifies the open file itself.
 func (h *held) hash() error {
-	sum := h.digest.Algorithm().Hash()
-	if _, err := io.Copy(sum, io.NewSectionReader(h.file, 0, h.size)); err != nil {
+	sum, err := hashOf(h.digest, h.file, span{0, h.size})
+	if err != nil {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	if !hashesTo(sum, h.digest) {
@@ -100,13 +100,23 @@ func (h *held) hash() error {
 	return nil
 }
 
+// hashOf reads part of a file under the algorithm of d.
+func hashOf(d digest.Digest, file io.ReaderAt, part span) (hash.Hash, error) {
+	sum := d.Algorithm().Hash()
+	n, err := io.Copy(sum, io.NewSectionReader(file, part.off, part.end-part.off))
+	if err == nil && n < part.end-part.off {
+		err = io.ErrUnexpectedEOF
+	}
+	return sum, err
+}
+
 // passOn returns a stream that goes on at off where a file that was not
 // trusted has failed. What the reader was given of it is hashed together with
 // what follows; where it cannot be read again, there is no going on.
 func (h *held) passOn(want Want, off int64, cause error) (*passing, error) {
 	h.cache.lost(h.digest, h.size, -1, cause)
-	hash := h.digest.Algorithm().Hash()
-	if _, err := io.Copy(hash, io.NewSectionReader(h.file, 0, off)); err != nil {
+	hash, err := hashOf(h.digest, h.file, span{0, off})
+	if err != nil {
 		return nil, cause
 	}
 	h.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
@@ -123,6 +133,7 @@ type reader struct {
 	fill   *fill
 	handle *handle
 	file   *os.File
+	doubt  error // why what was read of the file may not be what was written to it
 }
 
 // enter counts an opener in, unless the fill has ended badly. The caller
@@ -278,6 +289,7 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 	}
 	for n < 0 || sent < n {
 		at := off + sent
+		var m int64
 		end, more, err := r.fill.available(ctx, at)
 		if err != nil {
 			return sent, readError(err)
@@ -288,16 +300,17 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 			}
 			return sent, nil
 		}
-		for at < end && (n < 0 || sent < n) {
-			m := min(chunk, end-at)
-			if n >= 0 {
-				m = min(m, n-sent)
-			}
-			m, err := copyChunk(w, r.file, m)
-			sent, at = sent+m, at+m
-			if err != nil {
-				return sent, err
-			}
+		if n >= 0 {
+			end = min(end, off+n)
+		}
+		if more || end < r.fill.known() {
+			m, err = r.copy(w, at, end)
+		} else {
+			m, err = r.finish(w, at, end)
+		}
+		sent += m
+		if err != nil {
+			return sent, err
 		}
 		if more {
 			if err := w.FlushError(); err != nil {
@@ -306,6 +319,59 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 		}
 	}
 	return sent, nil
+}
+
+// copy sends what lies between at, where the file is read, and end.
+func (r *reader) copy(w Sink, at, end int64) (sent int64, err error) {
+	for at+sent < end {
+		m, err := copyChunk(w, r.file, min(chunk, end-at-sent))
+		sent += m
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// finish is copy to the end of a blob that was found right. Until it is on
+// disk the system may lose what was written: a page that cannot be written
+// back reads as zeros sooner or later, long after it was hashed. So the tail
+// is not sent before it is known that nothing was lost of what went before it.
+func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
+	if r.fill.kept() {
+		return r.copy(w, at, end)
+	}
+	if sent, err = r.copy(w, at, end-tail); err != nil {
+		return sent, err
+	}
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	last := buf[:end-at-sent]
+	if _, err := r.file.ReadAt(last, at+sent); err != nil {
+		return sent, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if r.doubtful() {
+		f := r.fill
+		sum, err := hashOf(f.want.Digest, r.file, span{0, end})
+		if err != nil || !hashesTo(sum, f.want.Digest) {
+			return sent, fmt.Errorf("%w: %w", errUnreadable, r.doubt)
+		}
+	}
+	m, err := w.Write(last)
+	return sent + int64(m), err
+}
+
+// doubtful tells whether something that was written to the file may have been
+// lost before it was read. What is lost stays so: a file that is right
+// now was right whenever it was read.
+func (r *reader) doubtful() bool {
+	if r.doubt == nil {
+		r.doubt = r.fill.cache.Store.Sound(r.file)
+	}
+	if err := r.fill.failed(); r.doubt == nil && isDisk(err) && !errors.Is(err, syscall.ENOSPC) {
+		r.doubt = err
+	}
+	return r.doubt != nil
 }
 
 // readError marks what the source may mend: a disk that failed under the
@@ -318,44 +384,65 @@ func readError(err error) error {
 }
 
 // passOn returns a stream that goes on at off where the file has failed under
-// its reader. Everything the reader was given is under the hash that the
-// stream goes on with; where that is not so, there is no going on.
-func (r *reader) passOn(want Want, off int64, begun bool, cause error) (*passing, error) {
+// a reader that began at start. Everything the reader was given is under the
+// hash that the stream goes on with, or is held against the source's; where
+// neither can be, there is no going on.
+func (r *reader) passOn(want Want, start, off int64, cause error) (*passing, error) {
 	f := r.fill
-	if !begun {
-		f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
-		return &passing{cache: f.cache, want: want, size: f.known()}, nil
-	}
-	select {
-	case <-f.judged:
-	default:
-		if f.failed() == nil {
-			return nil, cause // the fill is well, only this reader's file is not
-		}
-		<-f.judged
-	}
-	f.mu.Lock()
-	size, verified, hashed := f.size, f.verified, f.hashed
-	f.mu.Unlock()
-	p := &passing{cache: f.cache, want: want, size: size}
-	if !verified {
-		ahead := hashed - off
-		cloner, ok := f.hash.(hash.Cloner)
-		if !ok || ahead < 0 || ahead > tail {
-			return nil, cause
-		}
-		clone, err := cloner.Clone()
-		if err != nil {
+	p := &passing{cache: f.cache, want: want}
+	if off > start {
+		if err := r.ended(cause); err != nil {
 			return nil, err
 		}
-		p.hash, p.hashed, p.ahead = clone, hashed, make([]byte, ahead)
-		if _, err := r.file.ReadAt(p.ahead, off); err != nil {
-			return nil, err
+		if err := r.account(p, span{start, off}); err != nil {
+			return nil, errors.Join(cause, err)
 		}
 	}
+	p.size = f.known()
 	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
 	return p, nil
 }
+
+// ended waits until the fill has its verdict, or fails with cause: the fill is
+// well, and only this reader's file is not.
+func (r *reader) ended(cause error) error {
+	if !isClosed(r.fill.judged) && r.fill.failed() == nil {
+		return cause
+	}
+	<-r.fill.judged
+	return nil
+}
+
+// account has p answer for what the reader was given.
+func (r *reader) account(p *passing, given span) error {
+	f := r.fill
+	f.mu.Lock()
+	verified, hashed := f.verified, f.hashed
+	f.mu.Unlock()
+	if r.doubtful() {
+		sum, err := hashOf(f.want.Digest, r.file, given)
+		p.prior = &prior{span: given, sum: sum.Sum(nil), hash: f.want.Digest.Algorithm().Hash()}
+		return err
+	}
+	if verified {
+		return nil
+	}
+	ahead := hashed - given.end
+	cloner, ok := f.hash.(hash.Cloner)
+	if !ok || ahead < 0 || ahead > tail {
+		return errors.ErrUnsupported
+	}
+	clone, err := cloner.Clone()
+	if err != nil {
+		return err
+	}
+	p.hash, p.hashed, p.ahead = clone, hashed, make([]byte, ahead)
+	_, err = r.file.ReadAt(p.ahead, given.end)
+	return err
+}
+
+// kept tells whether the blob is on disk, whole.
+func (f *fill) kept() bool { return isClosed(f.over) && f.failed() == nil }
 
 // known is the blob's size as far as it is known.
 func (f *fill) known() int64 {

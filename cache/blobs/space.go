@@ -2,6 +2,7 @@ package blobs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
@@ -36,6 +37,24 @@ func (s *Store) refusing(err error) {
 		now := time.Now()
 		s.refused.Store(&now)
 	}
+}
+
+// Sound tells whether what is read of f is what was written to it, as far as
+// the system knows; the error says why not. A page that cannot be written
+// back is lost, also to readers: nobody is told, but the next one who syncs the
+// file and whoever changes something on a file system that has given up. The
+// failure is told of once for each open file.
+func (s *Store) Sound(f *os.File) error {
+	if err := writtenBack(f); err != nil {
+		return fmt.Errorf("what was written did not reach the disk: %w", err)
+	}
+	// Of all changes, the length of a file without content is the cheapest
+	// one that a file system in trouble refuses.
+	if err := s.lock.Truncate(s.beat.Add(1) % 2); err != nil {
+		s.refusing(err)
+		return fmt.Errorf("the file system takes no changes: %w", err)
+	}
+	return nil
 }
 
 // Free is how many bytes may still be written.

@@ -50,6 +50,7 @@ type Store struct {
 	root    *os.Root
 	lock    *os.File
 	refused atomic.Pointer[time.Time] // when a file was last refused because the file system is read-only
+	beat    atomic.Int64              // for Sound
 }
 
 // Open takes the data directory dir, making it where it is missing. It fails

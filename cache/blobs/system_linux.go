@@ -21,6 +21,17 @@ func allocate(f *os.File, size int64) error {
 	return err
 }
 
+// writtenBack tells of bytes of f that the system could not write to disk since
+// f was opened. A range beyond every byte has nothing that would be waited for;
+// what has failed is told of for the whole file.
+func writtenBack(f *os.File) error {
+	err := unix.SyncFileRange(int(f.Fd()), 1<<62, 1, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return err
+}
+
 // signature changes with whatever is done to a file: nobody can set ctime.
 func signature(info fs.FileInfo) uint64 {
 	numbers := []int64{info.Size(), info.ModTime().UnixNano()}

@@ -53,6 +53,9 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) { return w.file.Write
 // ReadAt reads what was written.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt(p, off) }
 
+// Sound is Store.Sound of the download.
+func (w *Writer) Sound() error { return w.store.Sound(w.file) }
+
 // Length is where the last byte ends that was written.
 func (w *Writer) Length() (int64, error) {
 	info, err := w.file.Stat()

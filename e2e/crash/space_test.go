@@ -1,7 +1,10 @@
 package crash
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -94,12 +97,13 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	s.hold(t, held...)
 
 	coming := s.publishMany(20, 1<<20, 4<<20)
-	tr := s.traffic(3, append(coming, held...)) // no excuse: all of it has to come
+	const clients = 3
+	tr := s.traffic(clients, append(coming, held...))
 	waitUntil(t, "clients pull", func() bool { return tr.pulls.Load() > 10 })
 	d.failReadOnly(t)
 	before := tr.pulls.Load()
 	waitUntil(t, "clients pull on", func() bool { return tr.pulls.Load() > before+100 || s.box.ended() })
-	tr.end(t)
+	tr.endBut(t, clients) // what was under way may have been lost under its reader, who has to hear of it
 	s.box.assertAlive(t)
 	waitUntil(t, "hubcap says that it is degraded", func() bool { return s.box.scrape()[`hubcap_degraded{reason="read_only"}`] == 1 })
 
@@ -118,6 +122,89 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	s.start(t, d.data())
 	s.assertAccount(t, d.data())
 	s.mustPull(t, s.blobs...)
+}
+
+// TestBytesLostUnderAReader has the disk lose what a slow client has yet to read of a running fill, as a file system does
+// that gives up before it has written everything: it reads as zeros then.
+func TestBytesLostUnderAReader(t *testing.T) {
+	random := begin(t, "mkfs.ext4", "mount")
+	for name, lost := range map[string]struct {
+		from, to int
+		comes    bool
+	}{
+		"some of it": {40 << 20, 41 << 20, false},
+		"nothing":    {0, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, random, "HUBCAP_FILL_CONNECTIONS=1")
+			d := newDisk(t, "ext4", 192<<20, "errors=remount-ro")
+			s.start(t, d.data())
+			want := s.publish(64 << 20)
+			goOn := make(chan struct{})
+			s.hub.AddBlobFunc(repository, want.digest, 64<<20, func() (io.ReadSeekCloser, error) {
+				return &gated{bytes.NewReader(want.content), 63 << 20, goOn}, nil
+			})
+
+			response, err := s.box.client.Get("http://" + s.box.mirror + "/v2/" + repository + "/blobs/" + want.digest.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			partial := filepath.Join(d.data(), "partial", "sha256-"+want.digest.Encoded())
+			waitUntil(t, "what the source gives is written", func() bool {
+				info, err := os.Stat(partial)
+				return err == nil && info.Size() == 63<<20
+			})
+			d.sync(t) // so that nothing is lost but what this test loses
+			zero(t, partial, lost.from, lost.to)
+			d.failReadOnly(t)
+			close(goOn)
+
+			same, err := matches(response.Body, want.content)
+			if err == nil && !same {
+				t.Error("wrong bytes in a complete answer")
+			}
+			if came := err == nil; came != lost.comes {
+				t.Errorf("it ended with %v", err)
+			}
+			s.box.assertAlive(t)
+			s.mustPull(t, want)
+		})
+	}
+}
+
+// gated gives what lies behind a gate when that is opened.
+type gated struct {
+	*bytes.Reader
+	at   int64
+	open chan struct{}
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	pos := g.Size() - int64(g.Len())
+	if pos >= g.at {
+		<-g.open
+		return g.Reader.Read(p)
+	}
+	return g.Reader.Read(p[:min(int64(len(p)), g.at-pos)])
+}
+
+// WriteTo would go around the gate.
+func (g *gated) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ io.Reader }{g}) }
+
+func (g *gated) Close() error { return nil }
+
+// zero overwrites part of a file.
+func zero(t *testing.T, name string, from, to int) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, to-from), int64(from))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // failReadOnly has the kernel find an error on the disk.
