@@ -136,7 +136,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
 	}
-	held, err := cache.New(cache.Options{
+	held := cache.New(cache.Options{
 		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
 		Reserve: room.reserve, Ballast: room.ballast,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
@@ -149,9 +149,6 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		VerifyInterval: time.Duration(c.VerifyInterval), Now: time.Now,
 		Metrics: all, Log: log,
 	})
-	if err != nil {
-		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
-	}
 
 	tags := freshness.New(freshness.Options{Store: held, Index: idx, Metrics: all.Fills, Now: time.Now, Log: log})
 	defer func() {

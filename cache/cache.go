@@ -9,11 +9,11 @@
 // Files: cache.go (the whole; opening a blob), source.go (where bytes come
 // from, through breaks), fill.go (one download), plan.go and writers.go (who
 // brings which bytes), spans.go (which bytes are there), partial.go (downloads
-// that go on another time), hasher.go (the
-// verdict), reader.go (one reader of a held or growing file), passing.go (what
-// cannot be kept), manifests.go, remove.go (eviction's hand), recover.go (the
-// start), usage.go (last use), verify.go and scrub.go (files at rest),
-// suspects.go, locks.go, disk.go (the file system's condition).
+// that go on another time), hasher.go (the verdict), reader.go (one reader of a
+// held or growing file), passing.go (what cannot be kept), manifests.go,
+// remove.go (eviction's hand), recover.go (the start), usage.go (last use),
+// verify.go and scrub.go (files at rest), suspects.go, locks.go, disk.go (the
+// file system's condition).
 package cache
 
 import (
@@ -96,12 +96,12 @@ var errStopped = errors.New("hubcap is shutting down")
 
 // New takes up what the store holds and sets the janitor to work. Close ends
 // it.
-func New(o Options) (*Cache, error) {
+func New(o Options) *Cache {
 	base, stop := context.WithCancelCause(context.Background())
 	c := &Cache{
 		Options:   o,
 		manifests: newManifests(o.ManifestMemory),
-		usage:     newUsage(),
+		usage:     newUsage(o.Now),
 		suspects:  newSuspects(),
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
@@ -118,17 +118,13 @@ func New(o Options) (*Cache, error) {
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() },
 		Interval: o.FlushInterval, Log: o.Log,
 	})
-	if err := c.begin(); err != nil {
-		stop(errStopped)
-		c.running.Wait()
-		return nil, err
-	}
+	c.begin()
 	o.Metrics.Space.Watch(o.Ledger.Stats)
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { c.usage.run(base, c) })
 	c.running.Go(func() { c.scrub(base) })
 	c.running.Go(func() { c.watchDisk(base) })
-	return c, nil
+	return c
 }
 
 // Close ends the fills, whose readers are cut short, and writes out what the

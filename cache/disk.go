@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +134,7 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 		files = append(files, found{digest: d, size: size, used: modified.UnixNano()})
 		return nil
 	})
-	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used, b.used) })
+	slices.SortFunc(files, byUse)
 	removed := 0
 	for _, f := range files {
 		if enough() {

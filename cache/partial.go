@@ -88,19 +88,15 @@ func (f *fill) resume() {
 // left opens the partial download of d, which is to become size bytes, and
 // tells which of them are there.
 func (c *Cache) left(d digest.Digest, size int64) (*blobs.Writer, spans, error) {
-	w, encoded, err := c.Store.Resume(d)
+	w, p, err := c.Store.Resume(d)
 	if err != nil {
 		return nil, nil, err
 	}
-	length, err := w.Length()
-	if err == nil {
-		if noted, have, ok := decodeNote(encoded, length); ok && noted == size {
-			return w, have, nil
-		}
-		err = errNoNote
+	if noted, have, ok := decodeNote(p.Note, p.Size); ok && noted == size {
+		return w, have, nil
 	}
 	w.Leave()
-	return nil, nil, err
+	return nil, nil, errNoNote
 }
 
 // restart gives up what resume took up.

@@ -2,14 +2,13 @@ package cache
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/cache/index"
 )
 
 // found is a file that lay there at the start.
@@ -20,15 +19,16 @@ type found struct {
 	partial bool
 }
 
+// byUse sorts what was used longest ago first.
+func byUse(a, b found) int { return cmp.Compare(a.used, b.used) }
+
 // begin starts the taking up of what lies there: the files are the truth. It
 // returns when that is done, or has taken so long that it goes on behind the
 // serving. Until its end nothing is evicted, what the index says lies there
-// counts, and a blob that is asked for is looked for on disk.
-func (c *Cache) begin() error {
-	partials, err := c.partials()
-	if err != nil {
-		return fmt.Errorf("remove unfinished downloads: %w", err)
-	}
+// counts, and a blob that is asked for is looked for on disk. Whatever is wrong
+// with the files, hubcap starts.
+func (c *Cache) begin() {
+	partials := c.partials()
 	expected, known, err := c.Index.Total()
 	if err != nil {
 		c.indexFailed(err)
@@ -40,42 +40,43 @@ func (c *Cache) begin() error {
 	for _, p := range partials {
 		c.Ledger.Adopt(p.digest, p.size, time.Unix(0, p.used), true)
 	}
-	var failed error
 	c.running.Go(func() {
 		defer close(c.walked)
 		defer c.janitor.Wake()
 		defer c.Ledger.EndAdoption()
-		failed = c.takeUp(len(partials))
+		c.takeUp(len(partials))
 	})
 	late := time.NewTimer(c.StartWithin)
 	defer late.Stop()
 	select {
 	case <-c.walked:
-		return failed
 	case <-late.C:
 		c.Log.Info("serving begins; the files are still being counted", "expected_bytes", expected)
-		return nil
 	}
 }
 
 // partials are the unfinished downloads that can go on. The rest goes.
-func (c *Cache) partials() (kept []found, err error) {
+func (c *Cache) partials() (kept []found) {
 	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
 		size, _, ok := decodeNote(p.Note, p.Size)
-		if ok = ok && !c.stored(p.Digest); ok {
-			kept = append(kept, found{p.Digest, size, p.Modified.UnixNano(), true})
+		if _, whole := c.stored(p.Digest); !ok || whole {
+			return false
 		}
-		return ok
+		kept = append(kept, found{p.Digest, size, p.Modified.UnixNano(), true})
+		return true
 	})
 	if removed > 0 {
 		c.Log.Info("unfinished downloads that cannot go on are removed", "count", removed)
 	}
-	return kept, err
+	if err != nil {
+		c.Log.Warn("unfinished downloads cannot be removed; the next start tries again", "err", err)
+	}
+	return kept
 }
 
 // takeUp counts the files into the ledger: in the order of their last use as
 // far as the index knows it, of their making where it does not.
-func (c *Cache) takeUp(partials int) error {
+func (c *Cache) takeUp(partials int) {
 	used := make(map[digest.Digest]int64)
 	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at.UnixNano() }); err != nil {
 		c.indexFailed(err)
@@ -85,12 +86,14 @@ func (c *Cache) takeUp(partials int) error {
 	}
 	var files []found
 	var bytes int64
+	var stuck error
 	err := c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
 			return errStopped
 		}
 		if !c.plausible(d, size) {
-			return c.removeFile(d)
+			stuck = errors.Join(stuck, c.removeFile(d))
+			return nil
 		}
 		at, known := used[d]
 		if !known {
@@ -100,18 +103,19 @@ func (c *Cache) takeUp(partials int) error {
 		bytes += size
 		return nil
 	})
-	if err != nil {
-		c.Log.Warn("the files could not all be counted; the next start tries again", "err", err)
-		return fmt.Errorf("walk the blobs: %w", err)
+	if errors.Is(err, errStopped) {
+		return
 	}
-	slices.SortFunc(files, func(a, b found) int { return cmp.Compare(a.used, b.used) })
+	if err = errors.Join(err, stuck); err != nil {
+		c.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
+	}
+	slices.SortFunc(files, byUse)
 	for _, f := range files {
 		c.Ledger.Adopt(f.digest, f.size, time.Unix(0, f.used), false)
 		delete(used, f.digest)
 	}
 	c.forgetUsed(used)
 	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished", partials)
-	return nil
 }
 
 // walking tells whether there may be files that the ledger does not know yet.
@@ -119,13 +123,8 @@ func (c *Cache) walking() bool { return !isClosed(c.walked) }
 
 // discover looks for a file that the ledger does not know yet.
 func (c *Cache) discover(d digest.Digest) {
-	f, stat, err := c.Store.Open(d)
-	if err != nil {
-		return
-	}
-	_ = f.Close()
-	if c.plausible(d, stat.Size) {
-		c.Ledger.Adopt(d, stat.Size, c.Now(), false)
+	if size, ok := c.stored(d); ok && c.plausible(d, size) {
+		c.Ledger.Adopt(d, size, c.Now(), false)
 	}
 }
 
@@ -155,14 +154,14 @@ func (c *Cache) removeFile(d digest.Digest) error {
 	return c.Store.Remove(d)
 }
 
-// stored tells whether there is a file of d.
-func (c *Cache) stored(d digest.Digest) bool {
-	f, _, err := c.Store.Open(d)
+// stored tells whether there is a file of d, and how large it is.
+func (c *Cache) stored(d digest.Digest) (size int64, ok bool) {
+	f, stat, err := c.Store.Open(d)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	_ = f.Close()
-	return true
+	return stat.Size, true
 }
 
 // forgetUsed removes what the index knows of files that are gone.
@@ -182,14 +181,5 @@ func (c *Cache) forgetUsed(gone map[digest.Digest]int64) {
 			c.indexFailed(err)
 			return
 		}
-	}
-}
-
-// learn takes what the index knows, unless more is known already.
-func (t *trust) learn(d digest.Digest, v index.Verified) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, known := t.known[d]; !known {
-		t.known[d] = v
 	}
 }

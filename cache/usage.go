@@ -12,18 +12,23 @@ import (
 )
 
 // usage notes when blobs were last used, in memory, and writes it to the
-// index in batches, and with it what was verified. What a crash loses costs an eviction out of order.
+// index in batches, and with it what was verified. What a crash loses costs an
+// eviction out of order.
 type usage struct {
+	now func() time.Time
+
 	mu   sync.Mutex
 	used map[digest.Digest]time.Time // since the last flush
 
 	total int64 // bytes that the index knows of; the flusher's
 }
 
-func newUsage() *usage { return &usage{used: make(map[digest.Digest]time.Time)} }
+func newUsage(now func() time.Time) *usage {
+	return &usage{now: now, used: make(map[digest.Digest]time.Time)}
+}
 
 func (u *usage) touch(d digest.Digest) {
-	now := time.Now()
+	now := u.now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.used[d] = now

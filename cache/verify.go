@@ -41,6 +41,15 @@ func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.unsaved[d] = struct{}{}
 }
 
+// learn takes what the index knows, unless more is known already.
+func (t *trust) learn(d digest.Digest, v index.Verified) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.known[d]; !known {
+		t.known[d] = v
+	}
+}
+
 // has tells whether the file of d, with this signature, need not be hashed.
 func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval time.Duration) bool {
 	t.mu.Lock()

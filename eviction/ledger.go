@@ -165,8 +165,8 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 func (l *Ledger) Digests() []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := append(l.small.list.Keys(), l.large.list.Keys()...)
-	return slices.DeleteFunc(all, func(d digest.Digest) bool { return !l.large.holds(d) && !l.small.holds(d) })
+	blobs := slices.DeleteFunc(l.large.list.Keys(), func(d digest.Digest) bool { return !l.large.holds(d) })
+	return append(l.small.list.Keys(), blobs...)
 }
 
 // Doom strikes out d by name, because its content is not to be trusted. Its

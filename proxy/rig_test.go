@@ -147,11 +147,10 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r.ledger = eviction.NewLedger(eviction.LedgerOptions{
 		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Now: r.clock.Now, Metrics: r.all.Space,
 	})
-	r.cache, err = cache.New(cache.Options{
+	r.cache = cache.New(cache.Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
 		FlushInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
 	})
-	must(t, err)
 	tags := freshness.New(freshness.Options{Store: r.cache, Index: idx, Metrics: r.all.Fills, Now: r.clock.Now, Log: log})
 	var ahead *prefetch.Prefetcher
 	stopAhead := func() {}

@@ -32,12 +32,7 @@ func (w *Writer) Save(note []byte) error {
 		return err
 	}
 	name := partialPath(w.digest) + noteSuffix
-	f, err := w.store.root.OpenFile(name+newSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(note)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := w.store.writeNew(name, note); err != nil {
 		return fmt.Errorf("save the note: %w", err)
 	}
 	w.mu.Lock()
@@ -61,26 +56,28 @@ func (w *Writer) Leave() {
 }
 
 // Resume goes on with a download of d that was left, or that a former process
-// did not end, and returns its note. The error is fs.ErrNotExist when there is
-// none.
-func (s *Store) Resume(d digest.Digest) (*Writer, []byte, error) {
+// did not end, and returns what it is. The error is fs.ErrNotExist when there
+// is none.
+func (s *Store) Resume(d digest.Digest) (*Writer, Partial, error) {
 	name := partialPath(d)
 	note, err := s.note(name + noteSuffix)
 	if err != nil {
-		return nil, nil, err
+		return nil, Partial{}, err
 	}
 	f, err := s.root.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, Partial{}, err
 	}
-	if _, err := s.Stat(f); err != nil { // it is no file
+	info, err := regular(f)
+	if err != nil {
 		_ = f.Close()
-		return nil, nil, err
+		return nil, Partial{}, err
 	}
-	return &Writer{store: s, digest: d, file: f, name: name}, note, nil
+	p := Partial{Digest: d, Note: note, Size: info.Size(), Modified: info.ModTime()}
+	return &Writer{store: s, digest: d, file: f, name: name}, p, nil
 }
 
-// Partial is a download that a former process did not end.
+// Partial is a download that was left, or that a former process did not end.
 type Partial struct {
 	Digest   digest.Digest
 	Note     []byte    // empty when there is none
@@ -89,7 +86,8 @@ type Partial struct {
 }
 
 // Partials calls keep with each download that a former process left behind,
-// and removes it unless keep says so. It returns how many were removed.
+// and removes it unless keep says so. It returns how many were removed; err
+// tells of those that cannot be.
 func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	entries, err := fs.ReadDir(s.root.FS(), partialDir)
 	if err != nil {
@@ -107,14 +105,13 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 		if kept[name] {
 			continue
 		}
-		if err := s.root.RemoveAll(path.Join(partialDir, name)); err != nil {
-			return removed, err
-		}
-		if !strings.Contains(name, noteSuffix) {
+		if gone := s.root.RemoveAll(path.Join(partialDir, name)); gone != nil {
+			err = errors.Join(err, gone)
+		} else if !strings.Contains(name, noteSuffix) {
 			removed++
 		}
 	}
-	return removed, nil
+	return removed, err
 }
 
 // partial describes what an entry of the directory is; ok is false when it is

@@ -14,7 +14,8 @@
 // of a parsed digest and nothing else, and no symbolic link is followed.
 //
 // Files: store.go, writer.go (one download; Commit is the commit point),
-// partial.go (downloads that go on another time), walk.go, space.go, system_*.go (what differs between systems).
+// partial.go (downloads that go on another time), walk.go, space.go,
+// system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -113,15 +114,20 @@ func (s *Store) checkLayout() error {
 
 // writeLayout does so in such a way that a power cut leaves all of it, or none.
 func (s *Store) writeLayout() error {
-	f, err := s.root.OpenFile("layout.new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err := s.writeNew("layout", []byte(version)); err != nil {
+		return err
+	}
+	return errors.Join(s.root.Rename("layout"+newSuffix, "layout"), s.sync("."))
+}
+
+// writeNew writes what is to take the place of a file to disk beside it.
+func (s *Store) writeNew(name string, content []byte) error {
+	f, err := s.root.OpenFile(name+newSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(version)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return errors.Join(s.root.Rename("layout.new", "layout"), s.sync("."))
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Close gives the directory back.
@@ -157,14 +163,20 @@ func (s *Store) Open(d digest.Digest) (*os.File, Stat, error) {
 
 // Stat tells what an open blob looks like now.
 func (s *Store) Stat(f *os.File) (Stat, error) {
-	info, err := f.Stat()
+	info, err := regular(f)
 	if err != nil {
 		return Stat{}, err
 	}
-	if !info.Mode().IsRegular() {
-		return Stat{}, fmt.Errorf("%s is no regular file", f.Name())
-	}
 	return Stat{Size: info.Size(), Signature: signature(info)}, nil
+}
+
+// regular describes a file, and fails for anything else.
+func regular(f *os.File) (fs.FileInfo, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", f.Name())
+	}
+	return info, err
 }
 
 // Remove takes the name from the file of d, whatever it is that stands there,

@@ -179,12 +179,9 @@ func TestResume(t *testing.T) {
 		}
 	}
 	w.Leave()
-	w, note, err := s.Resume(d)
-	if err != nil || string(note) != "new" {
-		t.Fatalf("Resume = %q, %v", note, err)
-	}
-	if n, err := w.Length(); n != 4 || err != nil {
-		t.Errorf("Length = %d, %v", n, err)
+	w, p, err := s.Resume(d)
+	if err != nil || string(p.Note) != "new" || p.Size != 4 {
+		t.Fatalf("Resume = %q and %d bytes, %v", p.Note, p.Size, err)
 	}
 	if _, err := w.WriteAt([]byte("ent"), 4); err != nil {
 		t.Fatal(err)

@@ -11,43 +11,47 @@ import (
 )
 
 // Walk calls visit with each blob, and removes what is no blob. An error of
-// visit ends it.
+// visit ends it; what cannot be looked at or removed is passed over, and told
+// of at the end.
 func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time) error) error {
-	return s.eachIn(blobDir, func(algorithm string) error {
+	var ended error
+	passed := s.eachIn(blobDir, func(algorithm string) error {
 		if a := digest.Algorithm(algorithm); a != digest.SHA256 && a != digest.SHA512 {
 			return s.root.RemoveAll(path.Join(blobDir, algorithm))
 		}
 		return s.eachIn(path.Join(blobDir, algorithm), func(prefix string) error {
-			return s.walkDir(digest.Algorithm(algorithm), prefix, visit)
+			if ended != nil {
+				return nil
+			}
+			return s.walkDir(digest.Algorithm(algorithm), prefix, func(d digest.Digest, size int64, modified time.Time) bool {
+				ended = visit(d, size, modified)
+				return ended == nil
+			})
 		})
 	})
+	return errors.Join(ended, passed)
 }
 
 // eachIn calls do with the names in a directory. What is no directory goes.
+// Errors are gathered.
 func (s *Store) eachIn(dir string, do func(name string) error) error {
 	entries, err := fs.ReadDir(s.root.FS(), dir)
-	if err != nil {
-		return err
-	}
 	for _, entry := range entries {
 		if entry.IsDir() {
-			err = do(entry.Name())
+			err = errors.Join(err, do(entry.Name()))
 		} else {
-			err = s.root.Remove(path.Join(dir, entry.Name()))
-		}
-		if err != nil {
-			return err
+			err = errors.Join(err, s.root.Remove(path.Join(dir, entry.Name())))
 		}
 	}
-	return nil
+	return err
 }
 
 // batch is how many names of a directory are read at a time.
 const batch = 1024
 
-// walkDir is Walk for one of the directories that files are spread over. A
-// file costs one call of the system.
-func (s *Store) walkDir(algorithm digest.Algorithm, prefix string, visit func(digest.Digest, int64, time.Time) error) error {
+// walkDir is Walk for one of the directories that files are spread over, until
+// visit returns false. A file costs one call of the system.
+func (s *Store) walkDir(algorithm digest.Algorithm, prefix string, visit func(digest.Digest, int64, time.Time) bool) (passed error) {
 	name := path.Join(blobDir, algorithm.String(), prefix)
 	dir, err := s.root.Open(name)
 	if err != nil {
@@ -61,23 +65,19 @@ func (s *Store) walkDir(algorithm digest.Algorithm, prefix string, visit func(di
 			size, modified, regular, err := statAt(dir, hash)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				continue
 			case err != nil:
-				return err
+				passed = errors.Join(passed, err)
 			case !regular || d.Validate() != nil || hash[:2] != prefix:
-				err = s.root.RemoveAll(path.Join(name, hash))
-			default:
-				err = visit(d, size, modified)
-			}
-			if err != nil {
-				return err
+				passed = errors.Join(passed, s.root.RemoveAll(path.Join(name, hash)))
+			case !visit(d, size, modified):
+				return passed
 			}
 		}
 		if err == io.EOF {
-			return nil
+			return passed
 		}
 		if err != nil {
-			return err
+			return errors.Join(passed, err)
 		}
 	}
 }

@@ -56,15 +56,6 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt
 // Sound is Store.Sound of the download.
 func (w *Writer) Sound() error { return w.store.Sound(w.file) }
 
-// Length is where the last byte ends that was written.
-func (w *Writer) Length() (int64, error) {
-	info, err := w.file.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
-}
-
 // Open returns a file of its own on the download, for one reader: before and
 // after Commit, not after Discard (ErrDiscarded).
 func (w *Writer) Open() (*os.File, error) {

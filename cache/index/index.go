@@ -96,7 +96,7 @@ func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
 
 // Used calls visit with each blob's last use.
 func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
-	return x.scan(usedPrefix, true, func(key string, value []byte) error {
+	return x.scan(usedPrefix, func(key string, value []byte) error {
 		if len(value) == 8 {
 			at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
 			visit(digest.Digest(key), time.Unix(at, 0))
@@ -130,7 +130,7 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 
 // Verified calls visit with each blob's last verification.
 func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
-	return x.scan(checkPrefix, true, func(key string, value []byte) error {
+	return x.scan(checkPrefix, func(key string, value []byte) error {
 		if len(value) == 24 {
 			at := int64(binary.BigEndian.Uint64(value[8:]))    //nolint:gosec // PutVerified writes no negative
 			size := int64(binary.BigEndian.Uint64(value[16:])) //nolint:gosec // see above

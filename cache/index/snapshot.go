@@ -78,14 +78,14 @@ func (x *Index) writeSnapshot(name string) error {
 // records calls visit with what a snapshot has of the index.
 func (x *Index) records(visit func(record) error) error {
 	return errors.Join(
-		x.scan(tagPrefix, true, func(key string, value []byte) error {
+		x.scan(tagPrefix, func(key string, value []byte) error {
 			var tag Tag
 			if json.Unmarshal(value, &tag) != nil {
 				return nil // a damaged one is worth nothing
 			}
 			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed})
 		}),
-		x.scan(mediaPrefix, true, func(key string, value []byte) error {
+		x.scan(mediaPrefix, func(key string, value []byte) error {
 			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
 		}))
 }
@@ -93,7 +93,7 @@ func (x *Index) records(visit func(record) error) error {
 // count is how many records a snapshot would have.
 func (x *Index) count() (n int, err error) {
 	one := func(string, []byte) error { n++; return nil }
-	err = errors.Join(x.scan(tagPrefix, false, one), x.scan(mediaPrefix, false, one))
+	err = errors.Join(x.scan(tagPrefix, one), x.scan(mediaPrefix, one))
 	return n, err
 }
 
@@ -176,10 +176,9 @@ func (r record) entry() (key string, value []byte, ok bool) {
 	}
 }
 
-// scan calls visit with the records of a family, its prefix taken off, and
-// with their values where they are wanted; a value is visit's until it
-// returns.
-func (x *Index) scan(prefix string, values bool, visit func(key string, value []byte) error) error {
+// scan calls visit with the records of a family, its prefix taken off; a value
+// is visit's until it returns.
+func (x *Index) scan(prefix string, visit func(key string, value []byte) error) error {
 	return x.view(func(txn *badger.Txn) error {
 		options := badger.DefaultIteratorOptions
 		options.Prefix = []byte(prefix)
@@ -189,12 +188,6 @@ func (x *Index) scan(prefix string, values bool, visit func(key string, value []
 		for it.Rewind(); it.Valid(); it.Next() {
 			item := it.Item()
 			key := strings.TrimPrefix(string(item.Key()), prefix)
-			if !values {
-				if err := visit(key, nil); err != nil {
-					return err
-				}
-				continue
-			}
 			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
 				return err
 			}

@@ -72,6 +72,13 @@ func (e *mountError) Unwrap() error { return e.err }
 // remount is what happens when the power comes back: the journal is replayed. No process may have a file open there.
 func (d *disk) remount(t *testing.T) {
 	t.Helper()
+	d.remountAs(t, d.options)
+}
+
+// remountAs is remount with other options from now on.
+func (d *disk) remountAs(t *testing.T, options string) {
+	t.Helper()
+	d.options = options
 	waitUntil(t, "nobody uses the disk", func() bool { return unix.Unmount(d.dir, 0) == nil })
 	if err := d.mount(); err != nil {
 		t.Fatal(err)

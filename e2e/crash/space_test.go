@@ -118,10 +118,30 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	s.box.assertAlive(t)
 	s.box.kill()
 
+	stray := filepath.Join(d.data(), "blobs", "open", "sha256", "stray")
 	d.remount(t)
+	if err := os.WriteFile(stray, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.remountAs(t, "ro")
+	s.start(t, d.data())
+	s.hub.Reset()
+	s.mustPull(t, held...)
+	for _, b := range held {
+		if s.crossed(b) > 0 {
+			t.Errorf("%s is held, and was fetched after a start", b.digest)
+		}
+	}
+	s.mustPull(t, s.publish(1<<20))
+	s.box.kill()
+
+	d.remountAs(t, "rw")
 	s.start(t, d.data())
 	s.assertAccount(t, d.data())
 	s.mustPull(t, s.blobs...)
+	if _, err := os.Lstat(stray); err == nil {
+		t.Error("a stray file is still there")
+	}
 }
 
 // TestBytesLostUnderAReader has the disk lose what a slow client has yet to read of a running fill, as a file system does
