@@ -56,6 +56,8 @@ const (
 	minReserve   = 16 << 20
 	maxReserve   = 64 << 20
 	ballastShare = 1. / 64 // of the cache, at most maxReserve
+	growthShare  = 1. / 64 // of the cache, at most maxGrowth
+	maxGrowth    = 16 << 20
 
 	patience       = 3 * time.Second // with one connection of a download while its others bring bytes
 	headTimeout    = 5 * time.Second // for a client's request to arrive
@@ -138,7 +140,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	}
 	held := cache.New(cache.Options{
 		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
-		Reserve: room.reserve, Ballast: room.ballast,
+		Reserve: room.reserve, Ballast: room.ballast, Growth: room.growth,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
@@ -268,7 +270,7 @@ func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*ups
 
 // limits are the sizes that the configuration comes to on this file system,
 // in bytes.
-type limits struct{ cache, maxBlob, minFree, reserve, ballast int64 }
+type limits struct{ cache, maxBlob, minFree, reserve, ballast, growth int64 }
 
 // budget settles the limits. A cache size that was not set is settled at the
 // first start and remembered, since what is free then is the measure.
@@ -293,6 +295,7 @@ func budget(c config.Config, store *blobs.Store) (limits, error) {
 		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(space.Total),
 		reserve: min(max(int64(float64(space.Total)*reserveShare), minReserve), maxReserve),
 		ballast: min(int64(float64(size)*ballastShare), maxReserve),
+		growth:  min(int64(float64(size)*growthShare), maxGrowth),
 	}, nil
 }
 
