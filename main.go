@@ -46,6 +46,7 @@ const (
 	lowWatermark   = 0.95     // and ends here
 	manifestMemory = 64 << 20 // bytes
 	flushInterval  = 15 * time.Second
+	sweepInterval  = time.Second
 	startWithin    = 500 * time.Millisecond // then the counting of files goes on behind
 
 	snapshotInterval = 5 * time.Minute
@@ -56,8 +57,13 @@ const (
 	minReserve   = 16 << 20
 	maxReserve   = 64 << 20
 	ballastShare = 1. / 64 // of the cache, at most maxReserve
-	growthShare  = 1. / 64 // of the cache, at most maxGrowth
-	maxGrowth    = 16 << 20
+
+	// Bytes of the budget left for the notes of downloads and for what the
+	// index takes for a moment: Badger writes a full memory table, of 8 MiB,
+	// before it gives up the log of it. A share of the cache, within limits.
+	growthShare = 1. / 64
+	minGrowth   = 8 << 20 // or an eighth of a small cache
+	maxGrowth   = 16 << 20
 
 	patience       = 3 * time.Second // with one connection of a download while its others bring bytes
 	headTimeout    = 5 * time.Second // for a client's request to arrive
@@ -145,7 +151,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
 		}),
-		ManifestMemory: manifestMemory, FlushInterval: flushInterval, StartWithin: startWithin,
+		ManifestMemory: manifestMemory, FlushInterval: flushInterval, SweepInterval: sweepInterval, StartWithin: startWithin,
 		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
 		Bandwidth: int64(c.Bandwidth), Patience: patience,
 		VerifyInterval: time.Duration(c.VerifyInterval), Now: time.Now,
@@ -295,7 +301,7 @@ func budget(c config.Config, store *blobs.Store) (limits, error) {
 		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(space.Total),
 		reserve: min(max(int64(float64(space.Total)*reserveShare), minReserve), maxReserve),
 		ballast: min(int64(float64(size)*ballastShare), maxReserve),
-		growth:  min(int64(float64(size)*growthShare), maxGrowth),
+		growth:  min(max(int64(float64(size)*growthShare), min(minGrowth, size/8)), maxGrowth),
 	}, nil
 }
 

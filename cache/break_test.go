@@ -705,7 +705,7 @@ func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir})
 	left := 0
-	if err := r.Index.Used(func(digest.Digest, time.Time) { left++ }); err != nil || left != 0 {
+	if err := r.Index.Used("", func(digest.Digest, time.Time) { left++ }); err != nil || left != 0 {
 		t.Errorf("%d records of files that are not there, %v", left, err)
 	}
 }

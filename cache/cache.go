@@ -50,10 +50,11 @@ type Options struct {
 	MinFree        int64         // bytes that stay free in the file system
 	Reserve        int64         // bytes free below which the file system counts as full
 	Ballast        int64         // bytes set aside for that case; 0 for none
-	Growth         int64         // bytes of the budget that are left for the notes, and for what the index grows by between two looks
+	Growth         int64         // bytes of the budget that are left for notes, and for what the index takes between two looks
 	MaxBlob        int64         // bytes of the largest blob that is kept
 	ManifestMemory int64         // bytes of manifests kept in memory
 	FlushInterval  time.Duration // how often last use goes to the index
+	SweepInterval  time.Duration // how often the index is measured, and what is too much evicted
 	StartWithin    time.Duration // how long New waits for the files to be counted
 	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
 	MaxConnections int           // of all fills together
@@ -117,7 +118,7 @@ func New(o Options) *Cache {
 	c.janitor = eviction.NewJanitor(eviction.JanitorOptions{
 		Ledger: o.Ledger, Remover: c, Free: o.Store.Free, MinFree: o.MinFree,
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() + o.Growth },
-		Interval: o.FlushInterval, Log: o.Log,
+		Interval: o.SweepInterval, Log: o.Log,
 	})
 	c.begin()
 	o.Metrics.Space.Watch(o.Ledger.Stats)

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/index"
 )
 
 // found is a file that lay there at the start.
@@ -77,29 +78,29 @@ func (c *Cache) partials() (kept []found) {
 // takeUp counts the files into the ledger: in the order of their last use as
 // far as the index knows it, of their making where it does not.
 func (c *Cache) takeUp(partials int) {
-	used := make(map[digest.Digest]int64)
-	if err := c.Index.Used(func(d digest.Digest, at time.Time) { used[d] = at.UnixNano() }); err != nil {
-		c.indexFailed(err)
-	}
-	if err := c.Index.Verified(c.trust.learn); err != nil {
-		c.indexFailed(err)
-	}
 	var files []found
 	var bytes int64
 	var stuck error
+	var known recollection
 	err := c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
 			return errStopped
+		}
+		if dir := blobs.DirOf(d); dir != known.dir {
+			known = c.recollect(dir)
+		}
+		if v, ok := known.verified[d]; ok {
+			c.trust.learn(d, v)
 		}
 		if !c.plausible(d, size) {
 			stuck = errors.Join(stuck, c.removeFile(d))
 			return nil
 		}
-		at, known := used[d]
-		if !known {
-			at = modified.UnixNano()
+		at, ok := known.used[d]
+		if !ok {
+			at = modified
 		}
-		files = append(files, found{d, size, at, false})
+		files = append(files, found{d, size, at.UnixNano(), false})
 		bytes += size
 		return nil
 	})
@@ -112,10 +113,30 @@ func (c *Cache) takeUp(partials int) {
 	slices.SortFunc(files, byUse)
 	for _, f := range files {
 		c.Ledger.Adopt(f.digest, f.size, time.Unix(0, f.used), false)
-		delete(used, f.digest)
 	}
-	c.forgetUsed(used)
+	c.forgetGone()
 	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished", partials)
+}
+
+// recollection is what the index knows of the files of one directory. It is
+// taken a directory at a time, because all of it is large.
+type recollection struct {
+	dir      string
+	used     map[digest.Digest]time.Time
+	verified map[digest.Digest]index.Verified
+}
+
+// recollect asks the index for the digests that begin with prefix.
+func (c *Cache) recollect(prefix string) recollection {
+	r := recollection{prefix, make(map[digest.Digest]time.Time), make(map[digest.Digest]index.Verified)}
+	err := errors.Join(
+		c.Index.Used(prefix, func(d digest.Digest, at time.Time) { r.used[d] = at }),
+		c.Index.Verified(prefix, func(d digest.Digest, v index.Verified) { r.verified[d] = v }),
+	)
+	if err != nil {
+		c.indexFailed(err)
+	}
+	return r
 }
 
 // walking tells whether there may be files that the ledger does not know yet.
@@ -123,6 +144,9 @@ func (c *Cache) walking() bool { return !isClosed(c.walked) }
 
 // discover looks for a file that the ledger does not know yet.
 func (c *Cache) discover(d digest.Digest) {
+	if v, ok := c.recollect(d.String()).verified[d]; ok {
+		c.trust.learn(d, v)
+	}
 	if size, ok := c.stored(d); ok && c.plausible(d, size) {
 		c.Ledger.Adopt(d, size, c.Now(), false)
 	}
@@ -164,22 +188,33 @@ func (c *Cache) stored(d digest.Digest) (size int64, ok bool) {
 	return stat.Size, true
 }
 
-// forgetUsed removes what the index knows of files that are gone.
-func (c *Cache) forgetUsed(gone map[digest.Digest]int64) {
-	for d := range gone {
+// forgetGone removes what the index knows of files that are gone.
+func (c *Cache) forgetGone() {
+	var gone []digest.Digest
+	note := func(d digest.Digest) {
+		if !c.Ledger.Holds(d) {
+			gone = append(gone, d)
+		}
+	}
+	err := errors.Join(
+		c.Index.Used("", func(d digest.Digest, _ time.Time) { note(d) }),
+		c.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
+	)
+	for _, d := range gone {
 		unlock, free := c.locks.tryLock(d)
 		if !free {
 			continue
 		}
-		var err error
 		if !c.Ledger.Holds(d) {
 			c.trust.forget(d)
-			err = c.Index.Forget(d)
+			err = errors.Join(err, c.Index.Forget(d))
 		}
 		unlock()
 		if err != nil {
-			c.indexFailed(err)
-			return
+			break
 		}
+	}
+	if err != nil {
+		c.indexFailed(err)
 	}
 }

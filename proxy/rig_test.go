@@ -149,7 +149,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	})
 	r.cache = cache.New(cache.Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
-		FlushInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
+		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
 	})
 	tags := freshness.New(freshness.Options{Store: r.cache, Index: idx, Metrics: r.all.Fills, Now: r.clock.Now, Log: log})
 	var ahead *prefetch.Prefetcher

@@ -190,6 +190,10 @@ func (s *Store) Dir(elem ...string) string {
 	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
 }
 
+// DirOf is what the digests have in common whose files lie in the directory
+// of d's: "sha256:ab". Walk visits them together.
+func DirOf(d digest.Digest) string { return d.String()[:len(d.Algorithm())+len(":ab")] }
+
 // blobPath is where d lies. Two characters of the hash spread the files over
 // 256 directories.
 func blobPath(d digest.Digest) string {

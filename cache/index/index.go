@@ -94,9 +94,10 @@ func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
 	})
 }
 
-// Used calls visit with each blob's last use.
-func (x *Index) Used(visit func(d digest.Digest, at time.Time)) error {
-	return x.scan(usedPrefix, func(key string, value []byte) error {
+// Used calls visit with the last use of each blob whose digest begins with
+// prefix.
+func (x *Index) Used(prefix string, visit func(d digest.Digest, at time.Time)) error {
+	return x.scan(usedPrefix, prefix, func(key string, value []byte) error {
 		if len(value) == 8 {
 			at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
 			visit(digest.Digest(key), time.Unix(at, 0))
@@ -128,9 +129,10 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 	})
 }
 
-// Verified calls visit with each blob's last verification.
-func (x *Index) Verified(visit func(d digest.Digest, v Verified)) error {
-	return x.scan(checkPrefix, func(key string, value []byte) error {
+// Verified calls visit with the last verification of each blob whose digest
+// begins with prefix.
+func (x *Index) Verified(prefix string, visit func(d digest.Digest, v Verified)) error {
+	return x.scan(checkPrefix, prefix, func(key string, value []byte) error {
 		if len(value) == 24 {
 			at := int64(binary.BigEndian.Uint64(value[8:]))    //nolint:gosec // PutVerified writes no negative
 			size := int64(binary.BigEndian.Uint64(value[16:])) //nolint:gosec // see above

@@ -65,7 +65,7 @@ func TestFactsSurviveClosing(t *testing.T) {
 		}
 	}
 	found := map[digest.Digest]time.Time{}
-	if err := x.Used(func(d digest.Digest, at time.Time) { found[d] = at }); err != nil {
+	if err := x.Used("", func(d digest.Digest, at time.Time) { found[d] = at }); err != nil {
 		t.Fatal(err)
 	}
 	if len(found) != 1 || !found[manifest].Equal(used) {

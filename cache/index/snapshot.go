@@ -78,14 +78,14 @@ func (x *Index) writeSnapshot(name string) error {
 // records calls visit with what a snapshot has of the index.
 func (x *Index) records(visit func(record) error) error {
 	return errors.Join(
-		x.scan(tagPrefix, func(key string, value []byte) error {
+		x.scan(tagPrefix, "", func(key string, value []byte) error {
 			var tag Tag
 			if json.Unmarshal(value, &tag) != nil {
 				return nil // a damaged one is worth nothing
 			}
 			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed})
 		}),
-		x.scan(mediaPrefix, func(key string, value []byte) error {
+		x.scan(mediaPrefix, "", func(key string, value []byte) error {
 			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
 		}))
 }
@@ -93,7 +93,7 @@ func (x *Index) records(visit func(record) error) error {
 // count is how many records a snapshot would have.
 func (x *Index) count() (n int, err error) {
 	one := func(string, []byte) error { n++; return nil }
-	err = errors.Join(x.scan(tagPrefix, one), x.scan(mediaPrefix, one))
+	err = errors.Join(x.scan(tagPrefix, "", one), x.scan(mediaPrefix, "", one))
 	return n, err
 }
 
@@ -176,18 +176,18 @@ func (r record) entry() (key string, value []byte, ok bool) {
 	}
 }
 
-// scan calls visit with the records of a family, its prefix taken off; a value
-// is visit's until it returns.
-func (x *Index) scan(prefix string, visit func(key string, value []byte) error) error {
+// scan calls visit with the records of a family whose keys begin with prefix,
+// without the family's own; a value is visit's until it returns.
+func (x *Index) scan(family, prefix string, visit func(key string, value []byte) error) error {
 	return x.view(func(txn *badger.Txn) error {
 		options := badger.DefaultIteratorOptions
-		options.Prefix = []byte(prefix)
+		options.Prefix = []byte(family + prefix)
 		options.PrefetchValues = false
 		it := txn.NewIterator(options)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			item := it.Item()
-			key := strings.TrimPrefix(string(item.Key()), prefix)
+			key := strings.TrimPrefix(string(item.Key()), family)
 			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
 				return err
 			}

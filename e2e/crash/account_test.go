@@ -140,7 +140,7 @@ func (v *inventory) disagreements(m metrics) (all []string) {
 
 // assertAccount fails unless everything in the data directory is what its name says and in the account of the running hubcap, which
 // has a few seconds from its start for that. Nobody pulls meanwhile. dir is where the files can be read, whatever hubcap sees.
-func (s *site) assertAccount(t *testing.T, dir string) {
+func (s *site) assertAccount(t testing.TB, dir string) {
 	t.Helper()
 	for {
 		s.box.assertAlive(t)
@@ -163,14 +163,14 @@ func (s *site) assertAccount(t *testing.T, dir string) {
 }
 
 // waitAccount is assertAccount for a hubcap that has run for long: it has as long as after a start.
-func (s *site) waitAccount(t *testing.T, dir string) {
+func (s *site) waitAccount(t testing.TB, dir string) {
 	t.Helper()
 	s.box.ready = time.Now()
 	s.assertAccount(t, dir)
 }
 
 // assertNoWrongFiles looks at a data directory that no hubcap runs on.
-func assertNoWrongFiles(t *testing.T, dir string) {
+func assertNoWrongFiles(t testing.TB, dir string) {
 	t.Helper()
 	v, err := takeInventory(dir)
 	if err != nil {

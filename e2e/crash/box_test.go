@@ -29,7 +29,7 @@ type box struct {
 var readyLine = regexp.MustCompile(`msg=ready mirror=(\S+) admin=(\S+)`)
 
 // spawn starts hubcap and does not wait for it.
-func (s *site) spawn(t *testing.T, dataDir string) *box {
+func (s *site) spawn(t testing.TB, dataDir string) *box {
 	t.Helper()
 	b := &box{cmd: exec.Command(binary), done: make(chan struct{})}
 	b.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
@@ -47,7 +47,7 @@ func (s *site) spawn(t *testing.T, dataDir string) *box {
 }
 
 // start starts hubcap, which has to come up at the first try.
-func (s *site) start(t *testing.T, dataDir string) *box {
+func (s *site) start(t testing.TB, dataDir string) *box {
 	t.Helper()
 	b, _ := s.supervise(t, dataDir, 1)
 	if b == nil {
@@ -58,7 +58,7 @@ func (s *site) start(t *testing.T, dataDir string) *box {
 
 // supervise starts hubcap as a service manager would: again when it ends, at most so many times. It returns nil after that, and how
 // many tries it took.
-func (s *site) supervise(t *testing.T, dataDir string, most int) (b *box, tries int) {
+func (s *site) supervise(t testing.TB, dataDir string, most int) (b *box, tries int) {
 	t.Helper()
 	for tries = 1; tries <= most; tries++ {
 		b := s.spawn(t, dataDir)
@@ -73,7 +73,7 @@ func (s *site) supervise(t *testing.T, dataDir string, most int) (b *box, tries 
 }
 
 // register makes b the site's box, which ends with the test.
-func (s *site) register(t *testing.T, b *box) {
+func (s *site) register(t testing.TB, b *box) {
 	s.box = b
 	t.Cleanup(func() {
 		b.kill()
@@ -84,7 +84,7 @@ func (s *site) register(t *testing.T, b *box) {
 }
 
 // waitReady waits until hubcap serves; false when it ended instead.
-func (b *box) waitReady(t *testing.T) bool {
+func (b *box) waitReady(t testing.TB) bool {
 	t.Helper()
 	waitUntil(t, "hubcap is ready", func() bool { return b.ended() || b.listens() })
 	if b.mirror == "" {
@@ -134,7 +134,7 @@ func (b *box) kill() {
 }
 
 // stop ends hubcap in the ordinary way.
-func (b *box) stop(t *testing.T) {
+func (b *box) stop(t testing.TB) {
 	t.Helper()
 	_ = b.cmd.Process.Signal(syscall.SIGTERM)
 	waitUntil(t, "hubcap ends", b.ended)
@@ -145,7 +145,7 @@ func (b *box) stop(t *testing.T) {
 }
 
 // assertAlive fails if hubcap has ended by itself.
-func (b *box) assertAlive(t *testing.T) {
+func (b *box) assertAlive(t testing.TB) {
 	t.Helper()
 	if b.ended() {
 		t.Fatalf("hubcap has ended by itself: %v\n%s", b.cmd.ProcessState, tail(b.log.Bytes()))

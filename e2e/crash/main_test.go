@@ -92,7 +92,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 }
 
 // begin is the first line of each test. The random numbers are the test's own, so that each can be replayed alone.
-func begin(t *testing.T, programs ...string) *rand.Rand {
+func begin(t testing.TB, programs ...string) *rand.Rand {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("crashes take their time: not with -short")
@@ -115,7 +115,7 @@ func rounds(quick, full int) int {
 }
 
 // progress tells now and then how far a long test has come.
-func progress(t *testing.T, round int) {
+func progress(t testing.TB, round int) {
 	t.Helper()
 	if done := round + 1; done%50 == 0 {
 		t.Logf("%d rounds", done)
@@ -123,7 +123,7 @@ func progress(t *testing.T, round int) {
 }
 
 // missing skips the test, or fails it where everything is required to be there.
-func missing(t *testing.T, format string, args ...any) {
+func missing(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("HUBCAP_E2E") == "require" {
 		t.Fatalf(format+", and HUBCAP_E2E=require", args...)
@@ -132,7 +132,7 @@ func missing(t *testing.T, format string, args ...any) {
 }
 
 // waitUntil polls a condition. The deadline only keeps a broken test from hanging.
-func waitUntil(t *testing.T, what string, condition func() bool) {
+func waitUntil(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -39,7 +39,7 @@ type blob struct {
 	content []byte
 }
 
-func newSite(t *testing.T, random *rand.Rand, settings ...string) *site {
+func newSite(t testing.TB, random *rand.Rand, settings ...string) *site {
 	t.Helper()
 	return &site{hub: fakehub.Start(t, fakehub.Options{}), extra: settings, random: random}
 }
@@ -138,7 +138,7 @@ func matches(body io.Reader, expected []byte) (same bool, err error) {
 }
 
 // mustPull pulls blobs that have to come, and come right.
-func (s *site) mustPull(t *testing.T, blobs ...*blob) {
+func (s *site) mustPull(t testing.TB, blobs ...*blob) {
 	t.Helper()
 	for _, want := range blobs {
 		got := s.box.get(t.Context(), want, 0)
@@ -153,7 +153,7 @@ func (s *site) mustPull(t *testing.T, blobs ...*blob) {
 }
 
 // hold is mustPull, and waits until the blobs are files: a client has its last byte before that.
-func (s *site) hold(t *testing.T, blobs ...*blob) {
+func (s *site) hold(t testing.TB, blobs ...*blob) {
 	t.Helper()
 	s.mustPull(t, blobs...)
 	waitUntil(t, "the fills end", func() bool {
@@ -163,7 +163,7 @@ func (s *site) hold(t *testing.T, blobs ...*blob) {
 }
 
 // tryPull pulls a blob that may fail to come, but not come wrong. It tells whether it came.
-func (s *site) tryPull(t *testing.T, want *blob, off int) bool {
+func (s *site) tryPull(t testing.TB, want *blob, off int) bool {
 	t.Helper()
 	got := s.box.get(t.Context(), want, off)
 	if got.wrong {
@@ -223,13 +223,13 @@ func (tr *traffic) note(want *blob, off int, got answer, ctx context.Context) {
 func (tr *traffic) excuse() { tr.excused.Store(true) }
 
 // end stops the clients and judges what they got: no answer may have failed without an excuse.
-func (tr *traffic) end(t *testing.T) {
+func (tr *traffic) end(t testing.TB) {
 	t.Helper()
 	tr.endBut(t, 0)
 }
 
 // endBut is end where so many answers may have failed.
-func (tr *traffic) endBut(t *testing.T, most int) {
+func (tr *traffic) endBut(t testing.TB, most int) {
 	t.Helper()
 	tr.stopped()
 	tr.running.Wait()
