@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -668,6 +669,26 @@ func TestRedirectKeepsConnection(t *testing.T) {
 	}
 	if s.registry.dialled() != 1 || s.foreign.dialled() != 1 {
 		t.Errorf("%d connections to the registry, %d to the CDN, want 1 each", s.registry.dialled(), s.foreign.dialled())
+	}
+}
+
+// TestTLSSessionIsResumed: a new connection to a host that is known saves the
+// larger half of its handshake.
+func TestTLSSessionIsResumed(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, newTLSWitness, newWitness)
+	var resumed []bool
+	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+		w.Header().Set("Connection", "close")
+		_, _ = io.WriteString(w, "x")
+	}
+	for range 2 {
+		b, err := s.client.OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
+		readBlob(t, b, err)
+	}
+	if !slices.Equal(resumed, []bool{false, true}) || s.registry.dialled() != 2 {
+		t.Errorf("resumed: %v in %d connections, want the second of 2", resumed, s.registry.dialled())
 	}
 }
 

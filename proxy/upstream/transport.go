@@ -23,9 +23,12 @@ import (
 // bytes as they are.
 func newTransport(o Options, d *dialer) *http.Transport {
 	return &http.Transport{
-		Proxy:                  d.through(o.Proxy),
-		DialContext:            d.dial,
-		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
+		Proxy:       d.through(o.Proxy),
+		DialContext: d.dial,
+		TLSClientConfig: &tls.Config{
+			RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12,
+			ClientSessionCache: tls.NewLRUClientSessionCache(0), // without one no session is resumed; 0 is its own default, 64 hosts
+		},
 		TLSHandshakeTimeout:    o.ConnectTimeout,
 		ResponseHeaderTimeout:  o.HeaderTimeout,
 		DisableCompression:     true,
