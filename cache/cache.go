@@ -123,7 +123,7 @@ func New(o Options) *Cache {
 	c.begin()
 	o.Metrics.Space.Watch(o.Ledger.Stats)
 	c.running.Go(func() { c.janitor.Run(base) })
-	c.running.Go(func() { c.usage.run(base, c) })
+	c.running.Go(func() { every(base, o.FlushInterval, func() { c.usage.flush(c) }) })
 	c.running.Go(func() { c.scrub(base) })
 	c.running.Go(func() { c.watchDisk(base) })
 	return c

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,14 +57,20 @@ func (c *Cache) writeFailed(err error) {
 
 // watchDisk looks after the file system until ctx ends.
 func (c *Cache) watchDisk(ctx context.Context) {
-	tick := time.NewTicker(diskInterval)
+	c.lookAtDisk()
+	every(ctx, diskInterval, c.lookAtDisk)
+}
+
+// every calls do at each interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		c.lookAtDisk()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			do()
 		}
 	}
 }
@@ -140,7 +147,7 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 		if enough() {
 			break
 		}
-		err = errors.Join(err, store.Remove(f.digest))
+		err = cmp.Or(err, store.Remove(f.digest))
 		removed++
 	}
 	log.Warn("the file system is nearly full; blobs had to go before the start", "removed", removed, "dir", store.Dir())

@@ -26,6 +26,18 @@ func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
 	return sent, err
 }
 
+// copySpan sends what lies between at and end, where the file's position is at.
+func copySpan(w Sink, file *os.File, at, end int64) (sent int64, err error) {
+	for at+sent < end {
+		m, err := copyChunk(w, file, min(chunk, end-at-sent))
+		sent += m
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
 // ofTheFile tells an error of the file from one of the client. sendfile gives
 // both as one of the connection; what a file can fail with, a connection
 // cannot.
@@ -64,7 +76,7 @@ func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err 
 	}
 	err = check.verdict(ctx)
 	if errors.Is(err, errNotHeld) { // evicted since it was opened here
-		err = h.hash()
+		err = verifyFile(h.digest, h.file, h.size)
 	}
 	if err != nil {
 		return sent, err
@@ -78,23 +90,16 @@ func (h *held) copy(w Sink, off, n int64) (sent int64, err error) {
 	if _, err := h.file.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	for sent < n {
-		m, err := copyChunk(w, h.file, min(chunk, n-sent))
-		sent += m
-		if err != nil {
-			return sent, err
-		}
-	}
-	return sent, nil
+	return copySpan(w, h.file, off, off+n)
 }
 
-// hash verifies the open file itself.
-func (h *held) hash() error {
-	sum, err := hashOf(h.digest, h.file, span{0, h.size})
+// verifyFile hashes an open file of size bytes.
+func verifyFile(d digest.Digest, file io.ReaderAt, size int64) error {
+	sum, err := hashOf(d, file, span{0, size})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	if !hashesTo(sum, h.digest) {
+	if !hashesTo(sum, d) {
 		return ErrWrongContent
 	}
 	return nil
@@ -289,7 +294,6 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 	}
 	for n < 0 || sent < n {
 		at := off + sent
-		var m int64
 		end, more, err := r.fill.available(ctx, at)
 		if err != nil {
 			return sent, readError(err)
@@ -303,11 +307,11 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 		if n >= 0 {
 			end = min(end, off+n)
 		}
+		part := r.finish
 		if more || end < r.fill.known() {
-			m, err = r.copy(w, at, end)
-		} else {
-			m, err = r.finish(w, at, end)
+			part = r.copy
 		}
+		m, err := part(w, at, end)
 		sent += m
 		if err != nil {
 			return sent, err
@@ -323,14 +327,7 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 
 // copy sends what lies between at, where the file is read, and end.
 func (r *reader) copy(w Sink, at, end int64) (sent int64, err error) {
-	for at+sent < end {
-		m, err := copyChunk(w, r.file, min(chunk, end-at-sent))
-		sent += m
-		if err != nil {
-			return sent, err
-		}
-	}
-	return sent, nil
+	return copySpan(w, r.file, at, end)
 }
 
 // finish is copy to the end of a blob that was found right. Until it is on
@@ -351,9 +348,7 @@ func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
 		return sent, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	if r.doubtful() {
-		f := r.fill
-		sum, err := hashOf(f.want.Digest, r.file, span{0, end})
-		if err != nil || !hashesTo(sum, f.want.Digest) {
+		if err := verifyFile(r.fill.want.Digest, r.file, end); err != nil {
 			return sent, fmt.Errorf("%w: %w", errUnreadable, r.doubt)
 		}
 	}

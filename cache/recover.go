@@ -14,10 +14,9 @@ import (
 
 // found is a file that lay there at the start.
 type found struct {
-	digest  digest.Digest
-	size    int64
-	used    int64 // nanoseconds since 1970
-	partial bool
+	digest digest.Digest
+	size   int64
+	used   int64 // nanoseconds since 1970
 }
 
 // byUse sorts what was used longest ago first.
@@ -63,7 +62,7 @@ func (c *Cache) partials() (kept []found) {
 		if _, whole := c.stored(p.Digest); !ok || whole {
 			return false
 		}
-		kept = append(kept, found{p.Digest, size, p.Modified.UnixNano(), true})
+		kept = append(kept, found{p.Digest, size, p.Modified.UnixNano()})
 		return true
 	})
 	if removed > 0 {
@@ -93,14 +92,14 @@ func (c *Cache) takeUp(partials int) {
 			c.trust.learn(d, v)
 		}
 		if !c.plausible(d, size) {
-			stuck = errors.Join(stuck, c.removeFile(d))
+			stuck = cmp.Or(stuck, c.removeFile(d))
 			return nil
 		}
 		at, ok := known.used[d]
 		if !ok {
 			at = modified
 		}
-		files = append(files, found{d, size, at.UnixNano(), false})
+		files = append(files, found{d, size, at.UnixNano()})
 		bytes += size
 		return nil
 	})
@@ -144,8 +143,8 @@ func (c *Cache) walking() bool { return !isClosed(c.walked) }
 
 // discover looks for a file that the ledger does not know yet.
 func (c *Cache) discover(d digest.Digest) {
-	if v, ok := c.recollect(d.String()).verified[d]; ok {
-		c.trust.learn(d, v)
+	if err := c.Index.Verified(d.String(), c.trust.learn); err != nil {
+		c.indexFailed(err)
 	}
 	if size, ok := c.stored(d); ok && c.plausible(d, size) {
 		c.Ledger.Adopt(d, size, c.Now(), false)

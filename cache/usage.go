@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"maps"
 	"sync"
 	"time"
@@ -38,20 +37,6 @@ func (u *usage) forget(d digest.Digest) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.used, d)
-}
-
-// run flushes until ctx ends.
-func (u *usage) run(ctx context.Context, c *Cache) {
-	tick := time.NewTicker(c.FlushInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			u.flush(c)
-		}
-	}
 }
 
 func (u *usage) flush(c *Cache) {

@@ -112,8 +112,12 @@ func (j *Janitor) Run(ctx context.Context) {
 		j.Ledger.SetOverhead(j.Overhead())
 		j.remove(append(j.Ledger.Sweep(), j.Ledger.Pending()...)) // also what could not be unlinked before
 		if missing := j.missing(0); missing > 0 {
-			j.Log.Warn("the file system is below its floor of free space; evicting", "missing_bytes", missing, "floor_bytes", j.MinFree)
-			j.remove(j.Ledger.Shrink(missing))
+			going := j.Ledger.Shrink(missing)
+			if len(going) > 0 { // else the operator was told, and nothing helps
+				j.Log.Warn("the file system is below its floor of free space; evicting",
+					"objects", len(going), "missing_bytes", missing, "floor_bytes", j.MinFree)
+			}
+			j.remove(going)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,8 +1,9 @@
 // Package eviction decides what must go. It knows sizes, the order of last
 // use and the budget; it knows neither files nor what a digest names.
 //
-// Files: ledger.go (the arithmetic, no I/O), adoption.go (the start), segment.go (one LRU list),
-// janitor.go (has evicted blobs unlinked, keeps the watermarks).
+// Files: ledger.go (the arithmetic, no I/O), adoption.go (the start), segment.go
+// (one LRU list), janitor.go (has evicted blobs unlinked, keeps the
+// watermarks).
 package eviction
 
 import (
@@ -43,9 +44,9 @@ type LedgerOptions struct {
 // must go is told by the order of use; its time is for the metrics, so that a
 // clock that jumps evicts nothing.
 //
-// Invariant: small + large (partials among them) + reserved + doomed + overhead ≤ limit, but for an
-// overhead that has grown since the last Reserve, and for what Adopt was told
-// of files that lay there already.
+// Invariant: small + large (partials among them) + reserved + doomed +
+// overhead ≤ limit, but for an overhead that has grown since the last Reserve,
+// and for what Adopt was told of files that lay there already.
 type Ledger struct {
 	limit      int64
 	smallLimit int64

@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -87,7 +88,7 @@ type Partial struct {
 
 // Partials calls keep with each download that a former process left behind,
 // and removes it unless keep says so. It returns how many were removed; err
-// tells of those that cannot be.
+// tells of the first that cannot be.
 func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	entries, err := fs.ReadDir(s.root.FS(), partialDir)
 	if err != nil {
@@ -105,8 +106,8 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 		if kept[name] {
 			continue
 		}
-		if gone := s.root.RemoveAll(path.Join(partialDir, name)); gone != nil {
-			err = errors.Join(err, gone)
+		if stays := s.root.RemoveAll(path.Join(partialDir, name)); stays != nil {
+			err = cmp.Or(err, stays)
 		} else if !strings.Contains(name, noteSuffix) {
 			removed++
 		}

@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -11,8 +12,8 @@ import (
 )
 
 // Walk calls visit with each blob, and removes what is no blob. An error of
-// visit ends it; what cannot be looked at or removed is passed over, and told
-// of at the end.
+// visit ends it; what cannot be looked at or removed is passed over, and the first such
+// failure told of at the end.
 func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time) error) error {
 	var ended error
 	passed := s.eachIn(blobDir, func(algorithm string) error {
@@ -33,14 +34,14 @@ func (s *Store) Walk(visit func(d digest.Digest, size int64, modified time.Time)
 }
 
 // eachIn calls do with the names in a directory. What is no directory goes.
-// Errors are gathered.
+// The first error is kept: a failing disk has many.
 func (s *Store) eachIn(dir string, do func(name string) error) error {
 	entries, err := fs.ReadDir(s.root.FS(), dir)
 	for _, entry := range entries {
 		if entry.IsDir() {
-			err = errors.Join(err, do(entry.Name()))
+			err = cmp.Or(err, do(entry.Name()))
 		} else {
-			err = errors.Join(err, s.root.Remove(path.Join(dir, entry.Name())))
+			err = cmp.Or(err, s.root.Remove(path.Join(dir, entry.Name())))
 		}
 	}
 	return err
@@ -66,9 +67,9 @@ func (s *Store) walkDir(algorithm digest.Algorithm, prefix string, visit func(di
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 			case err != nil:
-				passed = errors.Join(passed, err)
+				passed = cmp.Or(passed, err)
 			case !regular || d.Validate() != nil || hash[:2] != prefix:
-				passed = errors.Join(passed, s.root.RemoveAll(path.Join(name, hash)))
+				passed = cmp.Or(passed, s.root.RemoveAll(path.Join(name, hash)))
 			case !visit(d, size, modified):
 				return passed
 			}

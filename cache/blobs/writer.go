@@ -68,8 +68,8 @@ func (w *Writer) Open() (*os.File, error) {
 }
 
 // Commit makes the download the blob of its digest, of size bytes, and returns
-// what it looks like. The caller has verified the content. After an error there is
-// no blob, and the file is removed; readers that have it open go on.
+// what it looks like. The caller has verified the content. After an error there
+// is no blob, and the file is removed; readers that have it open go on.
 //
 // The order is what a power cut asks for: the content is on disk before the
 // name that promises it.

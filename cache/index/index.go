@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -177,6 +178,26 @@ func (x *Index) get(key string) (value []byte, err error) {
 		return err
 	})
 	return value, err
+}
+
+// scan calls visit with the records of a family whose keys begin with prefix,
+// without the family's own; a value is visit's until it returns.
+func (x *Index) scan(family, prefix string, visit func(key string, value []byte) error) error {
+	return x.view(func(txn *badger.Txn) error {
+		options := badger.DefaultIteratorOptions
+		options.Prefix = []byte(family + prefix)
+		options.PrefetchValues = false
+		it := txn.NewIterator(options)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			key := strings.TrimPrefix(string(item.Key()), family)
+			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // view reads. Badger panics on some damage: the next start then makes a new

@@ -10,8 +10,9 @@ import (
 )
 
 // ErrNoRoom says that the index was not written because the file system is
-// nearly full, or takes no new files. Badger writes through mapped memory, and a page that the disk
-// has no room for kills the process (SIGBUS), which nobody can recover.
+// nearly full, or takes no new files. Badger writes through mapped memory, and
+// a page that the disk has no room for kills the process (SIGBUS), which nobody
+// can recover.
 var ErrNoRoom = errors.New("the file system has no room")
 
 // room tells whether the index may be written. An unreadable figure does not

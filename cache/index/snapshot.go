@@ -9,10 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -174,24 +172,4 @@ func (r record) entry() (key string, value []byte, ok bool) {
 	default:
 		return "", nil, false
 	}
-}
-
-// scan calls visit with the records of a family whose keys begin with prefix,
-// without the family's own; a value is visit's until it returns.
-func (x *Index) scan(family, prefix string, visit func(key string, value []byte) error) error {
-	return x.view(func(txn *badger.Txn) error {
-		options := badger.DefaultIteratorOptions
-		options.Prefix = []byte(family + prefix)
-		options.PrefetchValues = false
-		it := txn.NewIterator(options)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			key := strings.TrimPrefix(string(item.Key()), family)
-			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

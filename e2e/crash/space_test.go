@@ -62,14 +62,8 @@ func (s *site) together(t *testing.T, blobs ...*blob) {
 
 // TestNoInodes pulls more blobs than the file system can have files.
 func TestNoInodes(t *testing.T) {
-	random := begin(t)
-	needRoot(t)
-	s := newSite(t, random)
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m,nr_inodes=64"); err != nil {
-		unable(t, "tmpfs: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := newSite(t, begin(t))
+	dir := newTmpfs(t, "size=256m,nr_inodes=64")
 	s.start(t, dir)
 	many := s.publishMany(rounds(100, 400), 1, 512<<10)
 	s.mustPull(t, many...)
