@@ -440,7 +440,7 @@ func TestBreakOutOfFileDescriptors(t *testing.T) {
 		t.Errorf("without descriptors: %d bytes", len(got))
 	}
 	r.settle()
-	b, ok := r.Held(d)
+	b, ok, _ := r.Held(Want{Digest: d})
 	if !ok {
 		t.Error("a good file was given up because the process had no descriptor for it")
 	} else {
@@ -1133,7 +1133,7 @@ func TestBreakChurn(t *testing.T) {
 	r.settle()
 	// Files that were cut under the ledger are noticed at their next use.
 	for _, one := range set {
-		if b, ok := r.Held(one.d); ok {
+		if b, ok, _ := r.Held(Want{Digest: one.d}); ok {
 			b.Close()
 		}
 	}

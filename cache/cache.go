@@ -11,7 +11,8 @@
 // brings which bytes), spans.go (which bytes are there), partial.go (downloads
 // that go on another time), hasher.go (the verdict), reader.go (one reader of a
 // held or growing file), passing.go (what cannot be kept), manifests.go,
-// remove.go (eviction's hand), recover.go (the start), usage.go (last use),
+// remove.go (eviction's hand), classes.go (who may see
+// what is held), recover.go (the start), usage.go (last use),
 // verify.go and scrub.go (files at rest), suspects.go, locks.go, disk.go (the
 // file system's condition).
 package cache
@@ -74,6 +75,7 @@ type Cache struct {
 	janitor   *eviction.Janitor
 	manifests *manifests
 	usage     *usage
+	classes   classes
 	suspects  suspects
 	trust     *trust
 	slots     *slots
@@ -104,6 +106,7 @@ func New(o Options) *Cache {
 		Options:   o,
 		manifests: newManifests(o.ManifestMemory),
 		usage:     newUsage(o.Now),
+		classes:   classes{closed: make(map[digest.Digest][]string)},
 		suspects:  newSuspects(),
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
@@ -144,9 +147,19 @@ func (c *Cache) Close() {
 type Want struct {
 	Digest digest.Digest
 	Source Source // comparable, so that two requests with one source are known as such
-	Host   string // whose connections the source uses: they are counted by it
+	Host   string // the registry that the source asks: connections are counted by it
 	Size   int64  // bytes, as the manifest says; negative when it is not known
 	Off    int64  // of the first byte that the reader will ask for
+
+	// Closed says that the source does not give the blob to everybody: what
+	// comes from it is closed.
+	Closed bool
+	// Granted says that Host gives the blob to who asks, were it closed.
+	// Without it such a blob is ErrClosed; and so is one that came from
+	// another host. A source that is asked decides for itself.
+	Granted bool
+
+	ours bool // hubcap itself asks, and shows it to nobody yet
 }
 
 // Origin is where a blob's bytes come from.
@@ -204,14 +217,18 @@ var errNotHeld = errors.New("not held")
 // moment it was opened: there is a file now, or nothing.
 var errAgain = errors.New("the fill has just ended")
 
-// Held opens the blob d if its whole file is there.
-func (c *Cache) Held(d digest.Digest) (*Blob, bool) {
-	b, err := c.held(Want{Digest: d})
-	return b, err == nil
+// Held opens the blob if its whole file is there. The error is ErrClosed where
+// it is not shown to who asks; otherwise ok tells.
+func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
+	b, err = c.held(want)
+	if errors.Is(err, ErrClosed) {
+		return nil, false, err
+	}
+	return b, err == nil, nil
 }
 
-// held opens a whole file. The error is errNotHeld, or that of a system which
-// cannot open files that may well be good.
+// held opens a whole file. The error is errNotHeld, ErrClosed, or that of a
+// system which cannot open files that may well be good.
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
 	size, known := c.Ledger.Touch(d)
@@ -222,9 +239,13 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	if !known {
 		return nil, errNotHeld
 	}
+	class := c.classes.of(d)
+	if !want.shows(class, func() bool { return c.CameFrom(d, want.Host) }) {
+		return nil, ErrClosed
+	}
 	c.usage.touch(d)
 	one := c.handles.acquire(d)
-	f, stat, err := c.Store.Open(d)
+	f, stat, err := c.openFile(d, class)
 	if err == nil && stat.Size == size {
 		trusted := c.trust.has(d, stat.Signature, c.Now(), c.VerifyInterval)
 		return &Blob{
@@ -269,12 +290,16 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 }
 
 // Open opens the blob, beginning a fill or joining one where it is not held.
-// It returns when the size is known. ctx bounds the waiting, not the fill.
+// It returns when the size is known. ctx bounds the waiting, not the fill. The
+// error is ErrClosed, or the source's.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 	for tries := 0; ; tries++ {
 		b, err := c.held(want)
 		if err == nil {
 			return b, nil
+		}
+		if errors.Is(err, ErrClosed) {
+			return nil, err
 		}
 		if !errors.Is(err, errNotHeld) {
 			return c.past(want, err), nil
@@ -322,9 +347,14 @@ const maxTries = 100
 func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.fills[want.Digest]; f != nil && f.enter() {
-		c.Metrics.Fills.Joined()
-		return f, false, nil
+	if f := c.fills[want.Digest]; f != nil {
+		if !want.shows(f.classNow(), func() bool { return f.want.Host == want.Host }) {
+			return nil, false, ErrClosed
+		}
+		if f.enter() {
+			c.Metrics.Fills.Joined()
+			return f, false, nil
+		}
 	}
 	if c.closed {
 		return nil, false, errStopped

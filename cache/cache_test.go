@@ -130,7 +130,7 @@ func (r *rig) checkLedger() {
 	r.t.Helper()
 	r.settle()
 	var onDisk, count int64
-	err := r.Store.Walk(func(_ digest.Digest, size int64, _ time.Time) error {
+	err := r.Store.Walk(func(_ digest.Digest, _ blobs.Class, size int64, _ time.Time) error {
 		onDisk += (size + 4095) / 4096 * 4096
 		count++
 		return nil
@@ -150,11 +150,11 @@ func (r *rig) checkLedger() {
 		if strings.HasSuffix(name, ".note") {
 			continue
 		}
-		size, _, ok := decodeNote(note, 1<<62)
+		n, _, ok := decodeNote(note, 1<<62)
 		if noteErr != nil || !ok {
 			r.t.Errorf("a partial file that nobody counts: %s, %v", name, noteErr)
 		}
-		partial += size
+		partial += n.Size
 	}
 	if err != nil || partial != s.Partial {
 		r.t.Errorf("partial files of %d bytes, counted are %d: %v, %v", partial, s.Partial, left, err)
@@ -513,7 +513,7 @@ func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
 				t.Errorf("%d bytes reached the reader, at most %d may", len(got), tc.most)
 			}
 			r.checkLedger()
-			if _, ok := r.Held(d); ok {
+			if _, ok, _ := r.Held(Want{Digest: d}); ok {
 				t.Error("it was kept")
 			}
 			r.mustGet(d, &origin{body: body}, body)
@@ -546,7 +546,7 @@ func TestWrongContentMakesADigestSuspect(t *testing.T) {
 	}
 	b.Close()
 	r.settle()
-	b, ok := r.Held(d)
+	b, ok, _ := r.Held(Want{Digest: d})
 	if !ok {
 		t.Fatal("not kept")
 	}

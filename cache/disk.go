@@ -137,7 +137,7 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 		return nil
 	}
 	var files []found
-	err := store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+	err := store.Walk(func(d digest.Digest, _ blobs.Class, size int64, modified time.Time) error {
 		files = append(files, found{digest: d, size: size, used: modified.UnixNano()})
 		return nil
 	})

@@ -133,7 +133,7 @@ func TestMakeRoom(t *testing.T) {
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the oldest blob: %v", err)
 	}
-	if f, _, err := store.Open(d2); err != nil {
+	if f, _, err := store.Open(d2, blobs.ClassOpen); err != nil {
 		t.Errorf("the younger blob: %v", err)
 	} else {
 		f.Close()

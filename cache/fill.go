@@ -66,6 +66,7 @@ type fill struct {
 	hash      hash.Hash      // the hasher's; anybody's to read once judged is closed
 
 	mu       sync.Mutex
+	class    blobs.Class
 	size     int64 // of the blob; negative while nobody knows
 	writer   *blobs.Writer
 	reserved int64         // bytes promised by the ledger
@@ -99,6 +100,9 @@ func newFill(c *Cache, want Want) *fill {
 		changed:   make(chan struct{}),
 		wanted:    make(map[int64]int),
 		hash:      want.Digest.Algorithm().Hash(),
+	}
+	if want.Closed {
+		f.class = blobs.ClassClosed
 	}
 	f.alarm = time.AfterFunc(time.Hour, f.wake)
 	f.alarm.Stop()
@@ -322,7 +326,8 @@ func (f *fill) giveUp(err error) {
 // commit makes the download a blob. The readers need not wait for it: the
 // bytes are verified, and a failure loses the copy only.
 func (f *fill) commit() {
-	stat, err := f.writer.Commit(f.size)
+	class := f.classNow()
+	stat, err := f.writer.Commit(f.size, class)
 	if err != nil {
 		err = diskError{err}
 		f.cache.unlist(f) // before the error, which no new reader may find
@@ -333,7 +338,11 @@ func (f *fill) commit() {
 		return
 	}
 	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
+	f.cache.classed(f.want.Digest, class, f.want.Host)
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
+	if f.classNow() != class {
+		f.cache.revealLocked(f.want.Digest)
+	}
 	f.cache.usage.touch(f.want.Digest)
 	f.cache.Metrics.Fills.Finished()
 }

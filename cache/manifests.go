@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/cache/blobs"
 )
 
 // MaxManifest is the size in bytes of the largest manifest that is taken: the
@@ -22,6 +24,8 @@ type Manifest struct {
 	Digest    digest.Digest
 	MediaType string
 	Body      []byte
+	Closed    bool   // not for everybody; who is shown it is the caller's to know
+	Host      string // the registry it was got from, where it is closed
 }
 
 // manifests keeps manifests in memory, the most recently used ones.
@@ -52,14 +56,35 @@ func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	return m.list.Get(d)
 }
 
+// put takes a manifest. One that is there for everybody stays so.
 func (m *manifests) put(one Manifest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if before, ok := m.list.Peek(one.Digest); ok && !before.Closed {
+		one.Closed = false
+	}
 	m.list.Remove(one.Digest)
 	m.list.Add(one.Digest, one)
 	m.bytes += one.cost()
 	for m.bytes > m.limit && m.list.Len() > 1 {
 		m.list.RemoveOldest()
+	}
+}
+
+func (m *manifests) isFrom(d digest.Digest, host string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one, ok := m.list.Peek(d)
+	return ok && one.Closed && one.Host == host
+}
+
+// reveal makes the manifest d one for everybody.
+func (m *manifests) reveal(d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if one, ok := m.list.Peek(d); ok && one.Closed {
+		one.Closed = false
+		m.list.Add(d, one)
 	}
 }
 
@@ -77,8 +102,8 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 		}
 		return one, true
 	}
-	b, ok := c.Held(d)
-	if !ok {
+	b, err := c.held(Want{Digest: d, ours: true})
+	if err != nil {
 		return Manifest{}, false
 	}
 	defer b.Close()
@@ -122,7 +147,7 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 	if mediaType == "" {
 		return Manifest{}, errNoManifest
 	}
-	return Manifest{Digest: d, MediaType: mediaType, Body: body}, nil
+	return Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}, nil
 }
 
 // mediaTypeOf reads the media type from the manifest itself, for one that the
@@ -187,6 +212,11 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	c.manifests.put(one) // the removal took it away
 	if _, held := c.Ledger.Touch(one.Digest); held {
+		if one.Closed {
+			c.noteFrom(one.Digest, one.Host)
+		} else {
+			c.revealLocked(one.Digest)
+		}
 		c.putMediaType(one)
 		return nil
 	}
@@ -207,10 +237,15 @@ func (c *Cache) store(one Manifest) (err error) {
 		w.Discard()
 		return fmt.Errorf("write: %w", err)
 	}
-	stat, err := w.Commit(size)
+	class := blobs.ClassOpen
+	if one.Closed {
+		class = blobs.ClassClosed
+	}
+	stat, err := w.Commit(size, class)
 	if err != nil {
 		return err
 	}
+	c.classed(one.Digest, class, one.Host)
 	c.trust.verified(one.Digest, stat, c.Now())
 	c.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)

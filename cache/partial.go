@@ -24,13 +24,14 @@ const (
 type note struct {
 	Size  int64      `json:"size"` // bytes of the blob
 	Spans [][2]int64 `json:"spans"`
+	From  string     `json:"from,omitempty"` // the host that gives them to some; empty when they are for everybody
 }
 
 // errNoNote says that a partial download's note does not fit it.
 var errNoNote = errors.New("its note does not fit it")
 
-func encodeNote(size int64, have spans) []byte {
-	n := note{Size: size}
+func encodeNote(size int64, have spans, from string) []byte {
+	n := note{Size: size, From: from}
 	for _, s := range have {
 		n.Spans = append(n.Spans, [2]int64{s.off, s.end})
 	}
@@ -43,18 +44,17 @@ func encodeNote(size int64, have spans) []byte {
 
 // decodeNote reads the note of a file of length bytes. ok is false for one
 // that makes no sense: it speaks of bytes that are not there.
-func decodeNote(encoded []byte, length int64) (size int64, have spans, ok bool) {
-	var n note
+func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 	if json.Unmarshal(encoded, &n) != nil || n.Size <= 0 || len(n.Spans) == 0 {
-		return 0, nil, false
+		return note{}, nil, false
 	}
 	for _, s := range n.Spans {
 		if s[0] < 0 || s[0] >= s[1] || s[1] > min(n.Size, length) {
-			return 0, nil, false
+			return note{}, nil, false
 		}
 		have.add(span{s[0], s[1]})
 	}
-	return n.Size, have, true
+	return n, have, true
 }
 
 // resume takes up what an earlier fill of the digest has left, if it is of the
@@ -65,8 +65,8 @@ func (f *fill) resume() {
 	if !ok {
 		return
 	}
-	w, have, err := f.cache.left(d, reserved)
-	if err == nil && reserved <= f.cache.MaxBlob && (f.want.Size < 0 || f.want.Size == reserved) {
+	w, n, have, err := f.cache.left(d, reserved)
+	if err == nil && reserved <= f.cache.MaxBlob && (f.want.Size < 0 || f.want.Size == reserved) && f.mayResume(n) {
 		f.mu.Lock()
 		f.size, f.writer, f.reserved, f.have, f.resumed = reserved, w, reserved, have, true
 		f.mu.Unlock()
@@ -85,18 +85,23 @@ func (f *fill) resume() {
 	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
 }
 
+// mayResume tells whether what was left may be shown to those who ask now.
+func (f *fill) mayResume(n note) bool {
+	return n.From == "" || f.want.Granted && f.want.Host == n.From
+}
+
 // left opens the partial download of d, which is to become size bytes, and
 // tells which of them are there.
-func (c *Cache) left(d digest.Digest, size int64) (*blobs.Writer, spans, error) {
+func (c *Cache) left(d digest.Digest, size int64) (*blobs.Writer, note, spans, error) {
 	w, p, err := c.Store.Resume(d)
 	if err != nil {
-		return nil, nil, err
+		return nil, note{}, nil, err
 	}
-	if noted, have, ok := decodeNote(p.Note, p.Size); ok && noted == size {
-		return w, have, nil
+	if n, have, ok := decodeNote(p.Note, p.Size); ok && n.Size == size {
+		return w, n, have, nil
 	}
 	w.Leave()
-	return nil, nil, errNoNote
+	return nil, note{}, nil, errNoNote
 }
 
 // restart gives up what resume took up.
@@ -139,7 +144,11 @@ func (f *fill) saveNow() error {
 		return nil
 	}
 	f.unsaved = 0
-	encoded := encodeNote(f.size, f.have)
+	from := ""
+	if f.class == blobs.ClassClosed {
+		from = f.want.Host
+	}
+	encoded := encodeNote(f.size, f.have, from)
 	f.mu.Unlock()
 	return f.writer.Save(encoded)
 }

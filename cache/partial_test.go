@@ -241,7 +241,7 @@ func TestWholePartialAsksNobody(t *testing.T) {
 	file := filepath.Join(dir, "partial", "sha256-"+d.Encoded())
 	if err := errors.Join(
 		os.WriteFile(file, body, 0o600),
-		os.WriteFile(file+".note", encodeNote(partialSize, spans{{0, partialSize}}), 0o600),
+		os.WriteFile(file+".note", encodeNote(partialSize, spans{{0, partialSize}}, ""), 0o600),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -274,21 +274,21 @@ func TestPartialOutlivesAFailureToAsk(t *testing.T) {
 }
 
 func FuzzNote(f *testing.F) {
-	f.Add(encodeNote(partialSize, spans{{0, mib}, {2 * mib, 3 * mib}}), int64(4*mib))
+	f.Add(encodeNote(partialSize, spans{{0, mib}, {2 * mib, 3 * mib}}, ""), int64(4*mib))
 	f.Add([]byte(`{"size":-1,"spans":[[0,1]]}`), int64(1))
 	f.Add([]byte(`{"size":9,"spans":[[5,2],[0,100]]}`), int64(9))
 	f.Fuzz(func(t *testing.T, encoded []byte, length int64) {
-		size, have, ok := decodeNote(encoded, length)
+		n, have, ok := decodeNote(encoded, length)
 		if !ok {
 			return
 		}
 		for i, s := range have {
-			if s.off < 0 || s.off >= s.end || s.end > min(size, length) || i > 0 && s.off <= have[i-1].end {
-				t.Fatalf("%v of %d, file of %d", have, size, length)
+			if s.off < 0 || s.off >= s.end || s.end > min(n.Size, length) || i > 0 && s.off <= have[i-1].end {
+				t.Fatalf("%v of %d, file of %d", have, n.Size, length)
 			}
 		}
-		again, same, ok := decodeNote(encodeNote(size, have), length)
-		if !ok || again != size || fmt.Sprint(same) != fmt.Sprint(have) {
+		again, same, ok := decodeNote(encodeNote(n.Size, have, ""), length)
+		if !ok || again.Size != n.Size || fmt.Sprint(same) != fmt.Sprint(have) {
 			t.Fatalf("%v became %v", have, same)
 		}
 	})

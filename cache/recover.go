@@ -58,11 +58,11 @@ func (c *Cache) begin() {
 // partials are the unfinished downloads that can go on. The rest goes.
 func (c *Cache) partials() (kept []found) {
 	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
-		size, _, ok := decodeNote(p.Note, p.Size)
-		if _, whole := c.stored(p.Digest); !ok || whole {
+		n, _, ok := decodeNote(p.Note, p.Size)
+		if _, _, whole := c.stored(p.Digest); !ok || whole {
 			return false
 		}
-		kept = append(kept, found{p.Digest, size, p.Modified.UnixNano()})
+		kept = append(kept, found{p.Digest, n.Size, p.Modified.UnixNano()})
 		return true
 	})
 	if removed > 0 {
@@ -81,7 +81,7 @@ func (c *Cache) takeUp(partials int) {
 	var bytes int64
 	var stuck error
 	var known recollection
-	err := c.Store.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+	err := c.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
 			return errStopped
 		}
@@ -95,6 +95,7 @@ func (c *Cache) takeUp(partials int) {
 			stuck = cmp.Or(stuck, c.removeFile(d))
 			return nil
 		}
+		c.learnClass(d, class)
 		at, ok := known.used[d]
 		if !ok {
 			at = modified
@@ -146,7 +147,8 @@ func (c *Cache) discover(d digest.Digest) {
 	if err := c.Index.Verified(d.String(), c.trust.learn); err != nil {
 		c.indexFailed(err)
 	}
-	if size, ok := c.stored(d); ok && c.plausible(d, size) {
+	if class, size, ok := c.stored(d); ok && c.plausible(d, size) {
+		c.learnClass(d, class)
 		c.Ledger.Adopt(d, size, c.Now(), false)
 	}
 }
@@ -177,14 +179,29 @@ func (c *Cache) removeFile(d digest.Digest) error {
 	return c.Store.Remove(d)
 }
 
-// stored tells whether there is a file of d, and how large it is.
-func (c *Cache) stored(d digest.Digest) (size int64, ok bool) {
-	f, stat, err := c.Store.Open(d)
-	if err != nil {
-		return 0, false
+// learnClass takes the class of a file that was found, unless the ledger knows
+// the digest: then there is another file by now, or this one was revealed.
+func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
+	if class == blobs.ClassOpen {
+		return // as all are that nothing is known of
 	}
-	_ = f.Close()
-	return stat.Size, true
+	if unlock, free := c.locks.tryLock(d); free {
+		defer unlock()
+		if !c.Ledger.Holds(d) {
+			c.classes.set(d, class)
+		}
+	}
+}
+
+// stored tells whether there is a file of d, of which class, and how large.
+func (c *Cache) stored(d digest.Digest) (class blobs.Class, size int64, ok bool) {
+	for _, class := range []blobs.Class{blobs.ClassOpen, blobs.ClassClosed} {
+		if f, stat, err := c.Store.Open(d, class); err == nil {
+			_ = f.Close()
+			return class, stat.Size, true
+		}
+	}
+	return 0, 0, false
 }
 
 // forgetGone removes what the index knows of files that are gone.
@@ -198,6 +215,7 @@ func (c *Cache) forgetGone() {
 	err := errors.Join(
 		c.Index.Used("", func(d digest.Digest, _ time.Time) { note(d) }),
 		c.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
+		c.Index.Links(func(_ string, d digest.Digest) { note(d) }),
 	)
 	for _, d := range gone {
 		unlock, free := c.locks.tryLock(d)
@@ -206,7 +224,7 @@ func (c *Cache) forgetGone() {
 		}
 		if !c.Ledger.Holds(d) {
 			c.trust.forget(d)
-			err = errors.Join(err, c.Index.Forget(d))
+			err = errors.Join(err, c.Index.Forget(d), c.Index.Unlink(d))
 		}
 		unlock()
 		if err != nil {

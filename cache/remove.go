@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 )
 
@@ -38,13 +39,19 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.manifests.remove(d)
 	c.usage.forget(d)
 	c.trust.forget(d)
+	closed := c.classes.of(d) == blobs.ClassClosed
 	if err := c.Store.Remove(d); err != nil {
 		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
 		return err
 	}
 	c.Ledger.Unlinked(d)
 	c.handles.retire(d, func() { c.Ledger.Freed(size) })
-	if err := c.Index.Forget(d); err != nil {
+	err := c.Index.Forget(d)
+	if closed {
+		err = errors.Join(err, c.Index.Unlink(d))
+		c.classes.set(d, blobs.ClassOpen)
+	}
+	if err != nil {
 		c.indexFailed(err)
 	}
 	return nil

@@ -41,6 +41,18 @@ func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.unsaved[d] = struct{}{}
 }
 
+// moved notes that the file of d, which looked like before, now looks like
+// after, and is the same.
+func (t *trust) moved(d digest.Digest, before, after blobs.Stat) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v, ok := t.known[d]; ok && v.Signature == before.Signature {
+		v.Signature = after.Signature
+		t.known[d] = v
+		t.unsaved[d] = struct{}{}
+	}
+}
+
 // learn takes what the index knows, unless more is known already.
 func (t *trust) learn(d digest.Digest, v index.Verified) {
 	t.mu.Lock()
@@ -150,7 +162,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	}
 	one := c.handles.acquire(d)
 	defer func() { c.handles.release(d, one) }()
-	f, before, err := c.Store.Open(d)
+	f, before, err := c.openFile(d, c.classes.of(d))
 	if err != nil {
 		return c.unreadable(d, err)
 	}

@@ -28,10 +28,11 @@ const (
 	BypassTooLarge Bypass = iota // above the largest blob that is kept
 	BypassNoSpace                // the budget or the free-space floor leaves no room
 	BypassDisk                   // the disk refused the file
+	BypassClosed                 // the file is for others, until the source has given it
 	bypasses
 )
 
-var bypassNames = [bypasses]string{"too_large", "nospace", "disk"}
+var bypassNames = [bypasses]string{"too_large", "nospace", "disk", "closed"}
 
 func (b Bypass) String() string { return bypassNames[b] }
 

@@ -18,7 +18,7 @@ func TestBreakOpenOfAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := put(t, s, "content")
-	name := filepath.Join(dir, blobPath(d))
+	name := filepath.Join(dir, blobPath(d, ClassOpen))
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestBreakOpenOfAFIFO(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		f, _, err := s.Open(d)
+		f, _, err := s.Open(d, ClassOpen)
 		if err == nil {
 			f.Close()
 		}
@@ -54,11 +54,11 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
-	if err := os.MkdirAll(filepath.Join(dir, blobPath(d), "x"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, blobPath(d, ClassOpen), "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	// The start walks, and removes what is no blob.
-	if err := s.Walk(func(digest.Digest, int64, time.Time) error { return nil }); err != nil {
+	if err := s.Walk(func(digest.Digest, Class, int64, time.Time) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	w, err := s.Create(d)
@@ -68,7 +68,7 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7); err != nil {
+	if _, err := w.Commit(7, ClassOpen); err != nil {
 		t.Errorf("this blob can never be kept: %v", err)
 	}
 }
@@ -78,10 +78,10 @@ func TestBreakFileInTheDirectorysPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
-	if err := os.WriteFile(filepath.Join(dir, filepath.Dir(blobPath(d))), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, filepath.Dir(blobPath(d, ClassOpen))), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Walk(func(digest.Digest, int64, time.Time) error { return nil }); err != nil {
+	if err := s.Walk(func(digest.Digest, Class, int64, time.Time) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, "content")

@@ -6,14 +6,15 @@
 //	layout                          the version of this layout
 //	lock                            held by the one process that owns the directory
 //	blobs/open/sha256/ab/abcd…      whole files; what has its final name was verified
+//	blobs/closed/sha256/ab/abcd…    the same, of content that is not for everybody
 //	partial/sha256-abcd…            downloads under way, or broken off
 //	partial/sha256-abcd….note       what their maker wants to know when it goes on
 //	ballast                         room, for the worst case
 //
-// "open" is content that anybody could have pulled; every file name is made
-// of a parsed digest and nothing else, and no symbolic link is followed.
+// A digest has one file, of one class. Every file name is made of a parsed
+// digest and nothing else, and no symbolic link is followed.
 //
-// Files: store.go, writer.go (one download; Commit is the commit point),
+// Files: store.go, class.go, writer.go (one download; Commit is the commit point),
 // partial.go (downloads that go on another time), walk.go, space.go,
 // system_*.go (what differs between systems).
 package blobs
@@ -37,13 +38,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// version is the layout that this package reads and writes.
-const version = "1\n"
-
+// version is the layout that this package reads and writes, formerVersion one
+// that it takes over: it had no closed files.
 const (
-	blobDir    = "blobs/open"
-	partialDir = "partial"
+	version       = "2\n"
+	formerVersion = "1\n"
 )
+
+const partialDir = "partial"
 
 // Store is the directory. Its methods may be called at any time by anyone,
 // but those that change one digest exclude each other at the caller's.
@@ -89,9 +91,11 @@ func (s *Store) take() error {
 	if err := s.checkLayout(); err != nil {
 		return err
 	}
-	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-		if err := s.root.MkdirAll(path.Join(blobDir, algorithm.String()), 0o700); err != nil {
-			return err
+	for _, class := range classes {
+		for _, algorithm := range algorithms {
+			if err := s.root.MkdirAll(path.Join(class.dir(), algorithm.String()), 0o700); err != nil {
+				return err
+			}
 		}
 	}
 	return s.root.MkdirAll(partialDir, 0o700)
@@ -99,7 +103,8 @@ func (s *Store) take() error {
 
 func (s *Store) checkLayout() error {
 	found, err := s.root.ReadFile("layout")
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(found) == 0 { // a power cut leaves an empty one
+	// A power cut leaves an empty one.
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(found) == 0 || string(found) == formerVersion) {
 		return s.writeLayout()
 	}
 	if err != nil {
@@ -146,10 +151,11 @@ type Stat struct {
 }
 
 // Open returns the file of d for reading, and what it looks like. The error is
-// fs.ErrNotExist when there is none; anything but a regular file is an error.
-func (s *Store) Open(d digest.Digest) (*os.File, Stat, error) {
+// fs.ErrNotExist when there is none of that class; anything but a regular file
+// is an error.
+func (s *Store) Open(d digest.Digest, class Class) (*os.File, Stat, error) {
 	// O_NONBLOCK, so that a FIFO in a blob's place does not hold us.
-	f, err := s.root.OpenFile(blobPath(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := s.root.OpenFile(blobPath(d, class), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, Stat{}, err
 	}
@@ -182,7 +188,7 @@ func regular(f *os.File) (fs.FileInfo, error) {
 // Remove takes the name from the file of d, whatever it is that stands there,
 // and from a download of it. It is no error when there is nothing.
 func (s *Store) Remove(d digest.Digest) error {
-	return errors.Join(s.root.RemoveAll(blobPath(d)), s.RemovePartial(d))
+	return errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)), s.RemovePartial(d))
 }
 
 // Dir is where the store's parts lie, for what shares the data directory.
@@ -196,9 +202,9 @@ func DirOf(d digest.Digest) string { return d.String()[:len(d.Algorithm())+len("
 
 // blobPath is where d lies. Two characters of the hash spread the files over
 // 256 directories.
-func blobPath(d digest.Digest) string {
+func blobPath(d digest.Digest, class Class) string {
 	hash := d.Encoded()
-	return path.Join(blobDir, d.Algorithm().String(), hash[:2], hash)
+	return path.Join(class.dir(), d.Algorithm().String(), hash[:2], hash)
 }
 
 // sum makes one number of several.

@@ -33,7 +33,7 @@ func put(t *testing.T, s *Store, content string) digest.Digest {
 	if _, err := w.WriteAt([]byte(content), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(int64(len(content))); err != nil {
+	if _, err := w.Commit(int64(len(content)), ClassOpen); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -53,13 +53,13 @@ func TestCommitThenOpen(t *testing.T) {
 		if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.Open(d); !errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := s.Open(d, ClassOpen); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: visible before its commit: %v", algorithm, err)
 		}
-		if _, err := w.Commit(7); err != nil {
+		if _, err := w.Commit(7, ClassOpen); err != nil {
 			t.Fatal(err)
 		}
-		f, stat, err := s.Open(d)
+		f, stat, err := s.Open(d, ClassOpen)
 		if err != nil || stat.Size != 7 {
 			t.Fatalf("%s: Open = %+v, %v", algorithm, stat, err)
 		}
@@ -86,7 +86,7 @@ func TestReadersFollowTheFileThroughCommit(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7); err != nil {
+	if _, err := w.Commit(7, ClassOpen); err != nil {
 		t.Fatal(err)
 	}
 	after, err := w.Open()
@@ -113,7 +113,7 @@ func TestDiscardLeavesNothing(t *testing.T) {
 	if _, err := w.Open(); !errors.Is(err, ErrDiscarded) {
 		t.Errorf("Open after Discard: %v", err)
 	}
-	if _, err := w.Commit(0); err == nil {
+	if _, err := w.Commit(0, ClassOpen); err == nil {
 		t.Error("Commit after Discard succeeds")
 	}
 	left, err := os.ReadDir(filepath.Join(dir, partialDir))
@@ -186,10 +186,10 @@ func TestResume(t *testing.T) {
 	if _, err := w.WriteAt([]byte("ent"), 4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7); err != nil {
+	if _, err := w.Commit(7, ClassOpen); err != nil {
 		t.Fatal(err)
 	}
-	f, _, err := s.Open(d)
+	f, _, err := s.Open(d, ClassOpen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestWalkVisitsBlobsAndRemovesTheRest(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	want := map[digest.Digest]int64{put(t, s, "one"): 3, put(t, s, "three"): 5}
-	stray := filepath.Join(dir, blobDir, "sha256", "zz")
+	stray := filepath.Join(dir, ClassOpen.dir(), "sha256", "zz")
 	if err := os.MkdirAll(stray, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestWalkVisitsBlobsAndRemovesTheRest(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(stray, "link")); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Walk(func(d digest.Digest, size int64, modified time.Time) error {
+	err := s.Walk(func(d digest.Digest, _ Class, size int64, modified time.Time) error {
 		if want[d] != size || time.Since(modified) > time.Hour {
 			t.Errorf("visited %s of %d bytes, modified %s", d, size, modified)
 		}
@@ -246,11 +246,11 @@ func TestOpenRefusesWhatIsNoFile(t *testing.T) {
 		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
 		d := put(t, s, name)
-		path := filepath.Join(dir, blobPath(d))
+		path := filepath.Join(dir, blobPath(d, ClassOpen))
 		if err := errors.Join(os.Remove(path), replace(path)); err != nil {
 			t.Fatal(err)
 		}
-		if f, _, err := s.Open(d); err == nil {
+		if f, _, err := s.Open(d, ClassOpen); err == nil {
 			f.Close()
 			t.Errorf("%s: opened", name)
 		}

@@ -67,13 +67,13 @@ func (w *Writer) Open() (*os.File, error) {
 	return w.store.root.OpenFile(w.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 }
 
-// Commit makes the download the blob of its digest, of size bytes, and returns
-// what it looks like. The caller has verified the content. After an error there
+// Commit makes the download the blob of its digest, of size bytes and of a
+// class, in place of whatever stood there, and returns what it looks like. The caller has verified the content. After an error there
 // is no blob, and the file is removed; readers that have it open go on.
 //
 // The order is what a power cut asks for: the content is on disk before the
 // name that promises it.
-func (w *Writer) Commit(size int64) (stat Stat, err error) {
+func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 	defer func() {
 		if err != nil {
 			w.Discard()
@@ -85,22 +85,12 @@ func (w *Writer) Commit(size int64) (stat Stat, err error) {
 	if err := w.sync(); err != nil {
 		return Stat{}, err
 	}
-	final := blobPath(w.digest)
-	dir := path.Dir(final)
-	made, err := w.store.ensure(dir)
-	if err != nil {
+	if err := w.store.root.RemoveAll(blobPath(w.digest, 1-class)); err != nil { // of two files one counts
 		return Stat{}, err
 	}
-	if err := w.rename(final); err != nil { // the commit point
+	final := blobPath(w.digest, class)
+	if err := w.store.moveInto(path.Dir(final), func() error { return w.rename(final) }); err != nil { // the commit point
 		return Stat{}, err
-	}
-	if err := w.store.sync(dir); err != nil {
-		return Stat{}, err
-	}
-	if made {
-		if err := w.store.sync(path.Dir(dir)); err != nil {
-			return Stat{}, err
-		}
 	}
 	_ = w.store.removeNote(w.digest) // else the next start does
 	stat, err = w.store.Stat(w.file)

@@ -25,6 +25,7 @@ const (
 	mediaPrefix = "m/"      // m/<digest> → media type
 	usedPrefix  = "u/"      // u/<digest> → seconds since 1970, 8 bytes
 	totalKey    = "n/bytes" // bytes of all blobs, 8 bytes
+	linkPrefix  = "l/"      // l/<digest>/<registry>/<repository> → 1
 	checkPrefix = "c/"      // c/<digest> → Verified, 24 bytes
 )
 
@@ -141,6 +142,56 @@ func (x *Index) Verified(prefix string, visit func(d digest.Digest, v Verified))
 		}
 		return nil
 	})
+}
+
+// PutLinks notes, in one batch, that the repository, which is not for everybody,
+// has the blobs.
+func (x *Index) PutLinks(repository string, has []digest.Digest) error {
+	x.changed.Store(true)
+	return x.batch(func(set func(key string, value []byte) error) error {
+		for _, d := range has {
+			if err := set(linkKey(repository, d), linked); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Linked tells whether the repository is known to have d.
+func (x *Index) Linked(repository string, d digest.Digest) (linked bool, err error) {
+	value, err := x.get(linkKey(repository, d))
+	return value != nil, err
+}
+
+// Links calls visit with each link.
+func (x *Index) Links(visit func(repository string, d digest.Digest)) error {
+	return x.scan(linkPrefix, "", func(key string, _ []byte) error {
+		if d, repository, ok := strings.Cut(key, "/"); ok {
+			visit(repository, digest.Digest(d))
+		}
+		return nil
+	})
+}
+
+// Unlink forgets which repositories have d.
+func (x *Index) Unlink(d digest.Digest) error {
+	var gone []string
+	err := x.scan(linkPrefix, d.String()+"/", func(key string, _ []byte) error {
+		gone = append(gone, linkPrefix+key)
+		return nil
+	})
+	for _, key := range gone {
+		err = errors.Join(err, x.delete(key))
+	}
+	return err
+}
+
+// linked is the value of a link: a record without one is not told from none.
+var linked = []byte{1}
+
+func linkKey(repository string, d digest.Digest) string {
+	return linkPrefix + d.String() + "/" + repository
 }
 
 // PutTotal notes how many bytes all blobs have.

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,12 +28,13 @@ type header struct {
 // snapshotVersion is the format that is written and read.
 const snapshotVersion = 1
 
-// record is one line: of a tag, or of a manifest's media type.
+// record is one line: of a tag, of a manifest's media type, or of a link.
 type record struct {
+	Link      string        `json:"link,omitempty"`     // <registry>/<repository> that has Digest
 	Tag       string        `json:"tag,omitempty"`      // <registry>/<repository>:<tag>
 	Manifest  digest.Digest `json:"manifest,omitempty"` // of whose media type it is
 	Digest    digest.Digest `json:"digest,omitempty"`   // that the tag names
-	MediaType string        `json:"mediaType"`
+	MediaType string        `json:"mediaType,omitempty"`
 	Size      int64         `json:"size,omitempty"`
 	Confirmed *time.Time    `json:"confirmed,omitempty"`
 }
@@ -85,13 +87,22 @@ func (x *Index) records(visit func(record) error) error {
 		}),
 		x.scan(mediaPrefix, "", func(key string, value []byte) error {
 			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
-		}))
+		}),
+		x.linkRecords(visit))
+}
+
+func (x *Index) linkRecords(visit func(record) error) error {
+	var failed error
+	err := x.Links(func(repository string, d digest.Digest) {
+		failed = cmp.Or(failed, visit(record{Link: repository, Digest: d}))
+	})
+	return errors.Join(err, failed)
 }
 
 // count is how many records a snapshot would have.
 func (x *Index) count() (n int, err error) {
 	one := func(string, []byte) error { n++; return nil }
-	err = errors.Join(x.scan(tagPrefix, "", one), x.scan(mediaPrefix, "", one))
+	err = errors.Join(x.scan(tagPrefix, "", one), x.scan(mediaPrefix, "", one), x.scan(linkPrefix, "", one))
 	return n, err
 }
 
@@ -164,6 +175,8 @@ func (x *Index) restoreFrom(r io.Reader) (restored int, err error) {
 // sense.
 func (r record) entry() (key string, value []byte, ok bool) {
 	switch {
+	case r.Link != "" && r.Digest.Validate() == nil:
+		return linkKey(r.Link, r.Digest), linked, true
 	case r.Tag != "" && r.Digest.Validate() == nil && r.Confirmed != nil:
 		value, err := json.Marshal(Tag{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, Confirmed: *r.Confirmed})
 		return tagPrefix + r.Tag, value, err == nil

@@ -1,0 +1,69 @@
+package blobs
+
+import (
+	"errors"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Class says for whom a file is.
+type Class uint8
+
+// The classes.
+const (
+	ClassOpen   Class = iota // what anybody could have pulled
+	ClassClosed              // what some could
+)
+
+// classes are all of them; of a digest that has two files the one of the first
+// counts.
+var classes = [...]Class{ClassOpen, ClassClosed}
+
+func (c Class) String() string {
+	if c == ClassOpen {
+		return "open"
+	}
+	return "closed"
+}
+
+func (c Class) dir() string { return "blobs/" + c.String() }
+
+// algorithms are those whose digests may name a file.
+var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
+
+// Reveal makes the closed file of d an open one, and returns what it looked
+// like before and what it looks like then. After a power cut it is the one or
+// the other.
+func (s *Store) Reveal(d digest.Digest) (before, after Stat, err error) {
+	f, before, err := s.Open(d, ClassClosed)
+	if err != nil {
+		return Stat{}, Stat{}, err
+	}
+	defer f.Close()
+	from, to := blobPath(d, ClassClosed), blobPath(d, ClassOpen)
+	if err := s.moveInto(path.Dir(to), func() error { return s.root.Rename(from, to) }); err != nil {
+		return Stat{}, Stat{}, err
+	}
+	after, err = s.Stat(f)
+	return before, after, errors.Join(err, s.sync(path.Dir(from)))
+}
+
+// moveInto does what gives a file its name in dir, and has the name on disk
+// when it returns.
+func (s *Store) moveInto(dir string, move func() error) error {
+	made, err := s.ensure(dir)
+	if err != nil {
+		return err
+	}
+	if err := move(); err != nil {
+		return err
+	}
+	if err := s.sync(dir); err != nil {
+		return err
+	}
+	if made {
+		return s.sync(path.Dir(dir))
+	}
+	return nil
+}
