@@ -171,6 +171,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	defer stopAhead()
 	handler := proxy.New(proxy.Options{
 		Upstreams: upstreams, Cache: held, Freshness: tags, Prefetch: ahead,
+		Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
 		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed),
 		Metrics: all.Requests, Log: log,
 	})

@@ -60,6 +60,7 @@ type Requests struct {
 	cut       prometheus.Counter
 	panics    prometheus.Counter
 	running   prometheus.Gauge
+	closed    *prometheus.CounterVec
 }
 
 func newRequests(registry prometheus.Registerer) *Requests {
@@ -72,8 +73,13 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		Help:    "Seconds from the end of the request's head to the first byte of the answer.",
 		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind", "result"})
-	registry.MustRegister(total, firstByte)
+	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "closed_requests_total",
+		Help: "Client requests of repositories that are not for everybody, by how the repository is shown.",
+	}, []string{"view"})
+	registry.MustRegister(total, firstByte, closed)
 	r := &Requests{
+		closed:  closed,
 		bytes:   counters(registry, "client_bytes_total", "Body bytes sent to clients, by what the answer was made from.", "result", resultNames[:]),
 		aborted: counter(registry, "client_aborts_total", "Answers whose client went away before the end."),
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
@@ -99,6 +105,10 @@ func (r *Requests) Done(k Kind, res Result, bytes int64, firstByte time.Duration
 	r.bytes[res].Add(float64(bytes))
 	r.firstByte[k][res].Observe(firstByte.Seconds())
 }
+
+// Closed notes a request of a repository that is not for everybody. view is one
+// of a closed set: shared, own, hidden, denied.
+func (r *Requests) Closed(view string) { r.closed.WithLabelValues(view).Inc() }
 
 // Aborted notes a client that left before the end of its answer.
 func (r *Requests) Aborted() { r.aborted.Inc() }

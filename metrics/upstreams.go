@@ -80,7 +80,7 @@ type Upstream struct {
 }
 
 // Of returns the counters of the upstream configured as host. The identity
-// is "anonymous" or "credentials"; only the rate limit is told apart by it.
+// is "anonymous", "credentials" or "client"; only the rate limit is told apart by it.
 func (u *Upstreams) Of(host, identity string) *Upstream {
 	up := &Upstream{
 		bytes:    u.bytes.WithLabelValues(host),

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -20,7 +21,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
 	h.Prefetch.Blob(rt.fullName(), rt.digest)
 	want := h.want(rt, rt.digest, h.sizes.of(rt))
 	want.Off = rt.span.begin()
-	blob, err := h.Cache.Open(r.Context(), want)
+	blob, past, err := h.openBlob(r.Context(), rt, want)
 	if err != nil {
 		return err
 	}
@@ -51,20 +52,30 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route) error {
 			return err
 		}
 	}
-	return blob.Send(r.Context(), a, off, n)
+	if err := blob.Send(r.Context(), a, off, n); err != nil {
+		return err
+	}
+	if past && (n < 0 || off+n == blob.Size) {
+		h.proved(rt, want)
+	}
+	return nil
 }
 
 // serveBlobHead describes a blob without fetching it.
 func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, etag string) error {
 	var size int64
-	if blob, ok := h.Cache.Held(rt.digest); ok {
+	blob, ok, err := h.Cache.Held(h.want(rt, rt.digest, -1))
+	if ok {
 		size = blob.Size
 		blob.Close()
 		a.result = describeBlob(a, cache.Held)
 	} else {
-		var err error
+		closed := errors.Is(err, cache.ErrClosed)
 		if size, err = h.client(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest); err != nil {
 			return err
+		}
+		if closed && h.Cache.Confirm(h.want(rt, rt.digest, size)) {
+			h.linkTo(rt)
 		}
 		a.result = metrics.ResultPassed
 		a.set("Cache-Status", "hubcap; fwd=uri-miss")
@@ -99,7 +110,11 @@ func describeBlob(a *answer, from cache.Origin) metrics.Result {
 
 // want is a blob of a route's repository.
 func (h *Handler) want(rt route, d digest.Digest, size int64) cache.Want {
-	return cache.Want{Digest: d, Size: size, Host: rt.upstream.Host, Source: source{h, blobOrigin{rt.upstream.Host, rt.name, d}}}
+	return cache.Want{
+		Digest: d, Size: size, Host: rt.upstream.Host,
+		Source: source{h, blobOrigin{rt.upstream.Host, rt.name, d}, rt.as},
+		Closed: rt.as.view.Closed(), Granted: h.granted(rt, d),
+	}
 }
 
 // blobOrigin says where a blob is asked for: it is equal for two requests that
@@ -113,6 +128,7 @@ type blobOrigin struct {
 type source struct {
 	h *Handler
 	blobOrigin
+	as asker
 }
 
 // Open implements cache.Source.
@@ -121,7 +137,7 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	if !ok {
 		return nil, errUnknownRegistry
 	}
-	rt := route{kind: metrics.KindBlob, upstream: up, name: s.name, digest: s.digest}
+	rt := route{kind: metrics.KindBlob, upstream: up, name: s.name, digest: s.digest, as: s.as}
 	blob, err := s.h.client(ctx, rt).OpenBlob(ctx, s.name, s.digest, off, n)
 	if err != nil {
 		return nil, err

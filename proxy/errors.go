@@ -10,6 +10,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/access"
 	"hubcap/proxy/upstream"
 )
 
@@ -31,60 +32,70 @@ func refuse(status int, code, message string) *apiError {
 
 // The refusals that need no upstream.
 var (
-	errNoRoute         = refuse(http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
-	errAbsolute        = refuse(http.StatusBadRequest, "UNSUPPORTED", "this is no forward proxy")
-	errMethod          = refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror")
-	errNameInvalid     = refuse(http.StatusBadRequest, "NAME_INVALID", "invalid repository name")
-	errDigestInvalid   = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest")
-	errPageInvalid     = refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
-	errUnknownRegistry = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
-	errNotAllowed      = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
-	errRange           = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")
-	errManifestUnknown = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", metrics.ResultNotFound}
+	errNoRoute          = refuse(http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
+	errAbsolute         = refuse(http.StatusBadRequest, "UNSUPPORTED", "this is no forward proxy")
+	errMethod           = refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror")
+	errNameInvalid      = refuse(http.StatusBadRequest, "NAME_INVALID", "invalid repository name")
+	errDigestInvalid    = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest")
+	errPageInvalid      = refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
+	errUnknownRegistry  = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
+	errRepositoryDenied = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve that repository")
+	errNotAllowed       = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
+	errRange            = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")
+	errManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", metrics.ResultNotFound}
 )
 
 // The answers to what an upstream, the disk or a bug made of a request.
 var (
-	errBlobUnknown = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", metrics.ResultNotFound}
-	errNameUnknown = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", metrics.ResultNotFound}
-	errLimited     = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", metrics.ResultLimited}
-	errUnreachable = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
-	errUpstream    = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", metrics.ResultFailed}
-	errContent     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", metrics.ResultFailed}
-	errInternal    = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", metrics.ResultFailed}
+	errBlobUnknown  = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", metrics.ResultNotFound}
+	errUnauthorized = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required", metrics.ResultRefused}
+	errForbidden    = &apiError{http.StatusForbidden, "DENIED", "the registry does not let you in, or not through this mirror", metrics.ResultRefused}
+	errNameUnknown  = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", metrics.ResultNotFound}
+	errLimited      = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", metrics.ResultLimited}
+	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
+	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", metrics.ResultFailed}
+	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", metrics.ResultFailed}
+	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", metrics.ResultFailed}
 )
 
-// toAPI is the one place where an error becomes an HTTP status.
-func toAPI(err error, kind metrics.Kind, ownCredentials bool) *apiError {
-	var api *apiError
+// toAPI is the one place where an error becomes an HTTP status, and a
+// challenge where the client has to log in.
+func (h *Handler) toAPI(err error, rt route) (api *apiError, challenge string) {
 	var up *upstream.Error
 	switch {
 	case errors.As(err, &api):
-		return api
+	case errors.As(err, &up) && up.Kind == upstream.Denied && up.Challenge != "":
+		h.Grants.Refused(rt.as.id)
+		return errUnauthorized, up.Challenge
 	case errors.As(err, &up):
-		return fromUpstream(up, kind, ownCredentials)
+		api = fromUpstream(up, rt)
 	case errors.Is(err, cache.ErrWrongContent):
-		return errContent
+		api = errContent
 	case errors.Is(err, context.DeadlineExceeded):
-		return errUnreachable
+		api = errUnreachable
 	case errors.Is(err, cache.ErrSource):
-		return errUpstream
+		api = errUpstream
 	default:
-		return errInternal
+		api = errInternal
 	}
+	return api, ""
 }
 
 // fromUpstream maps a registry's failure. Trouble never becomes 404, and
-// nothing becomes 401: that would have dockerd send its user's password here.
-func fromUpstream(e *upstream.Error, kind metrics.Kind, ownCredentials bool) *apiError {
+// nothing becomes 401 at a port where nobody logs in: that would have dockerd
+// send its user's password here.
+func fromUpstream(e *upstream.Error, rt route) *apiError {
 	switch e.Kind {
 	case upstream.NotFound:
-		return unknown(kind)
+		return unknown(rt.kind)
 	case upstream.Denied:
-		if ownCredentials {
+		switch {
+		case rt.as.view == access.Own:
+			return errForbidden
+		case e.Credentials: // what they are used for is there
 			return errUpstream
 		}
-		return unknown(kind)
+		return unknown(rt.kind)
 	case upstream.RateLimited:
 		return errLimited
 	case upstream.Unreachable:

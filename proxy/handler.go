@@ -7,7 +7,8 @@
 // logs and counts.
 //
 // Files: handler.go (the frame), route.go and span.go (the request),
-// manifests.go, blobs.go and passed.go (the answers), answer.go (the
+// admit.go (on whose behalf), manifests.go, blobs.go and
+// passed.go (the answers), answer.go (the
 // response), errors.go (what clients are told), log.go (what the operator
 // is told).
 package proxy
@@ -36,6 +37,8 @@ type Options struct {
 	Cache      *cache.Cache
 	Freshness  *freshness.Resolver
 	Identities *access.Identities
+	Grants     *access.Grants
+	Links      *access.Links
 	Clients    access.Clients
 	Prefetch   *prefetch.Prefetcher // nil for none
 	Metrics    *metrics.Requests
@@ -79,14 +82,16 @@ func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
 	}
 }
 
-// ServeHTTP answers one request.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers one request at a port where nobody logs in.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.answer(w, r, false) }
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, login bool) {
 	a := newAnswer(w, time.Now())
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	h.Metrics.Started()
-	rt, err := h.serveGuarded(a, r)
+	rt, err := h.serveGuarded(a, r, login)
 	a.kind = rt.kind
 	cut := false
 	if err != nil {
@@ -122,7 +127,7 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 }
 
 // serveGuarded is serve, whose bugs cost one answer.
-func (h *Handler) serveGuarded(a *answer, r *http.Request) (rt route, err error) {
+func (h *Handler) serveGuarded(a *answer, r *http.Request, login bool) (rt route, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Metrics.Panicked()
@@ -130,10 +135,10 @@ func (h *Handler) serveGuarded(a *answer, r *http.Request) (rt route, err error)
 			err = errInternal
 		}
 	}()
-	return h.serve(a, r)
+	return h.serve(a, r, login)
 }
 
-func (h *Handler) serve(a *answer, r *http.Request) (route, error) {
+func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 	rt, err := parseRoute(r, h.Upstreams)
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
@@ -153,11 +158,19 @@ func (h *Handler) serve(a *answer, r *http.Request) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, h.Ready())
+	case rt.kind == metrics.KindPing && login && h.Upstreams.Default().Relay != nil:
+		rt.as.view = access.Own
+		return rt, h.pingOwn(a, r)
 	case rt.kind == metrics.KindPing:
 		return rt, h.servePing(a, r)
-	case rt.kind == metrics.KindManifest:
+	}
+	if rt.as, err = h.admit(r, rt, login); err != nil {
+		return rt, err
+	}
+	switch rt.kind {
+	case metrics.KindManifest:
 		return rt, h.serveManifest(a, r, rt)
-	case rt.kind == metrics.KindBlob:
+	case metrics.KindBlob:
 		return rt, h.serveBlob(a, r, rt)
 	default:
 		return rt, h.servePassed(a, r, rt)
@@ -210,7 +223,10 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 		a.result = metrics.ResultFailed
 		return true
 	}
-	api := toAPI(err, rt.kind, rt.upstream != nil && rt.upstream.Own != nil)
+	api, challenge := h.toAPI(err, rt)
+	if challenge != "" {
+		a.set("Www-Authenticate", challenge)
+	}
 	a.result = api.result
 	a.set("Content-Type", "application/json")
 	if a.w.Header().Get("Cache-Status") == "" {

@@ -13,6 +13,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/upstream"
 )
@@ -55,27 +56,23 @@ func (h *Handler) findManifest(r *http.Request, rt route) (freshness.Answer, err
 // repository is where the question of a route goes.
 func (h *Handler) repository(rt route) freshness.Repository {
 	return freshness.Repository{
-		Host: rt.upstream.Host, Name: rt.name, TTL: rt.upstream.TagTTL,
+		Host: rt.upstream.Host, Name: rt.name, TTL: rt.upstream.TagTTL, Private: h.private(rt),
 		Registry: func(ctx context.Context) freshness.Registry { return h.client(ctx, rt) },
 	}
 }
 
 // client is who asks the upstream for a route: with the box's credentials
-// only where an anonymous client could have had the same.
+// where the repository is shared, and else only where an anonymous client could
+// have had the same.
 func (h *Handler) client(ctx context.Context, rt route) *upstream.Client {
+	switch rt.as.view {
+	case access.Own:
+		return rt.as.client
+	case access.Shared:
+		return rt.upstream.Own
+	}
 	return h.Identities.Client(ctx, rt.upstream, rt.name, func(ctx context.Context, anybody *upstream.Client) error {
-		var err error
-		switch {
-		case rt.kind == metrics.KindBlob:
-			_, err = anybody.HeadBlob(ctx, rt.name, rt.digest)
-		case rt.kind == metrics.KindManifest && rt.tag == "":
-			_, err = anybody.HeadManifest(ctx, rt.name, rt.digest.String())
-		case rt.kind == metrics.KindManifest:
-			_, err = anybody.HeadManifest(ctx, rt.name, rt.tag)
-		default:
-			_, err = anybody.Get(ctx, rt.name, "tags/list", nil)
-		}
-		return err
+		return prove(ctx, rt, anybody)
 	})
 }
 

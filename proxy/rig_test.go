@@ -93,6 +93,8 @@ type rigOptions struct {
 	password string
 	clients  []netip.Prefix
 	prefetch bool
+	rules    upstream.Rules // of the hub
+	other    *fakehub.Hub   // ghcr.io; the hub too when nil
 	stall    time.Duration
 	log      io.Writer // besides the rig's own
 }
@@ -102,6 +104,7 @@ type rig struct {
 	t       testing.TB
 	hub     *fakehub.Hub
 	url     string
+	login   string // the port where clients log in
 	clock   *clock
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
@@ -164,6 +167,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r.handler = New(Options{
 		Prefetch:  ahead,
 		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
+		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
 		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients),
 		Metrics: r.all.Requests, Log: log,
 	})
@@ -171,10 +175,13 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	server.Start()
 	r.url = server.URL
+	login := httptest.NewServer(r.handler.Login())
+	r.login = login.URL
 	r.client = &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 128}}
 	r.stop = sync.OnceFunc(func() {
 		r.client.CloseIdleConnections()
 		server.Close()
+		login.Close()
 		stopAhead()
 		r.cache.Close()
 		tags.Close()
@@ -203,8 +210,14 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	must(r.t, err)
 	hub.TokenHosts = []string{token.Host}
 	hub.Username, hub.Password = o.user, o.password
-	other := entry("ghcr.io", o.hub.RegistryURL())
-	other.TokenHosts = hub.TokenHosts
+	hub.Rules = o.rules
+	if o.other == nil {
+		o.other = o.hub
+	}
+	other := entry("ghcr.io", o.other.RegistryURL())
+	token, err = url.Parse(o.other.TokenURL())
+	must(r.t, err)
+	other.TokenHosts = []string{token.Host}
 	nobody := entry("quay.io", "http://"+closedPort(r.t))
 	set, err := upstream.NewSet([]upstream.Entry{hub, other, nobody}, upstream.DockerHub)
 	must(r.t, err)
@@ -243,7 +256,10 @@ func (r *rig) do(method, path string, header ...string) reply {
 
 // try is do, from any goroutine.
 func (r *rig) try(ctx context.Context, method, path string, header ...string) (reply, error) {
-	req, err := http.NewRequestWithContext(ctx, method, r.url+path, nil)
+	if strings.HasPrefix(path, "/") {
+		path = r.url + path
+	}
+	req, err := http.NewRequestWithContext(ctx, method, path, nil)
 	if err != nil {
 		return reply{}, err
 	}

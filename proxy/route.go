@@ -25,6 +25,7 @@ type route struct {
 	digest   digest.Digest // of a manifest or blob asked for by digest, or of a referrers' subject
 	query    url.Values    // of tags and referrers, without ns
 	span     span          // of a blob
+	as       asker         // on whose behalf; not read from the request's head alone
 }
 
 // registries looks names of registries up.

@@ -1,9 +1,11 @@
-// Package access says who may see what: which addresses may pull at all, and
-// under which identity a repository is asked for. It knows addresses and
-// repositories; it knows neither URLs nor what is cached.
+// Package access says who may see what: which addresses may pull at all, how a
+// repository is shown, under which identity it is asked for, and which tokens
+// and links open what is not for everybody. It knows addresses, repositories
+// and digests; it knows neither URLs nor what is cached.
 //
-// Files: clients.go (addresses), identity.go (the box's credentials serve
-// public content only).
+// Files: clients.go (addresses), visibility.go (how a repository is shown),
+// identity.go (the box's credentials serve public content only), grants.go
+// (which tokens were let in), links.go (which repositories have a blob).
 package access
 
 import (

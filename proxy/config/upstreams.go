@@ -17,14 +17,18 @@ import (
 
 // registry is one HUBCAP_UPSTREAM_<n>_….
 type registry struct {
-	Host         string   `env:"HOST" means:"the registry's name; *.example.com stands for every name with one label more"`
-	URL          URL      `env:"URL" means:"where it really is; http:// only by naming it here"`
-	Username     Secret   `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
-	Password     Secret   `env:"PASSWORD" means:"password or token of that user"`
-	TokenHosts   []string `env:"TOKEN_HOSTS" means:"hosts, with a port where it is not the standard one, that may receive the credentials, besides the registry's own"`
-	PrivateCIDRs Prefixes `env:"PRIVATE_CIDRS" means:"private ranges of addresses that the registry, its token hosts and its redirects may lie in"`
-	CAFile       CAFile   `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry"`
-	TagTTL       Duration `env:"TAG_TTL" means:"how long its tags are answered without asking"`
+	Host         string     `env:"HOST" means:"the registry's name; *.example.com stands for every name with one label more"`
+	URL          URL        `env:"URL" means:"where it really is; http:// only by naming it here"`
+	Username     Secret     `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
+	Password     Secret     `env:"PASSWORD" means:"password or token of that user"`
+	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what anybody could pull; shared: also SHARED_REPOSITORIES, for everybody"`
+	Shared       Globs      `env:"SHARED_REPOSITORIES" means:"globs of repositories that everybody who reaches hubcap may pull with its credentials"`
+	Allow        Globs      `env:"ALLOW" means:"globs of repositories that may be pulled; all when empty"`
+	Deny         Globs      `env:"DENY" means:"globs of repositories that may not be pulled, whatever ALLOW says"`
+	TokenHosts   []string   `env:"TOKEN_HOSTS" means:"hosts, with a port where it is not the standard one, that may receive the credentials, besides the registry's own"`
+	PrivateCIDRs Prefixes   `env:"PRIVATE_CIDRS" means:"private ranges of addresses that the registry, its token hosts and its redirects may lie in"`
+	CAFile       CAFile     `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry"`
+	TagTTL       Duration   `env:"TAG_TTL" means:"how long its tags are answered without asking"`
 }
 
 // URL is where a registry is.
@@ -154,6 +158,9 @@ func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, err
 	}
 	if r.CAFile.pem != nil {
 		e.RootCAs = pool(c.CAFile, r.CAFile)
+	}
+	if err := c.applyRules(&e, r, n); err != nil {
+		return e, err
 	}
 	if e.Username != "" && e.URL.Scheme == "http" {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("%sURL=%s: the credentials go over the network in clear", registryPrefix(n), e.URL))

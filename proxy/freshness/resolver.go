@@ -35,6 +35,8 @@ type Registry interface {
 type Store interface {
 	Manifest(d digest.Digest) (cache.Manifest, bool)
 	PutManifest(m cache.Manifest, stored func())
+	// CameFrom tells whether a closed manifest was got from host.
+	CameFrom(d digest.Digest, host string) bool
 }
 
 // Options is what a Resolver needs; every field is required.
@@ -74,9 +76,40 @@ type Repository struct {
 	TTL  time.Duration // how long a tag is answered without asking
 	// Registry gives who is asked, when somebody must be.
 	Registry func(ctx context.Context) Registry
+	Private  *Private // nil for one whose content is for everybody
 }
 
-func (p Repository) tag(tag string) string { return p.Host + "/" + p.Name + ":" + tag }
+// Private is what else there is to a repository whose content is not for
+// everybody. Who asks may see the repository: that was settled before.
+type Private struct {
+	Links Links
+	Asker string // whose questions are answered to nobody else; empty when they may be
+	Stale bool   // whether what is held is served while the upstream fails
+}
+
+// Links knows which manifests belong to one repository.
+type Links interface {
+	Linked(d digest.Digest) bool
+	Link(d digest.Digest, manifest []byte)
+}
+
+// tag is what the repository's tag is known by. What was learned of a private
+// repository is not found once it is treated as a public one.
+func (p Repository) tag(tag string) string {
+	name := p.Host + "/" + p.Name + ":" + tag
+	if p.Private != nil {
+		return "closed " + name
+	}
+	return name
+}
+
+// question is what identical questions are known by.
+func (p Repository) question(kind, name string) string {
+	if p.Private != nil {
+		kind += " " + p.Private.Asker
+	}
+	return kind + " " + name
+}
 
 // State is where an answer comes from.
 type State uint8
@@ -112,10 +145,10 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 	if ok && r.fresh(known, repo) {
 		return r.describe(known, Fresh), nil
 	}
-	if ok && r.holds(known.Digest) {
+	if ok && r.holds(repo, known.Digest) {
 		return r.recheck(ctx, repo, tag)
 	}
-	return r.share(ctx, "head "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("head", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
 		if known, ok := r.tags.get(repo.tag(tag)); ok && r.fresh(known, repo) {
 			return r.describe(known, Fresh), nil
 		}
@@ -152,7 +185,7 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 
 // complete adds the manifest to a description of it.
 func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, answer Answer) (Answer, error) {
-	if answer = r.withBody(answer); answer.Body != nil {
+	if answer = r.withBody(repo, answer); answer.Body != nil {
 		return answer, nil
 	}
 	return r.fetchOnce(ctx, repo, tag)
@@ -162,7 +195,7 @@ func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, an
 // the tag if not. Whoever lacks it shares the fetch, and who comes a moment
 // late finds it done.
 func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	return r.share(ctx, "get "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("get", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
 		known, ok := r.tags.get(repo.tag(tag))
 		if !ok || !r.fresh(known, repo) {
 			return r.fetchTag(ctx, repo, tag)
@@ -178,13 +211,13 @@ func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (
 
 // recheck confirms a tag past its time, once for all who ask.
 func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	return r.share(ctx, "check "+repo.tag(tag), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("check", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
 		known, ok := r.tags.get(repo.tag(tag))
 		switch {
 		case !ok:
 			return r.fetchTag(ctx, repo, tag)
 		case r.fresh(known, repo):
-			return r.withBody(r.describe(known, Fresh)), nil
+			return r.withBody(repo, r.describe(known, Fresh)), nil
 		default:
 			return r.check(ctx, repo, tag, known)
 		}
@@ -194,10 +227,10 @@ func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string) (An
 // Digest answers with the manifest of a digest, fetching it where it is not
 // held.
 func (r *Resolver) Digest(ctx context.Context, repo Repository, d digest.Digest) (Answer, error) {
-	if m, ok := r.store.Manifest(d); ok {
+	if m, ok := r.manifest(repo, d); ok {
 		return held(m, Fresh), nil
 	}
-	return r.share(ctx, "digest "+repo.Host+"/"+repo.Name+"@"+d.String(), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("digest", repo.tag("@"+d.String())), func(ctx context.Context) (Answer, error) {
 		r.awaitTag(repo) // it may be this one, asked for by its name
 		return r.fetch(ctx, repo, d.String(), func() {})
 	})
@@ -232,10 +265,10 @@ func (r *Resolver) fetchingTag(repo Repository) (done func()) {
 
 // HeadDigest describes the manifest of a digest, asking where it is not held.
 func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Digest) (Answer, error) {
-	if m, ok := r.store.Manifest(d); ok {
+	if m, ok := r.manifest(repo, d); ok {
 		return held(m, Fresh), nil
 	}
-	return r.share(ctx, "head "+repo.Host+"/"+repo.Name+"@"+d.String(), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("head", repo.tag("@"+d.String())), func(ctx context.Context) (Answer, error) {
 		found, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, d.String())
 		if err != nil {
 			return Answer{}, err
@@ -253,7 +286,7 @@ func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known
 		known.Confirmed = r.now()
 		r.tags.set(key, known)
 		r.tags.save(key, known, false)
-		return r.withBody(r.describe(known, Confirmed)), nil
+		return r.withBody(repo, r.describe(known, Confirmed)), nil
 	}
 	if err == nil {
 		one := r.tagOf(d)
@@ -272,13 +305,15 @@ func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known
 		}
 	}
 	if !r.failing(ctx, repo, err) {
-		r.tags.forget(key, known.Digest)
+		if repo.Private == nil || !isDenied(err) { // else it says something of who asks
+			r.tags.forget(key, known.Digest)
+		}
 		return Answer{}, err
 	}
-	if !r.holds(known.Digest) {
+	if repo.Private != nil && !repo.Private.Stale || !r.holds(repo, known.Digest) {
 		return Answer{}, err
 	}
-	answer := r.withBody(r.describe(known, Stale))
+	answer := r.withBody(repo, r.describe(known, Stale))
 	answer.Trouble = err
 	return answer, nil
 }
@@ -305,14 +340,14 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 		return Answer{}, err
 	}
 	key, one := repo.tag(tag), r.tagOf(m.Descriptor)
-	answer := r.keep(m, func() { r.tags.save(key, one, true) })
+	answer := r.keep(repo, m, func() { r.tags.save(key, one, true) })
 	r.tags.set(key, one)
 	return answer, nil
 }
 
 // fetch fetches a manifest by digest, or takes the one that is held.
 func (r *Resolver) fetch(ctx context.Context, repo Repository, reference string, stored func()) (Answer, error) {
-	if m, ok := r.store.Manifest(digest.Digest(reference)); ok {
+	if m, ok := r.manifest(repo, digest.Digest(reference)); ok {
 		stored()
 		return held(m, Fresh), nil
 	}
@@ -320,12 +355,26 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, reference string,
 	if err != nil {
 		return Answer{}, err
 	}
-	return r.keep(m, stored), nil
+	return r.keep(repo, m, stored), nil
+}
+
+// manifest is the manifest of d if it is held, and who asks for it in this
+// repository may see it.
+func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, bool) {
+	m, ok := r.store.Manifest(d)
+	if ok && m.Closed && (repo.Private == nil || !repo.Private.Links.Linked(d) || !r.store.CameFrom(d, repo.Host)) {
+		return cache.Manifest{}, false
+	}
+	return m, ok
 }
 
 // keep stores a manifest.
-func (r *Resolver) keep(m upstream.Manifest, stored func()) Answer {
+func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Answer {
 	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
+	if repo.Private != nil {
+		one.Closed, one.Host = true, repo.Host
+		repo.Private.Links.Link(m.Digest, m.Body)
+	}
 	r.store.PutManifest(one, stored)
 	return held(one, Fetched)
 }
@@ -341,8 +390,8 @@ func (r *Resolver) fresh(known index.Tag, repo Repository) bool {
 	return age >= 0 && age < repo.TTL
 }
 
-func (r *Resolver) holds(d digest.Digest) bool {
-	_, ok := r.store.Manifest(d)
+func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
+	_, ok := r.manifest(repo, d)
 	return ok
 }
 
@@ -354,8 +403,8 @@ func (r *Resolver) describe(known index.Tag, state State) Answer {
 }
 
 // withBody adds the manifest if it is held.
-func (r *Resolver) withBody(a Answer) Answer {
-	if m, ok := r.store.Manifest(a.Digest); ok {
+func (r *Resolver) withBody(repo Repository, a Answer) Answer {
+	if m, ok := r.manifest(repo, a.Digest); ok {
 		a.Body, a.MediaType, a.Size = m.Body, m.MediaType, int64(len(m.Body))
 	}
 	return a
@@ -376,9 +425,13 @@ func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool
 	return e.Failing() || e.Kind == upstream.Denied && repo.Registry(ctx).Credentials()
 }
 
-func isGone(err error) bool {
+func isGone(err error) bool { return isKind(err, upstream.NotFound) }
+
+func isDenied(err error) bool { return isKind(err, upstream.Denied) }
+
+func isKind(err error, kind upstream.Kind) bool {
 	var e *upstream.Error
-	return errors.As(err, &e) && e.Kind == upstream.NotFound
+	return errors.As(err, &e) && e.Kind == kind
 }
 
 // share asks once for all who ask the same at one time. Whoever did not ask

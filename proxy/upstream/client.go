@@ -69,6 +69,7 @@ type Client struct {
 	url         *url.URL
 	credentials bool
 	auth        *auth.Client
+	caller      *caller // on whose behalf it asks; nil for the box's own
 	tokens      *tokens
 	locations   *locations
 	stall       time.Duration
@@ -82,6 +83,10 @@ func NewClient(o Options) *Client {
 	if o.Username != "" {
 		identity = "credentials"
 	}
+	return newClient(o, identity)
+}
+
+func newClient(o Options, identity string) *Client {
 	m := o.Metrics.Of(o.Label, identity)
 	d := &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}
 	guard := &confined{
@@ -418,6 +423,9 @@ func (c *Client) exchange(ctx context.Context, method string, at *url.URL, heade
 // afresh: there are registries that answer an old token with another
 // challenge than a missing one.
 func (c *Client) authorized(req *http.Request, repository string) (*http.Response, error) {
+	if c.caller != nil {
+		return c.caller.do(c, req)
+	}
 	a := c.tokens.begin(repository)
 	known := a.challenge
 	resp, err := c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))

@@ -65,6 +65,8 @@ func (c *confined) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.base.RoundTrip(req)
 	switch {
 	case err != nil:
+	case resp.StatusCode == http.StatusUnauthorized && home && relayed(req.Context()):
+		c.relayChallenge(resp)
 	case resp.StatusCode == http.StatusUnauthorized && home:
 		c.rewriteChallenge(req, resp)
 	case resp.StatusCode == http.StatusUnauthorized:

@@ -36,12 +36,14 @@ func (k Kind) String() string { return kindNames[k] }
 // names the upstream and the request, and no credential, token or signed
 // address.
 type Error struct {
-	Kind       Kind
-	Upstream   string        // the host it is configured as
-	Request    string        // what was asked: method and path
-	Status     int           // of the HTTP answer, 0 when there was none
-	RetryAfter time.Duration // what a 429 or 503 asked for, 0 when it did not
-	err        error
+	Kind        Kind
+	Upstream    string        // the host it is configured as
+	Request     string        // what was asked: method and path
+	Status      int           // of the HTTP answer, 0 when there was none
+	RetryAfter  time.Duration // what a 429 or 503 asked for, 0 when it did not
+	Credentials bool          // the box's own were used
+	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
+	err         error
 }
 
 func (e *Error) Error() string {
@@ -79,7 +81,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
-	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), err: err}
+	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.credentials, err: err}
 	var fromTokens *errcode.ErrorResponse
 	var inURL *url.Error
 	switch {
@@ -106,7 +108,10 @@ func (c *Client) failure(req *http.Request, err error) error {
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header),
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.credentials,
+	}
+	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
+		e.Challenge = resp.Header.Get("WWW-Authenticate")
 	}
 	// Behind a redirect only the registry's word counts: a CDN says 403 or
 	// 404 when the signed address has expired, and a new one mends that.

@@ -15,14 +15,36 @@ type Upstream struct {
 	Host      string  // its name: docker.io, ghcr.io, europe-docker.pkg.dev
 	Anonymous *Client // asks as anybody
 	Own       *Client // asks with the box's credentials; nil when there are none
+	Relay     *Client // asks as callers do, by As; nil but for Passthrough
 	TagTTL    time.Duration
+	Rules
 }
+
+// Rules say which repositories of a registry may be pulled, and for whom. The
+// globs are doublestar's, of the repository's name.
+type Rules struct {
+	Visibility         Visibility
+	SharedRepositories []string
+	Allow              []string // all when empty
+	Deny               []string // before Allow
+}
+
+// Visibility says for whom a registry's content is.
+type Visibility uint8
+
+// The visibilities.
+const (
+	Public      Visibility = iota // what anybody could pull is for everybody, and there is nothing else
+	Shared                        // so are the shared repositories, whoever could pull them
+	Passthrough                   // each client has what the registry gives to that client
+)
 
 // Entry is how an Upstream is made. Host may begin with "*." and then stands
 // for every name with one more label.
 type Entry struct {
 	Host   string
 	TagTTL time.Duration
+	Rules
 	Options
 }
 
@@ -84,12 +106,15 @@ func NewSet(entries []Entry, def string) (*Set, error) {
 
 // build makes the clients of an entry.
 func (e Entry) build() *Upstream {
-	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL}
+	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL, Rules: e.Rules}
 	anonymous := e.Options
 	anonymous.Username, anonymous.Password = "", ""
 	u.Anonymous = NewClient(anonymous)
 	if e.Username != "" {
 		u.Own = NewClient(e.Options)
+	}
+	if e.Visibility == Passthrough {
+		u.Relay = newClient(anonymous, "client")
 	}
 	return u
 }
