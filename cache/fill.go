@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/failpoint"
 	"hubcap/eviction"
 	"hubcap/metrics"
 )
@@ -340,6 +341,7 @@ func (f *fill) commit() {
 	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
 	f.cache.classed(f.want.Digest, class, f.want.Host)
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
+	failpoint.At(failpoint.CommitCounted)
 	if f.classNow() != class {
 		f.cache.revealLocked(f.want.Digest)
 	}

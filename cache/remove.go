@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/failpoint"
 	"hubcap/cache/index"
 )
 
@@ -40,12 +41,15 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.usage.forget(d)
 	c.trust.forget(d)
 	closed := c.classes.of(d) == blobs.ClassClosed
+	failpoint.At(failpoint.RemoveBegun)
 	if err := c.Store.Remove(d); err != nil {
 		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
 		return err
 	}
+	failpoint.At(failpoint.RemoveCleared)
 	c.Ledger.Unlinked(d)
 	c.handles.retire(d, func() { c.Ledger.Freed(size) })
+	failpoint.At(failpoint.RemoveCounted)
 	err := c.Index.Forget(d)
 	if closed {
 		err = errors.Join(err, c.Index.Unlink(d))
@@ -54,6 +58,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	if err != nil {
 		c.indexFailed(err)
 	}
+	failpoint.At(failpoint.RemoveForgot)
 	return nil
 }
 

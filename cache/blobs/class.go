@@ -5,6 +5,8 @@ import (
 	"path"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/failpoint"
 )
 
 // Class says for whom a file is.
@@ -56,9 +58,11 @@ func (s *Store) moveInto(dir string, move func() error) error {
 	if err != nil {
 		return err
 	}
+	failpoint.At(failpoint.CommitMade)
 	if err := move(); err != nil {
 		return err
 	}
+	failpoint.At(failpoint.CommitRenamed)
 	if err := s.sync(dir); err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/failpoint"
 )
 
 // noteSuffix and newSuffix make the names of a download's note, and of one
@@ -29,19 +31,24 @@ const maxNote = 1 << 20
 // that may speak of it. Whatever happens, the note that is found later is this
 // one, or the one before. One goroutine saves at a time.
 func (w *Writer) Save(note []byte) error {
+	failpoint.At(failpoint.SaveBegun)
 	if err := w.sync(); err != nil {
 		return err
 	}
+	failpoint.At(failpoint.SaveSynced)
 	name := partialPath(w.digest) + noteSuffix
 	if err := w.store.writeNew(name, note); err != nil {
 		return fmt.Errorf("save the note: %w", err)
 	}
+	failpoint.At(failpoint.SaveWritten)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.name == "" {
 		return errors.Join(ErrDiscarded, w.store.root.Remove(name+newSuffix))
 	}
-	return w.store.root.Rename(name+newSuffix, name)
+	err := w.store.root.Rename(name+newSuffix, name)
+	failpoint.At(failpoint.SaveRenamed)
+	return err
 }
 
 // Leave ends the download and lets its file lie, with the last note that was

@@ -36,6 +36,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/failpoint"
 )
 
 // version is the layout that this package reads and writes, formerVersion one
@@ -122,7 +124,12 @@ func (s *Store) writeLayout() error {
 	if err := s.writeNew("layout", []byte(version)); err != nil {
 		return err
 	}
-	return errors.Join(s.root.Rename("layout"+newSuffix, "layout"), s.sync("."))
+	failpoint.At(failpoint.LayoutWritten)
+	if err := s.root.Rename("layout"+newSuffix, "layout"); err != nil {
+		return err
+	}
+	failpoint.At(failpoint.LayoutRenamed)
+	return s.sync(".")
 }
 
 // writeNew writes what is to take the place of a file to disk beside it.
@@ -188,7 +195,9 @@ func regular(f *os.File) (fs.FileInfo, error) {
 // Remove takes the name from the file of d, whatever it is that stands there,
 // and from a download of it. It is no error when there is nothing.
 func (s *Store) Remove(d digest.Digest) error {
-	return errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)), s.RemovePartial(d))
+	err := errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)))
+	failpoint.At(failpoint.RemoveUnlinked)
+	return errors.Join(err, s.RemovePartial(d))
 }
 
 // Dir is where the store's parts lie, for what shares the data directory.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/failpoint"
 )
 
 // Writer is one download on its way to becoming a blob. It is ended by Commit
@@ -79,20 +81,26 @@ func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 			w.Discard()
 		}
 	}()
+	failpoint.At(failpoint.CommitBegun)
 	if err := w.file.Truncate(size); err != nil {
 		return Stat{}, fmt.Errorf("set the length: %w", err)
 	}
+	failpoint.At(failpoint.CommitTruncated)
 	if err := w.sync(); err != nil {
 		return Stat{}, err
 	}
+	failpoint.At(failpoint.CommitSynced)
 	if err := w.store.root.RemoveAll(blobPath(w.digest, 1-class)); err != nil { // of two files one counts
 		return Stat{}, err
 	}
+	failpoint.At(failpoint.CommitCleared)
 	final := blobPath(w.digest, class)
 	if err := w.store.moveInto(path.Dir(final), func() error { return w.rename(final) }); err != nil { // the commit point
 		return Stat{}, err
 	}
+	failpoint.At(failpoint.CommitPlaced)
 	_ = w.store.removeNote(w.digest) // else the next start does
+	failpoint.At(failpoint.CommitTidied)
 	stat, err = w.store.Stat(w.file)
 	return stat, errors.Join(err, w.file.Close())
 }

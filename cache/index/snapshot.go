@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/failpoint"
 )
 
 // The snapshot is what a lost index cannot find in the files again: a file of
@@ -45,10 +47,13 @@ func (x *Index) snapshot() {
 	if !x.changed.Swap(false) {
 		return
 	}
+	failpoint.At(failpoint.SnapshotBegun)
 	name := filepath.Join(x.Dir, snapshotName)
 	err := x.writeSnapshot(name + ".new")
 	if err == nil {
+		failpoint.At(failpoint.SnapshotSynced)
 		err = os.Rename(name+".new", name)
+		failpoint.At(failpoint.SnapshotRenamed)
 	}
 	if err != nil {
 		x.changed.Store(true)
@@ -72,7 +77,9 @@ func (x *Index) writeSnapshot(name string) error {
 	if err == nil {
 		err = x.records(func(r record) error { return lines.Encode(r) })
 	}
-	return errors.Join(err, w.Flush(), f.Sync(), f.Close())
+	err = errors.Join(err, w.Flush())
+	failpoint.At(failpoint.SnapshotWritten)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // records calls visit with what a snapshot has of the index.

@@ -31,7 +31,7 @@ var readyLine = regexp.MustCompile(`msg=ready mirror=(\S+) admin=(\S+)`)
 // spawn starts hubcap and does not wait for it.
 func (s *site) spawn(t testing.TB, dataDir string) *box {
 	t.Helper()
-	b := &box{cmd: exec.Command(binary), done: make(chan struct{})}
+	b := &box{cmd: exec.Command(s.binary), done: make(chan struct{})}
 	b.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	b.cmd.Env = append(s.settings(), "HUBCAP_DATA_DIR="+dataDir)
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log

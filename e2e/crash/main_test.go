@@ -9,7 +9,7 @@
 //	HUBCAP_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
 //
 // Files: main_test.go (this), box_test.go (the process), site_test.go (content and pulls), account_test.go (what must hold of the data
-// directory), disk_test.go and faultfs_test.go (file systems that fail); the tests themselves in kill_test.go, power_test.go,
+// directory), disk_test.go and faultfs_test.go (file systems that fail); the tests themselves in kill_test.go, power_test.go, failpoint_test.go,
 // space_test.go, device_test.go, damage_test.go, index_test.go and owners_test.go.
 package crash
 
@@ -83,12 +83,20 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "hubcap")
-	build := exec.Command("go", "build", "-o", binary, ".")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	if err := build(binary); err != nil {
+		return 0, err
 	}
 	return m.Run(), nil
+}
+
+// build makes a hubcap, with further arguments for go build.
+func build(to string, arguments ...string) error {
+	build := exec.Command("go", append([]string{"build", "-o", to}, arguments...)...)
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // begin is the first line of each test. The random numbers are the test's own, so that each can be replayed alone.

@@ -24,6 +24,7 @@ const repository = "library/crash"
 // site is a stand-in for Docker Hub and, most of the time, a hubcap in front of it.
 type site struct {
 	hub    *fakehub.Hub
+	binary string   // that is run
 	extra  []string // settings that this test adds
 	box    *box     // the latest one
 	random *rand.Rand
@@ -41,7 +42,7 @@ type blob struct {
 
 func newSite(t testing.TB, random *rand.Rand, settings ...string) *site {
 	t.Helper()
-	return &site{hub: fakehub.Start(t, fakehub.Options{}), extra: settings, random: random}
+	return &site{hub: fakehub.Start(t, fakehub.Options{}), binary: binary, extra: settings, random: random}
 }
 
 // settings are hubcap's whole environment, except for the data directory.

@@ -1,0 +1,51 @@
+// Package failpoint marks the moments at which the storage must survive the
+// death of the process. In a build with the tag "failpoint" one of them can be
+// armed, by the environment variable CRASH_AT, and kills the process as kill -9
+// does; in any other build there is nothing of it. The package knows the names
+// of the moments, and not what happens between them.
+package failpoint
+
+// Point is a moment between two steps.
+type Point string
+
+// The moments, in the order in which they come. Behind the name stands what
+// has just been done.
+const (
+	LayoutWritten Point = "layout.written" // beside its place
+	LayoutRenamed Point = "layout.renamed"
+
+	SaveBegun   Point = "save.begun"
+	SaveSynced  Point = "save.synced"  // the content
+	SaveWritten Point = "save.written" // the note, beside its place
+	SaveRenamed Point = "save.renamed"
+
+	CommitBegun     Point = "commit.begun"
+	CommitTruncated Point = "commit.truncated"
+	CommitSynced    Point = "commit.synced" // the content
+	CommitCleared   Point = "commit.cleared"
+	CommitMade      Point = "commit.made" // the directory
+	CommitRenamed   Point = "commit.renamed"
+	CommitPlaced    Point = "commit.placed"  // the name is on disk
+	CommitTidied    Point = "commit.tidied"  // the note is gone
+	CommitCounted   Point = "commit.counted" // in the ledger
+
+	RemoveBegun    Point = "remove.begun"
+	RemoveUnlinked Point = "remove.unlinked"
+	RemoveCleared  Point = "remove.cleared" // the download of the same digest too
+	RemoveCounted  Point = "remove.counted" // in the ledger
+	RemoveForgot   Point = "remove.forgot"  // by the index
+
+	SnapshotBegun   Point = "snapshot.begun"
+	SnapshotWritten Point = "snapshot.written" // beside its place, not synced
+	SnapshotSynced  Point = "snapshot.synced"
+	SnapshotRenamed Point = "snapshot.renamed"
+)
+
+// All are the points.
+var All = []Point{
+	LayoutWritten, LayoutRenamed,
+	SaveBegun, SaveSynced, SaveWritten, SaveRenamed,
+	CommitBegun, CommitTruncated, CommitSynced, CommitCleared, CommitMade, CommitRenamed, CommitPlaced, CommitTidied, CommitCounted,
+	RemoveBegun, RemoveUnlinked, RemoveCleared, RemoveCounted, RemoveForgot,
+	SnapshotBegun, SnapshotWritten, SnapshotSynced, SnapshotRenamed,
+}
