@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -114,8 +115,11 @@ func (c *Cache) takeUp(partials int) {
 	for _, f := range files {
 		c.Ledger.Adopt(f.digest, f.size, time.Unix(0, f.used), false)
 	}
+	objects := len(files)
+	files = nil
 	c.forgetGone()
-	c.Log.Info("cache opened", "objects", len(files), "bytes", bytes, "unfinished", partials)
+	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, and nothing soon needs that much again
+	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "unfinished", partials)
 }
 
 // recollection is what the index knows of the files of one directory. It is

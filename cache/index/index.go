@@ -9,6 +9,7 @@ package index
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,10 @@ import (
 const (
 	tagPrefix   = "t/"      // t/<registry>/<repository>:<tag> → Tag as JSON
 	mediaPrefix = "m/"      // m/<digest> → media type
-	usedPrefix  = "u/"      // u/<digest> → seconds since 1970, 8 bytes
+	usedPrefix  = "use/"    // use/<raw digest> → seconds since 1970, 8 bytes
 	totalKey    = "n/bytes" // bytes of all blobs, 8 bytes
 	linkPrefix  = "l/"      // l/<digest>/<registry>/<repository> → 1
-	checkPrefix = "c/"      // c/<digest> → Verified, 24 bytes
+	checkPrefix = "check/"  // check/<raw digest> → Verified, 24 bytes
 )
 
 // Tag is what a tag was last seen to name.
@@ -88,7 +89,7 @@ func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
 	return x.batch(func(set func(key string, value []byte) error) error {
 		for d, at := range used {
 			value := binary.BigEndian.AppendUint64(nil, uint64(max(at.Unix(), 0)))
-			if err := set(usedPrefix+d.String(), value); err != nil {
+			if err := set(usedPrefix+raw(d.String()), value); err != nil {
 				return err
 			}
 		}
@@ -99,10 +100,10 @@ func (x *Index) PutUsed(used map[digest.Digest]time.Time) error {
 // Used calls visit with the last use of each blob whose digest begins with
 // prefix.
 func (x *Index) Used(prefix string, visit func(d digest.Digest, at time.Time)) error {
-	return x.scan(usedPrefix, prefix, func(key string, value []byte) error {
+	return x.scan(usedPrefix, raw(prefix), func(key string, value []byte) error {
 		if len(value) == 8 {
 			at := int64(binary.BigEndian.Uint64(value)) //nolint:gosec // PutUsed writes no negative
-			visit(digest.Digest(key), time.Unix(at, 0))
+			visit(cooked(key), time.Unix(at, 0))
 		}
 		return nil
 	})
@@ -123,7 +124,7 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 			value := binary.BigEndian.AppendUint64(nil, v.Signature)
 			value = binary.BigEndian.AppendUint64(value, uint64(max(v.At, 0)))
 			value = binary.BigEndian.AppendUint64(value, uint64(max(v.Size, 0)))
-			if err := set(checkPrefix+d.String(), value); err != nil {
+			if err := set(checkPrefix+raw(d.String()), value); err != nil {
 				return err
 			}
 		}
@@ -134,11 +135,11 @@ func (x *Index) PutVerified(verified map[digest.Digest]Verified) error {
 // Verified calls visit with the last verification of each blob whose digest
 // begins with prefix.
 func (x *Index) Verified(prefix string, visit func(d digest.Digest, v Verified)) error {
-	return x.scan(checkPrefix, prefix, func(key string, value []byte) error {
+	return x.scan(checkPrefix, raw(prefix), func(key string, value []byte) error {
 		if len(value) == 24 {
 			at := int64(binary.BigEndian.Uint64(value[8:]))    //nolint:gosec // PutVerified writes no negative
 			size := int64(binary.BigEndian.Uint64(value[16:])) //nolint:gosec // see above
-			visit(digest.Digest(key), Verified{Signature: binary.BigEndian.Uint64(value), Size: size, At: at})
+			visit(cooked(key), Verified{Signature: binary.BigEndian.Uint64(value), Size: size, At: at})
 		}
 		return nil
 	})
@@ -212,7 +213,28 @@ func (x *Index) Total() (bytes int64, known bool, err error) {
 
 // Forget removes what is known of the evicted d.
 func (x *Index) Forget(d digest.Digest) error {
-	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+d.String()), x.delete(checkPrefix+d.String()))
+	return errors.Join(x.delete(mediaPrefix+d.String()), x.delete(usedPrefix+raw(d.String())), x.delete(checkPrefix+raw(d.String())))
+}
+
+// raw is how a digest, or the beginning of one, stands in the keys of what there
+// is for every blob: with bytes for its hexadecimal digits, which halves the
+// index. An odd digit at the end is left out, so that more begins with it.
+func raw(d string) string {
+	algorithm, digits, ok := strings.Cut(d, ":")
+	if !ok {
+		return d
+	}
+	value, err := hex.DecodeString(digits[:len(digits)&^1])
+	if err != nil {
+		return d // nothing begins with it
+	}
+	return algorithm + ":" + string(value)
+}
+
+// cooked is the digest of a raw key.
+func cooked(key string) digest.Digest {
+	algorithm, value, _ := strings.Cut(key, ":")
+	return digest.NewDigestFromBytes(digest.Algorithm(algorithm), []byte(value))
 }
 
 // get returns a copy of a value, or nil when there is none.
