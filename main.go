@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
@@ -194,30 +196,70 @@ func newPrefetcher(c config.Config, held *cache.Cache, all *metrics.Metrics, log
 	return p, func() { cancel(); running.Wait() }
 }
 
-// listen serves both ports until ctx ends, then drains.
+// ports are where hubcap is reached: auth is nil where nobody logs in.
+type ports struct{ mirror, auth, admin *port.Port }
+
+// open takes all ports, or none.
+func open(c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
+	defer func() {
+		if err != nil {
+			p.each((*port.Port).Close)
+		}
+	}()
+	listen := func(name, variable string, at config.Address, h http.Handler, cert, key string) (*port.Port, error) {
+		one, err := port.Listen(port.Options{
+			Name: name, Address: string(at), Handler: h, CertFile: cert, KeyFile: key,
+			HeadTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeader: maxHeader, Now: time.Now, Metrics: all.Ports, Log: log,
+		})
+		if err != nil {
+			err = fmt.Errorf("HUBCAP_%s=%s: %w", variable, at, err)
+		}
+		return one, err
+	}
+	if p.mirror, err = listen("mirror", "LISTEN", c.Listen, handler, c.TLSCertFile, c.TLSKeyFile); err != nil {
+		return p, err
+	}
+	if c.AuthListen != "" {
+		if p.auth, err = listen("auth", "AUTH_LISTEN", c.AuthListen, handler.Login(), c.AuthCertFile, c.AuthKeyFile); err != nil {
+			return p, err
+		}
+	}
+	p.admin, err = listen("admin", "ADMIN_LISTEN", c.AdminListen, adminHandler(handler, all), "", "")
+	return p, err
+}
+
+// each calls do with every port that there is.
+func (p ports) each(do func(*port.Port)) {
+	for _, one := range []*port.Port{p.mirror, p.auth, p.admin} {
+		if one != nil {
+			do(one)
+		}
+	}
+}
+
+// listen serves all ports until ctx ends, then drains.
 func listen(ctx context.Context, c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *slog.Logger) error {
-	mirror := newServer(handler, log)
-	admin := newServer(adminHandler(handler, all), log)
-	mirrorAt, err := net.Listen("tcp", string(c.Listen))
+	p, err := open(c, handler, all, log)
 	if err != nil {
-		return fmt.Errorf("HUBCAP_LISTEN=%s: %w", c.Listen, err)
+		return err
 	}
-	adminAt, err := net.Listen("tcp", string(c.AdminListen))
-	if err != nil {
-		mirrorAt.Close()
-		return fmt.Errorf("HUBCAP_ADMIN_LISTEN=%s: %w", c.AdminListen, err)
+	failed := make(chan error, 3)
+	p.each(func(one *port.Port) {
+		go func() { failed <- one.Serve() }()
+	})
+	mirror := p.mirror.Scheme() + "://" + reachable(p.mirror.Addr())
+	ready := []any{"mirror", p.mirror.Addr().String(), "admin", p.admin.Addr().String()}
+	if p.auth != nil {
+		ready = append(ready, "auth", p.auth.Addr().String())
 	}
-	failed := make(chan error, 2)
-	go func() { failed <- mirror.Serve(mirrorAt) }()
-	go func() { failed <- admin.Serve(adminAt) }()
-	log.Info("ready", "mirror", mirrorAt.Addr().String(), "admin", adminAt.Addr().String(),
-		"daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, reachable(mirrorAt.Addr())))
+	log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
 	select {
 	case err := <-failed:
+		p.each((*port.Port).Close)
 		return err
 	case <-ctx.Done():
 	}
-	return drain(c, handler, mirror, admin, log)
+	return drain(c, handler, p, log)
 }
 
 // quiet is how long nobody must have asked for anything before a pull that
@@ -227,31 +269,29 @@ const quiet = time.Second
 // drain lets running answers end, for a while. The port stays open at first:
 // /readyz says there what is coming, and pulls under way get their last
 // layers. In the second half of the time nothing new begins.
-func drain(c config.Config, handler *proxy.Handler, mirror, admin *http.Server, log *slog.Logger) error {
+func drain(c config.Config, handler *proxy.Handler, p ports, log *slog.Logger) error {
 	log.Info("stopping: pulls under way may end", "within", c.DrainTimeout)
 	handler.Drain()
 	within := time.Duration(c.DrainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	handler.WaitQuiet(ctx, quiet, within/2)
-	if err := mirror.Shutdown(ctx); err != nil {
-		log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
-		mirror.Close()
+	var ending sync.WaitGroup
+	for _, one := range []*port.Port{p.mirror, p.auth} {
+		if one == nil {
+			continue
+		}
+		ending.Go(func() {
+			if err := one.Shutdown(ctx); err != nil {
+				log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
+				one.Close()
+			}
+		})
 	}
-	admin.Close()
+	ending.Wait()
+	p.admin.Close()
 	log.Info("stopped")
 	return nil
-}
-
-func newServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:                      handler,
-		ReadHeaderTimeout:            headTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeader,
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
 }
 
 // adminHandler is the operator's port: metrics and health.
@@ -310,18 +350,25 @@ func budget(c config.Config, store *blobs.Store) (limits, error) {
 func healthcheck(c config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	host, port, err := net.SplitHostPort(string(c.Listen))
+	host, number, err := net.SplitHostPort(string(c.Listen))
 	if err != nil {
 		return err
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	scheme := "http"
+	if c.TLSCertFile != "" {
+		scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, number)+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{}}).Do(req) // no proxy
+	// No proxy; and who answers on this host's own port is not in question,
+	// whatever name its certificate has.
+	own := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
+	resp, err := (&http.Client{Transport: own}).Do(req)
 	if err != nil {
 		return errors.Unwrap(err)
 	}

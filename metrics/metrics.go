@@ -7,7 +7,7 @@
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
 // fills.go and checks.go (cache), upstreams.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch).
+// prefetch.go (proxy/prefetch), ports.go (proxy/port).
 package metrics
 
 import (
@@ -29,6 +29,7 @@ type Metrics struct {
 	Prefetch  *Prefetch
 	Checks    *Checks
 	Disk      *Disk
+	Ports     *Ports
 
 	registry *prometheus.Registry
 }
@@ -49,6 +50,7 @@ func New() *Metrics {
 		Prefetch:  newPrefetch(registry),
 		Checks:    newChecks(registry),
 		Disk:      newDisk(registry),
+		Ports:     newPorts(registry),
 		registry:  registry,
 	}
 }

@@ -38,6 +38,7 @@ type Config struct {
 // variables are the plain ones. The tag `means` is the README's text.
 type variables struct {
 	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"mirror port; never answers 401"`
+	AuthListen      Address   `env:"AUTH_LISTEN" means:"TLS port where clients log in to registries with VISIBILITY=passthrough; off when empty"`
 	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"metrics and health"`
 	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"blobs, partial downloads, index"`
 	CacheSize       Share     `env:"CACHE_SIZE" means:"bytes that everything in the data directory may take; also a share of the file system, 60%"`
@@ -54,6 +55,10 @@ type variables struct {
 	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`
 	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"the registry for requests that name none"`
 	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's"`
+	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror port, which speaks TLS then; read again when it changes"`
+	TLSKeyFile      string    `env:"TLS_KEY_FILE" means:"PEM key of that certificate"`
+	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of AUTH_LISTEN; TLS_CERT_FILE when empty"`
+	AuthKeyFile     string    `env:"AUTH_TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for machines"`
@@ -71,6 +76,9 @@ func Load(environ []string) (Config, error) {
 		return Config{}, err
 	}
 	if err := c.checkPorts(); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkTLS(); err != nil {
 		return Config{}, err
 	}
 	if c.CacheSize.set() && c.CacheSize.share == 0 && c.CacheSize.bytes < minCache {
@@ -127,12 +135,39 @@ func parse(target any, prefix string, values map[string]string) error {
 	return refused(name, values[name], one.Err)
 }
 
-// checkPorts finds what the two listeners cannot share.
+// checkPorts finds what two listeners cannot share.
 func (c *Config) checkPorts() error {
-	if c.Listen != c.AdminListen || strings.HasSuffix(string(c.Listen), ":0") {
-		return nil
+	taken := map[Address]string{c.Listen: "LISTEN"}
+	for _, one := range []struct {
+		name    string
+		address Address
+	}{{"ADMIN_LISTEN", c.AdminListen}, {"AUTH_LISTEN", c.AuthListen}} {
+		if one.address == "" || strings.HasSuffix(string(one.address), ":0") {
+			continue
+		}
+		if other, twice := taken[one.address]; twice {
+			return refused(Prefix+one.name, string(one.address), fmt.Errorf("is %s%s's address too; the two must differ", Prefix, other))
+		}
+		taken[one.address] = one.name
 	}
-	return refused(Prefix+"ADMIN_LISTEN", string(c.AdminListen), fmt.Errorf("is %sLISTEN's address too; the two must differ", Prefix))
+	return nil
+}
+
+// checkTLS finds halves of certificates, and a port that lacks one.
+func (c *Config) checkTLS() error {
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		return fmt.Errorf("%sTLS_CERT_FILE and %sTLS_KEY_FILE: set both or none", Prefix, Prefix)
+	}
+	if (c.AuthCertFile == "") != (c.AuthKeyFile == "") {
+		return fmt.Errorf("%sAUTH_TLS_CERT_FILE and %sAUTH_TLS_KEY_FILE: set both or none", Prefix, Prefix)
+	}
+	if c.AuthCertFile == "" {
+		c.AuthCertFile, c.AuthKeyFile = c.TLSCertFile, c.TLSKeyFile
+	}
+	if c.AuthListen != "" && c.AuthCertFile == "" {
+		return refused(Prefix+"AUTH_LISTEN", string(c.AuthListen), fmt.Errorf("speaks TLS only: set %sAUTH_TLS_CERT_FILE and %sAUTH_TLS_KEY_FILE", Prefix, Prefix))
+	}
+	return nil
 }
 
 // readSecretFiles puts the content of each <secret>_FILE in place of the

@@ -21,7 +21,7 @@ type registry struct {
 	URL          URL        `env:"URL" means:"where it really is; http:// only by naming it here"`
 	Username     Secret     `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
 	Password     Secret     `env:"PASSWORD" means:"password or token of that user"`
-	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what anybody could pull; shared: also SHARED_REPOSITORIES, for everybody"`
+	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what anybody could pull; shared: also SHARED_REPOSITORIES, for everybody; passthrough: what each client's own token opens, at AUTH_LISTEN"`
 	Shared       Globs      `env:"SHARED_REPOSITORIES" means:"globs of repositories that everybody who reaches hubcap may pull with its credentials"`
 	Allow        Globs      `env:"ALLOW" means:"globs of repositories that may be pulled; all when empty"`
 	Deny         Globs      `env:"DENY" means:"globs of repositories that may not be pulled, whatever ALLOW says"`

@@ -14,14 +14,14 @@ import (
 type Visibility upstream.Visibility
 
 var visibilities = map[string]upstream.Visibility{
-	"public": upstream.Public, "shared": upstream.Shared,
+	"public": upstream.Public, "shared": upstream.Shared, "passthrough": upstream.Passthrough,
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (v *Visibility) UnmarshalText(text []byte) error {
 	found, ok := visibilities[string(text)]
 	if !ok {
-		return errors.New("want public or shared")
+		return errors.New("want public, shared or passthrough")
 	}
 	*v = Visibility(found)
 	return nil
@@ -63,9 +63,18 @@ func (c *Config) applyRules(e *upstream.Entry, r registry, n int) error {
 	e.Rules = upstream.Rules{
 		Visibility: upstream.Visibility(r.Visibility), SharedRepositories: r.Shared, Allow: r.Allow, Deny: r.Deny,
 	}
-	if e.Visibility == upstream.Shared {
+	switch e.Visibility {
+	case upstream.Public:
+	case upstream.Shared:
 		if err := c.checkShared(e, r, prefix); err != nil {
 			return err
+		}
+	case upstream.Passthrough:
+		if c.AuthListen == "" {
+			return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("needs a port where clients log in: set %sAUTH_LISTEN", Prefix))
+		}
+		if e.Username != "" {
+			return refused(prefix+"VISIBILITY", r.Visibility.String(), errors.New("each client uses its own credentials; leave those of hubcap out"))
 		}
 	}
 	if e.Visibility != upstream.Shared && len(r.Shared) > 0 {

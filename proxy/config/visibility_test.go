@@ -32,6 +32,12 @@ func TestRules(t *testing.T) {
 		"shared without repositories":  {set(append(credentials, "HUBCAP_UPSTREAM_0_VISIBILITY=shared")...), "SHARED_REPOSITORIES"},
 		"shared without credentials":   {set("HUBCAP_UPSTREAM_0_VISIBILITY=shared", "HUBCAP_UPSTREAM_0_SHARED_REPOSITORIES=a/b"), "HUBCAP_UPSTREAM_0_USERNAME"},
 		"repositories without shared":  {set("HUBCAP_UPSTREAM_0_SHARED_REPOSITORIES=a/b"), "HUBCAP_UPSTREAM_0_VISIBILITY=shared"},
+		"passthrough without a port":   {set("HUBCAP_UPSTREAM_0_VISIBILITY=passthrough"), "HUBCAP_AUTH_LISTEN"},
+		"passthrough with credentials": {set(append(credentials, "HUBCAP_UPSTREAM_0_VISIBILITY=passthrough", "HUBCAP_AUTH_LISTEN=:5443", "HUBCAP_TLS_CERT_FILE=c", "HUBCAP_TLS_KEY_FILE=k")...), "leave those of hubcap out"},
+		"a port without a certificate": {set("HUBCAP_AUTH_LISTEN=:5443"), "HUBCAP_AUTH_TLS_CERT_FILE"},
+		"a port on another's address":  {set("HUBCAP_AUTH_LISTEN=:5000", "HUBCAP_TLS_CERT_FILE=c", "HUBCAP_TLS_KEY_FILE=k"), "HUBCAP_LISTEN's address"},
+		"half a certificate":           {set("HUBCAP_TLS_KEY_FILE=k"), "set both or none"},
+		"another half":                 {set("HUBCAP_AUTH_TLS_CERT_FILE=k"), "set both or none"},
 		"a glob that does not close":   {set("HUBCAP_UPSTREAM_0_ALLOW=a/[b"), "HUBCAP_UPSTREAM_0_ALLOW=a/[b: want globs"},
 		"an empty glob between commas": {set("HUBCAP_UPSTREAM_0_DENY=a/b,,c"), "HUBCAP_UPSTREAM_0_DENY=a/b,,c: want globs"},
 	} {

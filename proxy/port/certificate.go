@@ -1,0 +1,99 @@
+package port
+
+import (
+	"crypto/tls"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// lookEvery is how often the files are looked at, at most: at handshakes only.
+const lookEvery = time.Second
+
+// certificate is one that is read again when its files change. Connections that
+// stand keep what they were made with.
+type certificate struct {
+	Options
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	seen    stamp // of the files that were last read, whatever came of it
+	looked  time.Time
+}
+
+// stamp is what two files look like from outside.
+type stamp struct {
+	certTime, keyTime time.Time
+	certSize, keySize int64
+}
+
+// loadCertificate reads a certificate for the first time.
+func loadCertificate(o Options) (*certificate, error) {
+	c := &certificate{Options: o}
+	c.seen, _ = c.stamp()
+	read, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	c.current, c.looked = read, c.Now()
+	c.Metrics.Certificate(c.Name, true, read.Leaf.NotAfter)
+	if c.Now().After(read.Leaf.NotAfter) {
+		c.Log.Warn("the certificate has expired: clients will refuse it", "port", c.Name, "file", c.CertFile, "expired", read.Leaf.NotAfter)
+	}
+	return c, nil
+}
+
+func (c *certificate) read() (*tls.Certificate, error) {
+	read, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
+	}
+	return &read, nil
+}
+
+func (c *certificate) stamp() (stamp, error) {
+	cert, err := os.Stat(c.CertFile)
+	if err != nil {
+		return stamp{}, err
+	}
+	key, err := os.Stat(c.KeyFile)
+	if err != nil {
+		return stamp{}, err
+	}
+	return stamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
+}
+
+// get is the certificate for a handshake, as tls.Config wants it.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.Now(); now.Sub(c.looked) >= lookEvery {
+		c.looked = now
+		c.reload()
+	}
+	return c.current, nil
+}
+
+// reload reads files that have changed. Where that fails the certificate
+// before stays; the two files are seldom written in the same moment, so they
+// are read again when they change again. c.mu is held.
+func (c *certificate) reload() {
+	now, err := c.stamp()
+	if err == nil && now == c.seen {
+		return
+	}
+	if err != nil && c.seen == (stamp{}) {
+		return // that was told
+	}
+	c.seen = now
+	read, err := c.read()
+	if err != nil {
+		c.Metrics.Certificate(c.Name, false, c.current.Leaf.NotAfter)
+		c.Log.Warn("a new certificate cannot be used; the one before stays", "port", c.Name, "err", err)
+		return
+	}
+	c.current = read
+	c.Metrics.Certificate(c.Name, true, read.Leaf.NotAfter)
+	c.Log.Info("a new certificate is shown from now on", "port", c.Name, "file", c.CertFile, "expires", read.Leaf.NotAfter)
+}

@@ -1,0 +1,101 @@
+// Package port is a TCP port with an HTTP server on it: its limits, its TLS, its
+// end. It knows addresses and certificates; it knows nothing of what is asked
+// there.
+//
+// Files: port.go, certificate.go (a certificate that changes under a running
+// port).
+package port
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"hubcap/metrics"
+)
+
+// Options is what a Port needs; every field but the certificate's is required.
+type Options struct {
+	Name        string // mirror, auth, admin: for metrics and messages
+	Address     string // to listen at
+	Handler     http.Handler
+	CertFile    string        // PEM, of the certificate and those that vouch for it; empty for a port without TLS
+	KeyFile     string        // PEM, of its key
+	HeadTimeout time.Duration // for a request's head to arrive
+	IdleTimeout time.Duration // for the next request of a connection
+	MaxHeader   int           // bytes
+	Now         func() time.Time
+	Metrics     *metrics.Ports
+	Log         *slog.Logger
+}
+
+// Port is listened at, and serves between Serve and Shutdown.
+type Port struct {
+	listener net.Listener
+	server   *http.Server
+	tls      bool
+}
+
+// Listen takes the port. The error is of the address, or of the certificate.
+func Listen(o Options) (*Port, error) {
+	p := &Port{
+		tls: o.CertFile != "",
+		server: &http.Server{
+			Handler:                      o.Handler,
+			ReadHeaderTimeout:            o.HeadTimeout,
+			IdleTimeout:                  o.IdleTimeout,
+			MaxHeaderBytes:               o.MaxHeader,
+			DisableGeneralOptionsHandler: true,
+			ErrorLog:                     slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		},
+	}
+	var shown *certificate
+	if p.tls {
+		var err error
+		if shown, err = loadCertificate(o); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("tcp", o.Address)
+	if err != nil {
+		return nil, err
+	}
+	p.listener = l
+	if p.tls {
+		p.listener = tls.NewListener(l, &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// One transfer a connection is what registries' clients are made
+			// for; multiplexed over one, layers come at half the speed.
+			NextProtos:     []string{"http/1.1"},
+			GetCertificate: shown.get,
+		})
+	}
+	return p, nil
+}
+
+// Serve answers until the port is closed.
+func (p *Port) Serve() error { return p.server.Serve(p.listener) }
+
+// Addr is where the port listens.
+func (p *Port) Addr() net.Addr { return p.listener.Addr() }
+
+// Scheme is "https" or "http".
+func (p *Port) Scheme() string {
+	if p.tls {
+		return "https"
+	}
+	return "http"
+}
+
+// Shutdown gives the port back and waits for the answers under way, until ctx
+// ends.
+func (p *Port) Shutdown(ctx context.Context) error { return p.server.Shutdown(ctx) }
+
+// Close gives the port back and cuts what is under way.
+func (p *Port) Close() {
+	_ = p.server.Close()
+	_ = p.listener.Close() // where nobody served
+}
