@@ -22,10 +22,13 @@ type site struct {
 	caFile string // of the stand-in
 }
 
+// boxName is what the clients call hubcap where its name has to be in a certificate.
+const boxName = "box.example.com"
+
 func newSite(t *testing.T, images ...*image) *site {
 	t.Helper()
 	names := fakehub.DockerHub()
-	ns := newNamespace(t, append([]string{names.Token, names.CDN}, names.Registry...)...)
+	ns := newNamespace(t, append([]string{boxName, names.Token, names.CDN}, names.Registry...)...)
 	hub := fakehub.Start(t, fakehub.Options{
 		TLS: true, Names: names, Addr: "127.0.0.1:443",
 		Listen: ns.listen,

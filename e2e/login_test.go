@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/fakehub"
+)
+
+// loginBox is where clients log in.
+const loginBox = boxName + ":5443"
+
+// logins pull through the port where clients log in, with a name and a password.
+var logins = []struct {
+	client string
+	pull   func(t *testing.T, s *site, i *image, user, password string) error
+}{
+	{"crane", func(t *testing.T, s *site, i *image, user, password string) error {
+		c := crane{newTool(t, s, loginBox)}
+		if _, err := run(c.ns, c.command("crane", "auth", "login", loginBox, "-u", user, "-p", password)); err != nil {
+			return err
+		}
+		return c.pull(i)
+	}},
+	{"podman", func(t *testing.T, s *site, i *image, user, password string) error {
+		p := startPodman(t, s, "").(podman)
+		if _, err := run(p.ns, p.podman("pull", "--quiet", "--creds", user+":"+password, loginBox+"/"+i.path())); err != nil {
+			return err
+		}
+		return p.holds(i.root.Digest, p.podman("image", "inspect", "--format", "{{.RepoDigests}}", loginBox+"/"+i.path()))
+	}},
+	{"skopeo", func(t *testing.T, s *site, i *image, user, password string) error {
+		k := skopeo{newTool(t, s, "")}
+		out := k.path("image")
+		if _, err := run(k.ns, k.command("skopeo", "--insecure-policy", "copy", "--quiet", "--src-creds", user+":"+password,
+			"docker://"+loginBox+"/"+i.path(), "dir:"+out)); err != nil {
+			return err
+		}
+		files := map[string]digest.Digest{"manifest.json": i.child.Digest}
+		for _, blob := range i.pulled() {
+			files[blob.Digest.Encoded()] = blob.Digest
+		}
+		return checkFiles(out, files)
+	}},
+	{"ctr", func(t *testing.T, s *site, i *image, user, password string) error {
+		c := startContainerd(t, s, "").(containerd)
+		name := loginBox + "/" + i.path()
+		if _, err := run(c.ns, c.ctr("images", "pull", "--snapshotter", "native", "--platform", "linux/"+runtime.GOARCH, "--user", user+":"+password, name)); err != nil {
+			return err
+		}
+		return c.holds(i.root.Digest, c.ctr("images", "ls", "name=="+name))
+	}},
+}
+
+// TestClientsLogIn pulls a private image with real clients: who may have it gets it, its layers come once for all of them, and who may
+// not gets nothing although it is held.
+func TestClientsLogIn(t *testing.T) {
+	i := multiArchImage()
+	s := newSite(t, i)
+	s.hub.Set(func(o *fakehub.Options) {
+		o.Users = map[string]string{"alice": "alices-password", "bob": "bobs-password"}
+	})
+	s.hub.SetPrivate(i.repository, "alice")
+	cert, key := s.certify(t)
+	h := s.startHubcap(t, scratch(t), longTTL, "HUBCAP_UPSTREAM_0_VISIBILITY=passthrough",
+		"HUBCAP_AUTH_LISTEN=127.0.0.1:5443", "HUBCAP_AUTH_TLS_CERT_FILE="+cert, "HUBCAP_AUTH_TLS_KEY_FILE="+key)
+	for _, one := range logins {
+		t.Run(one.client, func(t *testing.T) {
+			clientNamed(t, one.client)
+			if err := one.pull(t, s, i, "alice", "alices-password"); err != nil {
+				t.Errorf("alice: %v", err)
+			}
+			for user, password := range map[string]string{"bob": "bobs-password", "alice": "wrong"} {
+				if err := one.pull(t, s, i, user, password); err == nil {
+					t.Errorf("%s with the password %q gets the image", user, password)
+				}
+			}
+		})
+	}
+	for _, r := range s.hub.Log() {
+		if r.Role != fakehub.RoleToken && !strings.HasPrefix(r.UserAgent, "hubcap/") {
+			t.Errorf("went around hubcap: %s", describe([]fakehub.Request{r}))
+		}
+	}
+	for _, blob := range i.pulled() {
+		fromStart := func(r *fakehub.Request) bool { return r.Offset == 0 }
+		if n := s.hub.Count(fakehub.OfKind(fakehub.KindCDN), fakehub.OfReference(blob.Digest), fromStart); n != 1 {
+			t.Errorf("%s came %d times", blob.Digest, n)
+		}
+	}
+	if n := s.hub.AuthorizationLeaks(); n != 0 {
+		t.Errorf("%d requests brought credentials to the CDN", n)
+	}
+	for _, secret := range []string{"alices-password", "bobs-password"} {
+		if strings.Contains(string(h.log.Bytes()), secret) {
+			t.Errorf("%s is in hubcap's log", secret)
+		}
+	}
+}
+
+// certify makes a certificate of the box's name, which the site's clients trust from now on.
+func (s *site) certify(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{boxName}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := scratch(t)
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	trusted, err := os.ReadFile(s.caFile)
+	if err := errors.Join(err,
+		os.WriteFile(cert, certPEM, 0o600),
+		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600),
+		os.WriteFile(s.caFile, append(trusted, certPEM...), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
