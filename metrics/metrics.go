@@ -6,7 +6,7 @@
 // host of a configured upstream. Nothing that a client sends becomes a label.
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go and checks.go (cache), upstreams.go (proxy/upstream), space.go (eviction),
+// fills.go and checks.go (cache), upstreams.go and credentials.go (proxy/upstream), space.go (eviction),
 // prefetch.go (proxy/prefetch), ports.go (proxy/port).
 package metrics
 

@@ -153,7 +153,7 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	}
 	m := New()
 	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
-	up := m.Upstreams.Of("docker.io", "anonymous")
+	up := m.Upstreams.Of("docker.io", "credentials")
 	up.Limit(1)
 	up.Remaining(1)
 	body := scrape(t, m)

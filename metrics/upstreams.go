@@ -42,6 +42,7 @@ type Upstreams struct {
 	bytes     *prometheus.CounterVec
 	tokens    *prometheus.CounterVec
 	refused   *prometheus.CounterVec
+	useless   *prometheus.CounterVec
 	limit     *prometheus.GaugeVec
 	remaining *prometheus.GaugeVec
 }
@@ -62,6 +63,7 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		bytes:     vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
 		tokens:    vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
 		refused:   vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to follow.", "upstream"),
+		useless:   vec("upstream_credential_failures_total", "Requests for which the box's credentials for an upstream were of no use: not to be had, refused, or without the right to the repository.", "upstream", "reason"),
 		limit:     gaugeVec("upstream_ratelimit_limit", "Pulls that the upstream allows in its window, as it last said."),
 		remaining: gaugeVec("upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last said."),
 	}
@@ -89,6 +91,9 @@ func (u *Upstreams) Of(host, identity string) *Upstream {
 		limits:   u,
 		host:     host,
 		identity: identity,
+	}
+	if identity == "credentials" {
+		up.exportUseless()
 	}
 	for c := range classes {
 		up.requests[c] = u.requests.WithLabelValues(host, classNames[c])

@@ -69,7 +69,10 @@ func (h *Handler) client(ctx context.Context, rt route) *upstream.Client {
 	case access.Own:
 		return rt.as.client
 	case access.Shared:
-		return rt.upstream.Own
+		if own := rt.upstream.OwnOf(rt.name); own != nil {
+			return own
+		}
+		return rt.upstream.Anonymous // it is shared, and the credentials are for others
 	}
 	return h.Identities.Client(ctx, rt.upstream, rt.name, func(ctx context.Context, anybody *upstream.Client) error {
 		return prove(ctx, rt, anybody)

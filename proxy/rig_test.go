@@ -30,6 +30,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/credentials"
 )
 
 // TestMain keeps every test on loopback and looks for goroutines left over.
@@ -209,7 +210,7 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	token, err := url.Parse(o.hub.TokenURL())
 	must(r.t, err)
 	hub.TokenHosts = []string{token.Host}
-	hub.Username, hub.Password = o.user, o.password
+	hub.Username, hub.Password = credentials.Secret(o.user), credentials.Secret(o.password)
 	hub.Rules = o.rules
 	if o.other == nil {
 		o.other = o.hub

@@ -51,11 +51,12 @@ type Probe func(ctx context.Context, anybody *upstream.Client) error
 // Client is the client to ask the repository with. probe is called at most
 // once an hour for a repository.
 func (i *Identities) Client(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) *upstream.Client {
-	if u.Own == nil {
+	own := u.OwnOf(repository)
+	if own == nil {
 		return u.Anonymous
 	}
 	if i.public(ctx, u, repository, probe) {
-		return u.Own
+		return own
 	}
 	return u.Anonymous
 }

@@ -3,7 +3,8 @@
 // valid, and is not looked at twice.
 //
 // Files: config.go (the variables), types.go (sizes, durations, …),
-// upstreams.go (the registries), describe.go (hubcap config).
+// upstreams.go (the registries), credentials.go (what hubcap shows them),
+// visibility.go (for whom their content is), describe.go (hubcap config).
 package config
 
 import (
@@ -22,6 +23,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/credentials"
 )
 
 // Prefix is what every variable's name begins with.
@@ -105,13 +107,7 @@ func refused(name, value string, err error) error {
 // Format shows the credentials to nobody, whatever the verb.
 func (c Config) Format(f fmt.State, _ rune) {
 	type plain Config // without this method
-	p := plain(c)
-	p.Upstreams = slices.Clone(c.Upstreams)
-	for i := range p.Upstreams {
-		e := &p.Upstreams[i]
-		e.Username, e.Password = Secret(e.Username).String(), Secret(e.Password).String()
-	}
-	_, _ = fmt.Fprintf(f, "%+v", p)
+	_, _ = fmt.Fprintf(f, "%+v", plain(c))
 }
 
 // MarshalText keeps encoders from showing them.
@@ -186,16 +182,16 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 		if err != nil {
 			return nil, refused(name, values[name], fmt.Errorf("cannot be read: %w", errors.Unwrap(err)))
 		}
-		values[plain] = strings.TrimRight(string(content), "\r\n")
+		values[plain] = credentials.Trim(string(content))
 	}
 	return values, nil
 }
 
-// masked stands for a secret wherever it would be shown.
-const masked = "***"
+const masked = credentials.Masked
 
 func isSecret(name string) bool {
-	return strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME")
+	return strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 
 // CacheSizeSet tells whether the operator chose a cache size.

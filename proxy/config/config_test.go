@@ -215,7 +215,7 @@ func TestSecretFiles(t *testing.T) {
 				"HUBCAP_UPSTREAM_0_USERNAME_FILE="+writeFile(t, dir, "username", "alice\n"),
 				"HUBCAP_UPSTREAM_0_PASSWORD_FILE="+writeFile(t, dir, "password", tc.content))
 			e := entry(t, c, "docker.io")
-			if e.Username != "alice" || e.Password != tc.want {
+			if e.Username != "alice" || string(e.Password) != tc.want {
 				t.Errorf("credentials %q, %q; want alice, %q", e.Username, e.Password, tc.want)
 			}
 			if len(c.Warnings) > 0 {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hubcap/proxy/upstream/credentials"
 )
 
 // Duration is Go's notation, and d for days: 90s, 5m, 7d, 1d12h.
@@ -227,18 +229,4 @@ func (f *CAFile) UnmarshalText(text []byte) error {
 func (f CAFile) String() string { return f.path }
 
 // Secret is a value that is shown to nobody.
-type Secret string
-
-// String stands for the secret in logs and messages.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return masked
-}
-
-// Format keeps every verb from showing it.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, s.String()) }
-
-// MarshalText keeps encoders from showing it.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+type Secret = credentials.Secret

@@ -21,6 +21,9 @@ type registry struct {
 	URL          URL        `env:"URL" means:"where it really is; http:// only by naming it here"`
 	Username     Secret     `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
 	Password     Secret     `env:"PASSWORD" means:"password or token of that user"`
+	Token        Secret     `env:"TOKEN" means:"token that stands alone, without a user: ACR's refresh token, an identity token"`
+	Credentials  Kind       `env:"CREDENTIALS" means:"where credentials come from that are not written here: docker-config, ecr or google"`
+	Repositories Globs      `env:"REPOSITORIES" means:"globs of repositories that these credentials are for; all that no other entry of the host names when empty"`
 	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what anybody could pull; shared: also SHARED_REPOSITORIES, for everybody; passthrough: what each client's own token opens, at AUTH_LISTEN"`
 	Shared       Globs      `env:"SHARED_REPOSITORIES" means:"globs of repositories that everybody who reaches hubcap may pull with its credentials"`
 	Allow        Globs      `env:"ALLOW" means:"globs of repositories that may be pulled; all when empty"`
@@ -72,25 +75,16 @@ func (c *Config) loadUpstreams(values map[string]string) error {
 	if err != nil {
 		return err
 	}
-	own := make(map[string]int)
-	for _, n := range numbers {
-		var r registry
-		if err := parse(&r, registryPrefix(n), values); err != nil {
-			return err
-		}
-		host, err := checkHost(r.Host)
-		if err != nil {
-			return refused(registryPrefix(n)+"HOST", r.Host, err)
-		}
-		if before, twice := own[host]; twice {
-			return refused(registryPrefix(n)+"HOST", r.Host, fmt.Errorf("%sHOST names it too", registryPrefix(before)))
-		}
-		own[host] = n
-		e, known := byHost[host]
+	own, err := ownRegistries(numbers, values)
+	if err != nil {
+		return err
+	}
+	for _, o := range own {
+		e, known := byHost[o.host]
 		if !known {
-			e = c.entry(host)
+			e = c.entry(o.host)
 		}
-		if byHost[host], err = c.apply(e, r, n); err != nil {
+		if byHost[o.host], err = c.apply(e, o); err != nil {
 			return err
 		}
 	}
@@ -130,17 +124,18 @@ func (c *Config) preset(p upstream.Preset) (upstream.Entry, error) {
 }
 
 // apply puts what the operator has set over what was known.
-func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, error) {
+func (c *Config) apply(e upstream.Entry, o ownRegistry) (upstream.Entry, error) {
+	r, n := o.registry, o.numbers[0]
 	if r.URL.URL != nil {
 		if strings.HasPrefix(e.Host, "*") {
 			return e, refused(registryPrefix(n)+"URL", r.URL.String(), errors.New("a pattern of hosts has no one address"))
 		}
 		e.URL = r.URL.URL
 	}
-	if (r.Username == "") != (r.Password == "") {
-		return e, fmt.Errorf("%sUSERNAME and %sPASSWORD: set both or none", registryPrefix(n), registryPrefix(n))
+	e.Login, e.Parts = o.login, o.parts
+	if err := o.checkCloud(e.URL.Host); err != nil {
+		return e, err
 	}
-	e.Username, e.Password = string(r.Username), string(r.Password)
 	if len(r.TokenHosts) > 0 {
 		e.TokenHosts = nil
 	}
@@ -162,7 +157,7 @@ func (c *Config) apply(e upstream.Entry, r registry, n int) (upstream.Entry, err
 	if err := c.applyRules(&e, r, n); err != nil {
 		return e, err
 	}
-	if e.Username != "" && e.URL.Scheme == "http" {
+	if e.HasLogin() && e.URL.Scheme == "http" {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("%sURL=%s: the credentials go over the network in clear", registryPrefix(n), e.URL))
 	}
 	return e, nil

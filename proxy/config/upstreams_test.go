@@ -192,7 +192,7 @@ func TestOwnRegistryIsFound(t *testing.T) {
 
 func TestOneRegistryUnderTwoNames(t *testing.T) {
 	message := refusal(t, "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_1_HOST=index.docker.io")
-	if want := "HUBCAP_UPSTREAM_1_HOST=index.docker.io: HUBCAP_UPSTREAM_0_HOST names it too"; message != want {
+	if want := "HUBCAP_UPSTREAM_1_HOST=index.docker.io: HUBCAP_UPSTREAM_0_HOST names it too; tell them apart by HUBCAP_UPSTREAM_1_REPOSITORIES"; message != want {
 		t.Errorf("got %q, want %q", message, want)
 	}
 }

@@ -88,8 +88,8 @@ func (c *Config) checkShared(e *upstream.Entry, r registry, prefix string) error
 	switch {
 	case len(r.Shared) == 0:
 		return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("name the repositories in %sSHARED_REPOSITORIES", prefix))
-	case e.Username == "":
-		return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("needs credentials: %sUSERNAME and %sPASSWORD", prefix, prefix))
+	case !e.HasLogin():
+		return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("needs credentials: %sUSERNAME and %sPASSWORD, %sTOKEN or %sCREDENTIALS", prefix, prefix, prefix, prefix))
 	}
 	c.Warnings = append(c.Warnings, fmt.Sprintf("%sSHARED_REPOSITORIES=%s: everybody whom %sALLOW_CLIENTS lets in can pull these of %s with hubcap's credentials",
 		prefix, r.Shared, Prefix, e.Host))

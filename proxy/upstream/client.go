@@ -8,7 +8,7 @@
 //
 // Files: client.go (what can be asked), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
-// go), tokens.go (the token cache), locations.go (where blobs were found),
+// go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
 // dial.go (the address filter),
 // transport.go (connections, retries, time-outs, rate limits), error.go.
 package upstream
@@ -37,15 +37,15 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/credentials"
 )
 
-// Options is what a Client needs. All but the credentials, TokenHosts,
+// Options is what a Client needs. All but the Login, TokenHosts,
 // PrivateCIDRs and RootCAs is required.
 type Options struct {
-	Label        string   // the configured host or pattern: for logs and metrics
-	URL          *url.URL // where the registry is; what stands before /v2/
-	Username     string
-	Password     string
+	Label string   // the configured host or pattern: for logs and metrics
+	URL   *url.URL // where the registry is; what stands before /v2/
+	credentials.Login
 	TokenHosts   []string // that may be asked for tokens, as TokenHost spells them
 	PrivateCIDRs []netip.Prefix
 	RootCAs      *x509.CertPool // nil for the system's
@@ -67,7 +67,7 @@ type Options struct {
 type Client struct {
 	label       string
 	url         *url.URL
-	credentials bool
+	login       *login // the box's; nil for anybody
 	auth        *auth.Client
 	caller      *caller // on whose behalf it asks; nil for the box's own
 	tokens      *tokens
@@ -80,7 +80,7 @@ type Client struct {
 // NewClient makes a client with the options' credentials, or without any.
 func NewClient(o Options) *Client {
 	identity := "anonymous"
-	if o.Username != "" {
+	if o.LogsIn() {
 		identity = "credentials"
 	}
 	return newClient(o, identity)
@@ -95,7 +95,7 @@ func newClient(o Options, identity string) *Client {
 		base: withRetries(&counted{newTransport(o, d), m}),
 	}
 	c := &Client{
-		label: o.Label, url: o.URL, credentials: o.Username != "", tokens: newTokens(time.Now),
+		label: o.Label, url: o.URL, tokens: newTokens(time.Now),
 		locations: newLocations(time.Now),
 		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
@@ -104,14 +104,15 @@ func newClient(o Options, identity string) *Client {
 		Header: http.Header{"User-Agent": {o.UserAgent}},
 		Cache:  c.tokens,
 	}
-	if c.credentials {
-		c.auth.Credential = auth.StaticCredential(o.URL.Host, auth.Credential{Username: o.Username, Password: o.Password})
+	if o.LogsIn() {
+		c.login = newLogin(o, m)
+		c.auth.Credential = c.login.credential
 	}
 	return c
 }
 
 // Credentials tells whether the client asks with the box's credentials.
-func (c *Client) Credentials() bool { return c.credentials }
+func (c *Client) Credentials() bool { return c.login != nil }
 
 // Grants tells whether the token last got for the repository says itself
 // that it opens it. An opaque token says nothing.
@@ -394,6 +395,9 @@ func (c *Client) send(ctx context.Context, method, repository, what string, head
 	at := c.url.JoinPath("v2", repository, path)
 	at.RawQuery = query
 	return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
+		if c.login != nil {
+			return c.asOwner(req, repository)
+		}
 		return c.authorized(req, repository)
 	})
 }

@@ -156,6 +156,13 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 		}
 		a.lives = tokenLife(seconds)
 	}
+	// The auth client reads the one name or the other, by how it asked.
+	if answer.AccessToken == "" {
+		answer.AccessToken = answer.Token
+	}
+	if body, err = json.Marshal(map[string]string{"access_token": answer.AccessToken}); err != nil {
+		return nil, err
+	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	resp.ContentLength = int64(len(body))
 	return resp, nil

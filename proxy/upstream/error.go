@@ -81,7 +81,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
-	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.credentials, err: err}
+	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
 	var fromTokens *errcode.ErrorResponse
 	var inURL *url.Error
 	switch {
@@ -91,6 +91,8 @@ func (c *Client) failure(req *http.Request, err error) error {
 			e.Kind = ServerError // what is not there is the service, not the content
 		}
 		e.err = errors.New("the token service refused")
+	case errors.Is(err, errNoLogin):
+		e.Kind = Denied
 	case errors.Is(err, errRefused):
 		e.Kind = Refused
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
@@ -108,7 +110,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.credentials,
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.login != nil,
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")

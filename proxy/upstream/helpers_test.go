@@ -35,6 +35,8 @@ var canaryForms = []string{
 	canary,
 	base64.StdEncoding.EncodeToString([]byte(boxUser + ":" + canary)),
 	base64.RawURLEncoding.EncodeToString([]byte(canary)),
+	base64.StdEncoding.EncodeToString([]byte("AWS:" + canary)),
+	base64.StdEncoding.EncodeToString([]byte("oauth2accesstoken:" + canary)),
 }
 
 func holdsCanary(s string) bool {

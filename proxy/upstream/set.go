@@ -3,21 +3,44 @@ package upstream
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/bmatcuk/doublestar/v4"
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"hubcap/proxy/upstream/credentials"
 )
 
 // Upstream is one registry as it is configured.
 type Upstream struct {
 	Host      string  // its name: docker.io, ghcr.io, europe-docker.pkg.dev
 	Anonymous *Client // asks as anybody
-	Own       *Client // asks with the box's credentials; nil when there are none
+	Own       *Client // asks with the box's credentials, where no part has others; nil when there are none
 	Relay     *Client // asks as callers do, by As; nil but for Passthrough
 	TagTTL    time.Duration
 	Rules
+
+	parts []part
+}
+
+// part is a part of the repositories with a client of its own.
+type part struct {
+	repositories []string // globs
+	own          *Client
+}
+
+// OwnOf is who asks for a repository with the box's credentials; nil when there
+// are none for it.
+func (u *Upstream) OwnOf(repository string) *Client {
+	for _, p := range u.parts {
+		if slices.ContainsFunc(p.repositories, func(glob string) bool { return doublestar.MatchUnvalidated(glob, repository) }) {
+			return p.own
+		}
+	}
+	return u.Own
 }
 
 // Rules say which repositories of a registry may be pulled, and for whom. The
@@ -45,8 +68,19 @@ type Entry struct {
 	Host   string
 	TagTTL time.Duration
 	Rules
+	Parts []Part // that are pulled with other credentials; the first that matches counts
 	Options
 }
+
+// Part is a part of a registry's repositories, by globs, and the credentials
+// for it.
+type Part struct {
+	Repositories []string
+	Login        credentials.Login
+}
+
+// HasLogin tells whether there are credentials for any repository.
+func (e Entry) HasLogin() bool { return e.LogsIn() || len(e.Parts) > 0 }
 
 // DockerHub is the name of Docker Hub in this set, whatever it is called in a
 // request.
@@ -108,10 +142,20 @@ func NewSet(entries []Entry, def string) (*Set, error) {
 func (e Entry) build() *Upstream {
 	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL, Rules: e.Rules}
 	anonymous := e.Options
-	anonymous.Username, anonymous.Password = "", ""
+	anonymous.Login = credentials.Login{}
 	u.Anonymous = NewClient(anonymous)
-	if e.Username != "" {
-		u.Own = NewClient(e.Options)
+	own := func(l credentials.Login) *Client {
+		o := e.Options
+		o.Login = l
+		c := NewClient(o)
+		c.login.anybody = u.Anonymous
+		return c
+	}
+	if e.LogsIn() {
+		u.Own = own(e.Login)
+	}
+	for _, p := range e.Parts {
+		u.parts = append(u.parts, part{p.Repositories, own(p.Login)})
 	}
 	if e.Visibility == Passthrough {
 		u.Relay = newClient(anonymous, "client")

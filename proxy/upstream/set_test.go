@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/credentials"
 )
 
 // newSet makes a set of hosts. Whatever connects counts in dials.
@@ -176,7 +177,7 @@ func TestNewSet(t *testing.T) {
 	}
 	m := metrics.New()
 	set, err := NewSet([]Entry{{Host: "a.test", Options: Options{
-		URL: &url.URL{Scheme: "https", Host: "a.test"}, Username: boxUser, Password: canary, Metrics: m.Upstreams,
+		URL: &url.URL{Scheme: "https", Host: "a.test"}, Login: credentials.Login{Username: boxUser, Password: canary}, Metrics: m.Upstreams,
 	}}}, "a.test")
 	if err != nil {
 		t.Fatal(err)

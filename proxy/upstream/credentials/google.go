@@ -1,0 +1,64 @@
+package credentials
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/google"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// googleScope is what Google's own tools ask for; what the account may do is
+// for its roles to say.
+const googleScope = "https://www.googleapis.com/auth/cloud-platform"
+
+func isGoogle(host string) bool {
+	name := hostname(host)
+	return name == "gcr.io" || strings.HasSuffix(name, ".gcr.io") || strings.HasSuffix(name, ".pkg.dev")
+}
+
+// googleSource asks Google for an access token, which lives for an hour, by the
+// application default credentials: a key file, a federation, or the machine's
+// own account.
+type googleSource struct{ Options }
+
+func (s googleSource) get(ctx context.Context) (auth.Credential, time.Time, error) {
+	if !isGoogle(s.Host) {
+		return auth.EmptyCredential, time.Time{}, fmt.Errorf("%s is no registry of Google's", s.Host)
+	}
+	transport := &http.Transport{Proxy: s.Proxy, DisableKeepAlives: true} // the next request is most of an hour away
+	if s.RootCAs != nil {
+		transport.TLSClientConfig = &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}
+	}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport, Timeout: patience})
+	// Found anew each time: a source that is kept hands out the token that it
+	// has until shortly before its end, and the key file may be another one.
+	found, err := google.FindDefaultCredentials(ctx, googleScope)
+	if err != nil {
+		return auth.EmptyCredential, time.Time{}, errors.New("there are no application default credentials, or they are not to be read")
+	}
+	token, err := found.TokenSource.Token()
+	if err != nil {
+		return auth.EmptyCredential, time.Time{}, explainGoogle(ctx, err)
+	}
+	return auth.Credential{Username: "oauth2accesstoken", Password: token.AccessToken}, token.Expiry, nil
+}
+
+// explainGoogle leaves out the answer's body, which the library quotes.
+func explainGoogle(ctx context.Context, err error) error {
+	var refused *oauth2.RetrieveError
+	switch {
+	case ctx.Err() != nil:
+		return errSlow
+	case errors.As(err, &refused) && refused.Response != nil:
+		return fmt.Errorf("google refuses: status %d", refused.Response.StatusCode)
+	default:
+		return errors.New("google's token service does not answer, or not with a token")
+	}
+}
