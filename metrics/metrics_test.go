@@ -156,6 +156,8 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	up := m.Upstreams.Of("docker.io", "credentials")
 	up.Limit(1)
 	up.Remaining(1)
+	m.Ports.Certificate("mirror", true, time.Now())
+	m.Requests.Closed("shared")
 	body := scrape(t, m)
 	for _, name := range regexp.MustCompile("`(hubcap_[a-z_]+)").FindAllStringSubmatch(string(readme), -1) {
 		if !strings.Contains(body, "# TYPE "+name[1]+" ") {
