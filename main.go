@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/port"
@@ -118,6 +120,9 @@ func newLog(c config.Config, w io.Writer) *slog.Logger {
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+	// Credentials and others' content have no place in a core file. Where that
+	// cannot be set, whoever confines the process has seen to it.
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	for _, warning := range c.Warnings {
 		log.Warn(warning)
 	}
@@ -180,7 +185,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
 	log.Info("clients that may pull", "ranges", allowed.String())
-	return listen(ctx, c, handler, all, log)
+	return listen(ctx, c, handler, newAdmin(c, store, handler, all, log), all, log)
 }
 
 // newPrefetcher returns a prefetcher at work, nil when none is wanted, and
@@ -200,7 +205,7 @@ func newPrefetcher(c config.Config, held *cache.Cache, all *metrics.Metrics, log
 type ports struct{ mirror, auth, admin *port.Port }
 
 // open takes all ports, or none.
-func open(c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
+func open(c config.Config, handler *proxy.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
 	defer func() {
 		if err != nil {
 			p.each((*port.Port).Close)
@@ -224,7 +229,7 @@ func open(c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *sl
 			return p, err
 		}
 	}
-	p.admin, err = listen("admin", "ADMIN_LISTEN", c.AdminListen, adminHandler(handler, all), "", "")
+	p.admin, err = listen("admin", "ADMIN_LISTEN", c.AdminListen, operator, "", "")
 	return p, err
 }
 
@@ -238,8 +243,8 @@ func (p ports) each(do func(*port.Port)) {
 }
 
 // listen serves all ports until ctx ends, then drains.
-func listen(ctx context.Context, c config.Config, handler *proxy.Handler, all *metrics.Metrics, log *slog.Logger) error {
-	p, err := open(c, handler, all, log)
+func listen(ctx context.Context, c config.Config, handler *proxy.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
+	p, err := open(c, handler, operator, all, log)
 	if err != nil {
 		return err
 	}
@@ -294,13 +299,25 @@ func drain(c config.Config, handler *proxy.Handler, p ports, log *slog.Logger) e
 	return nil
 }
 
-// adminHandler is the operator's port: metrics and health.
-func adminHandler(handler *proxy.Handler, all *metrics.Metrics) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", all.Handler())
-	mux.Handle("GET /livez", handler)
-	mux.Handle("GET /readyz", handler)
-	return mux
+// newAdmin is the operator's port: metrics, health, and what is behind the
+// token.
+func newAdmin(c config.Config, store *blobs.Store, health http.Handler, all *metrics.Metrics, log *slog.Logger) http.Handler {
+	file := store.Dir("admin-token")
+	token, exposed, err := admin.Token(file)
+	if err != nil {
+		log.Warn("there is no token for the admin port, and nobody gets past metrics and health", "err", err)
+	}
+	if exposed {
+		log.Warn("others can read the admin port's token; set its mode to 0600", "file", file)
+	}
+	names := slices.Clone(c.AdminNames)
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name)
+	}
+	return admin.New(admin.Options{
+		Metrics: all.Handler(), Health: health, Token: token, Names: names, Pprof: bool(c.Pprof), Log: log,
+		Config: func(w io.Writer) error { return config.Print(w, os.Environ()) },
+	})
 }
 
 func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*upstream.Set, error) {

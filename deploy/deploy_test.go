@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -170,7 +171,7 @@ func TestCompose(t *testing.T) {
 		t.Error("there is more than one service")
 	}
 	for key, want := range map[string][]string{
-		"    environment:": {`      HUBCAP_ADMIN_LISTEN: ":5001"`},
+		"    environment:": {`      HUBCAP_ADMIN_LISTEN: ":5001"`, "      HUBCAP_ADMIN_NAMES: hubcap"},
 		"    ports:":       {`      - "5000:5000"`, `      - "127.0.0.1:5001:5001"`},
 		"    volumes:":     {`      - data:/data`},
 	} {
@@ -280,5 +281,17 @@ func TestRegistriesAreKnown(t *testing.T) {
 	}
 	if c.DefaultUpstream != "docker.io" {
 		t.Errorf("the default registry is %s: docker.io's location must name it", c.DefaultUpstream)
+	}
+}
+
+// TestUnitIsConfined holds the unit against systemd's own measure of what a
+// service could still do: 0 to 100, where 100 is an ordinary one.
+func TestUnitIsConfined(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", "hubcap.service").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -41,7 +41,9 @@ type Config struct {
 type variables struct {
 	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"mirror port; never answers 401"`
 	AuthListen      Address   `env:"AUTH_LISTEN" means:"TLS port where clients log in to registries with VISIBILITY=passthrough; off when empty"`
-	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"metrics and health"`
+	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"metrics and health; the rest behind the token in admin-token of the data directory"`
+	AdminNames      Names     `env:"ADMIN_NAMES" means:"names by which ADMIN_LISTEN may be addressed, besides addresses, localhost and the machine's own, separated by commas"`
+	Pprof           Switch    `env:"PPROF" envDefault:"false" means:"true serves Go's profiles below /debug/pprof/ of ADMIN_LISTEN, behind the token"`
 	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"blobs, partial downloads, index"`
 	CacheSize       Share     `env:"CACHE_SIZE" means:"bytes that everything in the data directory may take; also a share of the file system, 60%"`
 	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`

@@ -230,3 +230,37 @@ func (f CAFile) String() string { return f.path }
 
 // Secret is a value that is shown to nobody.
 type Secret = credentials.Secret
+
+// Switch is true or false.
+type Switch bool
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Switch) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "true":
+		*s = true
+	case "false":
+		*s = false
+	default:
+		return errors.New("want true or false")
+	}
+	return nil
+}
+
+// Names are host names.
+type Names []string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (n *Names) UnmarshalText(text []byte) error {
+	*n = nil
+	for one := range strings.SplitSeq(string(text), ",") {
+		if one = strings.ToLower(strings.TrimSpace(one)); one == "" || strings.ContainsAny(one, "/:@ ") {
+			return errors.New("want host names without a port, separated by commas")
+		}
+		*n = append(*n, one)
+	}
+	return nil
+}
+
+// String is what the operator wrote.
+func (n Names) String() string { return strings.Join(n, ",") }

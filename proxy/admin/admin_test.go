@@ -1,0 +1,153 @@
+package admin
+
+import (
+	"bufio"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const token = "0123456789abcdef0123456789abcdef"
+
+func serve(t *testing.T, o Options) *httptest.Server {
+	t.Helper()
+	say := func(text string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
+	}
+	o.Metrics, o.Health, o.Log = say("metrics"), say("ok"), slog.New(slog.DiscardHandler)
+	o.Config = func(w io.Writer) error { _, err := io.WriteString(w, "settings"); return err }
+	s := httptest.NewServer(New(o))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// ask sends a request as it is written.
+func ask(t *testing.T, s *httptest.Server, line string, header ...string) (status int, body string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	head := append([]string{line + " HTTP/1.1", "Connection: close"}, header...)
+	if _, err := io.WriteString(conn, strings.Join(head, "\r\n")+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(content)
+}
+
+// TestAdmin has rows B80 to B82 of the list of bad input, as far as there is
+// something to ask for: nothing here changes anything.
+func TestAdmin(t *testing.T) {
+	s := serve(t, Options{Token: token, Names: []string{"box.example.com"}, Pprof: true})
+	here, auth := "Host: 127.0.0.1:5001", "Authorization: Bearer "+token
+	for name, tc := range map[string]struct {
+		line   string
+		header []string
+		status int
+		body   string
+	}{
+		"metrics":                      {"GET /metrics", []string{here}, 200, "metrics"},
+		"live":                         {"GET /livez", []string{"Host: localhost"}, 200, "ok"},
+		"ready, by the machine's name": {"GET /readyz", []string{"Host: Box.Example.com:5001"}, 200, "ok"},
+		"an IPv6 address":              {"GET /readyz", []string{"Host: [::1]:5001"}, 200, "ok"},
+		"settings":                     {"GET /admin/config", []string{here, auth}, 200, "settings"},
+		"pprof":                        {"GET /debug/pprof/cmdline", []string{here, auth}, 200, ""},
+		"a page of the port itself":    {"GET /metrics", []string{here, "Origin: http://127.0.0.1:5001", "Sec-Fetch-Site: same-origin"}, 200, ""},
+
+		"no token":                     {"GET /admin/config", []string{here}, 401, ""},
+		"a wrong token":                {"GET /admin/config", []string{here, auth + "x"}, 401, ""},
+		"the beginning of the token":   {"GET /admin/config", []string{here, auth[:len(auth)-1]}, 401, ""},
+		"an empty token":               {"GET /admin/config", []string{here, "Authorization: Bearer "}, 401, ""},
+		"the token in the query":       {"GET /admin/config?token=" + token, []string{here}, 401, ""},
+		"the token as a password":      {"GET /admin/config", []string{here, "Authorization: Basic " + token}, 401, ""},
+		"pprof without a token":        {"GET /debug/pprof/", []string{here}, 401, ""},
+		"a foreign name":               {"GET /metrics", []string{"Host: evil.example.com"}, 403, ""},
+		"a foreign name and the token": {"GET /admin/config", []string{"Host: evil.example.com:5001", auth}, 403, ""},
+		"a name like an address":       {"GET /metrics", []string{"Host: 127.0.0.1.evil.example.com"}, 403, ""},
+		"no name":                      {"GET /metrics", []string{"Host:"}, 403, ""},
+		"another origin":               {"GET /admin/config", []string{here, auth, "Origin: http://evil.example.com"}, 403, ""},
+		"no origin at all":             {"GET /admin/config", []string{here, auth, "Origin: null"}, 403, ""},
+		"another port is another one":  {"GET /admin/config", []string{here, auth, "Origin: http://127.0.0.1:80"}, 403, ""},
+		"from another site":            {"GET /metrics", []string{here, "Sec-Fetch-Site: cross-site"}, 403, ""},
+		"a purge":                      {"POST /admin/purge?what=*", []string{here, auth, "Content-Length: 0"}, 404, ""},
+		"a purge of the outside":       {"DELETE /admin/../../etc", []string{here, auth}, 404, ""},
+		"what is not there":            {"GET /admin/", []string{here, auth}, 404, ""},
+		"another method":               {"POST /metrics", []string{here, "Content-Length: 0"}, 405, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, body := ask(t, s, tc.line, tc.header...)
+			if status == http.StatusTemporaryRedirect || status == http.StatusMovedPermanently {
+				status = http.StatusNotFound // a path that is cleaned before it is looked for
+			}
+			if status != tc.status || tc.body != "" && body != tc.body {
+				t.Errorf("%d %q, want %d %q", status, body, tc.status, tc.body)
+			}
+			if strings.Contains(body, token) {
+				t.Error("the token is in the answer")
+			}
+		})
+	}
+}
+
+func TestPprofIsOffUntilAsked(t *testing.T) {
+	s := serve(t, Options{Token: token})
+	if status, _ := ask(t, s, "GET /debug/pprof/", "Host: localhost", "Authorization: Bearer "+token); status != 404 {
+		t.Errorf("%d", status)
+	}
+}
+
+func TestWithoutATokenNobodyIsLetIn(t *testing.T) {
+	s := serve(t, Options{})
+	for _, shown := range []string{"", "Bearer", "Bearer "} {
+		if status, _ := ask(t, s, "GET /admin/config", "Host: localhost", "Authorization: "+shown); status != 401 {
+			t.Errorf("%q: %d", shown, status)
+		}
+	}
+}
+
+func TestToken(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "admin-token")
+	first, exposed, err := Token(name)
+	if err != nil || exposed || len(first) != 64 {
+		t.Fatalf("%q, %v, %v", first, exposed, err)
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if again, _, err := Token(name); again != first || err != nil {
+		t.Errorf("another start has %q, %v", again, err)
+	}
+	if err := os.Chmod(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, exposed, err := Token(name); !exposed || err != nil {
+		t.Errorf("everybody can read it: %v, %v", exposed, err)
+	}
+	for what, damage := range map[string]func() error{
+		"short":       func() error { return os.WriteFile(name, []byte("x"), 0o600) },
+		"a directory": func() error { return os.Mkdir(name, 0o700) },
+		"a link":      func() error { return os.Symlink("/etc/hostname", name) },
+	} {
+		_ = os.RemoveAll(name)
+		_ = damage()
+		if got, _, err := Token(name); err == nil || got != "" {
+			t.Errorf("%s: %q, %v", what, got, err)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package admin
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// minToken is the length in characters of the shortest token that is taken:
+// an operator may have written one himself.
+const minToken = 32
+
+// Token reads the token from a file, and makes one, of 256 bits, where there is
+// no file. exposed tells that others than its owner can read it. Without a
+// token that can be read or made, nobody is let in.
+func Token(name string) (token string, exposed bool, err error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return readToken(name)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	token = hex.EncodeToString(random)
+	_, err = f.WriteString(token + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", false, errors.Join(err, os.Remove(name))
+	}
+	return token, false, nil
+}
+
+func readToken(name string) (token string, exposed bool, err error) {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return "", false, err
+	}
+	if !info.Mode().IsRegular() {
+		return "", false, fmt.Errorf("%s is no regular file", name)
+	}
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return "", false, err
+	}
+	if token = strings.TrimSpace(string(content)); len(token) < minToken {
+		return "", false, fmt.Errorf("%s holds less than %d characters; remove it, and the next start makes one", name, minToken)
+	}
+	return token, info.Mode().Perm()&0o077 != 0, nil
+}
