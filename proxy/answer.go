@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -23,6 +24,7 @@ type answer struct {
 	control *http.ResponseController
 	began   time.Time
 
+	client    netip.Addr // invalid where nobody knows
 	kind      metrics.Kind
 	result    metrics.Result
 	size      int64         // bytes of what was asked for; negative when nobody knew before the end

@@ -87,6 +87,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.answer(w
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, login bool) {
 	a := newAnswer(w, time.Now())
+	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
@@ -143,7 +144,7 @@ func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
 		a.set("Docker-Distribution-Api-Version", "registry/2.0")
-		if !h.Clients.Allow(r.RemoteAddr) {
+		if !h.Clients.Allow(a.client) {
 			return rt, errNotAllowed
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -43,7 +44,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.String("from", a.result.String()),
 		slog.Int64("bytes", a.sent),
 		slog.Duration("took", time.Since(a.began)),
-		slog.String("client", r.RemoteAddr),
+		slog.String("client", clientOf(a, r)),
 	)
 	if err == nil {
 		err = a.trouble
@@ -52,4 +53,14 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		attrs = append(attrs, slog.String("err", err.Error()))
 	}
 	h.Log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// clientOf is the client as the log has it: with its port, where no proxy
+// stands before it.
+func clientOf(a *answer, r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !a.client.IsValid() || peer.Addr().Unmap().WithZone("") == a.client {
+		return r.RemoteAddr
+	}
+	return a.client.String()
 }

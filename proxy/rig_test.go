@@ -93,6 +93,7 @@ type rigOptions struct {
 	user     string
 	password string
 	clients  []netip.Prefix
+	proxies  []netip.Prefix
 	prefetch bool
 	rules    upstream.Rules // of the hub
 	other    *fakehub.Hub   // ghcr.io; the hub too when nil
@@ -169,7 +170,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Prefetch:  ahead,
 		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
 		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
-		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients),
+		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies),
 		Metrics: r.all.Requests, Log: log,
 	})
 	server := httptest.NewUnstartedServer(r.handler)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -384,4 +385,21 @@ func TestAllowAndDeny(t *testing.T) {
 	if n := len(hub.Log()); n != 0 {
 		t.Errorf("%d requests upstream", n)
 	}
+}
+
+// TestClientsBehindAProxy are told apart by the word of a proxy that is
+// believed, and of no other.
+func TestClientsBehindAProxy(t *testing.T) {
+	inside := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	r := newRig(t, rigOptions{clients: inside, proxies: loopback})
+	r.hub.Image("owner/app", "v1", fakehub.RandomBlob(740, 1000))
+	r.get("/v2/owner/app/manifests/v1", "X-Forwarded-For", "203.0.113.5, 192.0.2.7").want(t, 200, nil, "")
+	for _, header := range []string{"203.0.113.5", "192.0.2.7, 203.0.113.5", "192.0.2.7, nonsense", "127.0.0.1"} {
+		r.get("/v2/owner/app/manifests/v1", "X-Forwarded-For", header).want(t, 403, nil, "")
+	}
+	if !strings.Contains(r.log.String(), "client=192.0.2.7\n") {
+		t.Error("the log does not name the client")
+	}
+	r = newRig(t, rigOptions{clients: inside})
+	r.get("/v2/", "X-Forwarded-For", "192.0.2.7").want(t, 403, nil, "")
 }

@@ -17,8 +17,8 @@ import (
 )
 
 func TestClients(t *testing.T) {
-	byDefault := NewClients(DefaultClients())
-	own := NewClients([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")})
+	byDefault := NewClients(DefaultClients(), nil)
+	own := NewClients([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}, nil)
 	for _, tc := range []struct {
 		remote      string
 		byDefault   bool
@@ -42,10 +42,10 @@ func TestClients(t *testing.T) {
 		{"pipe", false, false},
 		{"", false, false},
 	} {
-		if got := byDefault.Allow(tc.remote); got != tc.byDefault {
+		if got := byDefault.Allow(byDefault.Behind(tc.remote, nil)); got != tc.byDefault {
 			t.Errorf("%q by default: %v", tc.remote, got)
 		}
-		if got := own.Allow(tc.remote); got != tc.inOperators {
+		if got := own.Allow(own.Behind(tc.remote, nil)); got != tc.inOperators {
 			t.Errorf("%q in the operator's ranges: %v", tc.remote, got)
 		}
 	}
@@ -128,5 +128,34 @@ func TestIdentitiesForget(t *testing.T) {
 	now = now.Add(time.Minute)
 	if !ask(nil) {
 		t.Error("not asked again after a minute")
+	}
+}
+
+func TestForwarded(t *testing.T) {
+	c := NewClients(nil, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")})
+	for name, tc := range map[string]struct {
+		remote    string
+		forwarded []string
+		want      string
+	}{
+		"nobody before it":                    {"192.0.2.1:80", nil, "192.0.2.1"},
+		"a stranger's word":                   {"192.0.2.1:80", []string{"198.51.100.1"}, "192.0.2.1"},
+		"a proxy that says nothing":           {"10.0.0.1:80", nil, "10.0.0.1"},
+		"a proxy's word":                      {"10.0.0.1:80", []string{"198.51.100.1"}, "198.51.100.1"},
+		"what the client wrote before it":     {"10.0.0.1:80", []string{"127.0.0.1, 198.51.100.1"}, "198.51.100.1"},
+		"in a header of its own":              {"10.0.0.1:80", []string{"127.0.0.1", "198.51.100.1"}, "198.51.100.1"},
+		"two proxies":                         {"10.0.0.1:80", []string{"127.0.0.1, 198.51.100.1,10.0.0.2"}, "198.51.100.1"},
+		"a client that is a proxy":            {"10.0.0.1:80", []string{"10.0.0.2"}, "10.0.0.2"},
+		"IPv6":                                {"[fd00::1]:80", []string{"2001:db8::1"}, "2001:db8::1"},
+		"IPv4 in IPv6":                        {"[::ffff:10.0.0.1]:80", []string{"::ffff:198.51.100.1"}, "198.51.100.1"},
+		"no address":                          {"10.0.0.1:80", []string{"198.51.100.1, unknown"}, "invalid IP"},
+		"an empty one":                        {"10.0.0.1:80", []string{""}, "invalid IP"},
+		"no address of the connection itself": {"pipe", []string{"198.51.100.1"}, "invalid IP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.Behind(tc.remote, tc.forwarded).String(); got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
 	}
 }

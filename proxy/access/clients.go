@@ -12,26 +12,57 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// Clients are the addresses that may pull.
+// Clients are the addresses that may pull, and the proxies that are believed
+// about the addresses behind them.
 type Clients struct {
-	allowed []netip.Prefix
+	allowed, proxies []netip.Prefix
 }
 
-// NewClients allows the given ranges.
-func NewClients(allowed []netip.Prefix) Clients { return Clients{slices.Clone(allowed)} }
+// NewClients allows the given ranges, and believes the proxies.
+func NewClients(allowed, proxies []netip.Prefix) Clients {
+	return Clients{slices.Clone(allowed), slices.Clone(proxies)}
+}
 
-// Allow tells whether the peer of a connection, as net/http names it, may
-// pull.
-func (c Clients) Allow(remote string) bool {
+// Behind is the address of the client behind a connection, whose peer net/http
+// names remote: the peer itself, unless it is a proxy that is believed. Then
+// it is the last address in X-Forwarded-For that is no such proxy, which is the
+// one that a believed proxy has seen itself; what stands before it the client
+// may have written. The address is invalid where that cannot be read.
+func (c Clients) Behind(remote string, forwarded []string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return false
+		return netip.Addr{}
 	}
-	addr := at.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(c.allowed, func(p netip.Prefix) bool { return p.Contains(addr) })
+	addr := plain(at.Addr())
+	if len(forwarded) == 0 || len(c.proxies) == 0 {
+		return addr
+	}
+	hops := strings.Split(strings.Join(forwarded, ","), ",")
+	for len(hops) > 0 && contains(c.proxies, addr) {
+		last := strings.TrimSpace(hops[len(hops)-1])
+		hops = hops[:len(hops)-1]
+		if addr, err = netip.ParseAddr(last); err != nil {
+			return netip.Addr{}
+		}
+		addr = plain(addr)
+	}
+	return addr
 }
+
+// Allow tells whether a client may pull.
+func (c Clients) Allow(client netip.Addr) bool {
+	return client.IsValid() && contains(c.allowed, client)
+}
+
+func contains(ranges []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// plain is an address as ranges are written.
+func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
 // local are the ranges of addresses that are not of the internet.
 var local = []netip.Prefix{

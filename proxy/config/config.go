@@ -64,6 +64,7 @@ type variables struct {
 	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of AUTH_LISTEN; TLS_CERT_FILE when empty"`
 	AuthKeyFile     string    `env:"AUTH_TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
+	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"ranges of addresses of proxies in front of hubcap, whose X-Forwarded-For is believed; nobody's when empty"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for machines"`
 }

@@ -215,6 +215,9 @@ func manifestType(header string, body []byte) (string, error) {
 	if m == nil {
 		return "", errors.New("a manifest that is no JSON object: null")
 	}
+	if err := checkShape(body); err != nil {
+		return "", fmt.Errorf("a manifest that is not to be passed on: %w", err)
+	}
 	if m.Manifests != nil && m.Layers != nil {
 		return "", errors.New("a manifest that is an image and an index at once")
 	}
