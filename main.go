@@ -179,7 +179,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	handler := proxy.New(proxy.Options{
 		Upstreams: upstreams, Cache: held, Freshness: tags, Prefetch: ahead,
 		Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
-		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed, c.TrustedProxies),
+		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(log),
 		Metrics: all.Requests, Log: log,
 	})
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)

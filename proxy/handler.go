@@ -40,6 +40,7 @@ type Options struct {
 	Grants     *access.Grants
 	Links      *access.Links
 	Clients    access.Clients
+	Gateway    *access.Gateway
 	Prefetch   *prefetch.Prefetcher // nil for none
 	Metrics    *metrics.Requests
 	Log        *slog.Logger
@@ -144,6 +145,7 @@ func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
 		a.set("Docker-Distribution-Api-Version", "registry/2.0")
+		h.Gateway.Saw(a.client)
 		if !h.Clients.Allow(a.client) {
 			return rt, errNotAllowed
 		}

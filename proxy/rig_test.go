@@ -170,7 +170,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Prefetch:  ahead,
 		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
 		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
-		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies),
+		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
 		Metrics: r.all.Requests, Log: log,
 	})
 	server := httptest.NewUnstartedServer(r.handler)

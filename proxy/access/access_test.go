@@ -1,12 +1,14 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -155,6 +157,35 @@ func TestForwarded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := c.Behind(tc.remote, tc.forwarded).String(); got != tc.want {
 				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestGateway is told of one address that everybody seems to have.
+func TestGateway(t *testing.T) {
+	for name, tc := range map[string]struct {
+		requests func(i int) string
+		told     bool
+	}{
+		"one gateway":               {func(int) string { return "10.0.0.1" }, true},
+		"one gateway, and hubcap":   {func(i int) string { return []string{"10.0.0.1", "127.0.0.1"}[i%2] }, true},
+		"another one, now and then": {func(i int) string { return []string{"10.0.0.1", "10.0.0.2"}[i/(gatewayAfter-1)%2] }, false},
+		"hubcap's own host":         {func(int) string { return "127.0.0.1" }, false},
+		"one public address":        {func(int) string { return "203.0.113.1" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			g := NewGateway(slog.New(slog.NewTextHandler(&log, nil)))
+			for i := range 3 * gatewayAfter {
+				g.Saw(netip.MustParseAddr(tc.requests(i)))
+			}
+			want := 0
+			if tc.told {
+				want = 1
+			}
+			if n := strings.Count(log.String(), "one address"); n != want {
+				t.Errorf("told %d times, want %d", n, want)
 			}
 		})
 	}

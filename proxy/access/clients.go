@@ -3,7 +3,7 @@
 // and links open what is not for everybody. It knows addresses, repositories
 // and digests; it knows neither URLs nor what is cached.
 //
-// Files: clients.go (addresses), visibility.go (how a repository is shown),
+// Files: clients.go and gateway.go (addresses), visibility.go (how a repository is shown),
 // identity.go (the box's credentials serve public content only), grants.go
 // (which tokens were let in), links.go (which repositories have a blob).
 package access
