@@ -132,7 +132,7 @@ func (h *Handler) openBlob(ctx context.Context, rt route, want cache.Want) (blob
 	if !errors.Is(err, cache.ErrClosed) {
 		return blob, false, err
 	}
-	size, err := h.client(ctx, rt).HeadBlob(ctx, rt.name, rt.digest)
+	size, err := h.witness(ctx, rt).HeadBlob(ctx, rt.name, rt.digest)
 	if err != nil {
 		return nil, false, err
 	}
@@ -145,6 +145,17 @@ func (h *Handler) openBlob(ctx context.Context, rt route, want cache.Want) (blob
 	}
 	want.Size = size
 	return h.Cache.Past(want), true, nil
+}
+
+// witness is who asks the registry whether a route's client may have what is
+// held for others. What becomes everybody's then has to be had by anybody: the
+// box's credentials would see a repository that has been closed since it was
+// last shown to be public.
+func (h *Handler) witness(ctx context.Context, rt route) *upstream.Client {
+	if rt.as.view == access.Open {
+		return rt.upstream.Anonymous
+	}
+	return h.client(ctx, rt)
 }
 
 // linkTo notes that a route's repository has its blob.

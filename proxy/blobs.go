@@ -70,8 +70,11 @@ func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, etag strin
 		blob.Close()
 		a.result = describeBlob(a, cache.Held)
 	} else {
-		closed := errors.Is(err, cache.ErrClosed)
-		if size, err = h.client(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest); err != nil {
+		closed, who := errors.Is(err, cache.ErrClosed), h.client
+		if closed {
+			who = h.witness
+		}
+		if size, err = who(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest); err != nil {
 			return err
 		}
 		if closed && h.Cache.Confirm(h.want(rt, rt.digest, size)) {

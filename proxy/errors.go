@@ -64,11 +64,11 @@ func (h *Handler) toAPI(err error, rt route) (api *apiError, challenge string) {
 	var up *upstream.Error
 	switch {
 	case errors.As(err, &api):
-	case errors.As(err, &up) && up.Kind == upstream.Denied && up.Challenge != "":
-		h.Grants.Refused(rt.as.id)
-		return errUnauthorized, up.Challenge
 	case errors.As(err, &up):
-		api = fromUpstream(up, rt)
+		api, challenge = fromUpstream(up, rt), up.Challenge
+		if up.Kind == upstream.Denied && rt.as.view == access.Own {
+			h.Grants.Refused(rt.as.id)
+		}
 	case errors.Is(err, cache.ErrWrongContent):
 		api = errContent
 	case errors.Is(err, context.DeadlineExceeded):
@@ -78,7 +78,7 @@ func (h *Handler) toAPI(err error, rt route) (api *apiError, challenge string) {
 	default:
 		api = errInternal
 	}
-	return api, ""
+	return api, challenge
 }
 
 // fromUpstream maps a registry's failure. Trouble never becomes 404, and
@@ -90,6 +90,8 @@ func fromUpstream(e *upstream.Error, rt route) *apiError {
 		return unknown(rt.kind)
 	case upstream.Denied:
 		switch {
+		case e.Challenge != "":
+			return errUnauthorized
 		case rt.as.view == access.Own:
 			return errForbidden
 		case e.Credentials: // what they are used for is there

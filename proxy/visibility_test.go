@@ -403,3 +403,23 @@ func TestClientsBehindAProxy(t *testing.T) {
 	r = newRig(t, rigOptions{clients: inside})
 	r.get("/v2/", "X-Forwarded-For", "192.0.2.7").want(t, 403, nil, "")
 }
+
+// TestRepositoryThatWasPublic is asked for what is held for others, with
+// credentials at hand that would open it: it is not public any more.
+func TestRepositoryThatWasPublic(t *testing.T) {
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		t.Run(method, func(t *testing.T) {
+			r, secret := newSharing(t, t.TempDir(), shared)
+			r.pull(t, "owner/secret", secret)
+			layer := secret.Layers[1].Digest
+			r.hub.AddBlob("owner/public", fakehub.RandomBlob(701, 2*mib))
+			r.get("/v2/owner/public/manifests/v1").want(t, 200, nil, "")
+			r.hub.SetPrivate("owner/public", boxUser)
+			r.hub.RevokeTokens()
+			if got := r.do(method, blobPath("owner/public", layer)); got.StatusCode != 404 {
+				t.Errorf("%d, %d bytes", got.StatusCode, len(got.body))
+			}
+			r.checkHidden(t, r.url, "owner/nothing", secret)
+		})
+	}
+}
