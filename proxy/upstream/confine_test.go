@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -819,5 +822,43 @@ func TestCredentialsStayHome(t *testing.T) {
 		if errors.Is(err, errRefused) != refused || (network.other == nil) != refused {
 			t.Errorf("%s: got %v, want a refusal: %t", address, err, refused)
 		}
+	}
+}
+
+// TestRegistryThatIsNotItself is sent nothing.
+func TestRegistryThatIsNotItself(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		certificate tls.Certificate
+		version     uint16 // the latest that it speaks
+		trusted     bool
+		answered    bool
+	}{
+		"as it should be":  {certificate: loopbackCertificate(), trusted: true, answered: true},
+		"signed by itself": {certificate: loopbackCertificate()},
+		"expired":          {certificate: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), trusted: true},
+		"not valid yet":    {certificate: certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), trusted: true},
+		"of another host":  {certificate: certificate(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }), trusted: true},
+		"TLS 1.1":          {certificate: loopbackCertificate(), version: tls.VersionTLS11, trusted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := unstarted(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })
+			w.TLS = &tls.Config{Certificates: []tls.Certificate{tc.certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tc.version}
+			w.StartTLS()
+			changes := []change{withCredentials, believing()}
+			if tc.trusted {
+				changes = append(changes, believing(w))
+			}
+			b, err := newFixture(t, w.URL, changes...).OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
+			if tc.answered {
+				readBlob(t, b, err)
+				return
+			}
+			var e *Error
+			if !errors.As(err, &e) || e.Kind != Unreachable || w.count() != 0 {
+				t.Errorf("%v, after %d requests", err, w.count())
+			}
+		})
 	}
 }

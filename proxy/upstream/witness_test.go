@@ -47,7 +47,11 @@ func newTLSWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 
 // loopbackCertificate is for every address that witnesses listen on; that of
 // httptest is for one only.
-var loopbackCertificate = sync.OnceValue(func() tls.Certificate {
+var loopbackCertificate = sync.OnceValue(func() tls.Certificate { return certificate(func(*x509.Certificate) {}) })
+
+// certificate is one for every address that witnesses listen on, but for the
+// change.
+func certificate(change func(*x509.Certificate)) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -56,12 +60,13 @@ var loopbackCertificate = sync.OnceValue(func() tls.Certificate {
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2), net.IPv4(127, 0, 0, 3)},
 	}
+	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		panic(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-})
+}
 
 func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	t.Helper()
