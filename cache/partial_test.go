@@ -293,3 +293,13 @@ func FuzzNote(f *testing.F) {
 		}
 	})
 }
+
+// TestPartialThenNoSize goes on with a source that knows ranges and does not
+// say how long the blob is: what it gives has to begin at 0 then.
+func TestPartialThenNoSize(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(309, partialSize)
+	r.leave(d, body)
+	r.mustGet(d, &origin{body: body, unsized: true}, body)
+	r.checkLedger()
+}

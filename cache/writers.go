@@ -77,7 +77,7 @@ func (f *fill) begin(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if stream.Size < 0 && stream.End > stream.Off && f.want.Size < 0 { // a piece of nobody knows what
+	if stream.Size < 0 && (stream.Off > 0 || stream.End > stream.Off) && f.want.Size < 0 { // a piece of nobody knows what
 		stream.Body.Close()
 		if stream, err = f.want.Source.Open(ctx, 0, -1); err != nil {
 			return nil, err
