@@ -76,6 +76,8 @@ const (
 	maxConnections = 64       // of all fills together
 	maxPerHost     = 24       // of the fills from one registry
 
+	tryAgain = 10 * time.Second // an upstream's host that fails
+
 	prefetchAtATime = 4 // blobs, each over one connection
 )
 
@@ -326,6 +328,8 @@ func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*ups
 		entries[i].Proxy = http.ProxyFromEnvironment
 		entries[i].UserAgent = "hubcap/" + version()
 		entries[i].MaxManifest = cache.MaxManifest
+		entries[i].TryAgain = tryAgain
+		entries[i].Now = time.Now
 		entries[i].Metrics = all.Upstreams
 		entries[i].Log = log
 	}

@@ -18,7 +18,8 @@ type Source interface {
 	// instead; Stream.Off tells.
 	//
 	// An error with a method Temporary() bool that answers false is final;
-	// after any other one the bytes are asked for again, up to a limit.
+	// after any other one the bytes are asked for again, up to a limit, and
+	// not before the time that its method Wait() time.Duration gives.
 	Open(ctx context.Context, off, n int64) (*Stream, error)
 }
 
@@ -156,6 +157,7 @@ func (r *resumer) broke(err error) error {
 		return err
 	}
 	pause := firstBackoff << (r.breaks - 1)
+	pause = max(pause, waitFor(err))
 	pause += time.Duration(rand.Int64N(int64(pause)/2 + 1)) //nolint:gosec // jitter, not a secret
 	select {
 	case <-r.ctx.Done():
@@ -177,6 +179,15 @@ func (r *resumer) Close() {
 func final(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && !t.Temporary()
+}
+
+// waitFor is how long a source wants to be left alone.
+func waitFor(err error) time.Duration {
+	var w interface{ Wait() time.Duration }
+	if errors.As(err, &w) {
+		return w.Wait()
+	}
+	return 0
 }
 
 // unsatisfiable tells that a source has nothing from the offset on that it

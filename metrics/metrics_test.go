@@ -145,6 +145,20 @@ func TestLookupsAndAgesBySegment(t *testing.T) {
 	}
 }
 
+// TestOneSourceAtATime: an upstream that counts the pulls of another address
+// makes no further series.
+func TestOneSourceAtATime(t *testing.T) {
+	m := New()
+	up := m.Upstreams.Of("docker.io", "anonymous")
+	up.Source("192.0.2.1")
+	up.Source("192.0.2.2")
+	up.Source("192.0.2.2")
+	if body := scrape(t, m); strings.Contains(body, "192.0.2.1") ||
+		!strings.Contains(body, `hubcap_upstream_ratelimit_source{identity="anonymous",source="192.0.2.2",upstream="docker.io"} 1`) {
+		t.Error("not the last source alone")
+	}
+}
+
 // TestReadmeNamesWhatExists holds the README's metric names against a scrape.
 func TestReadmeNamesWhatExists(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
@@ -154,8 +168,10 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	m := New()
 	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
 	up := m.Upstreams.Of("docker.io", "credentials")
-	up.Limit(1)
-	up.Remaining(1)
+	up.Limit(1, time.Hour)
+	up.Remaining(1, time.Hour)
+	up.Source("192.0.2.1")
+	m.Upstreams.Circuit("docker.io", RoleRegistry, CircuitOpen, 1)
 	m.Ports.Certificate("mirror", true, time.Now())
 	m.Requests.Closed("shared")
 	body := scrape(t, m)

@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Class is how an upstream answered one HTTP request.
 type Class uint8
@@ -38,13 +42,12 @@ func ClassOf(status int) Class {
 
 // Upstreams makes the counters of each configured upstream.
 type Upstreams struct {
-	requests  *prometheus.CounterVec
-	bytes     *prometheus.CounterVec
-	tokens    *prometheus.CounterVec
-	refused   *prometheus.CounterVec
-	useless   *prometheus.CounterVec
-	limit     *prometheus.GaugeVec
-	remaining *prometheus.GaugeVec
+	requests *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	tokens   *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	useless  *prometheus.CounterVec
+	limits
 }
 
 func newUpstreams(registry prometheus.Registerer) *Upstreams {
@@ -53,19 +56,13 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		registry.MustRegister(v)
 		return v
 	}
-	gaugeVec := func(name, help string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, []string{"upstream", "identity"})
-		registry.MustRegister(v)
-		return v
-	}
 	return &Upstreams{
-		requests:  vec("upstream_requests_total", "HTTP requests sent for an upstream, to its registry, token service and CDN, by how they were answered.", "upstream", "class"),
-		bytes:     vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
-		tokens:    vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
-		refused:   vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to follow.", "upstream"),
-		useless:   vec("upstream_credential_failures_total", "Requests for which the box's credentials for an upstream were of no use: not to be had, refused, or without the right to the repository.", "upstream", "reason"),
-		limit:     gaugeVec("upstream_ratelimit_limit", "Pulls that the upstream allows in its window, as it last said."),
-		remaining: gaugeVec("upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last said."),
+		requests: vec("upstream_requests_total", "HTTP requests sent for an upstream, to its registry, token service and CDN, by how they were answered.", "upstream", "class"),
+		bytes:    vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
+		tokens:   vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
+		refused:  vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to follow.", "upstream"),
+		useless:  vec("upstream_credential_failures_total", "Requests for which the box's credentials for an upstream were of no use: not to be had, refused, or without the right to the repository.", "upstream", "reason"),
+		limits:   newLimits(registry),
 	}
 }
 
@@ -75,6 +72,8 @@ type Upstream struct {
 	bytes    prometheus.Counter
 	tokens   prometheus.Counter
 	refused  prometheus.Counter
+	pulls    prometheus.Counter
+	source   atomic.Pointer[string] // of the pull limit, as it was last told
 
 	limits   *Upstreams
 	host     string
@@ -82,12 +81,13 @@ type Upstream struct {
 }
 
 // Of returns the counters of the upstream configured as host. The identity
-// is "anonymous", "credentials" or "client"; only the rate limit is told apart by it.
+// is "anonymous", "credentials" or "client"; only pulls and their limit are told apart by it.
 func (u *Upstreams) Of(host, identity string) *Upstream {
 	up := &Upstream{
 		bytes:    u.bytes.WithLabelValues(host),
 		tokens:   u.tokens.WithLabelValues(host),
 		refused:  u.refused.WithLabelValues(host),
+		pulls:    u.pulls.WithLabelValues(host, identity),
 		limits:   u,
 		host:     host,
 		identity: identity,
@@ -112,13 +112,3 @@ func (u *Upstream) Token() { u.tokens.Inc() }
 
 // Refused notes an address, redirect or token service that was not followed.
 func (u *Upstream) Refused() { u.refused.Inc() }
-
-// Limit notes how many pulls the upstream's window holds.
-func (u *Upstream) Limit(n int) {
-	u.limits.limit.WithLabelValues(u.host, u.identity).Set(float64(n))
-}
-
-// Remaining notes how many pulls are left in the window.
-func (u *Upstream) Remaining(n int) {
-	u.limits.remaining.WithLabelValues(u.host, u.identity).Set(float64(n))
-}

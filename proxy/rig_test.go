@@ -98,7 +98,8 @@ type rigOptions struct {
 	rules    upstream.Rules // of the hub
 	other    *fakehub.Hub   // ghcr.io; the hub too when nil
 	stall    time.Duration
-	log      io.Writer // besides the rig's own
+	tryAgain time.Duration // a host that fails; at once when 0
+	log      io.Writer     // besides the rig's own
 }
 
 // rig is a whole hubcap on loopback, in front of a fakehub.
@@ -136,6 +137,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.stall == 0 {
 		o.stall = 5 * time.Second
 	}
+	o.tryAgain = max(o.tryAgain, 1)
 	if o.clients == nil {
 		o.clients = loopback
 	}
@@ -204,7 +206,7 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 			Label: host, URL: u, PrivateCIDRs: loopback,
 			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
 			Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil },
-			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, Metrics: r.all.Upstreams, Log: log,
+			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
 		}}
 	}
 	hub := entry(upstream.DockerHub, o.hub.RegistryURL())

@@ -67,6 +67,7 @@ func TestTagStaysWhileItsNewManifestIsNotToBeHad(t *testing.T) {
 	got := r.get("/v2/demo/manifests/latest")
 	got.want(t, 200, img.Body, "hubcap; fwd=stale; detail=upstream-failed")
 	r.hub.Script(nil)
+	r.clock.advance(time.Minute) // the 429 asks for a pause
 	r.get("/v2/demo/manifests/latest").want(t, 200, moved.Body, "hubcap; fwd=uri-miss; stored")
 }
 
@@ -105,6 +106,7 @@ func TestStaleWhenTheUpstreamFails(t *testing.T) {
 			stale("started while the upstream fails")
 			hub.Script(nil)
 			hub.Up()
+			r.clock.advance(time.Minute)
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 		})
 	}

@@ -57,7 +57,7 @@ func newUpstream(credentials bool) *upstream.Upstream {
 	o := upstream.Options{
 		Label: "docker.io", URL: &url.URL{Scheme: "https", Host: "registry.example"},
 		Proxy:   func(*http.Request) (*url.URL, error) { return nil, nil },
-		Metrics: metrics.New().Upstreams, Log: slog.New(slog.DiscardHandler),
+		Metrics: metrics.New().Upstreams, Log: slog.New(slog.DiscardHandler), Now: time.Now, TryAgain: time.Hour,
 	}
 	u := &upstream.Upstream{Host: "docker.io", Anonymous: upstream.NewClient(o)}
 	if credentials {

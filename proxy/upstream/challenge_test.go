@@ -360,31 +360,6 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func TestPulls(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		header string
-		n      int
-		ok     bool
-	}{
-		{"100;w=21600", 100, true},
-		{"76 ; w=21600", 76, true},
-		{"0;w=21600", 0, true},
-		{"200", 200, true},
-		{";w=21600", 0, false},
-		{"", 0, false},
-		{"-1;w=21600", 0, false},
-		{"many", 0, false},
-		{"99999999999999999999", 0, false},
-		{"1e3", 0, false},
-	}
-	for _, tt := range tests {
-		if n, ok := pulls(tt.header); ok != tt.ok || ok && n != tt.n {
-			t.Errorf("%q: got %d, %t, want %d, %t", tt.header, n, ok, tt.n, tt.ok)
-		}
-	}
-}
-
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -10,7 +10,8 @@
 // registries there are), confine.go and challenge.go (where credentials may
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
 // dial.go (the address filter),
-// transport.go (connections, retries, time-outs, rate limits), error.go.
+// transport.go (connections, retries, time-outs), hosts.go (which hosts are
+// left alone), budget.go (the pull limit), error.go.
 package upstream
 
 import (
@@ -53,12 +54,17 @@ type Options struct {
 	ConnectTimeout time.Duration
 	HeaderTimeout  time.Duration
 	StallTimeout   time.Duration // for the next byte of a body
+	TryAgain       time.Duration // how long a host that fails is left alone before one request tries it
+	Offline        bool          // ask nobody
 
 	Proxy       func(*http.Request) (*url.URL, error) // the outgoing proxy's choice
 	UserAgent   string
 	MaxManifest int64 // bytes of the largest manifest
+	Now         func() time.Time
 	Metrics     *metrics.Upstreams
 	Log         *slog.Logger
+
+	hosts *hosts // shared by the clients of one upstream; a client's own when nil
 }
 
 // Client asks one registry under one identity: with its configured
@@ -69,7 +75,10 @@ type Client struct {
 	url         *url.URL
 	login       *login // the box's; nil for anybody
 	auth        *auth.Client
+	offline     bool
 	caller      *caller // on whose behalf it asks; nil for the box's own
+	hosts       *hosts
+	budget      *budget
 	tokens      *tokens
 	locations   *locations
 	stall       time.Duration
@@ -88,15 +97,18 @@ func NewClient(o Options) *Client {
 
 func newClient(o Options, identity string) *Client {
 	m := o.Metrics.Of(o.Label, identity)
-	d := &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}
+	if o.hosts == nil {
+		o.hosts = newHosts(o)
+	}
+	limit := newBudget(o.Now, m)
 	guard := &confined{
-		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...),
+		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
 		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout,
-		base: withRetries(&counted{newTransport(o, d), m}),
+		base: withRetries(&careful{base: o.network(m), hosts: o.hosts, budget: limit, registry: o.URL, patience: o.StallTimeout}),
 	}
 	c := &Client{
-		label: o.Label, url: o.URL, tokens: newTokens(time.Now),
-		locations: newLocations(time.Now),
+		label: o.Label, url: o.URL, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		locations: newLocations(o.Now),
 		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	c.auth = &auth.Client{
@@ -110,6 +122,18 @@ func newClient(o Options, identity string) *Client {
 	}
 	return c
 }
+
+// network is what sends requests, and counts them.
+func (o Options) network(m *metrics.Upstream) http.RoundTripper {
+	if o.Offline {
+		return offline{}
+	}
+	return &counted{newTransport(o, &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}), m}
+}
+
+// Failing tells that the registry did not answer when it was last asked, and
+// that not long ago: what is not held is likely not to be had.
+func (c *Client) Failing() bool { return c.offline || c.hosts.of(c.url).failing() }
 
 // Credentials tells whether the client asks with the box's credentials.
 func (c *Client) Credentials() bool { return c.login != nil }
@@ -156,8 +180,12 @@ func (c *Client) HeadManifest(ctx context.Context, repository, reference string)
 	return d, nil
 }
 
-// GetManifest fetches the manifest that reference, a tag or digest, names.
+// GetManifest fetches the manifest that reference, a tag or digest, names. It
+// is a pull, and not sent while the registry grants none.
 func (c *Client) GetManifest(ctx context.Context, repository, reference string) (Manifest, error) {
+	if err := c.mayPull(ctx, repository, reference); err != nil {
+		return Manifest{}, err
+	}
 	req, resp, err := c.send(ctx, http.MethodGet, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
 	if err != nil {
 		return Manifest{}, err
@@ -166,6 +194,7 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	if resp.StatusCode != http.StatusOK {
 		return Manifest{}, c.refusal(req, resp)
 	}
+	c.metrics.Pulled()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxManifest+1))
 	if err != nil {
 		return Manifest{}, c.failure(req, err)
@@ -182,6 +211,27 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 		return Manifest{}, c.invalid(req, "%w", err)
 	}
 	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body}, nil
+}
+
+// mayPull tells why a manifest is not to be fetched: the registry grants no
+// more pulls. A HEAD, which is none, asks now and then whether it does again.
+func (c *Client) mayPull(ctx context.Context, repository, reference string) error {
+	if c.caller != nil {
+		return nil // each caller has a limit of his own
+	}
+	wait := c.budget.wait()
+	if wait > 0 && c.budget.probe() {
+		if _, err := c.HeadManifest(ctx, repository, reference); err == nil {
+			wait = c.budget.wait()
+		}
+	}
+	if wait <= 0 {
+		return nil
+	}
+	return &Error{
+		Kind: RateLimited, Upstream: c.label, Request: "GET manifest " + reference + " of " + repository,
+		RetryAfter: wait, Credentials: c.login != nil, err: errNoPulls,
+	}
 }
 
 // manifestDigest is the digest that was asked for, or else that the registry

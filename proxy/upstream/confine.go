@@ -41,6 +41,7 @@ type confined struct {
 	base       http.RoundTripper
 	registry   *url.URL
 	tokenHosts []string // host:port
+	hosts      *hosts
 	metrics    *metrics.Upstream
 	log        *slog.Logger
 	label      string
@@ -116,6 +117,9 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	}
 	resp.Header.Del("WWW-Authenticate") // a challenge that nobody has looked at
 	c.discard(resp)
+	if resp.StatusCode == http.StatusTooManyRequests { // the auth client would forget for how long
+		return nil, &postponed{hostPort(at), c.hosts.of(at).wait(), true, resp.StatusCode}
+	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		c.metrics.Refused()
 		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)

@@ -26,9 +26,10 @@ const (
 	NotFound                // 404
 	Refused                 // hubcap did not go where the registry pointed
 	Invalid                 // an answer that breaks the protocol, or is not what its digest says
+	Unasked                 // the registry fails and is left alone for a while, or hubcap is offline
 )
 
-var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "refused", "invalid answer"}
+var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "refused", "invalid answer", "unasked"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -40,7 +41,7 @@ type Error struct {
 	Upstream    string        // the host it is configured as
 	Request     string        // what was asked: method and path
 	Status      int           // of the HTTP answer, 0 when there was none
-	RetryAfter  time.Duration // what a 429 or 503 asked for, 0 when it did not
+	RetryAfter  time.Duration // what a 429 or 503 asked for, or until hubcap asks again; 0 when that is not known
 	Credentials bool          // the box's own were used
 	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
 	err         error
@@ -59,8 +60,30 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
-// Temporary tells whether the same request may succeed in a moment.
-func (e *Error) Temporary() bool { return e.Kind == Unreachable || e.Kind == ServerError }
+// patientFor is the longest wait after which a request still counts as one of
+// this moment: a client that reads along stands it.
+const patientFor = 30 * time.Second
+
+// Temporary tells whether the same request may succeed in a moment, or after
+// Wait.
+func (e *Error) Temporary() bool {
+	switch e.Kind {
+	case Unreachable, ServerError:
+		return true
+	case RateLimited, Unasked:
+		return e.RetryAfter > 0 && e.RetryAfter <= patientFor
+	default:
+		return false
+	}
+}
+
+// Wait is how long the registry wants to be left alone; 0 when it does not say.
+func (e *Error) Wait() time.Duration {
+	if e.Kind == RateLimited || e.Kind == Unasked {
+		return e.RetryAfter
+	}
+	return 0
+}
 
 // Unsatisfiable tells that there is nothing in the range that was asked for.
 func (e *Error) Unsatisfiable() bool { return e.Status == http.StatusRequestedRangeNotSatisfiable }
@@ -84,7 +107,15 @@ func (c *Client) failure(req *http.Request, err error) error {
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
 	var fromTokens *errcode.ErrorResponse
 	var inURL *url.Error
+	var later *postponed
 	switch {
+	case errors.As(err, &later):
+		e.Kind, e.Status, e.RetryAfter, e.err = Unasked, later.status, later.wait, later
+		if later.limited {
+			e.Kind = RateLimited
+		}
+	case errors.Is(err, errOffline):
+		e.Kind, e.err = Unasked, errOffline
 	case errors.As(err, &fromTokens):
 		e.Kind, e.Status = kindOf(fromTokens.StatusCode), fromTokens.StatusCode
 		if e.Kind == NotFound {
@@ -111,6 +142,9 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
 		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.login != nil,
+	}
+	if e.Kind == RateLimited && e.RetryAfter <= 0 {
+		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).wait())
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")

@@ -91,7 +91,7 @@ func newFixture(t *testing.T, at string, changes ...change) *fixture {
 		Label: "registry.test", URL: u, PrivateCIDRs: loopback,
 		ConnectTimeout: 20 * time.Second, HeaderTimeout: 20 * time.Second, StallTimeout: 20 * time.Second,
 		Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil }, //nolint:nilnil // as net/http wants it
-		UserAgent: "hubcap/test", MaxManifest: 1 << 16,
+		UserAgent: "hubcap/test", MaxManifest: 1 << 16, Now: time.Now, TryAgain: time.Nanosecond,
 		Metrics: f.metrics.Upstreams,
 		Log:     slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

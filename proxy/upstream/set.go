@@ -118,7 +118,7 @@ type Set struct {
 // NewSet makes the set of the entries. The host def, which answers for
 // requests that name no registry, must be among them.
 func NewSet(entries []Entry, def string) (*Set, error) {
-	lazy, err := lru.New[string, *Upstream](patternHosts)
+	lazy, err := lru.NewWithEvict(patternHosts, func(_ string, gone *Upstream) { gone.Anonymous.hosts.forget() })
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +141,7 @@ func NewSet(entries []Entry, def string) (*Set, error) {
 // build makes the clients of an entry.
 func (e Entry) build() *Upstream {
 	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL, Rules: e.Rules}
+	e.hosts = newHosts(e.Options)
 	anonymous := e.Options
 	anonymous.Login = credentials.Login{}
 	u.Anonymous = NewClient(anonymous)

@@ -8,8 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/retry"
@@ -57,7 +55,7 @@ func (retryPolicy) Retry(tries int, resp *http.Response, err error) (time.Durati
 	if err != nil {
 		var timeout net.Error
 		var untrusted *tls.CertificateVerificationError
-		if errors.Is(err, errRefused) || errors.Is(err, errBadToken) || errors.Is(err, context.Canceled) || errors.As(err, &untrusted) ||
+		if notSent(err) || errors.Is(err, errBadToken) || errors.Is(err, context.Canceled) || errors.As(err, &untrusted) ||
 			errors.As(err, &timeout) && timeout.Timeout() {
 			return never, nil
 		}
@@ -69,13 +67,16 @@ func (retryPolicy) Retry(tries int, resp *http.Response, err error) (time.Durati
 	return pause + rand.N(pause), nil //nolint:gosec // jitter, not a secret
 }
 
+// notSent tells that hubcap itself did not send the request.
+func notSent(err error) bool {
+	return errors.Is(err, errRefused) || errors.Is(err, errOffline) || errors.As(err, new(*postponed))
+}
+
 func withRetries(base http.RoundTripper) http.RoundTripper {
 	return &retry.Transport{Base: base, Policy: func() retry.Policy { return retryPolicy{} }}
 }
 
-// counted counts every hop of every request, and reads the rate limit where
-// it is told: on the registry's answer, which a redirect hides from the
-// caller.
+// counted counts every hop of every request.
 type counted struct {
 	base    http.RoundTripper
 	metrics *metrics.Upstream
@@ -91,20 +92,7 @@ func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c.metrics.Request(metrics.ClassOf(resp.StatusCode))
-	if n, ok := pulls(resp.Header.Get("RateLimit-Limit")); ok {
-		c.metrics.Limit(n)
-	}
-	if n, ok := pulls(resp.Header.Get("RateLimit-Remaining")); ok {
-		c.metrics.Remaining(n)
-	}
 	return resp, nil
-}
-
-// pulls reads "100;w=21600". Docker Hub sends ";w=21600" at times.
-func pulls(header string) (int, bool) {
-	count, _, _ := strings.Cut(header, ";")
-	n, err := strconv.Atoi(strings.TrimSpace(count))
-	return n, err == nil && n >= 0
 }
 
 // errStalled says that an upstream sent nothing for the stall time-out.

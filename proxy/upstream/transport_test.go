@@ -72,7 +72,7 @@ func TestRetries(t *testing.T) {
 			if want := map[string]time.Duration{"503 for ever": 7 * time.Second, "429": 7 * time.Second}[tt.name]; e.RetryAfter != want {
 				t.Errorf("got Retry-After %v, want %v", e.RetryAfter, want)
 			}
-			if e.Temporary() != (tt.kind == ServerError || tt.kind == Unreachable) {
+			if e.Temporary() != (tt.kind == ServerError || tt.kind == Unreachable || tt.kind == RateLimited) {
 				t.Errorf("temporary: %t", e.Temporary())
 			}
 		})

@@ -1,0 +1,179 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"hubcap/metrics"
+)
+
+// pullWindow is over what time Docker Hub counts pulls
+// (docs.docker.com/docker-hub/usage/pulls), where it does not say it itself.
+const pullWindow = 6 * time.Hour
+
+// probeAfter is how often a HEAD, which costs no pull, may ask whether there
+// are pulls again.
+const probeAfter = 30 * time.Second
+
+// The forecast of when the pulls end looks this far back, at one count in each
+// step.
+const (
+	paceOver = time.Hour
+	paceStep = time.Minute
+)
+
+// errNoPulls says that a manifest was not asked for.
+var errNoPulls = errors.New("not asked: the pull limit is reached")
+
+// budget is how many pulls a registry leaves one identity, as its answers
+// tell. A pull is a GET of a manifest; HEADs and blobs are none.
+type budget struct {
+	now     func() time.Time
+	metrics *metrics.Upstream
+
+	mu     sync.Mutex
+	window time.Duration
+	until  time.Time // no manifest is fetched before this, unless the registry says that there are pulls again
+	probed time.Time
+	counts []count // for the pace, in order of time
+}
+
+// count is how many pulls were left at a time.
+type count struct {
+	at   time.Time
+	left int
+}
+
+func newBudget(now func() time.Time, m *metrics.Upstream) *budget {
+	return &budget{now: now, metrics: m, window: pullWindow}
+}
+
+// read takes what an answer says of the limit. Docker Hub's headers may be
+// missing, which means no limit, or empty.
+func (b *budget) read(h http.Header) {
+	limit, window, ok := pulls(h.Get("RateLimit-Limit"))
+	if ok {
+		b.metrics.Limit(limit, window)
+	}
+	if source := h.Get("Docker-RateLimit-Source"); source != "" {
+		b.metrics.Source(printable(source))
+	}
+	left, leftWindow, known := pulls(h.Get("RateLimit-Remaining"))
+	if !known {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if window = max(window, leftWindow); window > 0 {
+		b.window = window
+	}
+	if left > 0 {
+		b.until = time.Time{}
+	}
+	b.metrics.Remaining(left, b.forecast(left))
+}
+
+// forecast notes a count, and tells for how long the pulls last at the pace of
+// late; negative for ever. b.mu is held.
+func (b *budget) forecast(left int) time.Duration {
+	now := b.now()
+	for len(b.counts) > 0 && (now.Sub(b.counts[0].at) > paceOver || b.counts[0].left < left) {
+		b.counts = b.counts[1:] // too old, or before pulls came back
+	}
+	if last := len(b.counts) - 1; last < 0 || now.Sub(b.counts[last].at) >= paceStep {
+		b.counts = append(b.counts, count{now, left})
+	}
+	used, over := b.counts[0].left-left, now.Sub(b.counts[0].at)
+	if used <= 0 || over <= 0 {
+		if left == 0 {
+			return 0
+		}
+		return -1
+	}
+	lasts := float64(left) * float64(over) / float64(used)
+	return time.Duration(min(lasts, math.MaxInt64/2))
+}
+
+// stop notes that the registry grants no more pulls for a while, its window
+// where it does not say how long.
+func (b *budget) stop(retryAfter time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if retryAfter <= 0 {
+		retryAfter = b.window
+	}
+	now := b.now()
+	b.until, b.probed = now.Add(retryAfter), now
+	b.metrics.Remaining(0, 0)
+}
+
+// wait is how long no manifest should be fetched.
+func (b *budget) wait() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(b.until.Sub(b.now()), 0)
+}
+
+// probe tells whoever may ask now whether there are pulls again.
+func (b *budget) probe() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if now.Sub(b.probed) < probeAfter {
+		return false
+	}
+	b.probed = now
+	return true
+}
+
+// pulls reads "100;w=21600". Docker Hub sends ";w=21600" at times.
+func pulls(header string) (n int, window time.Duration, ok bool) {
+	number, rest, _ := strings.Cut(header, ";")
+	n, err := strconv.Atoi(strings.TrimSpace(number))
+	if seconds, found := strings.CutPrefix(strings.TrimSpace(rest), "w="); found {
+		if w, err := strconv.Atoi(seconds); err == nil && w > 0 && w <= int(30*24*time.Hour/time.Second) {
+			window = time.Duration(w) * time.Second
+		}
+	}
+	return n, window, err == nil && n >= 0
+}
+
+// maxRefusal bounds how much of a refusal's text is looked at, in bytes.
+const maxRefusal = 4 << 10
+
+// isPullLimit tells the 429 of a pull limit from that of a limit on requests
+// of any kind. Docker Hub words them "You have reached your pull rate limit"
+// and "Too Many Requests". The body can be read afterwards.
+func isPullLimit(resp *http.Response, patience time.Duration) bool {
+	if n, _, ok := pulls(resp.Header.Get("RateLimit-Remaining")); ok && n == 0 {
+		return true
+	}
+	slow := resp.Body
+	cut := time.AfterFunc(patience, func() { slow.Close() })
+	text, err := io.ReadAll(io.LimitReader(slow, maxRefusal))
+	cut.Stop()
+	slow.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	var body struct {
+		Errors []struct {
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if err != nil || json.Unmarshal(text, &body) != nil {
+		return false
+	}
+	for _, one := range body.Errors {
+		if strings.Contains(strings.ToLower(one.Message), "pull rate limit") {
+			return true
+		}
+	}
+	return false
+}
