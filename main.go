@@ -167,7 +167,10 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		Metrics: all, Log: log,
 	})
 
-	tags := freshness.New(freshness.Options{Store: held, Index: idx, Metrics: all.Fills, Now: time.Now, Log: log})
+	tags := freshness.New(freshness.Options{
+		Store: held, Index: idx, Rules: c.TagRules, KeepDeleted: bool(c.KeepDeleted),
+		Metrics: all.Fills, Now: time.Now, After: time.After, Log: log,
+	})
 	defer func() {
 		held.Close() // what it still writes, the tags still learn
 		tags.Close()
@@ -182,7 +185,8 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		Upstreams: upstreams, Cache: held, Freshness: tags, Prefetch: ahead,
 		Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
 		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(log),
-		Metrics: all.Requests, Log: log,
+		RateLimitWait: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(),
+		Now: time.Now, Sleep: proxy.Sleep, Metrics: all.Requests, Log: log,
 	})
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))

@@ -227,6 +227,16 @@ func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 	return b, err == nil, nil
 }
 
+// Has tells, without looking at its file, whether the blob is held or on its
+// way, and shown to who asks. It is no use of the blob.
+func (c *Cache) Has(want Want) bool {
+	c.mu.Lock()
+	_, filling := c.fills[want.Digest]
+	c.mu.Unlock()
+	return filling || c.Ledger.Holds(want.Digest) &&
+		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
+}
+
 // held opens a whole file. The error is errNotHeld, ErrClosed, or that of a
 // system which cannot open files that may well be good.
 func (c *Cache) held(want Want) (*Blob, error) {

@@ -60,6 +60,7 @@ type Requests struct {
 	cut       prometheus.Counter
 	panics    prometheus.Counter
 	running   prometheus.Gauge
+	delayed   prometheus.Counter
 	closed    *prometheus.CounterVec
 }
 
@@ -84,6 +85,7 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		aborted: counter(registry, "client_aborts_total", "Answers whose client went away before the end."),
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
 		panics:  counter(registry, "panics_total", "Requests and fills ended by a bug; the log has the stack."),
+		delayed: counter(registry, "delayed_requests_total", "Times that a client's request was held because its upstream wants to be left alone for a short while."),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
 	for k := range kinds {
@@ -115,6 +117,9 @@ func (r *Requests) Aborted() { r.aborted.Inc() }
 
 // Cut notes an answer that hubcap broke off.
 func (r *Requests) Cut() { r.cut.Inc() }
+
+// Delayed notes a request that waits until its upstream may be asked.
+func (r *Requests) Delayed() { r.delayed.Inc() }
 
 // Panicked notes a request or a fill that a bug has ended.
 func (r *Requests) Panicked() { r.panics.Inc() }

@@ -100,7 +100,7 @@ func (h *Handler) private(rt route) *freshness.Private {
 	}
 	p := &freshness.Private{Links: links{h.Links, rt.fullName()}}
 	if rt.as.view == access.Own {
-		p.Asker, p.Stale = hex.EncodeToString(rt.as.id[:]), true // for as long as the grant lives
+		p.Asker = hex.EncodeToString(rt.as.id[:])
 	}
 	return p
 }

@@ -10,6 +10,9 @@ import (
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/access"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
 )
 
 // serveBlob answers GET and HEAD of a blob, whole or a range of it.
@@ -74,7 +77,10 @@ func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, etag strin
 		if closed {
 			who = h.witness
 		}
-		if size, err = who(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest); err != nil {
+		size, err = askForBlob(h, rt, func() (int64, error) {
+			return who(r.Context(), rt).HeadBlob(r.Context(), rt.name, rt.digest)
+		})
+		if err != nil {
 			return err
 		}
 		if closed && h.Cache.Confirm(h.want(rt, rt.digest, size)) {
@@ -120,6 +126,24 @@ func (h *Handler) want(rt route, d digest.Digest, size int64) cache.Want {
 	}
 }
 
+// askForBlob asks a registry for a route's blob, unless it said a moment ago
+// that it has none.
+func askForBlob[T any](h *Handler, rt route, ask func() (T, error)) (T, error) {
+	question := sizeKey(rt, rt.digest)
+	open := rt.as.view == access.Open // else the answer is that of who asks
+	if open {
+		if err := h.absent.Of(question); err != nil {
+			var none T
+			return none, err
+		}
+	}
+	got, err := ask()
+	if open && freshness.Absent(err) {
+		h.absent.Note(question, err, freshness.AbsentFor)
+	}
+	return got, err
+}
+
 // blobOrigin says where a blob is asked for: it is equal for two requests that
 // ask in the same place.
 type blobOrigin struct {
@@ -141,7 +165,9 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 		return nil, errUnknownRegistry
 	}
 	rt := route{kind: metrics.KindBlob, upstream: up, name: s.name, digest: s.digest, as: s.as}
-	blob, err := s.h.client(ctx, rt).OpenBlob(ctx, s.name, s.digest, off, n)
+	blob, err := askForBlob(s.h, rt, func() (*upstream.Blob, error) {
+		return s.h.client(ctx, rt).OpenBlob(ctx, s.name, s.digest, off, n)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"hubcap/cache"
 	"hubcap/metrics"
@@ -55,6 +56,8 @@ var (
 	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
 	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", metrics.ResultFailed}
 	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", metrics.ResultFailed}
+	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails and is not asked at present", metrics.ResultFailed}
+	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails, and not all of the image is held", metrics.ResultFailed}
 	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", metrics.ResultFailed}
 )
 
@@ -102,6 +105,8 @@ func fromUpstream(e *upstream.Error, rt route) *apiError {
 		return errLimited
 	case upstream.Unreachable:
 		return errUnreachable
+	case upstream.Unasked:
+		return errUnasked
 	case upstream.Invalid:
 		return errContent
 	default:
@@ -133,11 +138,16 @@ func (e *apiError) body() []byte {
 	return append(body, '\n')
 }
 
+// maxClientWait is the longest that a client is told to wait. A registry's
+// pull limit is asked about more often than its window ends, and there are
+// clients that would sleep for hours.
+const maxClientWait = time.Minute
+
 // retryAfter is what the client is told to wait, in seconds, or nothing.
 func retryAfter(err error) string {
 	var up *upstream.Error
 	if !errors.As(err, &up) || up.RetryAfter <= 0 {
 		return ""
 	}
-	return strconv.FormatInt(int64(up.RetryAfter.Seconds()+0.999), 10)
+	return strconv.FormatInt(int64(min(up.RetryAfter, maxClientWait).Seconds()+0.999), 10)
 }

@@ -8,7 +8,8 @@
 //
 // Files: handler.go (the frame), route.go and span.go (the request),
 // admit.go (on whose behalf), manifests.go, blobs.go and
-// passed.go (the answers), answer.go (the
+// passed.go (the answers), complete.go and patience.go (what becomes of them
+// while a registry fails or is limited), answer.go (the
 // response), errors.go (what clients are told), log.go (what the operator
 // is told).
 package proxy
@@ -31,7 +32,8 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// Options is what a Handler needs; every field but Prefetch is required.
+// Options is what a Handler needs; every field but Prefetch and RateLimitWait
+// is required.
 type Options struct {
 	Upstreams  *upstream.Set
 	Cache      *cache.Cache
@@ -42,21 +44,34 @@ type Options struct {
 	Clients    access.Clients
 	Gateway    *access.Gateway
 	Prefetch   *prefetch.Prefetcher // nil for none
-	Metrics    *metrics.Requests
-	Log        *slog.Logger
+	// RateLimitWait is how long a miss is held at most while its registry
+	// wants to be left alone.
+	RateLimitWait time.Duration
+	// For how long what is held is served while its registry fails, from the
+	// first check that failed; negative for any time. What a client's own
+	// token opened is served as long as the registry's word for that counts.
+	StalePublic, StalePrivate time.Duration
+
+	Now     func() time.Time
+	Sleep   func(ctx context.Context, d time.Duration) error
+	Metrics *metrics.Requests
+	Log     *slog.Logger
 }
 
 // Handler is a mirror port.
 type Handler struct {
 	Options
 	sizes    *sizes
+	absent   *freshness.Failures // blobs that are not there, by repository
 	draining atomic.Bool
 	running  atomic.Int64 // answers
 	asked    atomic.Int64 // requests so far
 }
 
 // New returns a Handler that is ready.
-func New(o Options) *Handler { return &Handler{Options: o, sizes: newSizes()} }
+func New(o Options) *Handler {
+	return &Handler{Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now)}
+}
 
 // Drain has /readyz say that no more requests should come.
 func (h *Handler) Drain() { h.draining.Store(true) }
@@ -167,16 +182,24 @@ func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 	case rt.kind == metrics.KindPing:
 		return rt, h.servePing(a, r)
 	}
-	if rt.as, err = h.admit(r, rt, login); err != nil {
-		return rt, err
-	}
+	err = h.patiently(r.Context(), a, func() (err error) {
+		if rt.as, err = h.admit(r, rt, login); err != nil {
+			return err
+		}
+		return h.serveContent(a, r, rt)
+	})
+	return rt, err
+}
+
+// serveContent answers from a repository.
+func (h *Handler) serveContent(a *answer, r *http.Request, rt route) error {
 	switch rt.kind {
 	case metrics.KindManifest:
-		return rt, h.serveManifest(a, r, rt)
+		return h.serveManifest(a, r, rt)
 	case metrics.KindBlob:
-		return rt, h.serveBlob(a, r, rt)
+		return h.serveBlob(a, r, rt)
 	default:
-		return rt, h.servePassed(a, r, rt)
+		return h.servePassed(a, r, rt)
 	}
 }
 
@@ -239,7 +262,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 		a.set("Allow", "GET, HEAD")
 		a.set("Connection", "close") // the body that may follow is not read
 	}
-	if wait := retryAfter(err); wait != "" && api.status == http.StatusTooManyRequests {
+	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked) {
 		a.set("Retry-After", wait)
 	}
 	body := api.body()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
@@ -23,6 +24,11 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route) error {
 	found, err := h.findManifest(r, rt)
 	if err != nil {
 		return err
+	}
+	if found.State == freshness.Fresh || found.State == freshness.Stale {
+		if err := h.completeOrNot(rt, found.Digest); err != nil {
+			return err
+		}
 	}
 	a.result, a.size, a.trouble = describe(a, found), found.Size, found.Trouble
 	a.set("Content-Type", found.MediaType)
@@ -56,8 +62,21 @@ func (h *Handler) findManifest(r *http.Request, rt route) (freshness.Answer, err
 // repository is where the question of a route goes.
 func (h *Handler) repository(rt route) freshness.Repository {
 	return freshness.Repository{
-		Host: rt.upstream.Host, Name: rt.name, TTL: rt.upstream.TagTTL, Private: h.private(rt),
+		Host: rt.upstream.Host, Name: rt.name, TTL: rt.upstream.TagTTL, StaleFor: h.staleFor(rt.as.view), Private: h.private(rt),
 		Registry: func(ctx context.Context) freshness.Registry { return h.client(ctx, rt) },
+	}
+}
+
+// staleFor is for how long what is held is served to a view while its registry
+// fails.
+func (h *Handler) staleFor(view access.View) time.Duration {
+	switch view {
+	case access.Own: // a grant that is alive lets in, and no other one does
+		return -1
+	case access.Shared:
+		return h.StalePrivate
+	default:
+		return h.StalePublic
 	}
 }
 
@@ -89,6 +108,9 @@ func describe(a *answer, found freshness.Answer) metrics.Result {
 		status, result = "hubcap; fwd=stale; fwd-status=200", metrics.ResultConfirmed
 	case freshness.Stale:
 		status, result = "hubcap; fwd=stale; detail=upstream-failed", metrics.ResultStale
+		if freshness.Absent(found.Trouble) {
+			status = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
+		}
 		a.set("Warning", `110 hubcap "Response is Stale"`)
 		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
 	case freshness.Fetched:

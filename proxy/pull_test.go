@@ -378,9 +378,10 @@ func TestLookupsAreCountedBySegment(t *testing.T) {
 	ask("what nobody has", &want.smallMiss, 0, get, blobPath("demo", digest.FromString("nothing")))
 	ask("no pull", &want.smallHit, 0, get, "/v2/")
 	ask("list of tags", &want.smallMiss, 0, get, "/v2/demo/tags/list")
-	r.hub.Down()
 	r.clock.advance(time.Hour)
+	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429}))
 	ask("stale tag", &want.smallHit, 1, get, tag)
+	r.hub.Down()
 	ask("upstream down", &want.smallMiss, 0, get, "/v2/demo/manifests/other")
 }
 

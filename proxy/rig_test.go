@@ -99,7 +99,15 @@ type rigOptions struct {
 	other    *fakehub.Hub   // ghcr.io; the hub too when nil
 	stall    time.Duration
 	tryAgain time.Duration // a host that fails; at once when 0
-	log      io.Writer     // besides the rig's own
+
+	rateLimitWait time.Duration
+	stalePublic   time.Duration // without an end when 0, not at all when negative
+	tagRules      []freshness.Rule
+	keepDeleted   bool
+	offline       bool
+	slow          <-chan time.Time // when a client has waited long enough for a check; never when nil
+
+	log io.Writer // besides the rig's own
 }
 
 // rig is a whole hubcap on loopback, in front of a fakehub.
@@ -158,7 +166,14 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
 		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
 	})
-	tags := freshness.New(freshness.Options{Store: r.cache, Index: idx, Metrics: r.all.Fills, Now: r.clock.Now, Log: log})
+	tags := freshness.New(freshness.Options{
+		Store: r.cache, Index: idx, Rules: o.tagRules, KeepDeleted: o.keepDeleted, Metrics: r.all.Fills,
+		Now: r.clock.Now, After: func(time.Duration) <-chan time.Time { return o.slow }, Log: log,
+	})
+	stalePublic := time.Duration(-1)
+	if o.stalePublic != 0 {
+		stalePublic = max(o.stalePublic, 0)
+	}
 	var ahead *prefetch.Prefetcher
 	stopAhead := func() {}
 	if o.prefetch {
@@ -173,6 +188,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
 		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
 		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
+		RateLimitWait: o.rateLimitWait, StalePublic: stalePublic, Now: r.clock.Now, Sleep: r.sleep,
 		Metrics: r.all.Requests, Log: log,
 	})
 	server := httptest.NewUnstartedServer(r.handler)
@@ -196,6 +212,12 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	return r
 }
 
+// sleep has the time pass at once.
+func (r *rig) sleep(_ context.Context, d time.Duration) error {
+	r.clock.advance(d)
+	return nil
+}
+
 // upstreams is a set of Docker Hub, played by the hub, and of a registry that
 // nobody plays.
 func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
@@ -206,7 +228,7 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 			Label: host, URL: u, PrivateCIDRs: loopback,
 			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
 			Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil },
-			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
+			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Offline: o.offline, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
 		}}
 	}
 	hub := entry(upstream.DockerHub, o.hub.RegistryURL())

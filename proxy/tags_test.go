@@ -86,6 +86,7 @@ func TestStaleWhenTheUpstreamFails(t *testing.T) {
 			r := newRig(t, rigOptions{hub: hub, dir: dir})
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
 			r.get(blobPath("demo", img.Layers[0].Digest)).want(t, 200, nil, "")
+			r.get(blobPath("demo", img.Config.Digest)).want(t, 200, nil, "")
 			r.settle()
 			break_(hub)
 			stale := func(when string) {

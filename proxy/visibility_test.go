@@ -50,7 +50,7 @@ var shared = upstream.Rules{Visibility: upstream.Shared, SharedRepositories: []s
 func (r *rig) pull(t *testing.T, repository string, img fakehub.Image) {
 	t.Helper()
 	r.get("/v2/"+repository+"/manifests/v1").want(t, 200, img.Body, "")
-	for _, layer := range img.Layers {
+	for _, layer := range append(img.Layers, img.Config) {
 		if got := r.get(blobPath(repository, layer.Digest)); got.StatusCode != 200 || digest.FromBytes(got.body) != layer.Digest {
 			t.Fatalf("%s: %d, %d bytes", layer.Digest, got.StatusCode, len(got.body))
 		}
@@ -295,7 +295,7 @@ func TestPassthrough(t *testing.T) {
 	pull := func(who string, header []string) {
 		t.Helper()
 		r.get(at("/v2/owner/secret/manifests/v1"), header...).want(t, 200, secret.Body, "")
-		for _, one := range secret.Layers {
+		for _, one := range append(secret.Layers, secret.Config) {
 			if got := r.get(at(blobPath("owner/secret", one.Digest)), header...); got.StatusCode != 200 || digest.FromBytes(got.body) != one.Digest {
 				t.Fatalf("%s: %d", who, got.StatusCode)
 			}

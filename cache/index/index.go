@@ -36,6 +36,8 @@ type Tag struct {
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`      // bytes of the manifest
 	Confirmed time.Time     `json:"confirmed"` // when the upstream last said so
+	// Failing is when it first failed to say so since; zero when it has not.
+	Failing time.Time `json:"failing,omitzero"`
 }
 
 // Tag returns what the tag named key was last seen to name, and whether

@@ -3,7 +3,7 @@
 // valid, and is not looked at twice.
 //
 // Files: config.go (the variables), types.go (sizes, durations, …),
-// upstreams.go (the registries), credentials.go (what hubcap shows them),
+// freshness.go (tags, and registries in trouble), upstreams.go (the registries), credentials.go (what hubcap shows them),
 // visibility.go (for whom their content is), describe.go (hubcap config).
 package config
 
@@ -49,6 +49,11 @@ type variables struct {
 	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
+	TagRules        TagRules  `env:"TAG_RULES" means:"for how long by glob, the first that matches counts: *:latest=30s,registry.k8s.io/**=24h,*:v*=immutable"`
+	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long what is held is served while its registry fails, from the first check that failed: 0 for not at all, unlimited, or a time such as 24h"`
+	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true goes on serving the tags that their registry has deleted"`
+	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a client is held at most while a registry wants to be left alone (429 with a Retry-After); 0 for not at all"`
+	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true asks no registry, whatever is asked for; what is held is served"`
 	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long a verified file is trusted as long as it looks the same"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
 	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"off" means:"on-pull brings in the rest of an image once its first blob is asked for; off does not"`
@@ -94,6 +99,9 @@ func Load(environ []string) (Config, error) {
 	}
 	if err := c.checkDefaultUpstream(); err != nil {
 		return Config{}, err
+	}
+	if c.Offline {
+		c.Warnings = append(c.Warnings, Prefix+"OFFLINE=true: no registry is asked; what is not held cannot be pulled")
 	}
 	c.Warnings = append(c.Warnings, unknown(values)...)
 	return c, nil
@@ -289,9 +297,10 @@ func (p *Prefetch) UnmarshalText(text []byte) error {
 	return errors.New("want off or on-pull")
 }
 
-// timeouts copies what every client of a registry needs.
+// timeouts copies what is the same for every client of a registry.
 func (v *variables) timeouts(o *upstream.Options) {
 	o.ConnectTimeout = time.Duration(v.ConnectTimeout)
 	o.HeaderTimeout = time.Duration(v.HeaderTimeout)
 	o.StallTimeout = time.Duration(v.StallTimeout)
+	o.Offline = bool(v.Offline)
 }

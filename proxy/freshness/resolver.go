@@ -2,8 +2,10 @@
 // when to ask again, and what to say when nobody answers. It knows tags,
 // digests and time; it knows neither HTTP requests nor files.
 //
-// Files: resolver.go (the questions), tags.go (what is known of tags, in
-// memory and behind it in the index).
+// Files: resolver.go (the questions), check.go (a tag past its time, and an
+// upstream in trouble), rules.go (how long a tag is fresh), failures.go (what
+// had no good answer a moment ago), tags.go (what is known of tags, in memory
+// and behind it in the index).
 package freshness
 
 import (
@@ -39,23 +41,31 @@ type Store interface {
 	CameFrom(d digest.Digest, host string) bool
 }
 
-// Options is what a Resolver needs; every field is required.
+// Options is what a Resolver needs; every field but Rules and KeepDeleted is
+// required.
 type Options struct {
-	Store   Store
-	Index   *index.Index
-	Metrics *metrics.Fills
-	Now     func() time.Time
-	Log     *slog.Logger
+	Store       Store
+	Index       *index.Index
+	Rules       []Rule // for what no rule matches, Repository.TTL counts
+	KeepDeleted bool   // go on answering with what the upstream has deleted
+	Metrics     *metrics.Fills
+	Now         func() time.Time
+	After       func(time.Duration) <-chan time.Time // as time.After, on Now's clock
+	Log         *slog.Logger
 }
 
 // Resolver answers what tags and digests name. Identical questions at one
 // time are asked once, and the asking outlives whoever asked first.
 type Resolver struct {
-	store  Store
-	tags   *tags
-	now    func() time.Time
-	log    *slog.Logger
-	flight singleflight.Group
+	store       Store
+	tags        *tags
+	rules       []Rule
+	keepDeleted bool
+	failures    *Failures // by question; what is not there by the tag or digest alone, however it is asked for
+	now         func() time.Time
+	after       func(time.Duration) <-chan time.Time
+	log         *slog.Logger
+	flight      singleflight.Group
 
 	mu    sync.Mutex
 	byTag map[string]chan struct{} // repositories of which a manifest is being fetched by tag; closed at the end
@@ -63,7 +73,10 @@ type Resolver struct {
 
 // New returns a Resolver; Close writes out what it learned.
 func New(o Options) *Resolver {
-	return &Resolver{store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), now: o.Now, log: o.Log, byTag: make(map[string]chan struct{})}
+	return &Resolver{
+		store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), rules: o.Rules, keepDeleted: o.KeepDeleted,
+		failures: NewFailures(o.Now), now: o.Now, after: o.After, log: o.Log, byTag: make(map[string]chan struct{}),
+	}
 }
 
 // Close writes out what the index does not know yet.
@@ -73,7 +86,10 @@ func (r *Resolver) Close() { r.tags.close() }
 type Repository struct {
 	Host string        // the registry, as it is configured
 	Name string        // as the registry knows it
-	TTL  time.Duration // how long a tag is answered without asking
+	TTL  time.Duration // how long a tag is answered without asking, where no rule says it
+	// StaleFor is for how long what is held is served while the upstream
+	// fails, from the first check that failed; negative for any time.
+	StaleFor time.Duration
 	// Registry gives who is asked, when somebody must be.
 	Registry func(ctx context.Context) Registry
 	Private  *Private // nil for one whose content is for everybody
@@ -84,7 +100,6 @@ type Repository struct {
 type Private struct {
 	Links Links
 	Asker string // whose questions are answered to nobody else; empty when they may be
-	Stale bool   // whether what is held is served while the upstream fails
 }
 
 // Links knows which manifests belong to one repository.
@@ -141,27 +156,31 @@ var errNoHead = errors.New("no digest on HEAD")
 // Head answers what a tag names. A tag that nothing is known of costs one
 // HEAD.
 func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	known, ok := r.tags.get(repo.tag(tag))
-	if ok && r.fresh(known, repo) {
+	key := repo.tag(tag)
+	known, ok := r.tags.get(key)
+	if ok && r.fresh(repo, tag, r.age(known)) {
 		return r.describe(known, Fresh), nil
 	}
 	if ok && r.holds(repo, known.Digest) {
-		return r.recheck(ctx, repo, tag)
+		return r.recheck(ctx, repo, tag, known)
 	}
-	return r.share(ctx, repo.question("head", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
-		if known, ok := r.tags.get(repo.tag(tag)); ok && r.fresh(known, repo) {
+	return r.share(ctx, repo.question("head", key), func(ctx context.Context) (Answer, error) {
+		if known, ok := r.tags.get(key); ok && r.fresh(repo, tag, r.age(known)) {
 			return r.describe(known, Fresh), nil
+		}
+		if err := r.failures.Of(key); err != nil {
+			return Answer{}, err
 		}
 		d, err := r.ask(ctx, repo, tag)
 		if errors.Is(err, errNoHead) {
 			return r.fetchTag(ctx, repo, tag)
 		}
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, r.remember(repo, key, err)
 		}
 		one := r.tagOf(d)
-		r.tags.set(repo.tag(tag), one)
-		r.tags.save(repo.tag(tag), one, false)
+		r.tags.set(key, one)
+		r.tags.save(key, one, false)
 		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: Passed}, nil
 	})
 }
@@ -173,10 +192,10 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	switch {
 	case !ok:
 		return r.fetchOnce(ctx, repo, tag)
-	case r.fresh(known, repo):
+	case r.fresh(repo, tag, r.age(known)):
 		return r.complete(ctx, repo, tag, r.describe(known, Fresh))
 	}
-	answer, err := r.recheck(ctx, repo, tag)
+	answer, err := r.recheck(ctx, repo, tag, known)
 	if err != nil {
 		return answer, err
 	}
@@ -195,32 +214,18 @@ func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, an
 // the tag if not. Whoever lacks it shares the fetch, and who comes a moment
 // late finds it done.
 func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	return r.share(ctx, repo.question("get", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(repo.tag(tag))
-		if !ok || !r.fresh(known, repo) {
+	key := repo.tag(tag)
+	return r.share(ctx, repo.question("get", key), func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(key)
+		if !ok || !r.fresh(repo, tag, r.age(known)) {
 			return r.fetchTag(ctx, repo, tag)
 		}
 		fetched, err := r.Digest(ctx, repo, known.Digest)
 		if isGone(err) { // the tag may have moved since
-			r.tags.forget(repo.tag(tag), known.Digest)
+			r.tags.forget(key, known.Digest)
 			return r.fetchTag(ctx, repo, tag)
 		}
 		return fetched, err
-	})
-}
-
-// recheck confirms a tag past its time, once for all who ask.
-func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	return r.share(ctx, repo.question("check", repo.tag(tag)), func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(repo.tag(tag))
-		switch {
-		case !ok:
-			return r.fetchTag(ctx, repo, tag)
-		case r.fresh(known, repo):
-			return r.withBody(repo, r.describe(known, Fresh)), nil
-		default:
-			return r.check(ctx, repo, tag, known)
-		}
 	})
 }
 
@@ -268,65 +273,31 @@ func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Dig
 	if m, ok := r.manifest(repo, d); ok {
 		return held(m, Fresh), nil
 	}
-	return r.share(ctx, repo.question("head", repo.tag("@"+d.String())), func(ctx context.Context) (Answer, error) {
+	key := repo.tag("@" + d.String())
+	return r.share(ctx, repo.question("head", key), func(ctx context.Context) (Answer, error) {
+		if err := r.failures.Of(key); err != nil {
+			return Answer{}, err
+		}
 		found, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, d.String())
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, r.remember(repo, key, err)
 		}
 		return Answer{Digest: d, MediaType: found.MediaType, Size: found.Size, State: Passed}, nil
 	})
 }
 
-// check asks whether a tag still names what it did. It moves only to a
-// manifest that is there.
-func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
-	key := repo.tag(tag)
-	d, err := r.ask(ctx, repo, tag)
-	if err == nil && d.Digest == known.Digest {
-		known.Confirmed = r.now()
-		r.tags.set(key, known)
-		r.tags.save(key, known, false)
-		return r.withBody(repo, r.describe(known, Confirmed)), nil
-	}
-	if err == nil {
-		one := r.tagOf(d)
-		answer, fetchErr := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
-		if fetchErr == nil {
-			r.tags.set(key, one)
-			r.log.Info("a tag has moved", "tag", key, "from", known.Digest, "to", d.Digest)
-			return answer, nil
-		}
-		err = fetchErr
-	}
-	if errors.Is(err, errNoHead) {
-		var answer Answer
-		if answer, err = r.fetchTag(ctx, repo, tag); err == nil {
-			return answer, nil
-		}
-	}
-	if !r.failing(ctx, repo, err) {
-		if repo.Private == nil || !isDenied(err) { // else it says something of who asks
-			r.tags.forget(key, known.Digest)
-		}
-		return Answer{}, err
-	}
-	if repo.Private != nil && !repo.Private.Stale || !r.holds(repo, known.Digest) {
-		return Answer{}, err
-	}
-	answer := r.withBody(repo, r.describe(known, Stale))
-	answer.Trouble = err
-	return answer, nil
-}
-
 // ask sends the HEAD for a tag. A registry that does not know HEAD, or tells
-// no digest, is errNoHead.
+// no digest, is errNoHead, and not asked so again for a while.
 func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
+	question := "no head " + repo.Host
+	if err := r.failures.Of(question); err != nil {
+		return upstream.Descriptor{}, err
+	}
 	d, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, tag)
 	var e *upstream.Error
-	if errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) {
-		return d, errNoHead
-	}
-	if err == nil && (d.Digest == "" || d.MediaType == "" || d.Size < 0) {
+	if errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) ||
+		err == nil && (d.Digest == "" || d.MediaType == "" || d.Size < 0) {
+		r.failures.Note(question, errNoHead, noHeadFor)
 		return d, errNoHead
 	}
 	return d, err
@@ -334,12 +305,16 @@ func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstre
 
 // fetchTag fetches the manifest that a tag names, and moves the tag to it.
 func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	key := repo.tag(tag)
+	if err := r.failures.Of(key); err != nil {
+		return Answer{}, err
+	}
 	defer r.fetchingTag(repo)()
 	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, tag)
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, r.remember(repo, key, err)
 	}
-	key, one := repo.tag(tag), r.tagOf(m.Descriptor)
+	one := r.tagOf(m.Descriptor)
 	answer := r.keep(repo, m, func() { r.tags.save(key, one, true) })
 	r.tags.set(key, one)
 	return answer, nil
@@ -351,9 +326,13 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, reference string,
 		stored()
 		return held(m, Fresh), nil
 	}
+	key := repo.tag("@" + reference)
+	if err := r.failures.Of(key); err != nil {
+		return Answer{}, err
+	}
 	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, reference)
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, r.remember(repo, key, err)
 	}
 	return r.keep(repo, m, stored), nil
 }
@@ -385,10 +364,8 @@ func (r *Resolver) tagOf(d upstream.Descriptor) index.Tag {
 	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: r.now()}
 }
 
-func (r *Resolver) fresh(known index.Tag, repo Repository) bool {
-	age := r.now().Sub(known.Confirmed)
-	return age >= 0 && age < repo.TTL
-}
+// age is how long ago a tag was confirmed.
+func (r *Resolver) age(known index.Tag) time.Duration { return r.now().Sub(known.Confirmed) }
 
 func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
 	_, ok := r.manifest(repo, d)
@@ -398,7 +375,7 @@ func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
 func (r *Resolver) describe(known index.Tag, state State) Answer {
 	return Answer{
 		Digest: known.Digest, MediaType: known.MediaType, Size: known.Size, State: state,
-		Age: max(r.now().Sub(known.Confirmed), 0),
+		Age: max(r.age(known), 0),
 	}
 }
 
@@ -414,45 +391,41 @@ func held(m cache.Manifest, state State) Answer {
 	return Answer{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Body)), Body: m.Body, State: state}
 }
 
-// failing tells trouble of the upstream from an answer of it. With the box's
-// credentials a refusal is trouble: they may have expired, and what they are
-// used for is public.
-func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
-	var e *upstream.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	return e.Failing() || e.Kind == upstream.Denied && repo.Registry(ctx).Credentials()
+// question is one that is being asked, for all who ask the same.
+type question struct {
+	done  <-chan singleflight.Result
+	asked *bool // by whom it was begun: valid once done
 }
 
-func isGone(err error) bool { return isKind(err, upstream.NotFound) }
-
-func isDenied(err error) bool { return isKind(err, upstream.Denied) }
-
-func isKind(err error, kind upstream.Kind) bool {
-	var e *upstream.Error
-	return errors.As(err, &e) && e.Kind == kind
-}
-
-// share asks once for all who ask the same at one time. Whoever did not ask
-// himself has joined.
-func (r *Resolver) share(ctx context.Context, key string, ask func(context.Context) (Answer, error)) (Answer, error) {
+// begin asks once for all who ask the same at one time. The asking outlives
+// whoever asked first.
+func (r *Resolver) begin(ctx context.Context, key string, ask func(context.Context) (Answer, error)) question {
 	asked := false
-	result := r.flight.DoChan(key, func() (any, error) {
+	return question{asked: &asked, done: r.flight.DoChan(key, func() (any, error) {
 		asked = true
 		return ask(context.WithoutCancel(ctx))
-	})
+	})}
+}
+
+// answer is what a question came to. Whoever did not begin it has joined.
+func (q question) answer(got singleflight.Result) (Answer, error) {
+	if got.Err != nil {
+		return Answer{}, got.Err
+	}
+	answer := got.Val.(Answer)
+	if !*q.asked && answer.State == Fetched {
+		answer.State = Joined
+	}
+	return answer, nil
+}
+
+// share asks once for all who ask the same at one time, and waits.
+func (r *Resolver) share(ctx context.Context, key string, ask func(context.Context) (Answer, error)) (Answer, error) {
+	q := r.begin(ctx, key, ask)
 	select {
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
-	case got := <-result:
-		if got.Err != nil {
-			return Answer{}, got.Err
-		}
-		answer := got.Val.(Answer)
-		if !asked && answer.State == Fetched {
-			answer.State = Joined
-		}
-		return answer, nil
+	case got := <-q.done:
+		return q.answer(got)
 	}
 }

@@ -131,9 +131,10 @@ func (o Options) network(m *metrics.Upstream) http.RoundTripper {
 	return &counted{newTransport(o, &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}), m}
 }
 
-// Failing tells that the registry did not answer when it was last asked, and
-// that not long ago: what is not held is likely not to be had.
-func (c *Client) Failing() bool { return c.offline || c.hosts.of(c.url).failing() }
+// Failing tells that the registry or its token service did not answer when it
+// was last asked, whoever did, and that not long ago: what is not held is
+// likely not to be had.
+func (c *Client) Failing() bool { return c.offline || c.hosts.failing() }
 
 // Credentials tells whether the client asks with the box's credentials.
 func (c *Client) Credentials() bool { return c.login != nil }
@@ -174,6 +175,9 @@ func (c *Client) HeadManifest(ctx context.Context, repository, reference string)
 		return Descriptor{}, c.refusal(req, resp)
 	}
 	d := Descriptor{MediaType: resp.Header.Get("Content-Type"), Size: resp.ContentLength}
+	if isWebPage(d.MediaType) {
+		return Descriptor{}, c.invalid(req, "a web page in place of a manifest")
+	}
 	if named, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
 		d.Digest = named
 	}
@@ -278,13 +282,19 @@ func manifestType(header string, body []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("a manifest without a media type: %w", err)
 	}
-	if plain == "text/html" {
+	if isWebPage(plain) {
 		return "", errors.New("a web page in place of a manifest")
 	}
 	if m.MediaType != "" && m.MediaType != plain {
 		return "", fmt.Errorf("a manifest announced as %.100q that calls itself %.100q", plain, m.MediaType)
 	}
 	return header, nil
+}
+
+// isWebPage tells what captive portals and error pages are sent as.
+func isWebPage(mediaType string) bool {
+	plain, _, err := mime.ParseMediaType(mediaType)
+	return err == nil && plain == "text/html"
 }
 
 // HeadBlob asks for the size of a blob, negative when the registry does not

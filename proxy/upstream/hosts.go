@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -74,6 +75,8 @@ type hosts struct {
 	metrics    *metrics.Upstreams
 	log        *slog.Logger
 
+	troubled atomic.Bool // some host has failed, maybe long ago
+
 	mu    sync.Mutex
 	known *lru.Cache[string, *host]
 }
@@ -112,6 +115,25 @@ func (h *hosts) of(u *url.URL) *host {
 	})
 	h.known.Add(name, one)
 	return one
+}
+
+// failing tells that the registry, or a token service of it, did not answer
+// when it was last asked, and that not long ago. It costs nothing while all is
+// well.
+func (h *hosts) failing() bool {
+	if !h.troubled.Load() {
+		return false
+	}
+	h.troubled.Store(false) // a failure from now on sets it again
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range append([]string{h.registry}, h.tokenHosts...) {
+		if one, ok := h.known.Peek(name); ok && one.failing() {
+			h.troubled.Store(true)
+			return true
+		}
+	}
+	return false
 }
 
 // forget forgets all hosts.
@@ -182,24 +204,25 @@ func (h *host) slow(retryAfter time.Duration) {
 	}
 }
 
-// learn notes how a request ended, for whoever asks whether the host fails.
-func (h *host) learn(outcome error, limited bool) {
+// learn notes the answer to a request, for whoever asks whether the host fails.
+func (h *host) learn(status int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case errors.Is(outcome, errNotItsFault):
-	case outcome != nil:
+	case errors.Is(err, errNotItsFault):
+	case err != nil || status >= http.StatusInternalServerError:
 		h.failed = h.hosts.now()
+		h.hosts.troubled.Store(true)
 	default:
 		h.failed = time.Time{}
-		if !limited {
+		if status != http.StatusTooManyRequests {
 			h.pause = 0
 		}
 	}
 }
 
-// failing tells that the host did not answer when it was last asked, and that
-// not long ago.
+// failing tells that the host did not answer, or with a 5xx, when it was last
+// asked, and that not long ago.
 func (h *host) failing() bool {
 	if h.breaker.State() == gobreaker.StateOpen {
 		return true
@@ -254,10 +277,11 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.base.RoundTrip(req)
 	outcome := outcomeOf(req, resp, err)
 	done(outcome)
-	h.learn(outcome, err == nil && resp.StatusCode == http.StatusTooManyRequests)
 	if err != nil {
+		h.learn(0, outcome)
 		return nil, err
 	}
+	h.learn(resp.StatusCode, nil)
 	home := sameOrigin(req.URL, c.registry)
 	if home {
 		c.budget.read(resp.Header)

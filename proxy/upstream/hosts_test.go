@@ -72,7 +72,7 @@ func TestCircuit(t *testing.T) {
 		"502":                      {many(502, 100), 100, tripAfter, true},
 		"503":                      {many(503, 100), 100, tripAfter, true},
 		"504":                      {many(504, 100), 100, tripAfter, true},
-		"500 is one request's":     {many(500, 100), 100, 100, false},
+		"500 is one request's":     {many(500, 100), 100, 100, true},
 		"404":                      {many(404, 100), 100, 100, false},
 		"now and then":             {[]int{0, 0, 0, 0, 200, 0, 0, 0, 0, 200}, 20, 20, false},
 		"one failure":              {[]int{200, 0}, 2, 2, true},

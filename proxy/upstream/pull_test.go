@@ -363,13 +363,16 @@ func TestWrongHeadManifest(t *testing.T) {
 	hub, client := newHub(t, fakehub.Options{Anonymous: true})
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	for name, fault := range map[string]*fakehub.Fault{
-		"web page": {HTML: true}, "no digest": {DropDigestHeader: true}, "garbled digest": {WrongDigestHeader: "../../etc"},
+		"no digest": {DropDigestHeader: true}, "garbled digest": {WrongDigestHeader: "../../etc"},
 	} {
 		hub.Script(fakehub.Always(fault))
 		if d, err := client.HeadManifest(within(t), repo, "latest"); err != nil || d.Digest != "" {
 			t.Errorf("%s: got digest %q, %v, want none", name, d.Digest, err)
 		}
 	}
+	hub.Script(fakehub.Always(&fakehub.Fault{HTML: true}))
+	_, err := client.HeadManifest(within(t), repo, "latest")
+	wantKind(t, err, Invalid)
 }
 
 func TestWrongRange(t *testing.T) {

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"testing"
+	"time"
+
+	"hubcap/proxy/freshness"
+)
+
+func TestTagRules(t *testing.T) {
+	for text, want := range map[string]TagRules{
+		"*:latest=30s":            {{Repository: "*", Tag: "latest", TTL: 30 * time.Second}},
+		"registry.k8s.io/**=24h":  {{Repository: "registry.k8s.io/**", Tag: "*", TTL: 24 * time.Hour}},
+		"library/*:v*=immutable":  {{Repository: "library/*", Tag: "v*", Immutable: true}},
+		"localhost:5005/a=1d":     {{Repository: "localhost:5005/a", Tag: "*", TTL: 24 * time.Hour}},
+		"h.io:1/a:b=1s, *:c = 2s": {{Repository: "h.io:1/a", Tag: "b", TTL: time.Second}, {Repository: "*", Tag: "c", TTL: 2 * time.Second}},
+		"{a,b":                    nil,
+		"a":                       nil,
+		"a=":                      nil,
+		"=1h":                     nil,
+		"a:=1h":                   nil,
+		"a=0":                     nil,
+		"a=-1h":                   nil,
+		"a=for ever":              nil,
+		"a=1h,":                   nil,
+		"[=1h":                    nil,
+		"a:[=1h":                  nil,
+	} {
+		t.Run(text, func(t *testing.T) {
+			var got TagRules
+			if err := got.UnmarshalText([]byte(text)); (err == nil) != (want != nil) {
+				t.Fatal(err)
+			}
+			if want == nil {
+				return
+			}
+			var again TagRules
+			if err := again.UnmarshalText([]byte(got.String())); err != nil || !equal(again, want) || !equal(got, want) {
+				t.Errorf("%v, and %v from %q, want %v", got, again, got.String(), want)
+			}
+		})
+	}
+}
+
+func equal(a, b []freshness.Rule) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func FuzzTagRules(f *testing.F) {
+	for _, s := range []string{"*:latest=30s,registry.k8s.io/**=24h", "a:b=immutable", "h:1/a={x", "=", "a=1d12h", ":=1s"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var rules TagRules
+		if rules.UnmarshalText([]byte(s)) != nil {
+			return
+		}
+		var again TagRules
+		if err := again.UnmarshalText([]byte(rules.String())); err != nil || !equal(rules, again) {
+			t.Errorf("%q is %v, written %q, read as %v: %v", s, rules, rules.String(), again, err)
+		}
+	})
+}
+
+func TestStaleFor(t *testing.T) {
+	for text, want := range map[string]struct{ public, private time.Duration }{
+		"":          {-1, 0},
+		"unlimited": {-1, -1},
+		"0":         {0, 0},
+		"24h":       {24 * time.Hour, 24 * time.Hour},
+	} {
+		c, err := Load([]string{"HUBCAP_STALE_IF_ERROR=" + text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.StaleIfError; got.Public() != want.public || got.Private() != want.private || got.String() != (map[string]string{"24h": "24h0m0s", "0": "0s"})[text] && got.String() != text {
+			t.Errorf("%q: %v, %v, %q", text, got.Public(), got.Private(), got)
+		}
+	}
+	for _, text := range []string{"never", "-1h", "-1"} {
+		if _, err := Load([]string{"HUBCAP_STALE_IF_ERROR=" + text}); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}

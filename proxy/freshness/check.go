@@ -1,0 +1,170 @@
+package freshness
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"hubcap/cache/index"
+	"hubcap/proxy/upstream"
+)
+
+// checkDelay is how long a client that could be given what is held waits for
+// its check.
+const checkDelay = 2 * time.Second
+
+// errSlow says that a check takes longer than a client waits for it.
+var errSlow = errors.New("the upstream is slow: the check of the tag goes on behind")
+
+// recheck confirms a tag past its time, once for all who ask. While the
+// upstream fails, or takes its time, the answer is what is held.
+func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
+	key := repo.tag(tag)
+	question := repo.question("check", key)
+	var slow <-chan time.Time
+	if r.servable(repo, known) {
+		if trouble := r.failures.Of(question); trouble != nil {
+			return r.stale(repo, known, trouble), nil
+		}
+		slow = r.after(checkDelay)
+	}
+	checked := r.begin(ctx, question, func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(key)
+		switch {
+		case !ok:
+			return r.fetchTag(ctx, repo, tag)
+		case r.fresh(repo, tag, r.age(known)):
+			return r.withBody(repo, r.describe(known, Fresh)), nil
+		default:
+			return r.check(ctx, repo, tag, known)
+		}
+	})
+	select {
+	case <-ctx.Done():
+		return Answer{}, context.Cause(ctx)
+	case <-slow:
+		r.failures.Note(question, errSlow, checkAgain)
+		return r.stale(repo, known, errSlow), nil
+	case result := <-checked.done:
+		return checked.answer(result)
+	}
+}
+
+// check asks whether a tag still names what it did. It moves only to a
+// manifest that is there.
+func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
+	key := repo.tag(tag)
+	question := repo.question("check", key)
+	answer, err := r.askAgain(ctx, repo, tag, known)
+	if err == nil {
+		r.failures.Forget(question)
+		return answer, nil
+	}
+	deleted := isGone(err) && r.keepDeleted && repo.Private == nil
+	if !deleted && !r.failing(ctx, repo, err) {
+		if repo.Private == nil || !isDenied(err) { // else it says something of who asks
+			r.tags.forget(key, known.Digest)
+		}
+		return Answer{}, r.remember(repo, key, err)
+	}
+	if !deleted && known.Failing.IsZero() {
+		known.Failing = r.now()
+		r.tags.set(key, known)
+		r.tags.save(key, known, false)
+	}
+	if !r.servable(repo, known) {
+		return Answer{}, r.remember(repo, key, err)
+	}
+	r.failures.Note(question, err, checkAgain)
+	return r.stale(repo, known, err), nil
+}
+
+// askAgain asks what a known tag names now, and takes it up.
+func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
+	key := repo.tag(tag)
+	d, err := r.ask(ctx, repo, tag)
+	switch {
+	case errors.Is(err, errNoHead):
+		return r.fetchTag(ctx, repo, tag)
+	case err != nil:
+		return Answer{}, err
+	case d.Digest == known.Digest:
+		one := r.tagOf(d)
+		r.tags.set(key, one)
+		r.tags.save(key, one, false)
+		return r.withBody(repo, r.describe(one, Confirmed)), nil
+	}
+	one := r.tagOf(d)
+	answer, err := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
+	if err != nil {
+		return Answer{}, moving(err)
+	}
+	r.tags.set(key, one)
+	r.log.Info("a tag has moved", "tag", key, "from", known.Digest, "to", d.Digest)
+	return answer, nil
+}
+
+// moving is the failure to fetch what a tag has moved to. A registry that does
+// not have what it has just named is in trouble.
+func moving(err error) error {
+	var e *upstream.Error
+	if errors.As(err, &e) && e.Kind == upstream.NotFound {
+		torn := *e
+		torn.Kind = upstream.Invalid
+		return &torn
+	}
+	return err
+}
+
+// stale answers with what is held, because of a trouble.
+func (r *Resolver) stale(repo Repository, known index.Tag, trouble error) Answer {
+	answer := r.withBody(repo, r.describe(known, Stale))
+	answer.Trouble = trouble
+	return answer
+}
+
+// servable tells whether what a tag was last known to name is here, and may be
+// the answer while the upstream fails.
+func (r *Resolver) servable(repo Repository, known index.Tag) bool {
+	if repo.StaleFor >= 0 && (repo.StaleFor == 0 || !known.Failing.IsZero() && r.now().Sub(known.Failing) >= repo.StaleFor) {
+		return false
+	}
+	return r.holds(repo, known.Digest)
+}
+
+// remember notes an answer that will be the same in a moment: there is nothing.
+// Who asks a private repository is told what he is told.
+func (r *Resolver) remember(repo Repository, key string, err error) error {
+	if repo.Private == nil && Absent(err) {
+		r.failures.Note(key, err, AbsentFor)
+	}
+	return err
+}
+
+// Absent tells the failures that say there is nothing for anybody from those
+// that say nothing of the content. What is refused to the box's credentials
+// may be there.
+func Absent(err error) bool {
+	var e *upstream.Error
+	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Denied && !e.Credentials)
+}
+
+// failing tells trouble of the upstream from an answer of it. With the box's
+// credentials a refusal is trouble: they may have expired, and what they are
+// used for is public.
+func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
+	var e *upstream.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	return e.Failing() || e.Kind == upstream.Denied && repo.Registry(ctx).Credentials()
+}
+
+func isGone(err error) bool { return isKind(err, upstream.NotFound) }
+
+func isDenied(err error) bool { return isKind(err, upstream.Denied) }
+
+func isKind(err error, kind upstream.Kind) bool {
+	var e *upstream.Error
+	return errors.As(err, &e) && e.Kind == kind
+}

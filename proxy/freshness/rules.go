@@ -1,0 +1,51 @@
+package freshness
+
+import (
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// Rule says how long tags are answered without asking. The first rule that
+// matches a tag counts.
+type Rule struct {
+	// Repository is a doublestar glob of the repository's name, which begins
+	// with its registry: registry.k8s.io/**. One that does not begin with a
+	// registry's name matches in all registries: library/*. "*" alone
+	// matches everything.
+	Repository string
+	Tag        string        // a glob
+	TTL        time.Duration // ignored where Immutable
+	Immutable  bool          // never ask again
+}
+
+// matches tells whether the rule is for a tag of a repository.
+func (r Rule) matches(host, name, tag string) bool {
+	if r.Repository != "*" {
+		first, _, _ := strings.Cut(r.Repository, "/")
+		if strings.ContainsAny(first, ".:") {
+			name = host + "/" + name
+		}
+		if !doublestar.MatchUnvalidated(r.Repository, name) {
+			return false
+		}
+	}
+	return doublestar.MatchUnvalidated(r.Tag, tag)
+}
+
+// fresh tells whether a tag that was confirmed an age ago is answered without
+// asking. An age below zero comes of a clock that was set back.
+func (r *Resolver) fresh(repo Repository, tag string, age time.Duration) bool {
+	ttl := repo.TTL
+	for _, rule := range r.rules {
+		if rule.matches(repo.Host, repo.Name, tag) {
+			if rule.Immutable {
+				return true
+			}
+			ttl = rule.TTL
+			break
+		}
+	}
+	return age >= 0 && age < ttl
+}

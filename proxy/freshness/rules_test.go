@@ -1,0 +1,68 @@
+package freshness
+
+import (
+	"testing"
+	"time"
+)
+
+func TestRules(t *testing.T) {
+	r := &Resolver{rules: []Rule{
+		{Repository: "registry.k8s.io/**", Tag: "v*", Immutable: true},
+		{Repository: "registry.k8s.io/**", Tag: "*", TTL: 24 * time.Hour},
+		{Repository: "*", Tag: "latest", TTL: 30 * time.Second},
+		{Repository: "library/*", Tag: "*", TTL: time.Hour},
+		{Repository: "localhost:5005/**", Tag: "*", TTL: 2 * time.Hour},
+	}}
+	const year = 365 * 24 * time.Hour
+	for name, tt := range map[string]struct {
+		host, repository, tag string
+		ttl                   time.Duration
+	}{
+		"no rule":                      {"ghcr.io", "owner/app", "v1", time.Minute},
+		"latest of any":                {"ghcr.io", "owner/deep/app", "latest", 30 * time.Second},
+		"the first counts":             {"docker.io", "library/nginx", "latest", 30 * time.Second},
+		"repository, any registry":     {"docker.io", "library/nginx", "1.27", time.Hour},
+		"* is one part":                {"docker.io", "library/deep/nginx", "1.27", time.Minute},
+		"registry":                     {"registry.k8s.io", "coredns/coredns", "latest", 24 * time.Hour},
+		"immutable":                    {"registry.k8s.io", "pause", "v3.9", year},
+		"another registry's like name": {"docker.io", "registry.k8s.io/pause", "v3.9", time.Minute},
+		"port":                         {"localhost:5005", "x", "y", 2 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repo := Repository{Host: tt.host, Name: tt.repository, TTL: time.Minute}
+			if !r.fresh(repo, tt.tag, tt.ttl-1) {
+				t.Errorf("not fresh within %s", tt.ttl)
+			}
+			if tt.ttl != year && r.fresh(repo, tt.tag, tt.ttl) {
+				t.Errorf("fresh after %s", tt.ttl)
+			}
+			if tt.ttl != year && r.fresh(repo, tt.tag, -time.Hour) {
+				t.Error("fresh before it was confirmed")
+			}
+		})
+	}
+}
+
+func TestFailures(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	f := NewFailures(func() time.Time { return now })
+	f.Note("a", errSlow, AbsentFor)
+	if f.Of("a") != errSlow || f.Of("b") != nil { //nolint:errorlint // the very one
+		t.Error("not what was noted")
+	}
+	now = now.Add(AbsentFor)
+	if f.Of("a") != nil {
+		t.Error("remembered for too long")
+	}
+	f.Note("a", errSlow, AbsentFor)
+	f.Forget("a")
+	if f.Of("a") != nil {
+		t.Error("not forgotten")
+	}
+	for i := range 2 * failuresKept {
+		f.Note(string(rune(i)), errSlow, AbsentFor)
+	}
+	if n := f.known.Len(); n != failuresKept {
+		t.Errorf("%d are kept", n)
+	}
+}
