@@ -15,8 +15,6 @@ import (
 // someRegistries is a look-up of two names.
 type someRegistries struct{ hub, other *upstream.Upstream }
 
-func (s someRegistries) Default() *upstream.Upstream { return s.hub }
-
 func (s someRegistries) Find(name string) (*upstream.Upstream, bool) {
 	switch strings.ToLower(name) {
 	case "docker.io":
@@ -53,7 +51,7 @@ func FuzzRoute(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		rt, err := parseRoute(&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}, known)
+		rt, err := parseRoute(&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}, known, known.hub)
 		if err != nil {
 			if _, ok := err.(*apiError); !ok { //nolint:errorlint // exactly this type is what is asked
 				t.Fatalf("%q: an error that is not for clients: %v", target, err)
@@ -72,7 +70,7 @@ func FuzzRoute(f *testing.F) {
 		if rt.tag != "" && !specTag.MatchString(rt.tag) || rt.digest != "" && !specDigest.MatchString(rt.digest.String()) {
 			t.Fatalf("%q: tag %q, digest %q", target, rt.tag, rt.digest)
 		}
-		again, err := parseRoute(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: encode(rt)}, Header: http.Header{}}, known)
+		again, err := parseRoute(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: encode(rt)}, Header: http.Header{}}, known, known.hub)
 		if err != nil || again.upstream != rt.upstream || again.name != rt.name || again.tag != rt.tag || again.digest != rt.digest || again.kind != rt.kind {
 			t.Fatalf("%q: %+v became %+v, %v", target, rt, again, err)
 		}

@@ -46,6 +46,12 @@ type Options struct {
 	Log        *slog.Logger
 }
 
+// door is what differs between the ports that a Handler answers at.
+type door struct {
+	def   *upstream.Upstream // for requests that name no registry
+	login bool               // whether clients log in there
+}
+
 // Handler is a mirror port.
 type Handler struct {
 	Options
@@ -84,16 +90,24 @@ func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
 }
 
 // ServeHTTP answers one request at a port where nobody logs in.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.answer(w, r, false) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.answer(w, r, door{def: h.Upstreams.Default()})
+}
 
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, login bool) {
+// For is the handler of a mirror port where def is asked for what names no
+// registry.
+func (h *Handler) For(def *upstream.Upstream) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, door{def: def}) })
+}
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	a := newAnswer(w, time.Now())
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	h.Metrics.Started()
-	rt, err := h.serveGuarded(a, r, login)
+	rt, err := h.serveGuarded(a, r, at)
 	a.kind = rt.kind
 	cut := false
 	if err != nil {
@@ -129,7 +143,7 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 }
 
 // serveGuarded is serve, whose bugs cost one answer.
-func (h *Handler) serveGuarded(a *answer, r *http.Request, login bool) (rt route, err error) {
+func (h *Handler) serveGuarded(a *answer, r *http.Request, at door) (rt route, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Metrics.Panicked()
@@ -137,11 +151,11 @@ func (h *Handler) serveGuarded(a *answer, r *http.Request, login bool) (rt route
 			err = errInternal
 		}
 	}()
-	return h.serve(a, r, login)
+	return h.serve(a, r, at)
 }
 
-func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
-	rt, err := parseRoute(r, h.Upstreams)
+func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
+	rt, err := parseRoute(r, h.Upstreams, at.def)
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
 		a.set("Docker-Distribution-Api-Version", "registry/2.0")
@@ -161,13 +175,13 @@ func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, h.Ready())
-	case rt.kind == metrics.KindPing && login && h.Upstreams.Default().Relay != nil:
+	case rt.kind == metrics.KindPing && at.login && rt.upstream.Relay != nil:
 		rt.as.view = access.Own
-		return rt, h.pingOwn(a, r)
+		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == metrics.KindPing:
 		return rt, h.servePing(a, r)
 	}
-	if rt.as, err = h.admit(r, rt, login); err != nil {
+	if rt.as, err = h.admit(r, rt, at.login); err != nil {
 		return rt, err
 	}
 	switch rt.kind {

@@ -31,15 +31,15 @@ type route struct {
 // registries looks names of registries up.
 type registries interface {
 	Find(name string) (*upstream.Upstream, bool)
-	Default() *upstream.Upstream
 }
 
 // maxName is the longest repository name, in bytes, as Docker has it.
 const maxName = 255
 
-// parseRoute reads a request. Its error is one of the fixed ones; then no
-// upstream and no file has been touched.
-func parseRoute(r *http.Request, known registries) (rt route, err error) {
+// parseRoute reads a request; def is asked for what names no registry. Its
+// error is one of the fixed ones; then no upstream and no file has been
+// touched.
+func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt route, err error) {
 	path := r.URL.EscapedPath()
 	rt.path = path
 	switch path {
@@ -64,18 +64,21 @@ func parseRoute(r *http.Request, known registries) (rt route, err error) {
 	if err != nil {
 		return rt, err
 	}
+	if err := rt.readRegistry(host, known); err != nil {
+		return rt, err
+	}
 	if rest == "" {
 		rt.kind = metrics.KindPing
+		if rt.upstream == nil {
+			rt.upstream = def
+		}
 		return rt, nil
 	}
 	name, err := rt.readResource(rest, query)
 	if err != nil {
 		return rt, err
 	}
-	if host == "" {
-		host = rt.ns
-	}
-	if err := rt.readName(host, name, known); err != nil {
+	if err := rt.readName(name, known, def); err != nil {
 		return rt, err
 	}
 	rt.span = parseSpan(r.Header.Get("Range"))
@@ -190,33 +193,46 @@ func checkPage(query url.Values) error {
 	return nil
 }
 
-// readName settles registry and repository. host is what the client named
-// apart from the name, if it did.
-func (rt *route) readName(host, name string, known registries) error {
-	first, rest, nested := strings.Cut(name, "/")
-	inName := nested && isRegistry(first)
-	switch {
-	case host != "":
-		if !isRegistry(host) {
+// readRegistry finds the registry that a client named apart from the
+// repository: before the version, by ns, or by both alike. Where the two differ
+// one of them is a mistake, and what the other registry has under that name is
+// not what was meant.
+func (rt *route) readRegistry(before string, known registries) error {
+	for _, named := range [...]string{before, rt.ns} {
+		if named == "" {
+			continue
+		}
+		if !isRegistry(named) {
 			return errNameInvalid
 		}
-		up, ok := known.Find(host)
-		if !ok {
+		up, ok := known.Find(named)
+		switch {
+		case !ok:
 			return errUnknownRegistry
+		case rt.upstream != nil && rt.upstream.Host != up.Host:
+			return errTwoRegistries
 		}
 		rt.upstream = up
-		// Some clients put the registry into the name as well.
-		if again, ok := known.Find(first); inName && ok && again == up {
-			name = rest
-		}
-	case inName && looksLikeHost(first):
+	}
+	return nil
+}
+
+// readName settles registry and repository. Some clients put the registry into
+// the name, and some of those name it by ns as well; another one than by ns is
+// the beginning of the repository's name. So is what names no registry here,
+// but at Docker Hub, where no name begins so.
+func (rt *route) readName(name string, known registries, def *upstream.Upstream) error {
+	if first, rest, nested := strings.Cut(name, "/"); nested && looksLikeHost(first) && isRegistry(first) {
 		up, ok := known.Find(first)
-		if !ok {
+		switch {
+		case ok && (rt.upstream == nil || rt.upstream.Host == up.Host):
+			rt.upstream, name = up, rest
+		case rt.upstream == nil && (def.Host == upstream.DockerHub || !isComponent(first)):
 			return errUnknownRegistry
 		}
-		rt.upstream, name = up, rest
-	default:
-		rt.upstream = known.Default()
+	}
+	if rt.upstream == nil {
+		rt.upstream = def
 	}
 	if !isName(name) {
 		return errNameInvalid
@@ -229,8 +245,9 @@ func (rt *route) readName(host, name string, known registries) error {
 }
 
 // looksLikeHost tells a registry's name at the beginning of a repository's,
-// as Docker's references do: by a dot or a port.
-func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") }
+// as Docker's references do: by a dot, a port, or localhost. A single label is
+// never one: on a mirror of Docker Hub it is somebody's account.
+func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
 // isRegistry tells what could be a registry's name: a host with or without a
 // port, or an address.
