@@ -6,7 +6,7 @@
 // A handler returns an error and does not report it: ServeHTTP alone renders,
 // logs and counts.
 //
-// Files: handler.go (the frame), route.go and span.go (the request),
+// Files: handler.go (the frame), route.go, names.go and span.go (the request),
 // admit.go (on whose behalf), manifests.go, blobs.go and
 // passed.go (the answers), answer.go (the
 // response), errors.go (what clients are told), log.go (what the operator

@@ -109,50 +109,6 @@ func TestBytesAndTypesPassUnchanged(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
-	r.hub.Image("owner/app", "v1", fakehub.RandomBlob(2, 1000))
-	for _, tc := range []struct {
-		path   string
-		status int
-		code   string
-	}{
-		{"/v2/library/demo/manifests/latest", 200, ""},
-		{"/v2/demo/manifests/latest", 200, ""},
-		{"/v2/demo/manifests/latest?ns=docker.io", 200, ""},
-		{"/v2/demo/manifests/latest?ns=DOCKER.IO", 200, ""},
-		{"/v2/demo/manifests/latest?ns=registry-1.docker.io", 200, ""},
-		{"/v2/demo/manifests/latest?ns=index.docker.io:443", 200, ""},
-		{"/v2/docker.io/demo/manifests/latest", 200, ""},
-		{"/v2/docker.io/library/demo/manifests/latest", 200, ""},
-		{"/v2/index.docker.io/library/demo/manifests/latest", 200, ""},
-		{"/docker.io/v2/demo/manifests/latest", 200, ""},
-		{"/docker.io/v2/library/demo/manifests/latest?ns=docker.io", 200, ""},
-		{"/v2/docker.io/library/demo/manifests/latest?ns=docker.io", 200, ""},
-		{"/v2/owner/app/manifests/v1?ns=ghcr.io", 200, ""},
-		{"/v2/ghcr.io/owner/app/manifests/v1", 200, ""},
-		{"/ghcr.io/v2/owner/app/manifests/v1", 200, ""},
-		{"/v2/demo/manifests/latest?ns=ghcr.io", 404, "MANIFEST_UNKNOWN"}, // no library/ there
-		{"/v2/quay.io/owner/app/manifests/v1", 504, "UNAVAILABLE"},
-		{"/v2/other.example/owner/app/manifests/v1", 404, "NAME_UNKNOWN"},
-		{"/v2/owner/app/manifests/v1?ns=other.example", 404, "NAME_UNKNOWN"},
-		{"/other.example/v2/owner/app/manifests/v1", 404, "NAME_UNKNOWN"},
-	} {
-		got := r.get(tc.path)
-		if got.StatusCode != tc.status || got.code() != tc.code {
-			t.Errorf("%s: %d %s, want %d %s", tc.path, got.StatusCode, got.code(), tc.status, tc.code)
-		}
-	}
-	ns := r.get("/v2/demo/manifests/latest?ns=docker.io")
-	if ns.Header.Get("OCI-Namespace") != "docker.io" {
-		t.Errorf("OCI-Namespace %q", ns.Header.Get("OCI-Namespace"))
-	}
-	r.get(blobPath("demo", img.Layers[0].Digest)).want(t, 200, nil, "")
-	r.settle()
-	r.get("/ghcr.io"+blobPath("another/name", img.Layers[0].Digest)).want(t, 200, nil, "hubcap; hit")
-}
-
 func TestRefusedBeforeAnyUpstream(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	d := digest.FromString("x").String()

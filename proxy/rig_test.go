@@ -96,7 +96,7 @@ type rigOptions struct {
 	proxies  []netip.Prefix
 	prefetch bool
 	rules    upstream.Rules // of the hub
-	other    *fakehub.Hub   // ghcr.io; the hub too when nil
+	other    *fakehub.Hub   // ghcr.io, harbor and registry.example.com:8443; the hub too when nil
 	stall    time.Duration
 	tryAgain time.Duration // a host that fails; at once when 0
 	log      io.Writer     // besides the rig's own
@@ -196,8 +196,8 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	return r
 }
 
-// upstreams is a set of Docker Hub, played by the hub, and of a registry that
-// nobody plays.
+// upstreams is a set of Docker Hub, played by the hub, of registries with other
+// kinds of names, and of one that nobody plays.
 func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	entry := func(host, at string) upstream.Entry {
 		u, err := url.Parse(at)
@@ -218,12 +218,15 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	if o.other == nil {
 		o.other = o.hub
 	}
-	other := entry("ghcr.io", o.other.RegistryURL())
 	token, err = url.Parse(o.other.TokenURL())
 	must(r.t, err)
-	other.TokenHosts = []string{token.Host}
-	nobody := entry("quay.io", "http://"+closedPort(r.t))
-	set, err := upstream.NewSet([]upstream.Entry{hub, other, nobody}, upstream.DockerHub)
+	entries := []upstream.Entry{hub, entry("quay.io", "http://"+closedPort(r.t))}
+	for _, host := range []string{"ghcr.io", "harbor", "registry.example.com:8443"} {
+		other := entry(host, o.other.RegistryURL())
+		other.TokenHosts = []string{token.Host}
+		entries = append(entries, other)
+	}
+	set, err := upstream.NewSet(entries, upstream.DockerHub)
 	must(r.t, err)
 	return set
 }
