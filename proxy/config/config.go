@@ -209,7 +209,7 @@ type Address string
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (a *Address) UnmarshalText(text []byte) error {
 	host, port, err := net.SplitHostPort(string(text))
-	if err == nil && host != "" && host != "localhost" {
+	if err == nil && host != "localhost" && !strings.HasPrefix(string(text), ":") {
 		_, err = netip.ParseAddr(host)
 	}
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n > 65535 {
