@@ -107,6 +107,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	h.Metrics.Started()
+	if r.ContentLength != 0 {
+		// Nobody reads what a body brings, and the answer does not wait for it.
+		a.set("Connection", "close")
+		defer a.endBody()
+	}
 	rt, err := h.serveGuarded(a, r, at)
 	a.kind = rt.kind
 	cut := false
@@ -251,7 +256,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	}
 	if api.status == http.StatusMethodNotAllowed {
 		a.set("Allow", "GET, HEAD")
-		a.set("Connection", "close") // the body that may follow is not read
+		a.set("Connection", "close")
 	}
 	if wait := retryAfter(err); wait != "" && api.status == http.StatusTooManyRequests {
 		a.set("Retry-After", wait)

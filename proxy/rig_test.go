@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,6 +115,7 @@ type rig struct {
 	handler *Handler
 	all     *metrics.Metrics
 	log     *lockedBuffer
+	asked   atomic.Int64 // requests to registries and whom they name, answered or not
 	client  *http.Client
 	stop    func()
 }
@@ -205,7 +207,7 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 		return upstream.Entry{Host: host, TagTTL: time.Minute, Options: upstream.Options{
 			Label: host, URL: u, PrivateCIDRs: loopback,
 			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
-			Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil },
+			Proxy:     func(*http.Request) (*url.URL, error) { r.asked.Add(1); return nil, nil }, // each request asks for its way
 			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
 		}}
 	}

@@ -37,15 +37,18 @@ type registries interface {
 // error is one of the fixed ones; then no upstream and no file has been
 // touched.
 func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt route, err error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return rt, errMethod
+	}
 	path := r.URL.EscapedPath()
 	rt.path = path
 	switch path {
 	case "/livez":
 		rt.live = true
-		return rt, checkMethod(r)
+		return rt, nil
 	case "/readyz":
 		rt.ready = true
-		return rt, checkMethod(r)
+		return rt, nil
 	}
 	if r.URL.Host != "" || !strings.HasPrefix(path, "/") {
 		return rt, errAbsolute
@@ -53,9 +56,6 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 	host, rest, ok := cutVersion(path)
 	if !ok {
 		return rt, errNoRoute
-	}
-	if err := checkMethod(r); err != nil {
-		return rt, err
 	}
 	query, err := rt.readQuery(r.URL.RawQuery)
 	if err != nil {
@@ -80,13 +80,6 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 	}
 	rt.span = parseSpan(r.Header.Get("Range"))
 	return rt, nil
-}
-
-func checkMethod(r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return errMethod
-	}
-	return nil
 }
 
 // cutVersion splits "/v2/<rest>" and "/<registry>/v2/<rest>".
