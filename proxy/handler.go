@@ -52,7 +52,7 @@ type door struct {
 	login bool               // whether clients log in there
 }
 
-// Handler is a mirror port.
+// Handler answers at the mirror ports.
 type Handler struct {
 	Options
 	sizes    *sizes
