@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -207,7 +208,7 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
 		Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
 	})
-	for name, address := range map[string]string{"whole": listen(t, r.handler), "blind": listen(t, blind)} {
+	for name, address := range map[string]string{"whole": listen(t, r.handler), "login": listen(t, r.handler.Login()), "blind": listen(t, blind)} {
 		for _, row := range blindRows {
 			t.Run(name+"/"+row.id, func(t *testing.T) {
 				row.check(t, exchange(t, address, row.raw))
@@ -218,6 +219,11 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 		}
 	}
 	cleanLog(t, r)
+	scrape := httptest.NewRecorder()
+	r.all.Handler().ServeHTTP(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if text := scrape.Body.String(); strings.Contains(text, "FOO") || strings.Contains(text, "_catalog") || strings.Contains(text, "169.254") {
+		t.Error("a metric has what clients sent")
+	}
 }
 
 // listen has a handler answer at a port as main opens it, and tells where.
