@@ -173,6 +173,15 @@ func TestFurtherPorts(t *testing.T) {
 	}
 }
 
+func TestFurtherPortThatShowsNothing(t *testing.T) {
+	c := mustLoad(t, "HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=registry.example.com",
+		"HUBCAP_UPSTREAM_0_HOST=registry.example.com", "HUBCAP_UPSTREAM_0_VISIBILITY=passthrough",
+		"HUBCAP_AUTH_LISTEN=:5443", "HUBCAP_TLS_CERT_FILE=cert", "HUBCAP_TLS_KEY_FILE=key")
+	if len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], "HUBCAP_LISTEN_0_UPSTREAM=registry.example.com: ") {
+		t.Errorf("warnings %q", c.Warnings)
+	}
+}
+
 func TestCacheSizeOf64MiBIsEnough(t *testing.T) {
 	for _, size := range []string{"64MiB", "67108864", "10%"} {
 		mustLoad(t, "HUBCAP_CACHE_SIZE="+size)

@@ -3,7 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"hubcap/proxy/upstream"
 )
 
 // Mirror is one HUBCAP_LISTEN_<n>_…: a further mirror port.
@@ -31,6 +34,9 @@ func (c *Config) loadMirrors(values map[string]string) error {
 		}
 		if m.Upstream, err = c.defaultUpstream(prefix+"UPSTREAM", m.Upstream); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(c.Upstreams, func(e upstream.Entry) bool { return e.Host == m.Upstream && e.Visibility == upstream.Passthrough }) {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%sUPSTREAM=%s: what it has is 404 at this port, and shown to clients that log in at %sAUTH_LISTEN", prefix, m.Upstream, Prefix))
 		}
 		c.Mirrors = append(c.Mirrors, m)
 	}
