@@ -191,7 +191,11 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
 	log.Info("clients that may pull", "ranges", allowed.String())
-	return listen(ctx, c, handler, newAdmin(c, store, handler, all, log), all, log)
+	mirrors, err := newMirrors(c, upstreams, handler)
+	if err != nil {
+		return err
+	}
+	return listen(ctx, c, handler, mirrors, newAdmin(c, store, handler, all, log), all, log)
 }
 
 // newPrefetcher returns a prefetcher at work, nil when none is wanted, and
@@ -207,11 +211,27 @@ func newPrefetcher(c config.Config, held *cache.Cache, all *metrics.Metrics, log
 	return p, func() { cancel(); running.Wait() }
 }
 
+// newMirrors are the handlers of the further mirror ports.
+func newMirrors(c config.Config, upstreams *upstream.Set, handler *proxy.Handler) ([]http.Handler, error) {
+	var all []http.Handler
+	for n, m := range c.Mirrors {
+		def, ok := upstreams.Find(m.Upstream)
+		if !ok {
+			return nil, fmt.Errorf("HUBCAP_LISTEN_%d_UPSTREAM=%s: is not configured", n, m.Upstream)
+		}
+		all = append(all, handler.For(def))
+	}
+	return all, nil
+}
+
 // ports are where hubcap is reached: auth is nil where nobody logs in.
-type ports struct{ mirror, auth, admin *port.Port }
+type ports struct {
+	mirror, auth, admin *port.Port
+	further             []*port.Port // mirror ports with another default registry
+}
 
 // open takes all ports, or none.
-func open(c config.Config, handler *proxy.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
+func open(c config.Config, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
 	defer func() {
 		if err != nil {
 			p.each((*port.Port).Close)
@@ -230,6 +250,13 @@ func open(c config.Config, handler *proxy.Handler, operator http.Handler, all *m
 	if p.mirror, err = listen("mirror", "LISTEN", c.Listen, handler, c.TLSCertFile, c.TLSKeyFile); err != nil {
 		return p, err
 	}
+	for n, h := range mirrors {
+		one, err := listen("mirror", fmt.Sprintf("LISTEN_%d_ADDRESS", n), c.Mirrors[n].Address, h, c.TLSCertFile, c.TLSKeyFile)
+		if err != nil {
+			return p, err
+		}
+		p.further = append(p.further, one)
+	}
 	if c.AuthListen != "" {
 		if p.auth, err = listen("auth", "AUTH_LISTEN", c.AuthListen, handler.Login(), c.AuthCertFile, c.AuthKeyFile); err != nil {
 			return p, err
@@ -241,20 +268,25 @@ func open(c config.Config, handler *proxy.Handler, operator http.Handler, all *m
 
 // each calls do with every port that there is.
 func (p ports) each(do func(*port.Port)) {
-	for _, one := range []*port.Port{p.mirror, p.auth, p.admin} {
+	for _, one := range append(p.pulls(), p.admin) {
 		if one != nil {
 			do(one)
 		}
 	}
 }
 
+// pulls are the ports that clients pull from; the last may be nil.
+func (p ports) pulls() []*port.Port {
+	return append(slices.Concat([]*port.Port{p.mirror}, p.further), p.auth)
+}
+
 // listen serves all ports until ctx ends, then drains.
-func listen(ctx context.Context, c config.Config, handler *proxy.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
-	p, err := open(c, handler, operator, all, log)
+func listen(ctx context.Context, c config.Config, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
+	p, err := open(c, handler, mirrors, operator, all, log)
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3)
+	failed := make(chan error, 3+len(mirrors))
 	p.each(func(one *port.Port) {
 		go func() { failed <- one.Serve() }()
 	})
@@ -262,6 +294,9 @@ func listen(ctx context.Context, c config.Config, handler *proxy.Handler, operat
 	ready := []any{"mirror", p.mirror.Addr().String(), "admin", p.admin.Addr().String()}
 	if p.auth != nil {
 		ready = append(ready, "auth", p.auth.Addr().String())
+	}
+	for n, one := range p.further {
+		log.Info("further mirror port", "address", one.Addr().String(), "default", c.Mirrors[n].Upstream)
 	}
 	log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
 	select {
@@ -288,7 +323,7 @@ func drain(c config.Config, handler *proxy.Handler, p ports, log *slog.Logger) e
 	defer cancel()
 	handler.WaitQuiet(ctx, quiet, within/2)
 	var ending sync.WaitGroup
-	for _, one := range []*port.Port{p.mirror, p.auth} {
+	for _, one := range p.pulls() {
 		if one == nil {
 			continue
 		}

@@ -52,7 +52,8 @@ func TestCommandsThatNeedNoValidConfiguration(t *testing.T) {
 }
 
 func TestConfigCommand(t *testing.T) {
-	out, err := command([]string{"config"}, "PATH=/bin", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_PASSWORD=hunter2")
+	out, err := command([]string{"config"}, "PATH=/bin", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_PASSWORD=hunter2",
+		"HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,6 +420,71 @@ func behind(t *testing.T, hub *fakehub.Hub) []string {
 		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + hub.RegistryURL(),
 		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
 	}
+}
+
+// Further mirror ports differ in the registry that they ask, and in nothing
+// else.
+func TestFurtherMirrorPorts(t *testing.T) {
+	hub := fakehub.Start(t, fakehub.Options{})
+	img := hub.Image("team/app", "v1", fakehub.RandomBlob(1, 100_000))
+	token, err := url.Parse(hub.TokenURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, "HUBCAP_UPSTREAM_0_HOST=registry.example.com:8443", "HUBCAP_UPSTREAM_0_URL="+hub.RegistryURL(),
+		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS="+token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
+		"HUBCAP_UPSTREAM_1_HOST=docker.io", "HUBCAP_UPSTREAM_1_ALLOW=nothing", // so that nobody is asked there
+		"HUBCAP_LISTEN_0_ADDRESS=127.0.0.1:0", "HUBCAP_LISTEN_0_UPSTREAM=registry.example.com:8443",
+		"HUBCAP_LISTEN_1_ADDRESS=127.0.0.1:0", "HUBCAP_LISTEN_1_UPSTREAM=docker.io", "HUBCAP_DRAIN_TIMEOUT=30s")
+	further := make(map[string]string)
+	for text := range strings.Lines(b.log.String()) {
+		var line map[string]any
+		if json.Unmarshal([]byte(text), &line) == nil && line["msg"] == "further mirror port" {
+			further[fmt.Sprint(line["default"])] = fmt.Sprint(line["address"])
+		}
+	}
+	blob := "/v2/team/app/blobs/" + img.Layers[0].Digest.String()
+	for _, tc := range []struct {
+		address, path string
+		status        int
+	}{
+		{further["registry.example.com:8443"], "/v2/", 200},
+		{further["registry.example.com:8443"], "/readyz", 200},
+		{further["registry.example.com:8443"], "/metrics", 404},
+		{further["registry.example.com:8443"], "/v2/team/app/manifests/v1", 200},
+		{further["registry.example.com:8443"], blob, 200},
+		{further["docker.io"], "/v2/team/app/manifests/v1", 403},
+		{further["docker.io"], blob + "?ns=registry.example.com:8443", 200},
+		{b.mirror, "/v2/team/app/manifests/v1", 403},
+		{b.mirror, "/v2/registry.example.com:8443/team/app/manifests/v1", 200},
+	} {
+		if status, _, body := b.get(tc.address, tc.path); status != tc.status {
+			t.Errorf("%s%s: %d %.100q, want %d", tc.address, tc.path, status, body, tc.status)
+		}
+	}
+	if n := hub.Count(fakehub.OfKind(fakehub.KindCDN)); n != 1 {
+		t.Errorf("the layer crossed %d times", n)
+	}
+	b.cancel()
+	if err := b.wait(); err != nil {
+		t.Error(err)
+	}
+	for name, address := range further {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			t.Errorf("the port of %s is open", name)
+		}
+	}
+}
+
+func TestFurtherPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	setting := "HUBCAP_LISTEN_0_ADDRESS=" + taken.Addr().String()
+	oneLine(t, launch(t, setting, "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io").wait(), setting, "address already in use")
 }
 
 // download asks for a slow layer, and returns once its first byte is there.

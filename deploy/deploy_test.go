@@ -217,6 +217,20 @@ func TestDockerDaemon(t *testing.T) {
 	}
 }
 
+// The daemon of a site with a registry of its own asks the port of that registry
+// before the one of Docker Hub.
+func TestDockerDaemonOfASiteWithARegistry(t *testing.T) {
+	c := load(t, statements(t, "clients/own-registry/hubcap.env"))
+	var got map[string][]string
+	if err := json.Unmarshal([]byte(read(t, "clients/own-registry/daemon.json")), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Mirrors) != 1 || c.Mirrors[0].Upstream == c.DefaultUpstream || len(got) != 1 ||
+		!slices.Equal(got["registry-mirrors"], []string{"http://hubcap" + string(c.Mirrors[0].Address), "http://" + mirror}) {
+		t.Errorf("the daemon asks %v, and hubcap listens at %+v", got, c.Mirrors)
+	}
+}
+
 func TestContainerd(t *testing.T) {
 	host := []string{
 		`[host."http://` + mirror + `"]`,

@@ -17,11 +17,14 @@ var registries = []string{dockerHub, testRegistry}
 
 // dockerdConfig, containerdHosts and containersRegistries are the one place that says how the clients are pointed at a mirror.
 
-func dockerdConfig(_ *testing.T, mirror string) string {
-	if mirror == "" {
-		return "{}"
+func dockerdConfig(_ *testing.T, mirrors ...string) string {
+	var urls []string
+	for _, mirror := range mirrors {
+		if mirror != "" {
+			urls = append(urls, fmt.Sprintf(`"http://%s"`, mirror))
+		}
 	}
-	return fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, mirror)
+	return fmt.Sprintf(`{"registry-mirrors": [%s]}`, strings.Join(urls, ", "))
 }
 
 // containerdHosts leaves the registry itself as the last resort, as users do: so a bypass is possible, and is seen.

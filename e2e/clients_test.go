@@ -111,10 +111,11 @@ func overlayWorks(dir string) bool {
 
 type dockerd struct{ tool }
 
-func startDockerd(t *testing.T, s *site, mirror string) dockerd {
+// startDockerd may be given further mirrors, to be asked in order.
+func startDockerd(t *testing.T, s *site, mirror string, further ...string) dockerd {
 	t.Helper()
 	d := dockerd{newTool(t, s, mirror)}
-	config := d.write(t, "daemon.json", dockerdConfig(t, mirror))
+	config := d.write(t, "daemon.json", dockerdConfig(t, append([]string{mirror}, further...)...))
 	daemon := startDaemon(t, s.ns, "dockerd", d.command("dockerd", "--config-file", config,
 		"--data-root", d.path("data"), "--exec-root", d.path("exec"), "--host", d.host(), "--pidfile", d.path("pid"),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "warn"))

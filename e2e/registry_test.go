@@ -54,6 +54,31 @@ func TestPullFromAnotherRegistry(t *testing.T) {
 	}
 }
 
+// TestDockerdOfASiteWithARegistry: dockerd asks a mirror port whose default is the site's own registry, and the one of Docker Hub for what is not
+// there.
+func TestDockerdOfASiteWithARegistry(t *testing.T) {
+	need(t, "docker-registry", "dockerd", "docker")
+	const own = "127.0.0.1:5002"
+	kept, public := multiArchImage(), schema2Image()
+	kept.repository, kept.tag = "team/base", "v1"
+
+	s := newSite(t, public)
+	registry := startOtherRegistry(t, s.ns)
+	pushImage(t, s.ns.httpClient(t), kept)
+	s.startHubcap(t, scratch(t), longTTL,
+		"HUBCAP_UPSTREAM_1_HOST="+testRegistry, "HUBCAP_UPSTREAM_1_URL=http://"+otherRegistry, "HUBCAP_UPSTREAM_1_PRIVATE_CIDRS=127.0.0.0/8",
+		"HUBCAP_LISTEN_0_ADDRESS="+own, "HUBCAP_LISTEN_0_UPSTREAM="+testRegistry)
+	d := startDockerd(t, s, own, mirror)
+	mustPull(t, d, kept)
+	assertLogged(t, registry, kept)
+	if asked := s.hub.Log(); len(asked) > 0 {
+		t.Errorf("Docker Hub was asked for what the site has:\n%s", describe(asked))
+	}
+	mustPull(t, d, public)
+	s.assertNoBypass(t)
+	s.assertCrossedOnce(t, public)
+}
+
 func startOtherRegistry(t *testing.T, ns *namespace) *process {
 	t.Helper()
 	c := newTool(t, &site{ns: ns}, "")

@@ -26,7 +26,9 @@ type asker struct {
 // Login is the handler of a port at which clients can log in to the registries
 // that let them do so through hubcap.
 func (h *Handler) Login() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, true) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.answer(w, r, door{def: h.Upstreams.Default(), login: true})
+	})
 }
 
 // admit tells how the client sees the repository it asks for. Its own token is
@@ -83,10 +85,9 @@ func bearer(r *http.Request) string {
 	return token
 }
 
-// pingOwn answers GET /v2/ at a port where clients log in to the default
-// registry.
-func (h *Handler) pingOwn(a *answer, r *http.Request) error {
-	if err := h.Upstreams.Default().Relay.As(bearer(r)).Ping(r.Context()); err != nil {
+// pingOwn answers GET /v2/ of a registry that clients log in to.
+func (h *Handler) pingOwn(a *answer, r *http.Request, rt route) error {
+	if err := rt.upstream.Relay.As(bearer(r)).Ping(r.Context()); err != nil {
 		return err
 	}
 	return h.servePing(a, r)

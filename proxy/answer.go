@@ -15,6 +15,10 @@ import (
 // above 9 KiB/s it finishes, however long that takes.
 const patience = 2 * time.Minute
 
+// bodyPatience is how long a client is waited for that sends a body, once it
+// has been answered.
+const bodyPatience = 500 * time.Millisecond
+
 // answer is the response to one request, as far as it has come. It counts,
 // moves the write deadline with the progress, and hands files to the kernel:
 // it has ReadFrom, which is what keeps sendfile.
@@ -56,6 +60,10 @@ func (a *answer) head(status int, size int64) {
 
 // extend moves the write deadline. A connection without one is no error.
 func (a *answer) extend() { _ = a.control.SetWriteDeadline(time.Now().Add(patience)) }
+
+// endBody bounds the wait for the rest of a request's body, which net/http
+// reads at the end of an answer.
+func (a *answer) endBody() { _ = a.control.SetReadDeadline(time.Now().Add(bodyPatience)) }
 
 // Write sends p.
 func (a *answer) Write(p []byte) (int, error) {

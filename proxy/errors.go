@@ -40,6 +40,7 @@ var (
 	errDigestInvalid    = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest")
 	errPageInvalid      = refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
 	errUnknownRegistry  = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
+	errTwoRegistries    = refuse(http.StatusNotFound, "NAME_UNKNOWN", "the path and ns name different registries")
 	errRepositoryDenied = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve that repository")
 	errNotAllowed       = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
 	errRange            = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")

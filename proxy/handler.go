@@ -6,7 +6,7 @@
 // A handler returns an error and does not report it: ServeHTTP alone renders,
 // logs and counts.
 //
-// Files: handler.go (the frame), route.go and span.go (the request),
+// Files: handler.go (the frame), route.go, names.go and span.go (the request),
 // admit.go (on whose behalf), manifests.go, blobs.go and
 // passed.go (the answers), complete.go and patience.go (what becomes of them
 // while a registry fails or is limited), answer.go (the
@@ -58,7 +58,13 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Handler is a mirror port.
+// door is what differs between the ports that a Handler answers at.
+type door struct {
+	def   *upstream.Upstream // for requests that name no registry
+	login bool               // whether clients log in there
+}
+
+// Handler answers at the mirror ports.
 type Handler struct {
 	Options
 	sizes    *sizes
@@ -99,16 +105,29 @@ func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
 }
 
 // ServeHTTP answers one request at a port where nobody logs in.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.answer(w, r, false) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.answer(w, r, door{def: h.Upstreams.Default()})
+}
 
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, login bool) {
+// For is the handler of a mirror port where def is asked for what names no
+// registry.
+func (h *Handler) For(def *upstream.Upstream) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, door{def: def}) })
+}
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	a := newAnswer(w, time.Now())
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	h.Metrics.Started()
-	rt, err := h.serveGuarded(a, r, login)
+	if r.ContentLength != 0 {
+		// Nobody reads what a body brings, and the answer does not wait for it.
+		a.set("Connection", "close")
+		defer a.endBody()
+	}
+	rt, err := h.serveGuarded(a, r, at)
 	a.kind = rt.kind
 	cut := false
 	if err != nil {
@@ -144,7 +163,7 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 }
 
 // serveGuarded is serve, whose bugs cost one answer.
-func (h *Handler) serveGuarded(a *answer, r *http.Request, login bool) (rt route, err error) {
+func (h *Handler) serveGuarded(a *answer, r *http.Request, at door) (rt route, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Metrics.Panicked()
@@ -152,11 +171,11 @@ func (h *Handler) serveGuarded(a *answer, r *http.Request, login bool) (rt route
 			err = errInternal
 		}
 	}()
-	return h.serve(a, r, login)
+	return h.serve(a, r, at)
 }
 
-func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
-	rt, err := parseRoute(r, h.Upstreams)
+func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
+	rt, err := parseRoute(r, h.Upstreams, at.def)
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
 		a.set("Docker-Distribution-Api-Version", "registry/2.0")
@@ -176,14 +195,14 @@ func (h *Handler) serve(a *answer, r *http.Request, login bool) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, h.Ready())
-	case rt.kind == metrics.KindPing && login && h.Upstreams.Default().Relay != nil:
+	case rt.kind == metrics.KindPing && at.login && rt.upstream.Relay != nil:
 		rt.as.view = access.Own
-		return rt, h.pingOwn(a, r)
+		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == metrics.KindPing:
 		return rt, h.servePing(a, r)
 	}
 	err = h.patiently(r.Context(), a, func() (err error) {
-		if rt.as, err = h.admit(r, rt, login); err != nil {
+		if rt.as, err = h.admit(r, rt, at.login); err != nil {
 			return err
 		}
 		return h.serveContent(a, r, rt)
@@ -260,7 +279,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	}
 	if api.status == http.StatusMethodNotAllowed {
 		a.set("Allow", "GET, HEAD")
-		a.set("Connection", "close") // the body that may follow is not read
+		a.set("Connection", "close")
 	}
 	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked) {
 		a.set("Retry-After", wait)

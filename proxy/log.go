@@ -28,7 +28,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.String("method", r.Method),
 		slog.String("kind", rt.kind.String()),
 	)
-	if rt.upstream != nil {
+	if rt.name != "" {
 		attrs = append(attrs, slog.String("registry", rt.upstream.Host), slog.String("repository", rt.name))
 	} else {
 		attrs = append(attrs, slog.String("path", r.URL.EscapedPath()))

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ type rigOptions struct {
 	proxies  []netip.Prefix
 	prefetch bool
 	rules    upstream.Rules // of the hub
-	other    *fakehub.Hub   // ghcr.io; the hub too when nil
+	other    *fakehub.Hub   // ghcr.io, harbor and registry.example.com:8443; the hub too when nil
 	stall    time.Duration
 	tryAgain time.Duration // a host that fails; at once when 0
 
@@ -122,6 +123,7 @@ type rig struct {
 	handler *Handler
 	all     *metrics.Metrics
 	log     *lockedBuffer
+	asked   atomic.Int64 // requests to registries and whom they name, answered or not
 	client  *http.Client
 	stop    func()
 }
@@ -218,8 +220,8 @@ func (r *rig) sleep(_ context.Context, d time.Duration) error {
 	return nil
 }
 
-// upstreams is a set of Docker Hub, played by the hub, and of a registry that
-// nobody plays.
+// upstreams is a set of Docker Hub, played by the hub, of registries with other
+// kinds of names, and of one that nobody plays.
 func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	entry := func(host, at string) upstream.Entry {
 		u, err := url.Parse(at)
@@ -227,7 +229,7 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 		return upstream.Entry{Host: host, TagTTL: time.Minute, Options: upstream.Options{
 			Label: host, URL: u, PrivateCIDRs: loopback,
 			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
-			Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil },
+			Proxy:     func(*http.Request) (*url.URL, error) { r.asked.Add(1); return nil, nil }, // each request asks for its way
 			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Offline: o.offline, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
 		}}
 	}
@@ -240,12 +242,15 @@ func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
 	if o.other == nil {
 		o.other = o.hub
 	}
-	other := entry("ghcr.io", o.other.RegistryURL())
 	token, err = url.Parse(o.other.TokenURL())
 	must(r.t, err)
-	other.TokenHosts = []string{token.Host}
-	nobody := entry("quay.io", "http://"+closedPort(r.t))
-	set, err := upstream.NewSet([]upstream.Entry{hub, other, nobody}, upstream.DockerHub)
+	entries := []upstream.Entry{hub, entry("quay.io", "http://"+closedPort(r.t))}
+	for _, host := range []string{"ghcr.io", "harbor", "registry.example.com:8443"} {
+		other := entry(host, o.other.RegistryURL())
+		other.TokenHosts = []string{token.Host}
+		entries = append(entries, other)
+	}
+	set, err := upstream.NewSet(entries, upstream.DockerHub)
 	must(r.t, err)
 	return set
 }

@@ -31,24 +31,24 @@ type route struct {
 // registries looks names of registries up.
 type registries interface {
 	Find(name string) (*upstream.Upstream, bool)
-	Default() *upstream.Upstream
 }
 
-// maxName is the longest repository name, in bytes, as Docker has it.
-const maxName = 255
-
-// parseRoute reads a request. Its error is one of the fixed ones; then no
-// upstream and no file has been touched.
-func parseRoute(r *http.Request, known registries) (rt route, err error) {
+// parseRoute reads a request; def is asked for what names no registry. Its
+// error is one of the fixed ones; then no upstream and no file has been
+// touched.
+func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt route, err error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return rt, errMethod
+	}
 	path := r.URL.EscapedPath()
 	rt.path = path
 	switch path {
 	case "/livez":
 		rt.live = true
-		return rt, checkMethod(r)
+		return rt, nil
 	case "/readyz":
 		rt.ready = true
-		return rt, checkMethod(r)
+		return rt, nil
 	}
 	if r.URL.Host != "" || !strings.HasPrefix(path, "/") {
 		return rt, errAbsolute
@@ -57,36 +57,29 @@ func parseRoute(r *http.Request, known registries) (rt route, err error) {
 	if !ok {
 		return rt, errNoRoute
 	}
-	if err := checkMethod(r); err != nil {
-		return rt, err
-	}
 	query, err := rt.readQuery(r.URL.RawQuery)
 	if err != nil {
 		return rt, err
 	}
+	if err := rt.readRegistry(host, known); err != nil {
+		return rt, err
+	}
 	if rest == "" {
 		rt.kind = metrics.KindPing
+		if rt.upstream == nil {
+			rt.upstream = def
+		}
 		return rt, nil
 	}
 	name, err := rt.readResource(rest, query)
 	if err != nil {
 		return rt, err
 	}
-	if host == "" {
-		host = rt.ns
-	}
-	if err := rt.readName(host, name, known); err != nil {
+	if err := rt.readName(name, known, def); err != nil {
 		return rt, err
 	}
 	rt.span = parseSpan(r.Header.Get("Range"))
 	return rt, nil
-}
-
-func checkMethod(r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return errMethod
-	}
-	return nil
 }
 
 // cutVersion splits "/v2/<rest>" and "/<registry>/v2/<rest>".
@@ -190,33 +183,46 @@ func checkPage(query url.Values) error {
 	return nil
 }
 
-// readName settles registry and repository. host is what the client named
-// apart from the name, if it did.
-func (rt *route) readName(host, name string, known registries) error {
-	first, rest, nested := strings.Cut(name, "/")
-	inName := nested && isRegistry(first)
-	switch {
-	case host != "":
-		if !isRegistry(host) {
+// readRegistry finds the registry that a client named apart from the
+// repository: before the version, by ns, or by both alike. Where the two differ
+// one of them is a mistake, and what the other registry has under that name is
+// not what was meant.
+func (rt *route) readRegistry(before string, known registries) error {
+	for _, named := range [...]string{before, rt.ns} {
+		if named == "" {
+			continue
+		}
+		if !isRegistry(named) {
 			return errNameInvalid
 		}
-		up, ok := known.Find(host)
-		if !ok {
+		up, ok := known.Find(named)
+		switch {
+		case !ok:
 			return errUnknownRegistry
+		case rt.upstream != nil && rt.upstream.Host != up.Host:
+			return errTwoRegistries
 		}
 		rt.upstream = up
-		// Some clients put the registry into the name as well.
-		if again, ok := known.Find(first); inName && ok && again == up {
-			name = rest
-		}
-	case inName && looksLikeHost(first):
+	}
+	return nil
+}
+
+// readName settles registry and repository. Some clients put the registry into
+// the name, and some of those name it by ns as well; another one than by ns is
+// the beginning of the repository's name. So is what names no registry here,
+// but at Docker Hub, where no name begins so.
+func (rt *route) readName(name string, known registries, def *upstream.Upstream) error {
+	if first, rest, nested := strings.Cut(name, "/"); nested && looksLikeHost(first) && isRegistry(first) {
 		up, ok := known.Find(first)
-		if !ok {
+		switch {
+		case ok && (rt.upstream == nil || rt.upstream.Host == up.Host):
+			rt.upstream, name = up, rest
+		case rt.upstream == nil && (def.Host == upstream.DockerHub || !isComponent(first)):
 			return errUnknownRegistry
 		}
-		rt.upstream, name = up, rest
-	default:
-		rt.upstream = known.Default()
+	}
+	if rt.upstream == nil {
+		rt.upstream = def
 	}
 	if !isName(name) {
 		return errNameInvalid
@@ -226,77 +232,4 @@ func (rt *route) readName(host, name string, known registries) error {
 	}
 	rt.name = name
 	return nil
-}
-
-// looksLikeHost tells a registry's name at the beginning of a repository's,
-// as Docker's references do: by a dot or a port.
-func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") }
-
-// isRegistry tells what could be a registry's name: a host with or without a
-// port, or an address.
-func isRegistry(s string) bool {
-	if s == "" || len(s) > 261 {
-		return false
-	}
-	host, port := s, "1"
-	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
-		host, port = s[:i], s[i+1:]
-	}
-	if _, ok := position(port); !ok || len(port) > 5 {
-		return false
-	}
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		return ok && inner != "" && !strings.ContainsFunc(inner, func(r rune) bool { return !isAlnum(r) && r != ':' && r != '.' })
-	}
-	return host != "" && !strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && (r < 'A' || r > 'Z') && r != '-' && r != '.' && r != '_' })
-}
-
-// isName tells a repository's name: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* between
-// slashes (OCI distribution specification).
-func isName(s string) bool {
-	if len(s) > maxName {
-		return false
-	}
-	for component := range strings.SplitSeq(s, "/") {
-		if !isComponent(component) {
-			return false
-		}
-	}
-	return true
-}
-
-func isComponent(s string) bool {
-	notAlnum := func(r rune) bool { return !isAlnum(r) }
-	for {
-		end := strings.IndexFunc(s, notAlnum)
-		if end < 0 {
-			return s != ""
-		}
-		if end == 0 {
-			return false
-		}
-		s = s[end:]
-		next := strings.IndexFunc(s, isAlnum)
-		if next < 0 {
-			return false
-		}
-		if sep := s[:next]; sep != "." && sep != "_" && sep != "__" && strings.Trim(sep, "-") != "" {
-			return false
-		}
-		s = s[next:]
-	}
-}
-
-func isAlnum(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
-
-// isTag tells a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} (OCI distribution
-// specification).
-func isTag(s string) bool {
-	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return !isAlnum(r) && (r < 'A' || r > 'Z') && r != '_' && r != '.' && r != '-'
-	})
 }

@@ -22,16 +22,19 @@ const (
 	unserved                 // a range of bytes that no blob has
 )
 
+// blanks are the optional white space of HTTP (RFC 9110, 5.6.3).
+const blanks = " \t"
+
 // parseSpan reads a Range header (RFC 9110, 14.2), once for each request.
 // Other units and lists of several ranges are answered with the whole, as a
 // server may. What claims to be one range of bytes and is none cannot be
 // satisfied.
 func parseSpan(header string) span {
 	unit, set, ok := strings.Cut(header, "=")
-	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
+	if !ok || !strings.EqualFold(strings.Trim(unit, blanks), "bytes") || strings.Contains(set, ",") {
 		return span{}
 	}
-	first, last, ok := strings.Cut(strings.TrimSpace(set), "-")
+	first, last, ok := strings.Cut(strings.Trim(set, blanks), "-")
 	if !ok {
 		return span{form: unserved}
 	}

@@ -2,8 +2,10 @@
 // default, its check. It alone reads the environment. What it returns is
 // valid, and is not looked at twice.
 //
-// Files: config.go (the variables), types.go (sizes, durations, …),
-// freshness.go (tags, and registries in trouble), upstreams.go (the registries), credentials.go (what hubcap shows them),
+// Files: config.go (the variables), types.go (sizes, durations, …), ports.go
+// (further mirror ports), freshness.go (tags, and registries in trouble),
+// upstreams.go (the registries), numbers.go (what there are several of),
+// credentials.go (what hubcap shows registries),
 // visibility.go (for whom their content is), describe.go (hubcap config).
 package config
 
@@ -33,6 +35,7 @@ const Prefix = "HUBCAP_"
 type Config struct {
 	variables
 
+	Mirrors   []Mirror         // the further ones
 	Upstreams []upstream.Entry // presets and the operator's own, merged by host
 	Warnings  []string         // what is strange and yet allowed
 }
@@ -64,7 +67,7 @@ type variables struct {
 	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`
 	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"the registry for requests that name none"`
 	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's"`
-	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror port, which speaks TLS then; read again when it changes"`
+	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror ports, which speak TLS then; read again when it changes"`
 	TLSKeyFile      string    `env:"TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of AUTH_LISTEN; TLS_CERT_FILE when empty"`
 	AuthKeyFile     string    `env:"AUTH_TLS_KEY_FILE" means:"PEM key of that certificate"`
@@ -85,9 +88,6 @@ func Load(environ []string) (Config, error) {
 	if err := parse(&c.variables, Prefix, values); err != nil {
 		return Config{}, err
 	}
-	if err := c.checkPorts(); err != nil {
-		return Config{}, err
-	}
 	if err := c.checkTLS(); err != nil {
 		return Config{}, err
 	}
@@ -97,7 +97,13 @@ func Load(environ []string) (Config, error) {
 	if err := c.loadUpstreams(values); err != nil {
 		return Config{}, err
 	}
-	if err := c.checkDefaultUpstream(); err != nil {
+	if c.DefaultUpstream, err = c.defaultUpstream(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream); err != nil {
+		return Config{}, err
+	}
+	if err := c.loadMirrors(values); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkPorts(); err != nil {
 		return Config{}, err
 	}
 	if c.Offline {
@@ -140,24 +146,6 @@ func parse(target any, prefix string, values map[string]string) error {
 	}
 	name := prefix + variableOf(target, one.Name)
 	return refused(name, values[name], one.Err)
-}
-
-// checkPorts finds what two listeners cannot share.
-func (c *Config) checkPorts() error {
-	taken := map[Address]string{c.Listen: "LISTEN"}
-	for _, one := range []struct {
-		name    string
-		address Address
-	}{{"ADMIN_LISTEN", c.AdminListen}, {"AUTH_LISTEN", c.AuthListen}} {
-		if one.address == "" || strings.HasSuffix(string(one.address), ":0") {
-			continue
-		}
-		if other, twice := taken[one.address]; twice {
-			return refused(Prefix+one.name, string(one.address), fmt.Errorf("is %s%s's address too; the two must differ", Prefix, other))
-		}
-		taken[one.address] = one.name
-	}
-	return nil
 }
 
 // checkTLS finds halves of certificates, and a port that lacks one.
@@ -230,7 +218,7 @@ type Address string
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (a *Address) UnmarshalText(text []byte) error {
 	host, port, err := net.SplitHostPort(string(text))
-	if err == nil && host != "" && host != "localhost" {
+	if err == nil && host != "localhost" && !strings.HasPrefix(string(text), ":") {
 		_, err = netip.ParseAddr(host)
 	}
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n > 65535 {

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,14 @@ func TestBadValues(t *testing.T) {
 		{"listen", []string{"HUBCAP_LISTEN=5000"}, "want an address to listen on"},
 		{"admin listen", []string{"HUBCAP_ADMIN_LISTEN=localhost"}, "want an address to listen on"},
 		{"both listeners on one address", []string{"HUBCAP_ADMIN_LISTEN=:7000", "HUBCAP_LISTEN=:7000"}, "is HUBCAP_LISTEN's address too; the two must differ"},
+		{"further port", []string{"HUBCAP_LISTEN_0_ADDRESS=5002", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io"}, "want an address to listen on"},
+		{"further port without a registry", []string{"HUBCAP_LISTEN_0_UPSTREAM=", "HUBCAP_LISTEN_0_ADDRESS=:5002"}, "want the registry's name"},
+		{"further port of an unknown registry", []string{"HUBCAP_LISTEN_0_UPSTREAM=registry.example.com", "HUBCAP_LISTEN_0_ADDRESS=:5002"}, "want a well-known registry, such as docker.io, or one that HUBCAP_UPSTREAM_<n>_HOST names"},
+		{"further port of a pattern", []string{"HUBCAP_LISTEN_0_UPSTREAM=*.pkg.dev", "HUBCAP_LISTEN_0_ADDRESS=:5002"}, "want a well-known registry"},
+		{"registry without a further port", []string{"HUBCAP_LISTEN_0_ADDRESS=", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io"}, "want an address to listen on"},
+		{"further port on the first one's address", []string{"HUBCAP_LISTEN_0_ADDRESS=:5000", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io"}, "is HUBCAP_LISTEN's address too; the two must differ"},
+		{"two further ports on one address", []string{"HUBCAP_LISTEN_1_ADDRESS=:5002", "HUBCAP_LISTEN_1_UPSTREAM=ghcr.io", "HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=quay.io"}, "is HUBCAP_LISTEN_0_ADDRESS's address too; the two must differ"},
+		{"a gap between further ports", []string{"HUBCAP_LISTEN_1_ADDRESS=:5002"}, "there is no HUBCAP_LISTEN_0_…; number them 0, 1, … without gaps"},
 		{"cache size", []string{"HUBCAP_CACHE_SIZE=lots"}, "want a size such as 50GiB"},
 		{"cache size of nothing", []string{"HUBCAP_CACHE_SIZE=0"}, "want more than nothing"},
 		{"cache size too small", []string{"HUBCAP_CACHE_SIZE=63MiB"}, "want at least 64MiB"},
@@ -141,8 +150,8 @@ func TestBadValues(t *testing.T) {
 		{"private ranges", []string{"HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=inside", host}, "is no range of addresses"},
 		{"registry CA file", []string{"HUBCAP_UPSTREAM_0_CA_FILE=/does/not/exist", host}, "want a file of PEM certificates"},
 		{"registry tag ttl", []string{"HUBCAP_UPSTREAM_0_TAG_TTL=0d", host}, "want a duration above zero"},
-		{"numbering begins at 1", []string{"HUBCAP_UPSTREAM_1_HOST=registry.example.com"}, "there is no HUBCAP_UPSTREAM_0_…; number the registries 0, 1, … without gaps"},
-		{"a gap", []string{"HUBCAP_UPSTREAM_2_HOST=b.example.com", host}, "there is no HUBCAP_UPSTREAM_1_…; number the registries 0, 1, … without gaps"},
+		{"numbering begins at 1", []string{"HUBCAP_UPSTREAM_1_HOST=registry.example.com"}, "there is no HUBCAP_UPSTREAM_0_…; number them 0, 1, … without gaps"},
+		{"a gap", []string{"HUBCAP_UPSTREAM_2_HOST=b.example.com", host}, "there is no HUBCAP_UPSTREAM_1_…; number them 0, 1, … without gaps"},
 		{"one registry twice", []string{"HUBCAP_UPSTREAM_1_HOST=REGISTRY.example.com", host}, "HUBCAP_UPSTREAM_0_HOST names it too"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -151,6 +160,25 @@ func TestBadValues(t *testing.T) {
 				t.Errorf("got  %s\nwant %s: …%s…", message, tc.environ[0], tc.hint)
 			}
 		})
+	}
+}
+
+func TestFurtherPorts(t *testing.T) {
+	c := mustLoad(t, "HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=Registry-1.Docker.IO", "HUBCAP_DEFAULT_UPSTREAM=quay.io",
+		"HUBCAP_LISTEN_1_ADDRESS=127.0.0.1:0", "HUBCAP_LISTEN_1_UPSTREAM=europe-docker.pkg.dev",
+		"HUBCAP_LISTEN_2_ADDRESS=127.0.0.1:0", "HUBCAP_LISTEN_2_UPSTREAM=registry.example.com:8443", "HUBCAP_UPSTREAM_0_HOST=registry.example.com:8443")
+	want := []Mirror{{":5002", "docker.io"}, {"127.0.0.1:0", "europe-docker.pkg.dev"}, {"127.0.0.1:0", "registry.example.com:8443"}}
+	if !slices.Equal(c.Mirrors, want) || len(c.Warnings) > 0 {
+		t.Errorf("got %+v, want %+v; warnings %q", c.Mirrors, want, c.Warnings)
+	}
+}
+
+func TestFurtherPortThatShowsNothing(t *testing.T) {
+	c := mustLoad(t, "HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=registry.example.com",
+		"HUBCAP_UPSTREAM_0_HOST=registry.example.com", "HUBCAP_UPSTREAM_0_VISIBILITY=passthrough",
+		"HUBCAP_AUTH_LISTEN=:5443", "HUBCAP_TLS_CERT_FILE=cert", "HUBCAP_TLS_KEY_FILE=key")
+	if len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], "HUBCAP_LISTEN_0_UPSTREAM=registry.example.com: ") {
+		t.Errorf("warnings %q", c.Warnings)
 	}
 }
 

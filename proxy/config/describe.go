@@ -11,7 +11,7 @@ import (
 
 // Variable is one variable as it is documented.
 type Variable struct {
-	Name    string // HUBCAP_UPSTREAM_<n>_… for those of each registry
+	Name    string // with <n> for the number of those that there are several of
 	Default string // as it is written; a sentence where it is computed
 	Means   string
 }
@@ -30,7 +30,7 @@ var computed = map[string]string{
 
 // Variables are all there are, in the order of the documentation.
 func Variables() []Variable {
-	return append(describe(variables{}, Prefix), describe(registry{}, upstreamPrefix+"<n>_")...)
+	return slices.Concat(describe(variables{}, Prefix), describe(Mirror{}, mirrorPrefix+"<n>_"), describe(registry{}, upstreamPrefix+"<n>_"))
 }
 
 func describe(of any, prefix string) []Variable {
@@ -62,15 +62,11 @@ func variableOf(target any, field string) string {
 // masked.
 func Print(w io.Writer, environ []string) error {
 	present := make(map[string]string)
-	registries := 0
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
 		if strings.HasPrefix(name, Prefix) && value != "" {
 			present[name] = value
 		}
-	}
-	if numbers, err := registryNumbers(present); err == nil {
-		registries = len(numbers)
 	}
 	line := func(name string, v Variable) error {
 		value, set := present[name]
@@ -88,17 +84,17 @@ func Print(w io.Writer, environ []string) error {
 		return err
 	}
 	for _, v := range Variables() {
-		if !strings.Contains(v.Name, "<n>") {
-			if err := line(v.Name, v); err != nil {
-				return err
+		names := []string{v.Name}
+		if prefix, field, several := strings.Cut(v.Name, "<n>_"); several {
+			// What is numbered wrongly is shown as if there were none.
+			if found, err := numbers(prefix, present); err == nil && len(found) > 0 {
+				names = names[:0]
+				for _, n := range found {
+					names = append(names, numberedPrefix(prefix, n)+field)
+				}
 			}
-			continue
 		}
-		for n := range max(registries, 1) {
-			name := v.Name
-			if registries > 0 {
-				name = strings.Replace(name, "<n>", fmt.Sprint(n), 1)
-			}
+		for _, name := range names {
 			if err := line(name, v); err != nil {
 				return err
 			}
@@ -153,14 +149,6 @@ func unknown(values map[string]string) []string {
 	}
 	slices.Sort(warnings)
 	return warnings
-}
-
-// general puts <n> in place of a registry's number.
-func general(name string) string {
-	if _, field, ok := numbered(name); ok {
-		return upstreamPrefix + "<n>_" + field
-	}
-	return name
 }
 
 // foreign tells the variables that Kubernetes sets for a service that is

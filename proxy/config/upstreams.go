@@ -59,7 +59,7 @@ func (u URL) String() string {
 const upstreamPrefix = Prefix + "UPSTREAM_"
 
 // registryPrefix is what the variables of the n-th registry begin with.
-func registryPrefix(n int) string { return fmt.Sprintf("%s%d_", upstreamPrefix, n) }
+func registryPrefix(n int) string { return numberedPrefix(upstreamPrefix, n) }
 
 // loadUpstreams merges the presets with the operator's registries by host.
 func (c *Config) loadUpstreams(values map[string]string) error {
@@ -71,11 +71,11 @@ func (c *Config) loadUpstreams(values map[string]string) error {
 		}
 		byHost[p.Host] = e
 	}
-	numbers, err := registryNumbers(values)
+	found, err := numbers(upstreamPrefix, values)
 	if err != nil {
 		return err
 	}
-	own, err := ownRegistries(numbers, values)
+	own, err := ownRegistries(found, values)
 	if err != nil {
 		return err
 	}
@@ -182,44 +182,18 @@ func pool(files ...CAFile) *x509.CertPool {
 	return all
 }
 
-// registryNumbers are the n for which any HUBCAP_UPSTREAM_<n>_ is set: 0, 1,
-// … without gaps.
-func registryNumbers(values map[string]string) ([]int, error) {
-	found := make(map[int]string)
-	for name, value := range values {
-		if n, _, ok := numbered(name); ok && value != "" {
-			found[n] = name
-		}
-	}
-	numbers := slices.Sorted(maps.Keys(found))
-	for i, n := range numbers {
-		if n != i {
-			return nil, refused(found[n], values[found[n]], fmt.Errorf("there is no %s…; number the registries 0, 1, … without gaps", registryPrefix(i)))
-		}
-	}
-	return numbers, nil
-}
-
-// numbered splits the name of a registry's variable.
-func numbered(name string) (n int, field string, ok bool) {
-	rest, ok := strings.CutPrefix(name, upstreamPrefix)
-	number, field, found := strings.Cut(rest, "_")
-	n, err := strconv.Atoi(number)
-	return n, field, ok && found && err == nil && n >= 0 && strconv.Itoa(n) == number
-}
-
-// checkDefaultUpstream finds a default that is no registry.
-func (c *Config) checkDefaultUpstream() error {
-	host, err := checkHost(c.DefaultUpstream)
+// defaultUpstream is the one spelling of a registry that answers for requests
+// that name none; the error is of one that is not configured.
+func (c *Config) defaultUpstream(variable, value string) (string, error) {
+	host, err := checkHost(value)
 	if err != nil {
-		return refused(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream, err)
+		return "", refused(variable, value, err)
 	}
 	_, domain, _ := strings.Cut(host, ".")
-	if !slices.ContainsFunc(c.Upstreams, func(e upstream.Entry) bool { return e.Host == host || e.Host == "*."+domain }) {
-		return refused(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream, fmt.Errorf("want a well-known registry, such as docker.io, or one that %s<n>_HOST names", upstreamPrefix))
+	if strings.HasPrefix(host, "*") || !slices.ContainsFunc(c.Upstreams, func(e upstream.Entry) bool { return e.Host == host || e.Host == "*."+domain }) {
+		return "", refused(variable, value, fmt.Errorf("want a well-known registry, such as docker.io, or one that %s<n>_HOST names", upstreamPrefix))
 	}
-	c.DefaultUpstream = host
-	return nil
+	return host, nil
 }
 
 // checkHost checks a registry's name and gives the one spelling of it that

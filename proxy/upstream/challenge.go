@@ -86,17 +86,18 @@ func parseParameter(s string) (name, value, rest string, ok bool) {
 func parseQuoted(s string) (value, rest string, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '"':
+		c := s[i]
+		if c == '"' {
 			return b.String(), s[i+1:], true
-		case c == '\\' && i+1 < len(s):
-			i++
-			b.WriteByte(s[i])
-		case c < ' ' && c != '\t' || c == 0x7f:
-			return "", "", false
-		default:
-			b.WriteByte(c)
 		}
+		if c == '\\' && i+1 < len(s) {
+			i++
+			c = s[i]
+		}
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return "", "", false
+		}
+		b.WriteByte(c)
 	}
 	return "", "", false
 }

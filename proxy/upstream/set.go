@@ -164,7 +164,8 @@ func (e Entry) build() *Upstream {
 	return u
 }
 
-// Default answers for requests that name no registry.
+// Default answers for requests that name no registry, where the port has no
+// default of its own.
 func (s *Set) Default() *Upstream { return s.def }
 
 // Find looks a registry's name up, in any spelling that Canonical knows. It
