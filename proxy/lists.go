@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/http"
 	"net/url"
-	"strings"
 
 	"hubcap/metrics"
 )
@@ -22,8 +21,8 @@ func (h *Handler) servePassed(a *answer, r *http.Request, rt route) error {
 	a.result = metrics.ResultPassed
 	a.set("Cache-Status", "hubcap; fwd=bypass")
 	a.set("Content-Type", got.MediaType)
-	if next := rt.nextPage(got.Link); next != "" {
-		a.set("Link", next)
+	if got.Next != nil {
+		a.set("Link", rt.pageLink(got.Next))
 	}
 	if got.Filters != "" {
 		a.set("Oci-Filters-Applied", got.Filters)
@@ -32,21 +31,12 @@ func (h *Handler) servePassed(a *answer, r *http.Request, rt route) error {
 	return a.body(r, got.Body)
 }
 
-// nextPage rewrites a registry's link to its next page so that it leads back
-// here, by the name that the client used.
-func (rt route) nextPage(link string) string {
-	target, parameters, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
-	if !ok || !strings.Contains(parameters, "next") {
-		return ""
-	}
-	u, err := url.Parse(target)
-	if err != nil {
-		return ""
-	}
-	query := u.Query()
+// pageLink is the link to a page of what a route asks for, by the name that
+// the client used.
+func (rt route) pageLink(query url.Values) string {
+	query.Del("ns")
 	if rt.ns != "" {
 		query.Set("ns", rt.ns)
 	}
-	here := url.URL{Path: rt.path, RawQuery: query.Encode()}
-	return "<" + here.String() + `>; rel="next"`
+	return "<" + rt.path + "?" + query.Encode() + `>; rel="next"`
 }
