@@ -284,6 +284,7 @@ func TestStaleLists(t *testing.T) {
 			stale("started while the upstream fails")
 			hub.Script(nil)
 			hub.Up()
+			r.clock.advance(time.Hour) // it is left alone for a while
 			for _, path := range paths {
 				r.get(path).want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
 			}
