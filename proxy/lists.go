@@ -31,7 +31,11 @@ func (h *Handler) serveTags(a *answer, r *http.Request, rt route) error {
 			return err
 		}
 	}
-	body := slices.Concat([]byte(`{"name":`+strconv.Quote(rt.given())+`,"tags":`), tags, []byte("}\n"))
+	name, err := json.Marshal(rt.given())
+	if err != nil {
+		return err
+	}
+	body := slices.Concat([]byte(`{"name":`), name, []byte(`,"tags":`), tags, []byte("}\n"))
 	return a.list(r, found, "application/json", body)
 }
 
