@@ -31,12 +31,12 @@ type Result uint8
 const (
 	ResultLocal     Result = iota // answered by hubcap itself: ping, health
 	ResultHit                     // held, no upstream asked
-	ResultConfirmed               // held, and confirmed by one HEAD upstream
+	ResultConfirmed               // held, and the upstream says it is still so
 	ResultStale                   // held, the upstream failed
 	ResultMiss                    // fetched for this request, and kept
 	ResultJoined                  // read along with a fill that another request began
 	ResultUncached                // streamed through, not kept
-	ResultPassed                  // passed through by design: HEAD of what is not held, tags, referrers
+	ResultPassed                  // passed through by design: HEAD of what is not held, a list that is too long to be kept
 	ResultNotFound                // the upstream does not have it, or nobody may pull it
 	ResultRefused                 // grammar, method, unknown registry, client not allowed
 	ResultLimited                 // the upstream's rate limit

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -60,7 +61,7 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 }
 
 // prove has the registry tell whether who asks may have what the route names.
-// What is passed on is asked for as that client anyway.
+// For a list that is one of its tags.
 func prove(ctx context.Context, rt route, who *upstream.Client) (err error) {
 	switch {
 	case rt.kind == metrics.KindBlob:
@@ -70,7 +71,7 @@ func prove(ctx context.Context, rt route, who *upstream.Client) (err error) {
 	case rt.kind == metrics.KindManifest:
 		_, err = who.HeadManifest(ctx, rt.name, rt.tag)
 	default:
-		_, err = who.Get(ctx, rt.name, "tags/list", nil)
+		_, err = who.Get(ctx, rt.name, "tags/list", url.Values{"n": {"1"}})
 	}
 	return err
 }

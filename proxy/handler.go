@@ -8,7 +8,7 @@
 //
 // Files: handler.go (the frame), route.go, names.go and span.go (the request),
 // admit.go (on whose behalf), manifests.go, blobs.go and
-// passed.go (the answers), complete.go and patience.go (what becomes of them
+// lists.go (the answers), complete.go and patience.go (what becomes of them
 // while a registry fails or is limited), answer.go (the
 // response), errors.go (what clients are told), log.go (what the operator
 // is told).
@@ -217,8 +217,10 @@ func (h *Handler) serveContent(a *answer, r *http.Request, rt route) error {
 		return h.serveManifest(a, r, rt)
 	case metrics.KindBlob:
 		return h.serveBlob(a, r, rt)
+	case metrics.KindReferrers:
+		return h.serveReferrers(a, r, rt)
 	default:
-		return h.servePassed(a, r, rt)
+		return h.serveTags(a, r, rt)
 	}
 }
 

@@ -37,6 +37,7 @@ func newSharing(t *testing.T, dir string, rules upstream.Rules) (*rig, fakehub.I
 	t.Helper()
 	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: boxPassword}})
 	secret := hub.Image("owner/secret", "v1", fakehub.RandomBlob(700, 300*kib), fakehub.RandomBlob(701, 2*mib))
+	markLists(t, hub, secret)
 	hub.SetPrivate("owner/secret", boxUser)
 	hub.Image("owner/public", "v1", fakehub.RandomBlob(702, 1000))
 	hub.Image("owner/second", "v1", fakehub.RandomBlob(703, 1000))
@@ -58,6 +59,27 @@ func (r *rig) pull(t *testing.T, repository string, img fakehub.Image) {
 	r.settle()
 }
 
+// hiddenMark is in the lists of a private repository, and nowhere else.
+const hiddenMark = "hidden-mark"
+
+// markLists gives the lists of a private repository what they are known by.
+func markLists(t *testing.T, hub *fakehub.Hub, img fakehub.Image) {
+	hub.SetTag("owner/secret", hiddenMark, img.Manifest.Digest)
+	refer(t, hub, "owner/secret", "test/"+hiddenMark, img.Manifest)
+}
+
+// list gets the lists of the private repository, as one who may.
+func (r *rig) list(t *testing.T, base string, img fakehub.Image, cacheStatus string, header ...string) {
+	t.Helper()
+	for _, path := range []string{"/tags/list", "/referrers/" + img.Manifest.Digest.String()} {
+		got := r.get(base+"/v2/owner/secret"+path, header...)
+		got.want(t, 200, nil, cacheStatus)
+		if !bytes.Contains(got.body, []byte(hiddenMark)) {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+}
+
 // ways are all ways to an image by another repository's name.
 func ways(repository string, img fakehub.Image) map[string][2]string {
 	layer := img.Layers[len(img.Layers)-1].Digest
@@ -71,8 +93,14 @@ func ways(repository string, img fakehub.Image) map[string][2]string {
 		"range of layer":   {http.MethodGet, blobPath(repository, layer) + "#range"},
 		"HEAD of layer":    {http.MethodHead, blobPath(repository, layer)},
 		"referrers":        {http.MethodGet, "/v2/" + repository + "/referrers/" + img.Manifest.Digest.String()},
+		"tags":             {http.MethodGet, "/v2/" + repository + "/tags/list"},
+		"tags as manifest": {http.MethodGet, "/v2/" + repository + "/manifests/" + secretTags.String()},
+		"tags as blob":     {http.MethodGet, blobPath(repository, secretTags)},
 	}
 }
+
+// secretTags is the list of the private repository's tags, as it is kept.
+var secretTags = digest.FromString(`["` + hiddenMark + `","v1"]`)
 
 // checkHidden tries all ways, often, and is answered none.
 func (r *rig) checkHidden(t *testing.T, base, repository string, img fakehub.Image, header ...string) {
@@ -88,7 +116,7 @@ func (r *rig) checkHidden(t *testing.T, base, repository string, img fakehub.Ima
 			all.Go(func() {
 				for range tries() / 16 {
 					got, err := r.try(context.Background(), way[0], base+path, head...)
-					if err != nil || got.StatusCode < 400 && name != "referrers" || leaks(got.body, img) {
+					if err != nil || got.StatusCode < 400 && name != "tags" && name != "referrers" || leaks(got.body, img) {
 						t.Errorf("%s: %s: %d %.80q %v", repository, name, got.StatusCode, got.body, err)
 						return
 					}
@@ -101,7 +129,7 @@ func (r *rig) checkHidden(t *testing.T, base, repository string, img fakehub.Ima
 
 // leaks tells whether a body holds something of an image.
 func leaks(body []byte, img fakehub.Image) bool {
-	return bytes.Contains(body, []byte(img.Layers[0].Digest)) || len(body) > 1000
+	return bytes.Contains(body, []byte(img.Layers[0].Digest)) || bytes.Contains(body, []byte(hiddenMark)) || len(body) > 1000
 }
 
 // TestSharedContentStaysInItsRepository shows what the box's credentials open
@@ -111,6 +139,11 @@ func TestSharedContentStaysInItsRepository(t *testing.T) {
 	r, secret := newSharing(t, dir, shared)
 	hub := r.hub
 	r.pull(t, "owner/secret", secret)
+	r.list(t, "", secret, "hubcap; fwd=uri-miss; stored")
+	r.settle()
+	if _, held := r.cache.Manifest(secretTags); !held {
+		t.Error("the tags are not kept as they are thought to be")
+	}
 	again := func(rules upstream.Rules) {
 		r.stop()
 		r = newRig(t, rigOptions{dir: dir, hub: hub, user: boxUser, password: boxPassword, rules: rules})
@@ -125,6 +158,7 @@ func TestSharedContentStaysInItsRepository(t *testing.T) {
 		if n := hub.Count(fakehub.OfKind(fakehub.KindCDN)) - before; n != 0 {
 			t.Errorf("%s: %d layers came again", when, n)
 		}
+		r.list(t, "", secret, "hubcap; hit")
 	}
 	check("held")
 	again(shared)
@@ -138,6 +172,7 @@ func TestSharedContentStaysInItsRepository(t *testing.T) {
 	again(upstream.Rules{})
 	r.checkHidden(t, r.url, "owner/secret", secret)
 	r.get("/v2/owner/secret/manifests/v1").want(t, 404, nil, "")
+	r.get("/v2/owner/secret/tags/list").want(t, 404, nil, "")
 }
 
 // TestSharedContentAfterALoss loses all that is known of links: nobody is
@@ -239,6 +274,7 @@ func newPassing(t *testing.T) (*rig, fakehub.Image) {
 	t.Helper()
 	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{"alice": "a", "carol": "c", "bob": "b"}})
 	secret := hub.Image("owner/secret", "v1", fakehub.RandomBlob(720, 300*kib), fakehub.RandomBlob(721, 2*mib))
+	markLists(t, hub, secret)
 	hub.SetPrivate("owner/secret", "alice", "carol")
 	return newRig(t, rigOptions{hub: hub, rules: upstream.Rules{Visibility: upstream.Passthrough}}), secret
 }
@@ -303,6 +339,8 @@ func TestPassthrough(t *testing.T) {
 		r.settle()
 	}
 	pull("alice", alice)
+	r.list(t, r.login, secret, "hubcap; fwd=uri-miss; stored", alice...)
+	r.list(t, r.login, secret, "hubcap; hit", alice...)
 	pull("carol", r.logIn(t, "owner/secret", "carol", "c"))
 	if n := r.cdn(layer); n != 1 {
 		t.Errorf("a private layer came %d times", n)
@@ -325,13 +363,16 @@ func TestPassthrough(t *testing.T) {
 	r.hub.Down()
 	r.clock.advance(2 * time.Minute) // the tag is past its time
 	pull("alice, in an outage", alice)
+	r.list(t, r.login, secret, "hubcap; fwd=stale; detail=upstream-failed", alice...)
 	for who, header := range nobody {
-		if got := r.get(at("/v2/owner/secret/manifests/v1"), header...); got.StatusCode < 400 {
-			t.Errorf("%s, in an outage: %d", who, got.StatusCode)
+		for _, path := range []string{"/manifests/v1", "/tags/list", "/referrers/" + secret.Manifest.Digest.String()} {
+			if got := r.get(at("/v2/owner/secret"+path), header...); got.StatusCode < 400 {
+				t.Errorf("%s, in an outage: %s: %d", who, path, got.StatusCode)
+			}
 		}
 	}
 	r.clock.advance(5 * time.Minute)
-	for _, path := range []string{"/v2/owner/secret/manifests/v1", blobPath("owner/secret", layer)} {
+	for _, path := range []string{"/v2/owner/secret/manifests/v1", "/v2/owner/secret/tags/list", blobPath("owner/secret", layer)} {
 		if got := r.get(at(path), alice...); got.StatusCode < 500 {
 			t.Errorf("a grant outlives its time: %d", got.StatusCode)
 		}

@@ -345,6 +345,10 @@ func TestTags(t *testing.T) {
 			t.Errorf("%q: %v %s", query, r, r.body)
 		}
 	}
+	h.Set(func(o *Options) { o.PageSize = 2 })
+	if r := get(t, h, "/v2/"+repo+"/tags/list?n=3"); r.Header.Get("Link") != `</v2/library/demo/tags/list?last=b&n=2>; rel="next"` {
+		t.Errorf("the first of two pages: %v %s", r, r.body)
+	}
 	if r := get(t, h, "/v2/"+repo+"/tags/list?n=-1"); !r.is(400) {
 		t.Errorf("n=-1: %v", r)
 	}
@@ -369,6 +373,10 @@ func TestReferrers(t *testing.T) {
 			(r.Header.Get("Oci-Filters-Applied") == "artifactType") != strings.Contains(path, "?") {
 			t.Errorf("%s: %v %s", path, r, r.body)
 		}
+	}
+	h.Set(func(o *Options) { o.PageSize = 1 })
+	if r := get(t, h, url+img.Manifest.Digest.String()); strings.Count(string(r.body), "test/") != 1 || !strings.HasPrefix(r.Header.Get("Link"), "<"+url) {
+		t.Errorf("the first of two pages: %v %s", r, r.body)
 	}
 	h.Set(func(o *Options) { o.NoReferrers = true })
 	if r := get(t, h, url+img.Manifest.Digest.String()); !r.is(404) {

@@ -46,6 +46,8 @@ type Options struct {
 	DirectBlobs bool
 	// NoReferrers answers the referrers API with 404.
 	NoReferrers bool
+	// PageSize is how many tags or referrers are listed at once; 0 means all.
+	PageSize int
 	// HideUnknown makes an unknown repository look like a private one: tokens
 	// for it have no access and the registry answers 401, as the real Docker
 	// Hub does. Otherwise it is 404 NAME_UNKNOWN.

@@ -176,32 +176,44 @@ func (h *Hub) tagsAnswer(r *http.Request, q *Request) *answer {
 	}
 	tags := h.store.tagNames(q.Repo)
 	query := r.URL.Query()
-	if last := query.Get("last"); last != "" {
-		i, found := slices.BinarySearch(tags, last)
-		if found {
-			i++
-		}
-		tags = tags[i:]
-	}
-	link := ""
+	n := len(tags)
 	if query.Has("n") {
-		n, err := strconv.Atoi(query.Get("n"))
-		if err != nil || n < 0 {
+		asked, err := strconv.Atoi(query.Get("n"))
+		if err != nil || asked < 0 {
 			return errorAnswer(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
 		}
-		if n < len(tags) {
-			tags = tags[:n]
-			if n > 0 {
-				next := url.Values{"n": {strconv.Itoa(n)}, "last": {tags[n-1]}}
-				link = fmt.Sprintf(`</v2/%s/tags/list?%s>; rel="next"`, q.Repo, next.Encode())
-			}
-		}
+		n = asked
 	}
+	tags, link := h.page(q, query, tags, n)
 	a := jsonAnswer(http.StatusOK, map[string]any{"name": q.Repo, "tags": append([]string{}, tags...)})
 	if link != "" {
 		a.header.Set("Link", link)
 	}
 	return a
+}
+
+// page is the part of a sorted list after the query's last, at most n and
+// Options.PageSize of it, and the link to what follows.
+func (h *Hub) page(q *Request, query url.Values, list []string, n int) (page []string, link string) {
+	if size := h.options.Load().PageSize; size > 0 {
+		n = min(n, size)
+	}
+	if last := query.Get("last"); last != "" {
+		i, found := slices.BinarySearch(list, last)
+		if found {
+			i++
+		}
+		list = list[i:]
+	}
+	if n >= len(list) {
+		return list, ""
+	}
+	if n > 0 {
+		query.Set("n", strconv.Itoa(n))
+		query.Set("last", list[n-1])
+		link = fmt.Sprintf(`<%s?%s>; rel="next"`, q.Path, query.Encode())
+	}
+	return list[:n], link
 }
 
 func (h *Hub) referrersAnswer(r *http.Request, q *Request) *answer {
@@ -217,10 +229,19 @@ func (h *Hub) referrersAnswer(r *http.Request, q *Request) *answer {
 	if filter != "" {
 		found = slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return d.ArtifactType != filter })
 	}
+	var digests []string
+	for _, d := range found {
+		digests = append(digests, d.Digest.String())
+	}
+	page, link := h.page(q, r.URL.Query(), digests, len(digests))
+	found = slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return !slices.Contains(page, d.Digest.String()) })
 	a := jsonAnswer(http.StatusOK, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: found,
 	})
 	a.header.Set("Content-Type", ocispec.MediaTypeImageIndex)
+	if link != "" {
+		a.header.Set("Link", link)
+	}
 	if filter != "" {
 		a.header.Set("OCI-Filters-Applied", "artifactType")
 	}

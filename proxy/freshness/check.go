@@ -13,14 +13,33 @@ import (
 // its check.
 const checkDelay = 2 * time.Second
 
-// errSlow says that a check takes longer than a client waits for it.
-var errSlow = errors.New("the upstream is slow: the check of the tag goes on behind")
+// errSlow says that an answer takes longer than a client waits for it.
+var errSlow = errors.New("the upstream is slow: its answer is waited for behind")
 
-// recheck confirms a tag past its time, once for all who ask. While the
-// upstream fails, or takes its time, the answer is what is held.
+// recheck confirms a tag past its time, once for all who ask.
 func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
 	key := repo.tag(tag)
 	question := repo.question("check", key)
+	return r.soon(ctx, repo, question, known, func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(key)
+		switch {
+		case !ok:
+			return r.fetchTag(ctx, repo, tag)
+		case r.fresh(repo, tag, r.age(known)):
+			return r.withBody(repo, r.describe(known, Fresh)), nil
+		}
+		answer, err := r.askAgain(ctx, repo, tag, known)
+		if err != nil {
+			return r.without(ctx, repo, key, question, known, err)
+		}
+		r.failures.Forget(question)
+		return answer, nil
+	})
+}
+
+// soon asks what has become of something known, once for all who ask. While
+// the upstream fails, or takes its time, the answer is what is held.
+func (r *Resolver) soon(ctx context.Context, repo Repository, question string, known index.Tag, ask func(context.Context) (Answer, error)) (Answer, error) {
 	var slow <-chan time.Time
 	if r.servable(repo, known) {
 		if trouble := r.failures.Of(question); trouble != nil {
@@ -28,38 +47,21 @@ func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, kno
 		}
 		slow = r.after(checkDelay)
 	}
-	checked := r.begin(ctx, question, func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(key)
-		switch {
-		case !ok:
-			return r.fetchTag(ctx, repo, tag)
-		case r.fresh(repo, tag, r.age(known)):
-			return r.withBody(repo, r.describe(known, Fresh)), nil
-		default:
-			return r.check(ctx, repo, tag, known)
-		}
-	})
+	asked := r.begin(ctx, question, ask)
 	select {
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	case <-slow:
 		r.failures.Note(question, errSlow, checkAgain)
 		return r.stale(repo, known, errSlow), nil
-	case result := <-checked.done:
-		return checked.answer(result)
+	case result := <-asked.done:
+		return asked.answer(result)
 	}
 }
 
-// check asks whether a tag still names what it did. It moves only to a
-// manifest that is there.
-func (r *Resolver) check(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
-	key := repo.tag(tag)
-	question := repo.question("check", key)
-	answer, err := r.askAgain(ctx, repo, tag, known)
-	if err == nil {
-		r.failures.Forget(question)
-		return answer, nil
-	}
+// without is the answer where the upstream has not told what has become of
+// something known under key: what is held, or why not.
+func (r *Resolver) without(ctx context.Context, repo Repository, key, question string, known index.Tag, err error) (Answer, error) {
 	deleted := isGone(err) && r.keepDeleted && repo.Private == nil
 	if !deleted && !r.failing(ctx, repo, err) {
 		if repo.Private == nil || !isDenied(err) { // else it says something of who asks

@@ -2,10 +2,10 @@
 // when to ask again, and what to say when nobody answers. It knows tags,
 // digests and time; it knows neither HTTP requests nor files.
 //
-// Files: resolver.go (the questions), check.go (a tag past its time, and an
-// upstream in trouble), rules.go (how long a tag is fresh), failures.go (what
-// had no good answer a moment ago), tags.go (what is known of tags, in memory
-// and behind it in the index).
+// Files: resolver.go (the questions), lists.go (those about a repository as a
+// whole), check.go (a tag past its time, and an upstream in trouble), rules.go
+// (how long a tag is fresh), failures.go (what had no good answer a moment
+// ago), tags.go (what is known of tags, in memory and behind it in the index).
 package freshness
 
 import (
@@ -29,6 +29,7 @@ import (
 type Registry interface {
 	HeadManifest(ctx context.Context, repository, reference string) (upstream.Descriptor, error)
 	GetManifest(ctx context.Context, repository, reference string) (upstream.Manifest, error)
+	Lister
 	// Credentials tells whether it is asked with the box's credentials.
 	Credentials() bool
 }

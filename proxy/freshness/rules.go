@@ -34,18 +34,29 @@ func (r Rule) matches(host, name, tag string) bool {
 	return doublestar.MatchUnvalidated(r.Tag, tag)
 }
 
+// rule is the first that matches a tag, or else the repository's own.
+func (r *Resolver) rule(repo Repository, tag string) Rule {
+	for _, rule := range r.rules {
+		if rule.matches(repo.Host, repo.Name, tag) {
+			return rule
+		}
+	}
+	return Rule{TTL: repo.TTL}
+}
+
 // fresh tells whether a tag that was confirmed an age ago is answered without
 // asking. An age below zero comes of a clock that was set back.
 func (r *Resolver) fresh(repo Repository, tag string, age time.Duration) bool {
+	rule := r.rule(repo, tag)
+	return rule.Immutable || age >= 0 && age < rule.TTL
+}
+
+// freshList is fresh for what a repository lists: under the rule for all of its
+// tags. Where these never move, others still come.
+func (r *Resolver) freshList(repo Repository, age time.Duration) bool {
 	ttl := repo.TTL
-	for _, rule := range r.rules {
-		if rule.matches(repo.Host, repo.Name, tag) {
-			if rule.Immutable {
-				return true
-			}
-			ttl = rule.TTL
-			break
-		}
+	if rule := r.rule(repo, ""); !rule.Immutable {
+		ttl = rule.TTL
 	}
 	return age >= 0 && age < ttl
 }

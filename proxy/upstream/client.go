@@ -6,7 +6,7 @@
 // a token service is asked only if it is on its registry's list; an address
 // of the inside is not connected to unless the operator named its range.
 //
-// Files: client.go (what can be asked), set.go and presets.go (which
+// Files: client.go (what can be asked), lists.go (of a repository), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
 // dial.go (the address filter),
@@ -407,47 +407,6 @@ func contentRange(header string) (first, end, size int64, ok bool) {
 	}
 	size, err = strconv.ParseInt(whole, 10, 64)
 	return first, last + 1, size, err == nil && last < size
-}
-
-// Answer is an answer that is passed on as it is.
-type Answer struct {
-	MediaType string
-	Link      string // to the next page (RFC 8288)
-	Filters   string // OCI-Filters-Applied
-	Body      []byte
-}
-
-// maxPage bounds an answer that is passed on, in bytes: a thousand long tags,
-// or an index of referrers.
-const maxPage = 4 << 20
-
-// Get asks for something below a repository that is neither a manifest nor a
-// blob: "tags/list", "referrers/<digest>".
-func (c *Client) Get(ctx context.Context, repository, what string, query url.Values) (Answer, error) {
-	if encoded := query.Encode(); encoded != "" {
-		what += "?" + encoded
-	}
-	req, resp, err := c.send(ctx, http.MethodGet, repository, what, nil)
-	if err != nil {
-		return Answer{}, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Answer{}, c.refusal(req, resp)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
-	if err != nil {
-		return Answer{}, c.failure(req, err)
-	}
-	if len(body) > maxPage || !json.Valid(body) {
-		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
-	}
-	return Answer{
-		MediaType: resp.Header.Get("Content-Type"),
-		Link:      resp.Header.Get("Link"),
-		Filters:   resp.Header.Get("OCI-Filters-Applied"),
-		Body:      body,
-	}, nil
 }
 
 // send asks for what is below a repository. The caller closes the body.

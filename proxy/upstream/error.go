@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -41,6 +43,7 @@ type Error struct {
 	Upstream    string        // the host it is configured as
 	Request     string        // what was asked: method and path
 	Status      int           // of the HTTP answer, 0 when there was none
+	Code        string        // of the OCI error in a 404; empty when it has none
 	RetryAfter  time.Duration // what a 429 or 503 asked for, or until hubcap asks again; 0 when that is not known
 	Credentials bool          // the box's own were used
 	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
@@ -146,6 +149,9 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	if e.Kind == RateLimited && e.RetryAfter <= 0 {
 		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).wait())
 	}
+	if e.Kind == NotFound {
+		e.Code = codeOf(resp.Body)
+	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")
 	}
@@ -155,6 +161,20 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 		e.Kind = ServerError
 	}
 	return e
+}
+
+// codeOf reads the code of an OCI error from the body of an answer.
+func codeOf(body io.Reader) string {
+	var refused struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	text, err := io.ReadAll(io.LimitReader(body, 8<<10)) // far above what they have to say
+	if err != nil || json.Unmarshal(text, &refused) != nil || len(refused.Errors) == 0 {
+		return ""
+	}
+	return refused.Errors[0].Code
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {

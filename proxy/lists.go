@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/metrics"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// serveTags answers with the tags of a repository, or a page of them.
+func (h *Handler) serveTags(a *answer, r *http.Request, rt route) error {
+	found, err := h.Freshness.Tags(r.Context(), h.repository(rt))
+	if errors.Is(err, upstream.ErrTooLong) {
+		return h.servePassed(a, r, rt, "tags/list")
+	}
+	if err != nil {
+		return err
+	}
+	tags := found.Body
+	if rt.query.Has("n") || rt.query.Get("last") != "" {
+		if tags, err = rt.page(a, found.Body); err != nil {
+			return err
+		}
+	}
+	name, err := json.Marshal(rt.given())
+	if err != nil {
+		return err
+	}
+	body := slices.Concat([]byte(`{"name":`), name, []byte(`,"tags":`), tags, []byte("}\n"))
+	return a.list(r, found, "application/json", body)
+}
+
+// page is the part of a JSON array of tags that the query asks for: at most n
+// after last, which need not be one of them. The link to what follows is set.
+func (rt route) page(a *answer, all []byte) ([]byte, error) {
+	var tags []string
+	if err := json.Unmarshal(all, &tags); err != nil {
+		return nil, err
+	}
+	if last := rt.query.Get("last"); last != "" {
+		i, found := slices.BinarySearch(tags, last)
+		if found {
+			i++
+		}
+		tags = tags[i:]
+	}
+	if n, err := strconv.Atoi(rt.query.Get("n")); err == nil && n < len(tags) {
+		tags = tags[:n]
+		if n > 0 {
+			a.set("Link", rt.pageLink(url.Values{"n": {strconv.Itoa(n)}, "last": {tags[n-1]}}))
+		}
+	}
+	return json.Marshal(tags)
+}
+
+// given is the repository's name as the client gave it in the path: what the
+// specification calls <name>.
+func (rt route) given() string {
+	_, rest, _ := cutVersion(rt.path)
+	return strings.TrimSuffix(rest, "/tags/list")
+}
+
+// pageLink is the link to a page of what a route asks for, by the name that
+// the client used.
+func (rt route) pageLink(query url.Values) string {
+	query.Del("ns")
+	if rt.ns != "" {
+		query.Set("ns", rt.ns)
+	}
+	return "<" + rt.path + "?" + query.Encode() + `>; rel="next"`
+}
+
+// serveReferrers answers with an index of the manifests that refer to another
+// one, or of those among them that have one artifact type.
+func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route) error {
+	found, err := h.Freshness.Referrers(r.Context(), h.repository(rt), rt.digest)
+	if errors.Is(err, upstream.ErrTooLong) {
+		return h.servePassed(a, r, rt, "referrers/"+rt.digest.String())
+	}
+	if err != nil {
+		return err
+	}
+	body := found.Body
+	if artifactType := rt.query.Get("artifactType"); artifactType != "" {
+		if body, err = filtered(body, artifactType); err != nil {
+			return err
+		}
+		a.set("Oci-Filters-Applied", "artifactType")
+	}
+	return a.list(r, found, ocispec.MediaTypeImageIndex, body)
+}
+
+// filtered is an index with the descriptors of one artifact type only.
+func filtered(body []byte, artifactType string) ([]byte, error) {
+	var index freshness.Index
+	if err := json.Unmarshal(body, &index); err != nil {
+		return nil, err
+	}
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(one json.RawMessage) bool {
+		var d ocispec.Descriptor
+		return json.Unmarshal(one, &d) != nil || d.ArtifactType != artifactType
+	})
+	return json.Marshal(index)
+}
+
+// list sends what was made from a list.
+func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string, body []byte) error {
+	a.result, a.size, a.trouble = describe(a, found), int64(len(body)), found.Trouble
+	a.set("Content-Type", mediaType)
+	a.head(http.StatusOK, a.size)
+	return a.body(r, body)
+}
+
+// servePassed answers with what the registry says now, of a list that is too
+// long to be kept.
+func (h *Handler) servePassed(a *answer, r *http.Request, rt route, what string) error {
+	got, err := h.client(r.Context(), rt).Get(r.Context(), rt.name, what, rt.query)
+	if err != nil {
+		return err
+	}
+	a.result = metrics.ResultPassed
+	a.set("Cache-Status", "hubcap; fwd=bypass")
+	a.set("Content-Type", got.MediaType)
+	if got.Next != nil {
+		a.set("Link", rt.pageLink(got.Next))
+	}
+	if got.Filters != "" {
+		a.set("Oci-Filters-Applied", got.Filters)
+	}
+	a.head(http.StatusOK, int64(len(got.Body)))
+	return a.body(r, got.Body)
+}

@@ -1,0 +1,217 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The bounds of a list that is brought in whole.
+const (
+	// tagsAtOnce is how many tags are asked for at once: what
+	// go-containerregistry asks of every registry.
+	tagsAtOnce = "1000"
+	// maxPages of a list are asked for: ten thousand tags of a registry that
+	// gives a hundred at once, as quay.io does.
+	maxPages = 100
+	// maxList is how many bytes all pages may have: as many as a manifest, as
+	// which a list is kept.
+	maxList = 4 << 20
+)
+
+// maxPage bounds one answer, in bytes: a thousand long tags, or an index of
+// referrers.
+const maxPage = 4 << 20
+
+// ErrTooLong says that a list is above maxPages or maxList.
+var ErrTooLong = errors.New("the list is too long to be brought in whole")
+
+// nameUnknown is the code of the OCI distribution specification for a
+// repository that is not there.
+const nameUnknown = "NAME_UNKNOWN"
+
+// Tags lists the tags of a repository in the order of their bytes, each once.
+// ErrTooLong where there are too many.
+func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
+	all := []string{}
+	err := c.pages(ctx, repository, "tags/list", url.Values{"n": {tagsAtOnce}}, func(page Answer) error {
+		var list struct {
+			Tags json.RawMessage `json:"tags"`
+		}
+		var tags []string // null where there are none
+		if json.Unmarshal(page.Body, &list) != nil || list.Tags == nil || json.Unmarshal(list.Tags, &tags) != nil {
+			return errors.New("no list of tags")
+		}
+		all = append(all, tags...)
+		return nil
+	})
+	slices.Sort(all)
+	return slices.Compact(all), err
+}
+
+// Referrers lists the descriptors of the manifests that refer to subject, as
+// the registry has them. A registry without the API is asked for the index
+// that clients keep under a tag in its place (OCI distribution specification,
+// "Unavailable Referrers API"). ErrTooLong where there are too many.
+func (c *Client) Referrers(ctx context.Context, repository string, subject digest.Digest) ([]json.RawMessage, error) {
+	all := []json.RawMessage{}
+	err := c.pages(ctx, repository, "referrers/"+subject.String(), nil, func(page Answer) error {
+		found, err := referrersIn(page.MediaType, page.Body)
+		all = append(all, found...)
+		return err
+	})
+	if !isUnknown(err) {
+		return all, err
+	}
+	m, err := c.GetManifest(ctx, repository, referrersTag(subject))
+	switch {
+	case isUnknown(err):
+		return []json.RawMessage{}, nil
+	case err != nil:
+		return nil, err
+	}
+	found, err := referrersIn(m.MediaType, m.Body)
+	if err != nil || m.Digest == subject { // somebody's tag, and no list of referrers
+		return []json.RawMessage{}, nil
+	}
+	return found, nil
+}
+
+// isUnknown tells a registry that has not what was asked for from one that has
+// not the repository.
+func isUnknown(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == NotFound && e.Code != nameUnknown
+}
+
+// referrersTag is the tag under which clients list the referrers of subject:
+// at most 32 characters of its algorithm, and 64 of its value.
+func referrersTag(subject digest.Digest) string {
+	algorithm, value := subject.Algorithm().String(), subject.Encoded()
+	return algorithm[:min(len(algorithm), 32)] + "-" + value[:min(len(value), 64)]
+}
+
+// referrersIn reads the descriptors of an OCI index, and nothing else.
+func referrersIn(mediaType string, body []byte) ([]json.RawMessage, error) {
+	mediaType, err := manifestType(mediaType, body)
+	if err != nil {
+		return nil, err
+	}
+	if plain, _, err := mime.ParseMediaType(mediaType); err != nil || plain != ocispec.MediaTypeImageIndex {
+		return nil, fmt.Errorf("%.100q in place of an index", mediaType)
+	}
+	var index struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		Manifests     json.RawMessage `json:"manifests"`
+	}
+	var found []json.RawMessage // null where there are none
+	if err := json.Unmarshal(body, &index); err != nil {
+		return nil, err
+	}
+	if index.SchemaVersion != 2 || index.Manifests == nil || json.Unmarshal(index.Manifests, &found) != nil {
+		return nil, errors.New("an index without a list of manifests")
+	}
+	for _, one := range found {
+		var d ocispec.Descriptor
+		if json.Unmarshal(one, &d) != nil || d.Digest.Validate() != nil || d.Size < 0 || d.MediaType == "" {
+			return nil, fmt.Errorf("an index with %.200q for a descriptor", one)
+		}
+	}
+	return found, nil
+}
+
+// pages asks for a list, and for what follows as long as the registry says
+// that something does. read takes each page.
+func (c *Client) pages(ctx context.Context, repository, what string, query url.Values, read func(Answer) error) error {
+	left := maxList
+	for range maxPages {
+		page, err := c.Get(ctx, repository, what, query)
+		if err != nil {
+			return err
+		}
+		if left -= len(page.Body); left < 0 {
+			return ErrTooLong
+		}
+		if err := read(page); err != nil {
+			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: err}
+		}
+		if page.Next == nil {
+			return nil
+		}
+		if page.Next.Encode() == query.Encode() {
+			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: errors.New("a page that is followed by itself")}
+		}
+		query = page.Next
+	}
+	return ErrTooLong
+}
+
+// Answer is one page of a list.
+type Answer struct {
+	MediaType string
+	Next      url.Values // what asks for the next page; nil when there is none
+	Filters   string     // OCI-Filters-Applied
+	Body      []byte     // JSON
+}
+
+// Get asks for something below a repository that is neither a manifest nor a
+// blob: "tags/list", "referrers/<digest>".
+func (c *Client) Get(ctx context.Context, repository, what string, query url.Values) (Answer, error) {
+	if encoded := query.Encode(); encoded != "" {
+		what += "?" + encoded
+	}
+	req, resp, err := c.send(ctx, http.MethodGet, repository, what, nil)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Answer{}, c.refusal(req, resp)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	if err != nil {
+		return Answer{}, c.failure(req, err)
+	}
+	if len(body) > maxPage || !json.Valid(body) {
+		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
+	}
+	return Answer{
+		MediaType: resp.Header.Get("Content-Type"),
+		Next:      nextPage(resp.Header.Values("Link")),
+		Filters:   resp.Header.Get("OCI-Filters-Applied"),
+		Body:      body,
+	}, nil
+}
+
+// relNext is the relation "next" among the parameters of a link.
+var relNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*(?:next\b|"(?:[^"]*\s)?next[\s"])`)
+
+// nextPage is the query of the link to the next page (RFC 8288). Where the
+// link leads is not looked at: what follows a list is asked for in its place.
+func nextPage(links []string) url.Values {
+	rest := strings.Join(links, ", ")
+	for {
+		_, after, ok := strings.Cut(rest, "<")
+		target, after, ok2 := strings.Cut(after, ">")
+		if !ok || !ok2 {
+			return nil
+		}
+		var parameters string
+		parameters, rest, _ = strings.Cut(after, "<")
+		rest = "<" + rest
+		if u, err := url.Parse(target); err == nil && relNext.MatchString(parameters) {
+			return u.Query()
+		}
+	}
+}
