@@ -115,9 +115,7 @@ type links struct {
 func (l links) Linked(d digest.Digest) bool { return l.all.Linked(l.repository, d) }
 
 // Link implements freshness.Links.
-func (l links) Link(d digest.Digest, body []byte) {
-	l.all.Link(l.repository, append(access.Named(body), d)...)
-}
+func (l links) Link(d digest.Digest) { l.all.Link(l.repository, d) }
 
 // granted tells whether the client may have d, were it closed.
 func (h *Handler) granted(rt route, d digest.Digest) bool {
