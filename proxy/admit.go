@@ -47,7 +47,7 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 	}
 	token := bearer(r)
 	as.client, as.id = rt.upstream.Relay.As(token), h.Grants.Asker(token, rt.fullName())
-	if h.Grants.Alive(as.id) {
+	if h.Grants.Alive(as.id) || rt.passed() {
 		return as, nil
 	}
 	err := prove(r.Context(), rt, as.client)
@@ -57,18 +57,20 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 	return as, err
 }
 
-// prove has the registry tell whether who asks may have what the route names.
-// What is passed on is asked for as that client anyway.
+// passed tells what is asked for anew each time, on the client's own behalf.
+// Registries know a right to see what there is in a repository that is none to
+// pull it, so an answer to that says nothing of the content.
+func (rt route) passed() bool { return rt.kind != metrics.KindBlob && rt.kind != metrics.KindManifest }
+
+// prove has the registry tell whether who asks may pull what the route names.
 func prove(ctx context.Context, rt route, who *upstream.Client) (err error) {
 	switch {
 	case rt.kind == metrics.KindBlob:
 		_, err = who.HeadBlob(ctx, rt.name, rt.digest)
-	case rt.kind == metrics.KindManifest && rt.tag == "":
+	case rt.tag == "":
 		_, err = who.HeadManifest(ctx, rt.name, rt.digest.String())
-	case rt.kind == metrics.KindManifest:
-		_, err = who.HeadManifest(ctx, rt.name, rt.tag)
 	default:
-		_, err = who.Get(ctx, rt.name, "tags/list", nil)
+		_, err = who.HeadManifest(ctx, rt.name, rt.tag)
 	}
 	return err
 }

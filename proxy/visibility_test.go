@@ -501,3 +501,31 @@ func TestNamedIsNotHad(t *testing.T) {
 		r.checkHidden(t, r.login, "owner/bobs", secret, bob...)
 	})
 }
+
+// TestListingIsNotPulling has a registry let clients see a repository's tags
+// who may not pull from it.
+func TestListingIsNotPulling(t *testing.T) {
+	pulls := func(authorization string) fakehub.Script {
+		return fakehub.Always(&fakehub.Fault{Status: 403}, fakehub.OfKind(fakehub.KindManifest, fakehub.KindBlob),
+			func(q *fakehub.Request) bool { return q.Repo == "owner/secret" && q.Authorization == authorization })
+	}
+	t.Run("with the client's token", func(t *testing.T) {
+		r, secret := newPassing(t)
+		alice, carol := r.logIn(t, "owner/secret", "alice", "a"), r.logIn(t, "owner/secret", "carol", "c")
+		r.get(r.login+"/v2/owner/secret/manifests/v1", alice...).want(t, 200, secret.Body, "")
+		for _, one := range secret.Layers {
+			r.get(r.login+blobPath("owner/secret", one.Digest), alice...).want(t, 200, nil, "")
+		}
+		r.hub.Script(pulls(carol[1]))
+		r.get(r.login+"/v2/owner/secret/tags/list", carol...).want(t, 200, nil, "")
+		r.checkHidden(t, r.login, "owner/secret", secret, carol...)
+	})
+	t.Run("with the box's credentials", func(t *testing.T) {
+		r, secret := newSharing(t, t.TempDir(), upstream.Rules{})
+		r.hub.Script(fakehub.Always(&fakehub.Fault{
+			Status: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"name":"owner/secret","tags":["v1"]}`),
+		}, fakehub.OfKind(fakehub.KindTags)))
+		r.get("/v2/owner/secret/tags/list").want(t, 200, nil, "")
+		r.checkHidden(t, r.url, "owner/secret", secret)
+	})
+}
