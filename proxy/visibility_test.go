@@ -401,6 +401,20 @@ func TestForeignRealmIsNotRelayed(t *testing.T) {
 	}
 }
 
+// TestRelayedRealmNamesNoRepository keeps a registry from getting of a client
+// what opens another repository than the one that was asked for.
+func TestRelayedRealmNamesNoRepository(t *testing.T) {
+	r, _ := newPassing(t)
+	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 401, Header: http.Header{"Www-Authenticate": {
+		`Bearer realm="` + r.hub.TokenURL() + `/token?keep=1&scope=repository:victim/x:pull",service="s",scope="repository:victim/x:pull"`,
+	}}}, fakehub.OfRole(fakehub.RoleRegistry)))
+	want := `Bearer realm="` + r.hub.TokenURL() + `/token?keep=1",service="s",scope="repository:owner/secret:pull"`
+	got := r.get(r.login + "/v2/owner/secret/manifests/v1")
+	if got.StatusCode != 401 || got.Header.Get("Www-Authenticate") != want {
+		t.Errorf("%d %q, want %q", got.StatusCode, got.Header.Get("Www-Authenticate"), want)
+	}
+}
+
 // TestAllowAndDeny holds for manifests, blobs and lists alike.
 func TestAllowAndDeny(t *testing.T) {
 	hub := fakehub.Start(t, fakehub.Options{})
