@@ -495,6 +495,7 @@ func TestNamedIsNotHad(t *testing.T) {
 		r, secret := newSharing(t, t.TempDir(), shared)
 		naming(r, "owner/second", secret)
 		r.pull(t, "owner/secret", secret)
+		r.get(blobPath("owner/secret", secret.Config.Digest)).want(t, 200, nil, "")
 		for _, tag := range []string{"v1", "index"} {
 			r.get("/v2/owner/second/manifests/"+tag).want(t, 200, nil, "")
 		}
@@ -505,7 +506,7 @@ func TestNamedIsNotHad(t *testing.T) {
 		naming(r, "owner/bobs", secret)
 		r.hub.SetPrivate("owner/bobs", "bob")
 		alice, bob := r.logIn(t, "owner/secret", "alice", "a"), r.logIn(t, "owner/bobs", "bob", "b")
-		for _, one := range secret.Layers {
+		for _, one := range append(secret.Layers, secret.Config) {
 			r.get(r.login+blobPath("owner/secret", one.Digest), alice...).want(t, 200, nil, "")
 		}
 		r.get(r.login+"/v2/owner/secret/manifests/v1", alice...).want(t, 200, nil, "")
