@@ -158,6 +158,10 @@ type Want struct {
 	// Without it such a blob is ErrClosed; and so is one that came from
 	// another host. A source that is asked decides for itself.
 	Granted bool
+	// Repository is, of a Closed source, what it asks in and who asks may see
+	// all of. What another request brings in from there is for this one too,
+	// before anybody knows whether it is there.
+	Repository string
 
 	ours bool // hubcap itself asks, and shows it to nobody yet
 }
@@ -358,7 +362,7 @@ func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[want.Digest]; f != nil {
-		if !want.shows(f.classNow(), func() bool { return f.want.Host == want.Host }) {
+		if !f.want.in(want.Repository) && !want.shows(f.classNow(), func() bool { return f.want.Host == want.Host }) {
 			return nil, false, ErrClosed
 		}
 		if f.enter() {

@@ -98,6 +98,10 @@ func (w *Want) shows(class blobs.Class, from func() bool) bool {
 	return class == blobs.ClassOpen || w.ours || w.Granted && from()
 }
 
+// in tells whether the source asks in the repository, which is not for
+// everybody.
+func (w *Want) in(repository string) bool { return repository != "" && w.Repository == repository }
+
 // openFile opens the file of a blob that is held, as one of the given class:
 // who was let in because the blob was open is given no closed file, whatever
 // has become of the blob meanwhile.

@@ -3,15 +3,15 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"go/build"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +19,11 @@ import (
 type client struct {
 	name     string
 	programs []string
-	agent    string // what its own User-Agent begins with, before the slash
+	agent    string             // what its own User-Agent begins with, before the slash
+	resumes  bool               // it goes on by itself where a download was cut
+	cannot   map[string]outcome // by the name of the contents; what is not here it takes
+	// describesAll says that it fetches manifests and configs of every platform, to describe them.
+	describesAll bool
 	// start begins from scratch: storage and configuration of its own, pulling through the mirror, or straight when that is empty.
 	start func(t *testing.T, s *site, mirror string) session
 }
@@ -29,18 +33,68 @@ type session interface {
 	pull(i *image) error
 }
 
+// clients are those of Debian, and crane: they are quick, and take part in every test.
 var clients = []client{
-	{"dockerd", []string{"dockerd", "docker"}, "docker", func(t *testing.T, s *site, mirror string) session { return startDockerd(t, s, mirror) }},
-	{"ctr", []string{"containerd", "ctr"}, "containerd", startContainerd},
-	{"podman", []string{"podman"}, "containers", startPodman},
-	{"skopeo", []string{"skopeo"}, "skopeo", startSkopeo},
-	{"crane", []string{"crane"}, "crane", startCrane},
+	{
+		name: "dockerd", programs: []string{"dockerd", "docker"}, agent: "docker", resumes: true,
+		start: func(t *testing.T, s *site, mirror string) session { return startDockerd(t, s, mirror) },
+		// 20.10 knows no zstd, tells a mirror's answer from a registry's by nothing, and so tries the registry next.
+		cannot: map[string]outcome{"zstd": leaves, "artifact": refuses, "chart": refuses},
+	},
+	{
+		name: "ctr", programs: []string{"containerd", "ctr"}, agent: "containerd", resumes: true,
+		start:  func(t *testing.T, s *site, mirror string) session { return startContainerd(t, s, mirror) },
+		cannot: notUnpacked,
+	},
+	{name: "podman", programs: []string{"podman"}, agent: "containers", start: startPodman, cannot: notUnpacked},
+	{name: "skopeo", programs: []string{"skopeo"}, agent: "skopeo", start: startSkopeo},
+	{name: "crane", programs: []string{"crane"}, agent: "crane", start: startCrane},
+}
+
+// otherClients take part in TestControl and TestEveryClient only. Debian has no such versions of them: .ci/run installs them.
+var otherClients = []client{
+	{name: "buildah", programs: []string{"buildah"}, agent: "Buildah", start: startBuildah, cannot: notUnpacked},
+	{
+		name: "containerd2", programs: []string{installed("containerd"), installed("ctr")}, agent: "containerd", resumes: true,
+		start: startContainerd2(""), describesAll: true,
+	},
+	{
+		name: "containerd2, one layer by several ranges", programs: []string{installed("containerd"), installed("ctr")}, agent: "containerd", resumes: true,
+		start: startContainerd2("concurrent_layer_fetch_buffer = 262144\n"), describesAll: true,
+	},
+	{name: "regctl", programs: []string{installed("regctl")}, agent: "regclient", start: startRegctl, resumes: true},
+	{
+		name: "helm", programs: []string{installed("helm")}, agent: "Helm", start: startHelm,
+		cannot: map[string]outcome{"single": ignores, "multi-arch": ignores, "zstd": ignores, "artifact": ignores},
+	},
+}
+
+// outcome is what comes of a client's pull of something.
+type outcome int
+
+const (
+	takes   outcome = iota // it holds what was pulled
+	refuses                // it fails, and asks nobody else
+	leaves                 // it fails, having tried the registry itself as well
+	ignores                // it is not made for such things
+)
+
+// notUnpacked is for clients that have to make a root file system of what they pull.
+var notUnpacked = map[string]outcome{"artifact": refuses, "chart": refuses}
+
+// installed is where .ci/run puts a client that must not stand before the system's own in the path.
+func installed(name string) string {
+	dir := os.Getenv("HUBCAP_E2E_CLIENTS")
+	if dir == "" {
+		dir = filepath.Join(build.Default.GOPATH, "bin", "hubcap-e2e")
+	}
+	return filepath.Join(dir, name)
 }
 
 // clientNamed is for tests that need one client.
 func clientNamed(t *testing.T, name string) client {
 	t.Helper()
-	for _, c := range clients {
+	for _, c := range slices.Concat(clients, otherClients) {
 		if c.name == name {
 			need(t, c.programs...)
 			return c
@@ -107,171 +161,6 @@ func (c tool) inBox(i *image) string {
 func overlayWorks(dir string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(dir, &fs) == nil && fs.Type != unix.OVERLAYFS_SUPER_MAGIC
-}
-
-type dockerd struct{ tool }
-
-// startDockerd may be given further mirrors, to be asked in order.
-func startDockerd(t *testing.T, s *site, mirror string, further ...string) dockerd {
-	t.Helper()
-	d := dockerd{newTool(t, s, mirror)}
-	config := d.write(t, "daemon.json", dockerdConfig(t, append([]string{mirror}, further...)...))
-	daemon := startDaemon(t, s.ns, "dockerd", d.command("dockerd", "--config-file", config,
-		"--data-root", d.path("data"), "--exec-root", d.path("exec"), "--host", d.host(), "--pidfile", d.path("pid"),
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "warn"))
-	daemon.waitReady(t, func() bool {
-		_, err := run(s.ns, d.docker("version"))
-		return err == nil
-	})
-	return d
-}
-
-func (d dockerd) host() string { return "unix://" + d.path("docker.sock") }
-
-func (d dockerd) docker(args ...string) *exec.Cmd {
-	return d.command("docker", append([]string{"--host", d.host()}, args...)...)
-}
-
-// reference is how dockerd names an image: it has mirrors for one registry only.
-func (d dockerd) reference(i *image) string {
-	if i.registry() == dockerHub {
-		return i.name()
-	}
-	return d.inBox(i)
-}
-
-func (d dockerd) pull(i *image) error {
-	if _, err := run(d.ns, d.docker("pull", "--quiet", d.reference(i))); err != nil {
-		return err
-	}
-	return d.holds(i.root.Digest, d.docker("image", "inspect", "--format", "{{.RepoDigests}}", d.reference(i)))
-}
-
-// run starts a container of the image and returns what it prints.
-func (d dockerd) run(t *testing.T, i *image, command ...string) string {
-	t.Helper()
-	return mustRun(t, d.ns, d.docker(append([]string{"run", "--rm", "--network", "none", d.reference(i)}, command...)...))
-}
-
-// containerdConfig is a containerd with no more than ctr needs. Three values: root, state and the directory of the sockets.
-const containerdConfig = `version = 2
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-`
-
-type containerd struct {
-	tool
-	hosts string // directory of hosts.toml files; empty without a mirror
-}
-
-func startContainerd(t *testing.T, s *site, mirror string) session {
-	t.Helper()
-	c := containerd{tool: newTool(t, s, mirror)}
-	if mirror != "" {
-		for _, registry := range registries {
-			c.write(t, filepath.Join("certs.d", registry, "hosts.toml"), containerdHosts(t, registry, mirror))
-		}
-		c.hosts = c.path("certs.d")
-	}
-	config := c.write(t, "config.toml", fmt.Sprintf(containerdConfig, c.path("root"), c.path("state"), c.socket(), c.socket()+".ttrpc"))
-	daemon := startDaemon(t, s.ns, "containerd", c.command("containerd", "--config", config, "--log-level", "warn"))
-	daemon.waitReady(t, func() bool {
-		_, err := run(s.ns, c.ctr("version"))
-		return err == nil
-	})
-	return c
-}
-
-func (c containerd) socket() string { return c.path("c.sock") }
-
-func (c containerd) ctr(args ...string) *exec.Cmd {
-	return c.command("ctr", append([]string{"--address", c.socket()}, args...)...)
-}
-
-func (c containerd) pull(i *image) error {
-	snapshotter := "native"
-	if overlayWorks(c.dir) {
-		snapshotter = "overlayfs"
-	}
-	args := []string{"images", "pull", "--snapshotter", snapshotter}
-	if c.hosts != "" {
-		args = append(args, "--hosts-dir", c.hosts)
-	}
-	if _, err := run(c.ns, c.ctr(append(args, i.name())...)); err != nil {
-		return err
-	}
-	return c.holds(i.root.Digest, c.ctr("images", "ls", "name=="+i.name()))
-}
-
-type podman struct{ tool }
-
-func startPodman(t *testing.T, s *site, mirror string) session {
-	t.Helper()
-	p := podman{newTool(t, s, mirror)}
-	p.write(t, "registries.conf", containersRegistries(t, mirror))
-	return p
-}
-
-func (p podman) podman(args ...string) *exec.Cmd {
-	driver := "vfs"
-	if overlayWorks(p.dir) {
-		driver = "overlay"
-	}
-	return p.command("podman", append([]string{"--root", p.path("root"), "--runroot", p.path("run"), "--storage-driver", driver}, args...)...)
-}
-
-func (p podman) pull(i *image) error {
-	if _, err := run(p.ns, p.podman("pull", "--quiet", i.name())); err != nil {
-		return err
-	}
-	return p.holds(i.root.Digest, p.podman("image", "inspect", "--format", "{{.RepoDigests}}", i.name()))
-}
-
-type skopeo struct{ tool }
-
-func startSkopeo(t *testing.T, s *site, mirror string) session {
-	t.Helper()
-	k := skopeo{newTool(t, s, mirror)}
-	k.write(t, "registries.conf", containersRegistries(t, mirror))
-	return k
-}
-
-// pull copies into a directory, the one format that keeps manifest and blobs as they are.
-func (k skopeo) pull(i *image) error {
-	out := k.path("image")
-	// Debian's skopeo does not look at $CONTAINERS_REGISTRIES_CONF.
-	if _, err := run(k.ns, k.command("skopeo", "--registries-conf", k.path("registries.conf"), "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)); err != nil {
-		return err
-	}
-	files := map[string]digest.Digest{"manifest.json": i.child.Digest}
-	for _, blob := range i.pulled() {
-		files[blob.Digest.Encoded()] = blob.Digest
-	}
-	return errors.Join(checkFiles(out, files), os.RemoveAll(out))
-}
-
-type crane struct{ tool }
-
-func startCrane(t *testing.T, s *site, mirror string) session {
-	t.Helper()
-	return crane{newTool(t, s, mirror)}
-}
-
-func (c crane) pull(i *image) error {
-	out := c.path("image")
-	if _, err := run(c.ns, c.command("crane", "pull", "--platform", "linux/"+runtime.GOARCH, "--format", "oci", c.inBox(i), out)); err != nil {
-		return err
-	}
-	files := map[string]digest.Digest{}
-	for _, each := range append(i.pulled(), i.child) {
-		files[filepath.Join(ocispec.ImageBlobsDir, "sha256", each.Digest.Encoded())] = each.Digest
-	}
-	return errors.Join(checkFiles(out, files), os.RemoveAll(out))
 }
 
 // holds asks a client what it holds.

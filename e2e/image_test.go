@@ -3,10 +3,14 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +36,7 @@ type image struct {
 	child           ocispec.Descriptor // the manifest that a client on this machine ends up with: the root, unless that is an index
 	manifests       map[digest.Digest]manifestFile
 	blobs           map[digest.Digest][]byte
+	whole           bool // needs and pulled are of all the platforms, but for the layers
 }
 
 type manifestFile struct {
@@ -75,14 +80,33 @@ func (i *image) all() map[digest.Digest]bool {
 
 // pulled are the digests of the blobs that a client on this machine needs: config and layers of the child.
 func (i *image) pulled() []ocispec.Descriptor {
-	var manifest ocispec.Manifest
-	mustUnmarshal(i.manifests[i.child.Digest].content, &manifest)
-	return append([]ocispec.Descriptor{manifest.Config}, manifest.Layers...)
+	blobs := []ocispec.Descriptor{}
+	for _, d := range i.needs() {
+		var manifest ocispec.Manifest
+		mustUnmarshal(i.manifests[d].content, &manifest)
+		if d != i.root.Digest || d == i.child.Digest {
+			blobs = append(blobs, manifest.Config)
+		}
+		if d == i.child.Digest {
+			blobs = append(blobs, manifest.Layers...)
+		}
+	}
+	return blobs
+}
+
+// described is the image as a client needs it that wants the manifests and the configs of all the platforms besides.
+func (i *image) described() *image {
+	all := *i
+	all.whole = true
+	return &all
 }
 
 // needs are the manifests that a client on this machine needs.
 func (i *image) needs() []digest.Digest {
-	if i.root.Digest == i.child.Digest {
+	switch {
+	case i.whole:
+		return slices.Sorted(maps.Keys(i.manifests))
+	case i.root.Digest == i.child.Digest:
 		return []digest.Digest{i.root.Digest}
 	}
 	return []digest.Digest{i.root.Digest, i.child.Digest}
@@ -107,13 +131,15 @@ func (i *image) addManifest(mediaType string, manifest any) ocispec.Descriptor {
 // addIndex puts the child that runs on this machine, one for another architecture and an attestation, such as BuildKit adds to
 // every image that it builds, below an index.
 func (i *image) addIndex(child ocispec.Descriptor) {
-	other := i.addPlatform("arm64", ocispec.MediaTypeImageLayerGzip, [][]byte{layerTar(smallFile("other", 100_000))})
+	other := i.addPlatform("arm64", ocispec.MediaTypeImageLayerGzip, [][]byte{layerTar(smallFile("other "+i.repository, 100_000))})
 	statement := i.addBlob("application/vnd.in-toto+json", []byte(`{"_type":"https://in-toto.io/Statement/v0.1"}`))
 	attestation := i.addManifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    i.addBlob(ocispec.MediaTypeImageConfig, []byte(`{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}`)),
-		Layers:    []ocispec.Descriptor{statement},
+		Config: i.addBlob(ocispec.MediaTypeImageConfig, mustMarshal(ocispec.Image{
+			Author: i.repository, Platform: ocispec.Platform{Architecture: "unknown", OS: "unknown"}, RootFS: ocispec.RootFS{Type: "layers"},
+		})),
+		Layers: []ocispec.Descriptor{statement},
 	})
 	attestation.Platform = &ocispec.Platform{Architecture: "unknown", OS: "unknown"}
 	attestation.Annotations = map[string]string{
@@ -154,45 +180,72 @@ func (i *image) addPlatform(architecture, layerType string, tars [][]byte) ocisp
 	})
 }
 
-func multiArchImage() *image {
-	i := newImage("library/multiarch", "latest")
-	i.addIndex(i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerGzip, threeLayers(1)))
+// kind is a sort of content. Two images of it with other repositories have no blob in common.
+type kind struct {
+	name string
+	make func(repository string) *image
+}
+
+var kinds = []kind{
+	{"single", singleImage},
+	{"multi-arch", func(repository string) *image {
+		i := newImage(repository, "latest")
+		i.addIndex(i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerGzip, threeLayers(repository)))
+		return i
+	}},
+	{"zstd", func(repository string) *image {
+		i := newImage(repository, "1.0")
+		i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerZstd, threeLayers(repository))
+		return i
+	}},
+	{"artifact", artifactOf},
+	{"chart", chartOf},
+}
+
+// kindNamed is for tests that need one kind.
+func kindNamed(name string) kind {
+	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })]
+}
+
+func multiArchImage() *image { return kindNamed("multi-arch").make("library/multiarch") }
+
+// singleImage is of one platform, in Docker's own format.
+func singleImage(repository string) *image {
+	i := newImage(repository, "8-slim")
+	i.addPlatform(runtime.GOARCH, dockerLayer, threeLayers(repository))
 	return i
 }
 
-func zstdImage() *image {
-	i := newImage("someorg/zstd", "1.0")
-	i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerZstd, threeLayers(2))
-	return i
-}
+// interruptible is a size in bytes of which a half does not fit into anybody's buffers.
+const interruptible = 400_000
 
-func schema2Image() *image {
-	i := newImage("library/schema2", "8-slim")
-	i.addPlatform(runtime.GOARCH, dockerLayer, threeLayers(3))
-	return i
-}
-
-// artifactImage is an OCI artifact: no image at all, its config is the empty object.
-func artifactImage() *image {
-	i := newImage("someorg/artifact", "v1")
+// artifactOf is an OCI artifact, and no image at all.
+func artifactOf(repository string) *image {
+	i := newImage(repository, "v1")
 	i.addManifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: "application/vnd.example.sbom.v1",
-		Config:       i.addBlob(ocispec.MediaTypeEmptyJSON, []byte("{}")),
-		Layers:       []ocispec.Descriptor{i.addBlob("application/spdx+json", []byte(`{"spdxVersion":"SPDX-2.3"}`))},
+		Config:       i.addBlob("application/vnd.example.sbom.config.v1+json", mustMarshal(map[string]string{"of": repository})),
+		Layers:       []ocispec.Descriptor{i.addBlob("application/spdx+json", mustMarshal(map[string]any{"spdxVersion": "SPDX-2.3", "comment": smallFile(repository, interruptible).content}))},
 	})
 	return i
 }
 
-func helmChartImage() *image {
-	i := newImage("charts/demo", "0.1.0")
-	chart := layerTar(tarFile{"demo/Chart.yaml", []byte("apiVersion: v2\nname: demo\nversion: 0.1.0\n")})
+// chartOf is a Helm chart. The last part of its repository is its name.
+func chartOf(repository string) *image {
+	i := newImage(repository, "0.1.0")
+	about := fmt.Sprintf("apiVersion: v2\nname: %s\nversion: 0.1.0\ndescription: %s\n", path.Base(repository), repository)
+	values := smallFile(repository, interruptible)
+	values.name = path.Base(repository) + "/files/data"
+	chart := layerTar(tarFile{path.Base(repository) + "/Chart.yaml", []byte(about)}, values)
 	i.addManifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    i.addBlob(helmConfig, []byte(`{"name":"demo","version":"0.1.0","apiVersion":"v2"}`)),
-		Layers:    []ocispec.Descriptor{i.addBlob(helmChart, compressed(helmChart, chart))},
+		Config: i.addBlob(helmConfig, mustMarshal(map[string]string{
+			"name": path.Base(repository), "version": "0.1.0", "apiVersion": "v2", "description": repository,
+		})),
+		Layers: []ocispec.Descriptor{i.addBlob(helmChart, compressed(helmChart, chart))},
 	})
 	return i
 }
@@ -212,17 +265,18 @@ type tarFile struct {
 
 // smallFile is a file of bytes that do not compress, the same in every run.
 func smallFile(name string, size int) tarFile {
-	var seed [32]byte
-	copy(seed[:], name)
 	content := make([]byte, size)
-	_, _ = rand.NewChaCha8(seed).Read(content)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(content)
 	return tarFile{name, content}
 }
 
-func threeLayers(image int) [][]byte {
+// threeLayers are others for each repository.
+func threeLayers(repository string) [][]byte {
 	var layers [][]byte
 	for n, size := range []int{1_500_000, 40_000, 300} {
-		layers = append(layers, layerTar(smallFile(fmt.Sprintf("file-%d-%d", image, n), size)))
+		file := smallFile(fmt.Sprintf("%d of %s", n, repository), size)
+		file.name = fmt.Sprintf("file-%d", n)
+		layers = append(layers, layerTar(file))
 	}
 	return layers
 }
@@ -271,7 +325,11 @@ func must(err error) {
 
 // TestImagesAreWhole keeps the images of the other tests honest: every descriptor leads somewhere.
 func TestImagesAreWhole(t *testing.T) {
-	for _, i := range []*image{multiArchImage(), zstdImage(), schema2Image(), artifactImage(), helmChartImage(), bigImage("library/big", 1<<20)} {
+	images := []*image{bigImage("library/big", 1<<20)}
+	for _, k := range kinds {
+		images = append(images, k.make("some/"+k.name))
+	}
+	for _, i := range images {
 		t.Run(i.repository, func(t *testing.T) {
 			for d, manifest := range i.manifests {
 				if digest.FromBytes(manifest.content) != d {

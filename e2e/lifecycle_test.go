@@ -56,7 +56,7 @@ func TestKillDuringPull(t *testing.T) {
 func TestUpstreamDownAtStart(t *testing.T) {
 	need(t)
 	c := clientNamed(t, "crane")
-	held, other := multiArchImage(), schema2Image()
+	held, other := multiArchImage(), singleImage("library/schema2")
 	s := newSite(t, held, other)
 	dataDir := scratch(t)
 	// The tag is never fresh, so that each pull has to ask.

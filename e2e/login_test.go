@@ -26,23 +26,24 @@ const loginBox = boxName + ":5443"
 // logins pull through the port where clients log in, with a name and a password.
 var logins = []struct {
 	client string
+	chart  bool // it pulls that, and no image
 	pull   func(t *testing.T, s *site, i *image, user, password string) error
 }{
-	{"crane", func(t *testing.T, s *site, i *image, user, password string) error {
+	{"crane", false, func(t *testing.T, s *site, i *image, user, password string) error {
 		c := crane{newTool(t, s, loginBox)}
 		if _, err := run(c.ns, c.command("crane", "auth", "login", loginBox, "-u", user, "-p", password)); err != nil {
 			return err
 		}
 		return c.pull(i)
 	}},
-	{"podman", func(t *testing.T, s *site, i *image, user, password string) error {
+	{"podman", false, func(t *testing.T, s *site, i *image, user, password string) error {
 		p := startPodman(t, s, "").(podman)
 		if _, err := run(p.ns, p.podman("pull", "--quiet", "--creds", user+":"+password, loginBox+"/"+i.path())); err != nil {
 			return err
 		}
 		return p.holds(i.root.Digest, p.podman("image", "inspect", "--format", "{{.RepoDigests}}", loginBox+"/"+i.path()))
 	}},
-	{"skopeo", func(t *testing.T, s *site, i *image, user, password string) error {
+	{"skopeo", false, func(t *testing.T, s *site, i *image, user, password string) error {
 		k := skopeo{newTool(t, s, "")}
 		out := k.path("image")
 		if _, err := run(k.ns, k.command("skopeo", "--insecure-policy", "copy", "--quiet", "--src-creds", user+":"+password,
@@ -55,31 +56,43 @@ var logins = []struct {
 		}
 		return checkFiles(out, files)
 	}},
-	{"ctr", func(t *testing.T, s *site, i *image, user, password string) error {
-		c := startContainerd(t, s, "").(containerd)
+	{"ctr", false, func(t *testing.T, s *site, i *image, user, password string) error {
+		c := startContainerd(t, s, "")
 		name := loginBox + "/" + i.path()
 		if _, err := run(c.ns, c.ctr("images", "pull", "--snapshotter", "native", "--platform", "linux/"+runtime.GOARCH, "--user", user+":"+password, name)); err != nil {
 			return err
 		}
 		return c.holds(i.root.Digest, c.ctr("images", "ls", "name=="+name))
 	}},
+	{"helm", true, func(t *testing.T, s *site, i *image, user, password string) error {
+		h := helm{newTool(t, s, loginBox)}
+		if _, err := run(h.ns, h.command(installed("helm"), "registry", "login", loginBox, "-u", user, "-p", password)); err != nil {
+			return err
+		}
+		return h.fetch(i, loginBox+"/"+i.path())
+	}},
 }
 
 // TestClientsLogIn pulls a private image with real clients: who may have it gets it, its layers come once for all of them, and who may
 // not gets nothing although it is held.
 func TestClientsLogIn(t *testing.T) {
-	i := multiArchImage()
-	s := newSite(t, i)
+	i, chart := multiArchImage(), chartOf("charts/demo")
+	s := newSite(t, i, chart)
 	s.hub.Set(func(o *fakehub.Options) {
 		o.Users = map[string]string{"alice": "alices-password", "bob": "bobs-password"}
 	})
 	s.hub.SetPrivate(i.repository, "alice")
+	s.hub.SetPrivate(chart.repository, "alice")
 	cert, key := s.certify(t)
 	h := s.startHubcap(t, scratch(t), longTTL, "HUBCAP_UPSTREAM_0_VISIBILITY=passthrough",
 		"HUBCAP_AUTH_LISTEN=127.0.0.1:5443", "HUBCAP_AUTH_TLS_CERT_FILE="+cert, "HUBCAP_AUTH_TLS_KEY_FILE="+key)
 	for _, one := range logins {
 		t.Run(one.client, func(t *testing.T) {
 			clientNamed(t, one.client)
+			i := i
+			if one.chart {
+				i = chart
+			}
 			if err := one.pull(t, s, i, "alice", "alices-password"); err != nil {
 				t.Errorf("alice: %v", err)
 			}
@@ -95,7 +108,7 @@ func TestClientsLogIn(t *testing.T) {
 			t.Errorf("went around hubcap: %s", describe([]fakehub.Request{r}))
 		}
 	}
-	for _, blob := range i.pulled() {
+	for _, blob := range append(i.pulled(), chart.pulled()...) {
 		fromStart := func(r *fakehub.Request) bool { return r.Offset == 0 }
 		if n := s.hub.Count(fakehub.OfKind(fakehub.KindCDN), fakehub.OfReference(blob.Digest), fromStart); n != 1 {
 			t.Errorf("%s came %d times", blob.Digest, n)

@@ -72,31 +72,3 @@ func TestPullDebianAllAtOnce(t *testing.T) {
 	s.assertNoBypass(t)
 	s.assertCrossedOnce(t, debian)
 }
-
-// TestPullKinds pulls what is not a plain OCI image, one after the other with every client that can: cold for the first, warm for the rest.
-func TestPullKinds(t *testing.T) {
-	all := []string{"dockerd", "ctr", "podman", "skopeo", "crane"}
-	for _, kind := range []struct {
-		name    string
-		image   *image
-		clients []string
-	}{
-		{"multi-arch with attestation", multiArchImage(), all},
-		{"docker schema 2", schema2Image(), all},
-		{"zstd layers", zstdImage(), all[1:]},  // dockerd 20.10 cannot
-		{"artifact", artifactImage(), all[3:]}, // the others want to unpack it
-		{"Helm chart", helmChartImage(), all[3:]},
-	} {
-		t.Run(kind.name, func(t *testing.T) {
-			s := newSite(t, kind.image)
-			s.startHubcap(t, scratch(t), longTTL)
-			for _, name := range kind.clients {
-				t.Run(name, func(t *testing.T) {
-					mustPull(t, clientNamed(t, name).start(t, s, mirror), kind.image)
-					s.assertNoBypass(t)
-					s.assertCrossedOnce(t, kind.image)
-				})
-			}
-		})
-	}
-}

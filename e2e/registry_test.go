@@ -59,7 +59,7 @@ func TestPullFromAnotherRegistry(t *testing.T) {
 func TestDockerdOfASiteWithARegistry(t *testing.T) {
 	need(t, "docker-registry", "dockerd", "docker")
 	const own = "127.0.0.1:5002"
-	kept, public := multiArchImage(), schema2Image()
+	kept, public := multiArchImage(), singleImage("library/single")
 	kept.repository, kept.tag = "team/base", "v1"
 
 	s := newSite(t, public)

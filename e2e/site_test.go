@@ -27,7 +27,14 @@ const boxName = "box.example.com"
 
 func newSite(t *testing.T, images ...*image) *site {
 	t.Helper()
+	return newSiteWith(t, nil, images...)
+}
+
+// newSiteWith has the stand-in play other registries as well, with the same content.
+func newSiteWith(t *testing.T, registries []string, images ...*image) *site {
+	t.Helper()
 	names := fakehub.DockerHub()
+	names.Registry = append(names.Registry, registries...)
 	ns := newNamespace(t, append([]string{boxName, names.Token, names.CDN}, names.Registry...)...)
 	hub := fakehub.Start(t, fakehub.Options{
 		TLS: true, Names: names, Addr: "127.0.0.1:443",

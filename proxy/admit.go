@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +21,7 @@ type asker struct {
 	view   access.View
 	client *upstream.Client // that asks with the client's own token; nil but for access.Own
 	id     access.Asker     // of that token in the repository
+	barred bool             // from what is held: the token has not been seen to open it
 }
 
 // Login is the handler of a port at which clients can log in to the registries
@@ -53,6 +53,10 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 	if h.Grants.Alive(as.id) {
 		return as, nil
 	}
+	if rt.isList() {
+		as.barred = true
+		return as, nil
+	}
 	err := prove(r.Context(), rt, as.client)
 	if err == nil {
 		h.Grants.Granted(as.id)
@@ -60,18 +64,20 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 	return as, err
 }
 
-// prove has the registry tell whether who asks may have what the route names.
-// For a list that is one of its tags.
+// isList tells what proves nothing: registries know a right to see what there is
+// in a repository that is none to pull it. Who has not been seen to pull from
+// it is given the list that the registry has for him.
+func (rt route) isList() bool { return rt.kind != metrics.KindBlob && rt.kind != metrics.KindManifest }
+
+// prove has the registry tell whether who asks may pull what the route names.
 func prove(ctx context.Context, rt route, who *upstream.Client) (err error) {
 	switch {
 	case rt.kind == metrics.KindBlob:
 		_, err = who.HeadBlob(ctx, rt.name, rt.digest)
-	case rt.kind == metrics.KindManifest && rt.tag == "":
+	case rt.tag == "":
 		_, err = who.HeadManifest(ctx, rt.name, rt.digest.String())
-	case rt.kind == metrics.KindManifest:
-		_, err = who.HeadManifest(ctx, rt.name, rt.tag)
 	default:
-		_, err = who.Get(ctx, rt.name, "tags/list", url.Values{"n": {"1"}})
+		_, err = who.HeadManifest(ctx, rt.name, rt.tag)
 	}
 	return err
 }
@@ -117,9 +123,7 @@ type links struct {
 func (l links) Linked(d digest.Digest) bool { return l.all.Linked(l.repository, d) }
 
 // Link implements freshness.Links.
-func (l links) Link(d digest.Digest, body []byte) {
-	l.all.Link(l.repository, append(access.Named(body), d)...)
-}
+func (l links) Link(d digest.Digest) { l.all.Link(l.repository, d) }
 
 // granted tells whether the client may have d, were it closed.
 func (h *Handler) granted(rt route, d digest.Digest) bool {

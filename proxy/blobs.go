@@ -119,11 +119,15 @@ func describeBlob(a *answer, from cache.Origin) metrics.Result {
 
 // want is a blob of a route's repository.
 func (h *Handler) want(rt route, d digest.Digest, size int64) cache.Want {
-	return cache.Want{
+	want := cache.Want{
 		Digest: d, Size: size, Host: rt.upstream.Host,
 		Source: source{h, blobOrigin{rt.upstream.Host, rt.name, d}, rt.as},
 		Closed: rt.as.view.Closed(), Granted: h.granted(rt, d),
 	}
+	if want.Closed {
+		want.Repository = rt.fullName()
+	}
+	return want
 }
 
 // askForBlob asks a registry for a route's blob, unless it said a moment ago
@@ -171,5 +175,6 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.h.linkTo(rt)
 	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size}, nil
 }

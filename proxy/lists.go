@@ -18,6 +18,9 @@ import (
 
 // serveTags answers with the tags of a repository, or a page of them.
 func (h *Handler) serveTags(a *answer, r *http.Request, rt route) error {
+	if rt.as.barred {
+		return h.servePassed(a, r, rt, "tags/list")
+	}
 	found, err := h.Freshness.Tags(r.Context(), h.repository(rt))
 	if errors.Is(err, upstream.ErrTooLong) {
 		return h.servePassed(a, r, rt, "tags/list")
@@ -82,6 +85,9 @@ func (rt route) pageLink(query url.Values) string {
 // serveReferrers answers with an index of the manifests that refer to another
 // one, or of those among them that have one artifact type.
 func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route) error {
+	if rt.as.barred {
+		return h.servePassed(a, r, rt, "referrers/"+rt.digest.String())
+	}
 	found, err := h.Freshness.Referrers(r.Context(), h.repository(rt), rt.digest)
 	if errors.Is(err, upstream.ErrTooLong) {
 		return h.servePassed(a, r, rt, "referrers/"+rt.digest.String())
@@ -120,8 +126,8 @@ func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string,
 	return a.body(r, body)
 }
 
-// servePassed answers with what the registry says now, of a list that is too
-// long to be kept.
+// servePassed answers with what the registry says now to who asks: of a list
+// that is too long to be kept, or that is not known to be his to see.
 func (h *Handler) servePassed(a *answer, r *http.Request, rt route, what string) error {
 	got, err := h.client(r.Context(), rt).Get(r.Context(), rt.name, what, rt.query)
 	if err != nil {

@@ -93,6 +93,9 @@ func (h *Handler) client(ctx context.Context, rt route) *upstream.Client {
 		}
 		return rt.upstream.Anonymous // it is shared, and the credentials are for others
 	}
+	if rt.isList() {
+		return h.Identities.Known(rt.upstream, rt.name)
+	}
 	return h.Identities.Client(ctx, rt.upstream, rt.name, func(ctx context.Context, anybody *upstream.Client) error {
 		return prove(ctx, rt, anybody)
 	})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/proxy/upstream"
@@ -222,6 +223,37 @@ func TestRunningFillIsNotForEverybody(t *testing.T) {
 	r.stop()
 }
 
+// TestClosedLayerOnceForAll has many ask for a closed layer before the
+// registry has answered the first of them.
+func TestClosedLayerOnceForAll(t *testing.T) {
+	r, secret := newSharing(t, t.TempDir(), shared)
+	layer, answer := secret.Layers[1].Digest, make(chan struct{})
+	ofLayer := fakehub.OfReference(layer)
+	r.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
+		if ofLayer(q) {
+			<-answer
+		}
+		return nil
+	})
+	const readers = 20
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
+			got, err := r.try(context.Background(), http.MethodGet, blobPath("owner/secret", layer))
+			if err != nil || digest.FromBytes(got.body) != layer {
+				t.Errorf("%d bytes, %v", len(got.body), err)
+			}
+		})
+	}
+	heads := func() int { return r.hub.Count(fakehub.OfMethod(http.MethodHead), ofLayer) }
+	eventually(t, "all have joined", func() bool { return r.metric("hubcap_fills_joined_total") == "19" || heads() > 0 })
+	close(answer)
+	all.Wait()
+	if got := [2]int{heads(), r.cdn(layer)}; got != [2]int{0, 1} {
+		t.Errorf("%v HEADs and GETs, want none and one", got)
+	}
+}
+
 // TestPublicLayerIsRevealed has a public repository share a layer with a
 // private one: an anonymous question moves it, and its bytes come once.
 func TestPublicLayerIsRevealed(t *testing.T) {
@@ -353,6 +385,10 @@ func TestPassthrough(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			r.checkHidden(t, r.login, "owner/secret", secret, header...)
 			r.checkHidden(t, r.login, "owner/other", secret, header...)
+			if n := r.hub.AuthorizationLeaks(); n != 0 {
+				t.Errorf("the CDN saw %d Authorization headers", n)
+			}
+			r.hub.Reset() // of ten thousand tries the log is most of the memory
 		})
 	}
 	r.checkHidden(t, r.url, "owner/secret", secret, alice...)
@@ -403,6 +439,20 @@ func TestForeignRealmIsNotRelayed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRelayedRealmNamesNoRepository keeps a registry from getting of a client
+// what opens another repository than the one that was asked for.
+func TestRelayedRealmNamesNoRepository(t *testing.T) {
+	r, _ := newPassing(t)
+	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 401, Header: http.Header{"Www-Authenticate": {
+		`Bearer realm="` + r.hub.TokenURL() + `/token?keep=1&scope=repository:victim/x:pull",service="s",scope="repository:victim/x:pull"`,
+	}}}, fakehub.OfRole(fakehub.RoleRegistry)))
+	want := `Bearer realm="` + r.hub.TokenURL() + `/token?keep=1",service="s",scope="repository:owner/secret:pull"`
+	got := r.get(r.login + "/v2/owner/secret/manifests/v1")
+	if got.StatusCode != 401 || got.Header.Get("Www-Authenticate") != want {
+		t.Errorf("%d %q, want %q", got.StatusCode, got.Header.Get("Www-Authenticate"), want)
 	}
 }
 
@@ -463,4 +513,77 @@ func TestRepositoryThatWasPublic(t *testing.T) {
 			r.checkHidden(t, r.url, "owner/nothing", secret)
 		})
 	}
+}
+
+// TestNamedIsNotHad pulls manifests that name what their repository does not
+// have, as registries take them where a layer has an address of its own.
+func TestNamedIsNotHad(t *testing.T) {
+	naming := func(r *rig, repository string, secret fakehub.Image) {
+		foreign := func(d ocispec.Descriptor) ocispec.Descriptor {
+			d.URLs = []string{"https://elsewhere.example.com/"}
+			return d
+		}
+		own := r.hub.Image(repository, "own", fakehub.RandomBlob(750, 1000))
+		body, err := json.Marshal(ocispec.Manifest{
+			MediaType: ocispec.MediaTypeImageManifest, Config: own.Config,
+			Layers: []ocispec.Descriptor{foreign(secret.Config), foreign(secret.Layers[0]), foreign(secret.Layers[1])},
+		})
+		must(t, err)
+		r.hub.AddManifest(repository, "v1", ocispec.MediaTypeImageManifest, body)
+		r.hub.Index(repository, "index", secret.Manifest)
+	}
+	t.Run("shared", func(t *testing.T) {
+		r, secret := newSharing(t, t.TempDir(), shared)
+		naming(r, "owner/second", secret)
+		r.pull(t, "owner/secret", secret)
+		r.get(blobPath("owner/secret", secret.Config.Digest)).want(t, 200, nil, "")
+		for _, tag := range []string{"v1", "index"} {
+			r.get("/v2/owner/second/manifests/"+tag).want(t, 200, nil, "")
+		}
+		r.checkHidden(t, r.url, "owner/second", secret)
+	})
+	t.Run("own", func(t *testing.T) {
+		r, secret := newPassing(t)
+		naming(r, "owner/bobs", secret)
+		r.hub.SetPrivate("owner/bobs", "bob")
+		alice, bob := r.logIn(t, "owner/secret", "alice", "a"), r.logIn(t, "owner/bobs", "bob", "b")
+		for _, one := range append(secret.Layers, secret.Config) {
+			r.get(r.login+blobPath("owner/secret", one.Digest), alice...).want(t, 200, nil, "")
+		}
+		r.get(r.login+"/v2/owner/secret/manifests/v1", alice...).want(t, 200, nil, "")
+		for _, tag := range []string{"v1", "index"} {
+			r.get(r.login+"/v2/owner/bobs/manifests/"+tag, bob...).want(t, 200, nil, "")
+		}
+		r.checkHidden(t, r.login, "owner/bobs", secret, bob...)
+	})
+}
+
+// TestListingIsNotPulling has a registry let clients see a repository's tags
+// who may not pull from it.
+func TestListingIsNotPulling(t *testing.T) {
+	refused := func(authorization string, kinds ...fakehub.Kind) fakehub.Script {
+		return fakehub.Always(&fakehub.Fault{Status: 403}, fakehub.OfKind(kinds...),
+			func(q *fakehub.Request) bool { return q.Repo == "owner/secret" && q.Authorization == authorization })
+	}
+	t.Run("with the client's token", func(t *testing.T) {
+		r, secret := newPassing(t)
+		alice, carol := r.logIn(t, "owner/secret", "alice", "a"), r.logIn(t, "owner/secret", "carol", "c")
+		r.get(r.login+"/v2/owner/secret/manifests/v1", alice...).want(t, 200, secret.Body, "")
+		for _, one := range secret.Layers {
+			r.get(r.login+blobPath("owner/secret", one.Digest), alice...).want(t, 200, nil, "")
+		}
+		r.get(r.login+"/v2/owner/secret/tags/list", alice...).want(t, 200, nil, "")
+		r.hub.Script(refused(carol[1], fakehub.KindManifest, fakehub.KindBlob))
+		r.get(r.login+"/v2/owner/secret/tags/list", carol...).want(t, 200, nil, "hubcap; fwd=bypass")
+		r.hub.Script(refused(carol[1], fakehub.KindManifest, fakehub.KindBlob, fakehub.KindTags, fakehub.KindReferrers))
+		r.checkHidden(t, r.login, "owner/secret", secret, carol...)
+	})
+	t.Run("with the box's credentials", func(t *testing.T) {
+		r, secret := newSharing(t, t.TempDir(), upstream.Rules{})
+		r.hub.Script(fakehub.Always(&fakehub.Fault{
+			Status: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"name":"owner/secret","tags":["v1"]}`),
+		}, fakehub.OfKind(fakehub.KindTags)))
+		r.get("/v2/owner/secret/tags/list").want(t, 200, nil, "")
+		r.checkHidden(t, r.url, "owner/secret", secret)
+	})
 }

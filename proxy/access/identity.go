@@ -61,6 +61,17 @@ func (i *Identities) Client(ctx context.Context, u *upstream.Upstream, repositor
 	return u.Anonymous
 }
 
+// Known is the client to ask the repository with for what proves nothing: with
+// the box's credentials where it is shown already that they open nothing.
+func (i *Identities) Known(u *upstream.Upstream, repository string) *upstream.Client {
+	if v, ok := i.remembered(u.Host + "/" + repository); ok && v.public {
+		if own := u.OwnOf(repository); own != nil {
+			return own
+		}
+	}
+	return u.Anonymous
+}
+
 func (i *Identities) public(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) bool {
 	key := u.Host + "/" + repository
 	if v, ok := i.remembered(key); ok {

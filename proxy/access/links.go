@@ -1,7 +1,6 @@
 package access
 
 import (
-	"encoding/json"
 	"log/slog"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -14,9 +13,11 @@ import (
 // linksInMemory is how many links are known without the index.
 const linksInMemory = 65_536
 
-// Links knows which closed blobs belong to which repositories: those that the
-// repository's manifests name, as far as they have been fetched. A link gives
-// a right only to what came from the repository's own registry.
+// Links knows which closed blobs and manifests belong to which repositories:
+// those that their registry has given there, or said that it would. That a
+// manifest names a blob is no link: whoever may push there has written it, and
+// registries take some that name what the repository does not have. A link
+// gives a right only to what came from the repository's own registry.
 type Links struct {
 	memory  *lru.Cache[link, struct{}]
 	index   *index.Index
@@ -53,12 +54,13 @@ func (l *Links) Linked(repository string, d digest.Digest) bool {
 	return linked
 }
 
-// Link notes that the repository has the blobs.
-func (l *Links) Link(repository string, has ...digest.Digest) {
-	for _, d := range has {
-		l.memory.Add(link{repository, d}, struct{}{})
+// Link notes that the repository has d.
+func (l *Links) Link(repository string, d digest.Digest) {
+	if l.memory.Contains(link{repository, d}) {
+		return
 	}
-	if err := l.index.PutLinks(repository, has); err != nil {
+	l.memory.Add(link{repository, d}, struct{}{})
+	if err := l.index.PutLinks(repository, []digest.Digest{d}); err != nil {
 		l.failed(err)
 	}
 }
@@ -66,28 +68,4 @@ func (l *Links) Link(repository string, has ...digest.Digest) {
 func (l *Links) failed(err error) {
 	l.metrics.IndexFailed()
 	l.log.Debug("a link of closed content is known from memory only", "err", err)
-}
-
-// Named are the digests that a manifest names as its parts.
-func Named(manifest []byte) (all []digest.Digest) {
-	type descriptor struct {
-		Digest digest.Digest `json:"digest"`
-	}
-	var m struct {
-		Config    descriptor   `json:"config"`
-		Layers    []descriptor `json:"layers"`
-		Manifests []descriptor `json:"manifests"`
-		Blobs     []descriptor `json:"blobs"`
-	}
-	if json.Unmarshal(manifest, &m) != nil {
-		return nil
-	}
-	for _, parts := range [][]descriptor{{m.Config}, m.Layers, m.Manifests, m.Blobs} {
-		for _, one := range parts {
-			if one.Digest.Validate() == nil {
-				all = append(all, one.Digest)
-			}
-		}
-	}
-	return all
 }

@@ -154,7 +154,7 @@ func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Ta
 	} else {
 		if repo.Private != nil {
 			one.Closed, one.Host = true, repo.Host
-			repo.Private.Links.Link(one.Digest, nil) // what it names is for the registry to open
+			repo.Private.Links.Link(one.Digest) // what it names is for the registry to open
 		}
 		r.store.PutManifest(one, stored)
 	}

@@ -106,7 +106,7 @@ type Private struct {
 // Links knows which manifests belong to one repository.
 type Links interface {
 	Linked(d digest.Digest) bool
-	Link(d digest.Digest, manifest []byte)
+	Link(d digest.Digest)
 }
 
 // tag is what the repository's tag is known by. What was learned of a private
@@ -353,7 +353,7 @@ func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Ans
 	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
 	if repo.Private != nil {
 		one.Closed, one.Host = true, repo.Host
-		repo.Private.Links.Link(m.Digest, m.Body)
+		repo.Private.Links.Link(m.Digest)
 	}
 	r.store.PutManifest(one, stored)
 	return held(one, Fetched)

@@ -98,8 +98,7 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	if err != nil {
 		return nil, err
 	}
-	values := at.Query()
-	values.Del("scope") // see foreignScopes
+	values := ownQuery(at)
 	for name, all := range req.URL.Query() {
 		values[name] = append(values[name], all...)
 	}
@@ -125,6 +124,14 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
 	}
 	return resp, nil
+}
+
+// ownQuery is the query of a token service's address, but for what names a
+// repository in it: see foreignScopes.
+func ownQuery(realm *url.URL) url.Values {
+	values := realm.Query()
+	values.Del("scope")
+	return values
 }
 
 // readToken reads a token answer whole, within its bound.

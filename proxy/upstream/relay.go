@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -68,7 +69,12 @@ func (c *confined) relayChallenge(resp *http.Response) {
 			c.refuseRealm(ch.realm)
 			return
 		}
-		challenge := "Bearer realm=" + strconv.Quote(printable(ch.realm)) + ",service=" + strconv.Quote(printable(ch.service))
+		realm, err := url.Parse(ch.realm)
+		if err != nil {
+			return
+		}
+		realm.RawQuery = ownQuery(realm).Encode()
+		challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(printable(ch.service))
 		if repository, ok := repositoryOf(resp.Request.URL.Path, c.registry.Path); ok {
 			challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
 		}

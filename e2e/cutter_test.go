@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// cutterAddress is where a cutter listens. Every namespace has it to itself.
+const cutterAddress = "127.0.0.1:5050"
+
+// cutter is a way to the box on which one answer is cut.
+type cutter struct {
+	mu     sync.Mutex
+	digest digest.Digest
+	after  int64 // bytes; none are left to cut when it is negative
+	again  bool  // the rest was asked for
+}
+
+func newCutter(t *testing.T, ns *namespace) *cutter {
+	t.Helper()
+	listener, err := ns.listen("tcp", cutterAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{after: -1}
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: mirror})
+	to.Transport = ns.httpClient(t).Transport
+	to.ModifyResponse = c.shorten
+	to.FlushInterval = -1
+	to.ErrorLog = log.New(io.Discard, "", 0) // it tells of what is cut on purpose
+	server := &http.Server{Handler: to}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return c
+}
+
+// cut has the next answer with a blob end after some bytes.
+func (c *cutter) cut(d digest.Digest, after int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.digest, c.after, c.again = d, after, false
+}
+
+// resumed tells whether the rest of what was cut has been asked for.
+func (c *cutter) resumed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.again
+}
+
+// shorten is the proxy's ModifyResponse.
+func (c *cutter) shorten(answer *http.Response) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !strings.HasSuffix(answer.Request.URL.Path, c.digest.String()) || answer.Request.Method != http.MethodGet {
+		return nil
+	}
+	asked := answer.Request.Header.Get("Range")
+	if c.after >= 0 {
+		answer.Body = &shortened{ReadCloser: answer.Body, left: c.after}
+		c.after = -1
+	} else if asked != "" && !strings.HasPrefix(asked, "bytes=0-") {
+		c.again = true
+	}
+	return nil
+}
+
+// shortened is a body that breaks off.
+type shortened struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *shortened) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left)])
+	s.left -= int64(n)
+	return n, err
+}

@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The clients that are one program and no daemon.
+
+type podman struct{ tool }
+
+func startPodman(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	p := podman{newTool(t, s, mirror)}
+	p.write(t, "registries.conf", containersRegistries(t, mirror))
+	return p
+}
+
+func (p podman) podman(args ...string) *exec.Cmd { return p.storing("podman", args...) }
+
+// storing is a program with the storage of podman and buildah.
+func (c tool) storing(name string, args ...string) *exec.Cmd {
+	driver := "vfs"
+	if overlayWorks(c.dir) {
+		driver = "overlay"
+	}
+	return c.command(name, append([]string{"--root", c.path("root"), "--runroot", c.path("run"), "--storage-driver", driver}, args...)...)
+}
+
+func (p podman) pull(i *image) error {
+	if _, err := run(p.ns, p.podman("pull", "--quiet", i.name())); err != nil {
+		return err
+	}
+	return p.holds(i.root.Digest, p.podman("image", "inspect", "--format", "{{.RepoDigests}}", i.name()))
+}
+
+type buildah struct{ tool }
+
+func startBuildah(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	b := buildah{newTool(t, s, mirror)}
+	b.write(t, "registries.conf", containersRegistries(t, mirror))
+	return b
+}
+
+func (b buildah) pull(i *image) error {
+	if _, err := run(b.ns, b.storing("buildah", "pull", "--quiet", i.name())); err != nil {
+		return err
+	}
+	return b.holds(i.child.Digest, b.storing("buildah", "inspect", "--type", "image", "--format", "{{.FromImageDigest}}", i.name()))
+}
+
+type skopeo struct{ tool }
+
+func startSkopeo(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	k := skopeo{newTool(t, s, mirror)}
+	k.write(t, "registries.conf", containersRegistries(t, mirror))
+	return k
+}
+
+// pull copies into a directory, the one format that keeps manifest and blobs as they are.
+func (k skopeo) pull(i *image) error {
+	out := k.path("image")
+	// Debian's skopeo does not look at $CONTAINERS_REGISTRIES_CONF.
+	if _, err := run(k.ns, k.command("skopeo", "--registries-conf", k.path("registries.conf"), "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)); err != nil {
+		return err
+	}
+	files := map[string]digest.Digest{"manifest.json": i.child.Digest}
+	for _, blob := range i.pulled() {
+		files[blob.Digest.Encoded()] = blob.Digest
+	}
+	return errors.Join(checkFiles(out, files), os.RemoveAll(out))
+}
+
+type crane struct{ tool }
+
+func startCrane(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	return crane{newTool(t, s, mirror)}
+}
+
+func (c crane) pull(i *image) error {
+	out := c.path("image")
+	if _, err := run(c.ns, c.command("crane", "pull", "--platform", "linux/"+runtime.GOARCH, "--format", "oci", c.inBox(i), out)); err != nil {
+		return err
+	}
+	return errors.Join(checkLayout(out, append(i.pulled(), i.child)), os.RemoveAll(out))
+}
+
+// regctl is told of a mirror like a daemon, and names the registry in its own way.
+type regctl struct{ tool }
+
+func startRegctl(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	r := regctl{newTool(t, s, mirror)}
+	if mirror != "" {
+		mustRun(t, r.ns, r.command(installed("regctl"), "registry", "set", "--skip-check", "--tls", "disabled", mirror))
+		mustRun(t, r.ns, r.command(installed("regctl"), "registry", "set", "--skip-check", "--mirror", mirror, dockerHub))
+	}
+	return r
+}
+
+func (r regctl) pull(i *image) error {
+	out := r.path("image")
+	args := []string{"image", "copy"}
+	if i.root.Digest != i.child.Digest {
+		args = append(args, "--platform", "linux/"+runtime.GOARCH)
+	}
+	if _, err := run(r.ns, r.command(installed("regctl"), append(args, i.name(), "ocidir://"+out+":x")...)); err != nil {
+		return err
+	}
+	return errors.Join(checkLayout(out, append(i.pulled(), i.child)), os.RemoveAll(out))
+}
+
+// helm pulls charts, and nothing else.
+type helm struct{ tool }
+
+func startHelm(t *testing.T, s *site, mirror string) session {
+	t.Helper()
+	return helm{newTool(t, s, mirror)}
+}
+
+func (h helm) pull(i *image) error {
+	from := h.inBox(i)
+	plain := []string{"--plain-http"}
+	if h.mirror == "" {
+		from, plain = strings.Replace(from, dockerHub, "registry-1.docker.io", 1), nil
+	}
+	return h.fetch(i, from, plain...)
+}
+
+// fetch pulls a chart by its whole name, and looks at what has come.
+func (h helm) fetch(i *image, from string, options ...string) error {
+	out := h.path("chart")
+	name, version, _ := cutLast(from, ":")
+	args := append([]string{"pull", "oci://" + name, "--version", version, "--destination", out}, options...)
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	if _, err := run(h.ns, h.command(installed("helm"), args...)); err != nil {
+		return err
+	}
+	file := path.Base(name) + "-" + version + ".tgz"
+	return errors.Join(checkFiles(out, map[string]digest.Digest{file: i.pulled()[1].Digest}), os.RemoveAll(out))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	at := strings.LastIndex(s, sep)
+	if at < 0 {
+		return s, "", false
+	}
+	return s[:at], s[at+len(sep):], true
+}
+
+// checkLayout checks that an OCI layout holds what it should.
+func checkLayout(dir string, want []ocispec.Descriptor) error {
+	files := map[string]digest.Digest{}
+	for _, each := range want {
+		files[filepath.Join(ocispec.ImageBlobsDir, "sha256", each.Digest.Encoded())] = each.Digest
+	}
+	return checkFiles(dir, files)
+}
