@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/metrics"
@@ -321,14 +322,15 @@ func cleanLog(t *testing.T, r *rig) {
 
 // TestBadInput is the rest of the matrix: what is asked for is looked at.
 //
-// Not in it: B23 is for closed content only, and in visibility_test.go; B43 and
-// B45 are about lists; B63 and B64 as far as clients log in: no port takes a
-// password, and what a token opens is in visibility_test.go.
+// Not in it: B23 is for closed content only, and in visibility_test.go; B63 and
+// B64 as far as clients log in: no port takes a password, and what a token opens
+// is in visibility_test.go. What lists hold is in lists_test.go.
 func TestBadInput(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	address := listen(t, r.handler)
 	content := fakehub.RandomBlob(1, 2048)
 	img := r.hub.Image("library/demo", "latest", content)
+	r.hub.SetTag("library/demo", "newer", img.Manifest.Digest)
 	layer := img.Layers[0].Digest.String()
 	other := digest.SHA512.FromBytes(content)
 	r.hub.AddBlobAs("library/demo", other, content)
@@ -379,6 +381,9 @@ func TestBadInput(t *testing.T) {
 		{id: "B40", raw: get("/v2"), status: 200},
 		{id: "B42f", raw: get("/v2/demo/tags/list?n=0"), status: 200},
 		{id: "B42g", raw: get("/v2/demo/tags/list?n=2&last=%0d%0aX-Evil:1"), status: 200, header: map[string]string{"X-Evil": ""}},
+		{id: "B43", raw: get("/v2/demo/tags/list?n=1&last=a"), status: 200, header: map[string]string{"Link": `</v2/demo/tags/list?last=latest&n=1>; rel="next"`}},
+		{id: "B43b", raw: get("/v2/demo/tags/list?n=2&last=a"), status: 200, header: map[string]string{"Link": ""}},
+		{id: "B45", raw: get("/v2/demo/referrers/" + layer), status: 200, header: map[string]string{"Content-Type": v1.MediaTypeImageIndex}},
 		{id: "B44", raw: get("/v2/unknown/tags/list"), status: 404, code: "NAME_UNKNOWN"},
 		{id: "B49", raw: "GET /v2/ HTTP/1.0\r\n\r\n", status: 200, header: map[string]string{"Connection": "close"}},
 		{id: "B51", raw: "GET /v2/demo/tags/list?n=1 HTTP/1.1\r\nHost: attacker.example\r\nConnection: close\r\n\r\n", status: 200},

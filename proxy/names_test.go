@@ -262,6 +262,10 @@ func TestOneImageUnderEverySpelling(t *testing.T) {
 			t.Errorf("%s crossed %d times", one.Digest, n)
 		}
 	}
+	r.get("/v2/demo/tags/list?ns=docker.io&n=1").want(t, 200, nil, "")
+	if n := r.hub.Count(func(q *fakehub.Request) bool { return strings.Contains(q.Query, "ns=") }); n != 0 {
+		t.Errorf("%d requests brought ns to the registry", n)
+	}
 	// One look a registry and repository for the tag: four of them.
 	if n := r.manifestRequests(http.MethodHead) + r.manifestRequests(http.MethodGet); n > 2*4 {
 		t.Errorf("%d requests for manifests", n)
