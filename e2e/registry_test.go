@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // otherRegistry is where Debian's own registry listens, the one upstream here that nobody of this project has written.
@@ -125,15 +127,7 @@ func pushImage(t *testing.T, client *http.Client, i *image) {
 	t.Helper()
 	base := "http://" + otherRegistry + "/v2/" + strings.TrimPrefix(i.repository, testRegistry+"/")
 	for d, content := range i.blobs {
-		upload := push(t, client, http.MethodPost, base+"/blobs/uploads/", "", nil)
-		to, err := url.Parse(upload.Get("Location"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		query := to.Query()
-		query.Set("digest", d.String())
-		to.RawQuery = query.Encode()
-		push(t, client, http.MethodPut, to.String(), "application/octet-stream", content)
+		pushBlob(t, client, base, d, content)
 	}
 	// The registry takes an index only when it has what is below it.
 	for _, d := range slices.Sorted(maps.Keys(i.manifests)) {
@@ -142,6 +136,19 @@ func pushImage(t *testing.T, client *http.Client, i *image) {
 		}
 	}
 	push(t, client, http.MethodPut, base+"/manifests/"+i.tag, i.root.MediaType, i.manifests[i.root.Digest].content)
+}
+
+func pushBlob(t *testing.T, client *http.Client, base string, d digest.Digest, content []byte) {
+	t.Helper()
+	upload := push(t, client, http.MethodPost, base+"/blobs/uploads/", "", nil)
+	to, err := url.Parse(upload.Get("Location"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := to.Query()
+	query.Set("digest", d.String())
+	to.RawQuery = query.Encode()
+	push(t, client, http.MethodPut, to.String(), "application/octet-stream", content)
 }
 
 func push(t *testing.T, client *http.Client, method, to, mediaType string, content []byte) http.Header {

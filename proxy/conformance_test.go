@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 				hub.AddManifestAs(content.Repository, m.Tag, m.Digest, m.MediaType, m.Body)
 			}
 			hub.AddBlob(content.Empty, nil)
-			r := newRig(t, rigOptions{hub: hub, dir: dir})
+			r := newRig(t, rigOptions{hub: hub, dir: dir, tryAgain: time.Minute})
 			ask := func(when, namespace string, cut bool) {
 				t.Run(when, func(t *testing.T) {
 					conformance.Registry{URL: r.url, Client: r.client, Namespace: namespace, Cut: cut}.Run(t, content)
@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 			r.clock.advance(time.Hour)
 			ask("killed", "", true)
 			r.stop()
-			r = newRig(t, rigOptions{hub: hub, dir: dir})
+			r = newRig(t, rigOptions{hub: hub, dir: dir, tryAgain: time.Minute})
 			r.clock.advance(2 * time.Hour)
 			ask("started again", "docker.io", true)
 		})

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/proxy/freshness"
 )
 
 // tagged adds an image under many tags.
@@ -261,7 +262,7 @@ func TestStaleLists(t *testing.T) {
 				tags.wantTags(t, "owner/app", "v1")
 				referrers.wantReferrers(t, sbom)
 				for _, got := range []reply{tags, referrers} {
-					got.want(t, 200, nil, "hubcap; fwd=stale; detail=upstream-failed")
+					got.want(t, 200, nil, staleStatus)
 					if got.Header.Get("Warning") == "" || got.Header.Get("Age") < "3600" {
 						t.Errorf("%s: not marked: %v", when, got.Header)
 					}
@@ -295,7 +296,8 @@ func TestStaleLists(t *testing.T) {
 // TestSlowList has the registry take its time: what is held is the answer, and
 // the registry's is there for the next one.
 func TestSlowList(t *testing.T) {
-	r := newRig(t, rigOptions{})
+	waited := make(chan time.Time, 1)
+	r := newRig(t, rigOptions{slow: waited})
 	img := tagged(r.hub, "owner/app", "v1")
 	r.get("/v2/owner/app/tags/list").wantTags(t, "owner/app", "v1")
 	r.hub.SetTag("owner/app", "v2", img.Manifest.Digest)
@@ -307,9 +309,12 @@ func TestSlowList(t *testing.T) {
 		return nil
 	})
 	r.clock.advance(time.Hour)
-	got := r.get("/v2/owner/app/tags/list")
-	got.want(t, 200, nil, "hubcap; fwd=stale; detail=upstream-failed")
-	got.wantTags(t, "owner/app", "v1")
+	waited <- r.clock.Now()
+	for range 2 { // nobody waits again
+		got := r.get("/v2/owner/app/tags/list")
+		got.want(t, 200, nil, staleStatus)
+		got.wantTags(t, "owner/app", "v1")
+	}
 	close(goOn)
 	eventually(t, "the registry's answer is taken", func() bool {
 		return r.get("/v2/owner/app/tags/list").Header.Get("Cache-Status") == "hubcap; hit"
@@ -362,7 +367,13 @@ func TestRepositoryThatIsGone(t *testing.T) {
 	r.hub.RevokeTokens()
 	r.clock.advance(time.Minute)
 	r.get("/v2/owner/app/tags/list").want(t, 404, nil, "")
+	r.hub.Reset()
+	r.get("/v2/owner/app/tags/list").want(t, 404, nil, "")
+	if n := len(r.hub.Log()); n != 0 {
+		t.Errorf("%d requests for what was not there a moment ago", n)
+	}
 	r.hub.Down()
+	r.clock.advance(freshness.AbsentFor)
 	if got := r.get("/v2/owner/app/tags/list"); got.StatusCode < 500 {
 		t.Errorf("%d", got.StatusCode)
 	}
@@ -390,4 +401,40 @@ func TestReferrersOfNothing(t *testing.T) {
 	if got := r.get(thought); got.StatusCode < 500 {
 		t.Errorf("%d", got.StatusCode)
 	}
+}
+
+// TestRulesForLists has a list be asked for under the rule for all tags of its
+// repository; one whose tags never move gets new ones.
+func TestRulesForLists(t *testing.T) {
+	for name, tc := range map[string]struct {
+		rule freshness.Rule
+		ttl  time.Duration
+	}{
+		"no rule":         {freshness.Rule{Repository: "owner/other", Tag: "*", TTL: time.Hour}, time.Minute},
+		"of one tag":      {freshness.Rule{Repository: "owner/app", Tag: "latest", TTL: time.Hour}, time.Minute},
+		"of all tags":     {freshness.Rule{Repository: "owner/app", Tag: "*", TTL: time.Hour}, time.Hour},
+		"tags that never": {freshness.Rule{Repository: "owner/app", Tag: "*", Immutable: true}, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{tagRules: []freshness.Rule{tc.rule}})
+			tagged(r.hub, "owner/app", "v1")
+			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "")
+			r.clock.advance(tc.ttl - time.Second)
+			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "hubcap; hit")
+			r.clock.advance(time.Second)
+			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
+		})
+	}
+}
+
+// TestDeletedListIsKept with HUBCAP_KEEP_DELETED.
+func TestDeletedListIsKept(t *testing.T) {
+	r := newRig(t, rigOptions{keepDeleted: true})
+	tagged(r.hub, "owner/app", "v1")
+	r.get("/v2/owner/app/tags/list").want(t, 200, nil, "")
+	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 404}, fakehub.OfKind(fakehub.KindTags)))
+	r.clock.advance(time.Minute)
+	got := r.get("/v2/owner/app/tags/list")
+	got.want(t, 200, nil, "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream")
+	got.wantTags(t, "owner/app", "v1")
 }
