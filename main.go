@@ -39,19 +39,19 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
 
 // What is not for the operator to choose.
 const (
-	smallSize      = 1 << 20  // bytes; objects below it are manifests, configs and small layers
-	smallShare     = 0.05     // of the cache, kept for them: 5 % gains most at little cost to the layers
-	highWatermark  = 0.98     // of the cache: evicting ahead of need begins here,
-	lowWatermark   = 0.95     // and ends here
-	manifestMemory = 64 << 20 // bytes
-	flushInterval  = 15 * time.Second
-	sweepInterval  = time.Second
-	startWithin    = 500 * time.Millisecond // then the counting of files goes on behind
+	smallSize     = 1 << 20 // bytes; objects below it are manifests, configs and small layers
+	smallShare    = 0.05    // of the cache, kept for them: 5 % gains most at little cost to the layers
+	highWatermark = 0.98    // of the cache: evicting ahead of need begins here,
+	lowWatermark  = 0.95    // and ends here
+	flushInterval = 15 * time.Second
+	sweepInterval = time.Second
+	startWithin   = 500 * time.Millisecond // then the counting of files goes on behind
 
 	snapshotInterval = 5 * time.Minute
 
@@ -69,12 +69,12 @@ const (
 	minGrowth   = 8 << 20 // or an eighth of a small cache
 	maxGrowth   = 16 << 20
 
-	patience       = 3 * time.Second // with one connection of a download while its others bring bytes
-	headTimeout    = 5 * time.Second // for a client's request to arrive
-	idleTimeout    = 90 * time.Second
-	maxHeader      = 16 << 10 // bytes
-	maxConnections = 64       // of all fills together
-	maxPerHost     = 24       // of the fills from one registry
+	patience    = 3 * time.Second // with one connection of a download while its others bring bytes
+	headTimeout = 5 * time.Second // for a client's request to arrive
+	idleTimeout = time.Minute     // for the next one
+	maxHeader   = 16 << 10        // bytes
+	maxPerHost  = 24              // connections of the fills from one registry
+	maxAdmin    = 64              // connections at the operator's port
 
 	tryAgain = 10 * time.Second // an upstream's host that fails
 
@@ -149,6 +149,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	defer closing(log, "index", idx.Close)
 
 	all := metrics.New()
+	process := quota.Settle(log)
 	upstreams, err := newUpstreams(c, all, log)
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
@@ -160,8 +161,8 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
 		}),
-		ManifestMemory: manifestMemory, FlushInterval: flushInterval, SweepInterval: sweepInterval, StartWithin: startWithin,
-		Connections: int(c.FillConnections), MaxConnections: maxConnections, MaxPerHost: maxPerHost,
+		ManifestMemory: process.Manifests, FlushInterval: flushInterval, SweepInterval: sweepInterval, StartWithin: startWithin,
+		MaxFills: process.Fills, Connections: int(c.FillConnections), MaxConnections: process.Transfers, MaxPerHost: maxPerHost,
 		Bandwidth: int64(c.Bandwidth), Patience: patience,
 		VerifyInterval: time.Duration(c.VerifyInterval), Now: time.Now,
 		Metrics: all, Log: log,
@@ -186,7 +187,8 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
 		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(log),
 		RateLimitWait: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(),
-		Now: time.Now, Sleep: proxy.Sleep, Metrics: all.Requests, Log: log,
+		Misses:  quota.NewMisses(quota.MissesOptions{PerMinute: int(c.MaxMisses), Now: time.Now, Log: log}),
+		MinRate: int64(c.MinClientRate), Now: time.Now, Sleep: proxy.Sleep, Metrics: all.Requests, Log: log,
 	})
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))
@@ -195,7 +197,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return listen(ctx, c, handler, mirrors, newAdmin(c, store, handler, all, log), all, log)
+	return listen(ctx, c, process, handler, mirrors, newAdmin(c, store, handler, all, log), all, log)
 }
 
 // newPrefetcher returns a prefetcher at work, nil when none is wanted, and
@@ -231,39 +233,59 @@ type ports struct {
 }
 
 // open takes all ports, or none.
-func open(c config.Config, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
+func open(c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
 	defer func() {
 		if err != nil {
 			p.each((*port.Port).Close)
 		}
 	}()
-	listen := func(name, variable string, at config.Address, h http.Handler, cert, key string) (*port.Port, error) {
+	clients := clientLimits(c, process, all, log)
+	operators := port.NewLimits(port.LimitsOptions{Total: maxAdmin, PerClient: maxAdmin, Now: time.Now, Metrics: all.Ports, Log: log})
+	listen := func(name, variable string, at config.Address, h http.Handler, cert, key string, l *port.Limits) (*port.Port, error) {
 		one, err := port.Listen(port.Options{
 			Name: name, Address: string(at), Handler: h, CertFile: cert, KeyFile: key,
-			HeadTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeader: maxHeader, Now: time.Now, Metrics: all.Ports, Log: log,
+			HeadTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeader: maxHeader, Limits: l, Now: time.Now, Metrics: all.Ports, Log: log,
 		})
 		if err != nil {
 			err = fmt.Errorf("HUBCAP_%s=%s: %w", variable, at, err)
 		}
 		return one, err
 	}
-	if p.mirror, err = listen("mirror", "LISTEN", c.Listen, handler, c.TLSCertFile, c.TLSKeyFile); err != nil {
+	if p.mirror, err = listen("mirror", "LISTEN", c.Listen, handler, c.TLSCertFile, c.TLSKeyFile, clients); err != nil {
 		return p, err
 	}
 	for n, h := range mirrors {
-		one, err := listen("mirror", fmt.Sprintf("LISTEN_%d_ADDRESS", n), c.Mirrors[n].Address, h, c.TLSCertFile, c.TLSKeyFile)
+		one, err := listen("mirror", fmt.Sprintf("LISTEN_%d_ADDRESS", n), c.Mirrors[n].Address, h, c.TLSCertFile, c.TLSKeyFile, clients)
 		if err != nil {
 			return p, err
 		}
 		p.further = append(p.further, one)
 	}
 	if c.AuthListen != "" {
-		if p.auth, err = listen("auth", "AUTH_LISTEN", c.AuthListen, handler.Login(), c.AuthCertFile, c.AuthKeyFile); err != nil {
+		if p.auth, err = listen("auth", "AUTH_LISTEN", c.AuthListen, handler.Login(), c.AuthCertFile, c.AuthKeyFile, clients); err != nil {
 			return p, err
 		}
 	}
-	p.admin, err = listen("admin", "ADMIN_LISTEN", c.AdminListen, operator, "", "")
+	p.admin, err = listen("admin", "ADMIN_LISTEN", c.AdminListen, operator, "", "", operators)
 	return p, err
+}
+
+// clientLimits are the limits of the connections of clients, at all their
+// ports together. One address gets no more than half of all, or one that
+// connects and says nothing would keep everybody out.
+func clientLimits(c config.Config, process quota.Process, all *metrics.Metrics, log *slog.Logger) *port.Limits {
+	total := process.Connections
+	if c.MaxConnections > 0 {
+		total = int(c.MaxConnections)
+	}
+	perClient := min(int(c.MaxPerClient), max(total/2, config.MinLimit))
+	log.Info("limits", "connections", total, "of_one_client", perClient, "descriptors", process.Descriptors, "fills", process.Fills)
+	if total > process.Connections {
+		log.Warn("HUBCAP_MAX_CONNECTIONS is more than file descriptors and memory are for", "connections", total, "enough_for", process.Connections)
+	}
+	return port.NewLimits(port.LimitsOptions{
+		Total: total, PerClient: perClient, Exempt: c.TrustedProxies, Now: time.Now, Metrics: all.Ports, Log: log,
+	})
 }
 
 // each calls do with every port that there is.
@@ -281,8 +303,8 @@ func (p ports) pulls() []*port.Port {
 }
 
 // listen serves all ports until ctx ends, then drains.
-func listen(ctx context.Context, c config.Config, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
-	p, err := open(c, handler, mirrors, operator, all, log)
+func listen(ctx context.Context, c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
+	p, err := open(c, process, handler, mirrors, operator, all, log)
 	if err != nil {
 		return err
 	}

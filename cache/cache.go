@@ -58,6 +58,7 @@ type Options struct {
 	SweepInterval  time.Duration // how often the index is measured, and what is too much evicted
 	StartWithin    time.Duration // how long New waits for the files to be counted
 	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
+	MaxFills       int           // at a time; more wait for their turn
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
 	Bandwidth      int64         // bytes a second from all sources together; 0 for no cap
@@ -78,7 +79,8 @@ type Cache struct {
 	classes   classes
 	suspects  suspects
 	trust     *trust
-	slots     *slots
+	slots     *slots // of connections
+	turns     *slots // of fills
 	pacer     *pacer
 	disk      disk
 	walked    chan struct{} // closed when the ledger knows all files
@@ -110,6 +112,7 @@ func New(o Options) *Cache {
 		suspects:  newSuspects(),
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
+		turns:     newSlots(o.MaxFills, turnsOfHost(o.MaxFills)),
 		pacer:     newPacer(o.Bandwidth),
 		walked:    make(chan struct{}),
 		locks:     locks{held: make(map[digest.Digest]*digestLock)},
@@ -239,6 +242,20 @@ func (c *Cache) Has(want Want) bool {
 	c.mu.Unlock()
 	return filling || c.Ledger.Holds(want.Digest) &&
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
+}
+
+// Holds tells whether a blob or manifest is here, or coming in. It says nothing
+// of who may see it.
+func (c *Cache) Holds(d digest.Digest) bool {
+	if c.walking() {
+		c.discover(d)
+	}
+	if _, ok := c.manifests.get(d); ok || c.Ledger.Holds(d) {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fills[d] != nil
 }
 
 // held opens a whole file. The error is errNotHeld, ErrClosed, or that of a

@@ -75,7 +75,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Now: time.Now, Metrics: all.Space,
 		}),
-		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: time.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
+		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: time.Now, Connections: 4, MaxFills: 64, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
 	}
 	if o.change != nil {
 		o.change(&options)

@@ -124,6 +124,13 @@ func (f *fill) run() {
 		return
 	}
 	f.ctx, f.cancel = context.WithCancelCause(f.cache.base)
+	over, err := f.cache.turn(f.ctx, f.want.Host)
+	if err != nil {
+		f.cancel(err)
+		f.fail(err)
+		return
+	}
+	defer over()
 	if f.resume(); f.whole() {
 		defer f.cancel(nil)
 		f.announce()

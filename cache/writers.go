@@ -18,8 +18,8 @@ import (
 // that jump about in the blob.
 const maxUrgent = 2
 
-// slots bounds the connections of all fills together and of those to one
-// host. Who waits is served in order, and a slot is held for one piece, so
+// slots bounds something of all fills together and of those from one host. Who
+// waits is served in order. The slot of a connection is held for one piece, so
 // that a large blob does not starve the others.
 type slots struct {
 	all     *semaphore.Weighted
@@ -50,6 +50,18 @@ func (s *slots) acquire(ctx context.Context, host string) (release func(), err e
 		return nil, context.Cause(ctx)
 	}
 	return func() { s.all.Release(1); one.Release(1) }, nil
+}
+
+// turnsOfHost is how many of the fills that may go on at a time may be from one
+// host: one that hangs leaves something to the others.
+func turnsOfHost(all int) int { return max(all*3/4, 1) }
+
+// turn waits until there are few enough fills for one more to begin: each has
+// files open and bytes reserved, whether it gets a connection or not.
+func (c *Cache) turn(ctx context.Context, host string) (over func(), err error) {
+	c.Metrics.Fills.Waits(1)
+	defer c.Metrics.Fills.Waits(-1)
+	return c.turns.acquire(ctx, host)
 }
 
 // first is what the source is asked for first: the piece that the first

@@ -39,6 +39,7 @@ func (b Bypass) String() string { return bypassNames[b] }
 // Fills counts downloads into the cache.
 type Fills struct {
 	running  prometheus.Gauge
+	waiting  prometheus.Gauge
 	started  prometheus.Counter
 	joined   prometheus.Counter
 	resumed  prometheus.Counter
@@ -52,6 +53,7 @@ type Fills struct {
 func newFills(registry prometheus.Registerer) *Fills {
 	return &Fills{
 		running:  gauge(registry, "fills_running", "Downloads into the cache going on."),
+		waiting:  gauge(registry, "fills_waiting", "Downloads into the cache, of those going on, that wait until there are fewer at a time."),
 		started:  counter(registry, "fills_started_total", "Downloads into the cache begun."),
 		joined:   counter(registry, "fills_joined_total", "Requests that read along with a download begun by another one."),
 		resumed:  counter(registry, "fills_resumed_total", "Times a download went on after a break."),
@@ -65,6 +67,9 @@ func newFills(registry prometheus.Registerer) *Fills {
 
 // Started notes a fill that begins; Finished or Failed ends it.
 func (f *Fills) Started() { f.started.Inc(); f.running.Inc() }
+
+// Waits notes n fills more that wait for their turn, or fewer.
+func (f *Fills) Waits(n int) { f.waiting.Add(float64(n)) }
 
 // Joined notes a reader that follows a fill it did not begin.
 func (f *Fills) Joined() { f.joined.Inc() }

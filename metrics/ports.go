@@ -6,14 +6,42 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Ports tells of the certificates that are shown to clients.
+// ConnectionLimit is a limit that a connection of a client met.
+type ConnectionLimit uint8
+
+// The limits of connections.
+const (
+	LimitPerClient   ConnectionLimit = iota // refused: its client has too many
+	LimitTotal                              // waited: there were too many in all
+	LimitIdle                               // closed between two requests, to make room for others
+	LimitHead                               // ended before the head of a request had come: too slow, too long, or never meant to
+	LimitDescriptors                        // not accepted: the process has too many files open
+	ConnectionLimits                        // how many there are
+)
+
+var connectionLimitNames = [ConnectionLimits]string{"per_client", "total", "idle", "head", "descriptors"}
+
+func (l ConnectionLimit) String() string { return connectionLimitNames[l] }
+
+// Ports tells of the connections of clients, and of the certificates that are
+// shown to them. A port's name is one of a closed set: mirror, auth, admin.
 type Ports struct {
+	open    *prometheus.GaugeVec
+	limited *prometheus.CounterVec
 	read    *prometheus.GaugeVec
 	expires *prometheus.GaugeVec
 }
 
 func newPorts(registry prometheus.Registerer) *Ports {
 	p := &Ports{
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "connections",
+			Help: "Connections of clients that are open.",
+		}, []string{"port"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "connection_limits_total",
+			Help: "Connections of clients that met a limit: refused per_client, waited for the total, closed when idle, ended without a head of a request, not accepted for want of descriptors.",
+		}, []string{"port", "limit"}),
 		read: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "tls_last_reload_success",
 			Help: "1 when a port's certificate could be read when its files last changed, else 0.",
@@ -23,13 +51,23 @@ func newPorts(registry prometheus.Registerer) *Ports {
 			Help: "When the certificate that a port shows expires, in seconds since 1970.",
 		}, []string{"port"}),
 	}
-	registry.MustRegister(p.read, p.expires)
+	registry.MustRegister(p.open, p.limited, p.read, p.expires)
 	return p
 }
 
+// Opened notes a connection that is accepted; Closed ends it.
+func (p *Ports) Opened(port string) { p.open.WithLabelValues(port).Inc() }
+
+// Closed notes the end of a connection.
+func (p *Ports) Closed(port string) { p.open.WithLabelValues(port).Dec() }
+
+// Limited notes a connection that met a limit.
+func (p *Ports) Limited(port string, limit ConnectionLimit) {
+	p.limited.WithLabelValues(port, connectionLimitNames[limit]).Inc()
+}
+
 // Certificate notes whether the files of a port's certificate could be read,
-// and when the one that is shown expires. port is one of a closed set: mirror,
-// auth.
+// and when the one that is shown expires.
 func (p *Ports) Certificate(port string, read bool, expires time.Time) {
 	value := 0.
 	if read {

@@ -51,6 +51,18 @@ var resultNames = [results]string{
 
 func (r Result) String() string { return resultNames[r] }
 
+// ClientLimit is a limit that a client met.
+type ClientLimit uint8
+
+// The limits of clients.
+const (
+	ClientMisses  ClientLimit = iota // refused: it had asked for too much that does not exist
+	ClientTooSlow                    // cut: it took too little of its answer
+	clientLimits
+)
+
+var clientLimitNames = [clientLimits]string{"misses", "rate"}
+
 // Requests counts what clients asked and what they were given.
 type Requests struct {
 	total     [kinds][results]prometheus.Counter
@@ -61,6 +73,7 @@ type Requests struct {
 	panics    prometheus.Counter
 	running   prometheus.Gauge
 	delayed   prometheus.Counter
+	limited   []prometheus.Counter
 	closed    *prometheus.CounterVec
 }
 
@@ -86,6 +99,7 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
 		panics:  counter(registry, "panics_total", "Requests and fills ended by a bug; the log has the stack."),
 		delayed: counter(registry, "delayed_requests_total", "Times that a client's request was held because its upstream wants to be left alone for a short while."),
+		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: refused for its misses, cut for its rate.", "limit", clientLimitNames[:]),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
 	for k := range kinds {
@@ -111,6 +125,9 @@ func (r *Requests) Done(k Kind, res Result, bytes int64, firstByte time.Duration
 // Closed notes a request of a repository that is not for everybody. view is one
 // of a closed set: shared, own, hidden, denied.
 func (r *Requests) Closed(view string) { r.closed.WithLabelValues(view).Inc() }
+
+// Limited notes a client that met a limit.
+func (r *Requests) Limited(limit ClientLimit) { r.limited[limit].Inc() }
 
 // Aborted notes a client that left before the end of its answer.
 func (r *Requests) Aborted() { r.aborted.Inc() }

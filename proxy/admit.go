@@ -34,7 +34,7 @@ func (h *Handler) Login() http.Handler {
 
 // admit tells how the client sees the repository it asks for. Its own token is
 // tried at the registry before anything that is held is looked at.
-func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
+func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (asker, error) {
 	as := asker{view: access.ViewOf(rt.upstream, rt.name, login)}
 	if as.view != access.Open {
 		h.Metrics.Closed(as.view.String())
@@ -56,6 +56,9 @@ func (h *Handler) admit(r *http.Request, rt route, login bool) (asker, error) {
 	if rt.isList() {
 		as.barred = true
 		return as, nil
+	}
+	if err := h.mayAsk(a); err != nil {
+		return as, err
 	}
 	err := prove(r.Context(), rt, as.client)
 	if err == nil {

@@ -5,15 +5,15 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 
 	"hubcap/metrics"
 )
 
-// patience is how long a client may take for one chunk of at most 1 MiB:
-// above 9 KiB/s it finishes, however long that takes.
-const patience = 2 * time.Minute
+// chunk is the most that is sent to a client in one go, in bytes.
+const chunk = 1 << 20
 
 // bodyPatience is how long a client is waited for that sends a body, once it
 // has been answered.
@@ -28,6 +28,9 @@ type answer struct {
 	control *http.ResponseController
 	began   time.Time
 
+	patience time.Duration // with the client, for one chunk; a slower one is cut
+	late     bool          // that was too long
+
 	client    netip.Addr // invalid where nobody knows
 	kind      metrics.Kind
 	result    metrics.Result
@@ -38,8 +41,8 @@ type answer struct {
 	trouble   error         // of the upstream, under which something held was sent
 }
 
-func newAnswer(w http.ResponseWriter, now time.Time) *answer {
-	a := &answer{w: w, control: http.NewResponseController(w), began: now}
+func newAnswer(w http.ResponseWriter, now time.Time, patience time.Duration) *answer {
+	a := &answer{w: w, control: http.NewResponseController(w), began: now, patience: patience}
 	a.from, _ = w.(io.ReaderFrom)
 	return a
 }
@@ -52,14 +55,18 @@ func (a *answer) head(status int, size int64) {
 	if size >= 0 {
 		a.set("Content-Length", strconv.FormatInt(size, 10))
 	}
-	a.extend()
+	a.extend(0)
 	a.status = status
 	a.firstByte = time.Since(a.began)
 	a.w.WriteHeader(status)
 }
 
-// extend moves the write deadline. A connection without one is no error.
-func (a *answer) extend() { _ = a.control.SetWriteDeadline(time.Now().Add(patience)) }
+// extend moves the write deadline, for up to n bytes. A connection without one
+// is no error.
+func (a *answer) extend(n int) {
+	chunks := max(1, (n+chunk-1)/chunk)
+	_ = a.control.SetWriteDeadline(time.Now().Add(time.Duration(chunks) * a.patience))
+}
 
 // endBody bounds the wait for the rest of a request's body, which net/http
 // reads at the end of an answer.
@@ -67,15 +74,16 @@ func (a *answer) endBody() { _ = a.control.SetReadDeadline(time.Now().Add(bodyPa
 
 // Write sends p.
 func (a *answer) Write(p []byte) (int, error) {
-	a.extend()
+	a.extend(len(p))
 	n, err := a.w.Write(p)
 	a.sent += int64(n)
+	a.judge(err)
 	return n, err
 }
 
 // ReadFrom sends what r has: a file, and then the kernel does it.
 func (a *answer) ReadFrom(r io.Reader) (int64, error) {
-	a.extend()
+	a.extend(0)
 	var n int64
 	var err error
 	if a.from != nil {
@@ -84,15 +92,23 @@ func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 		n, err = io.Copy(a.w, r)
 	}
 	a.sent += n
+	a.judge(err)
 	return n, err
+}
+
+// judge notes a client that took too long.
+func (a *answer) judge(err error) {
+	a.late = a.late || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // FlushError sends what net/http has kept back. A writer that keeps nothing
 // back need not know how.
 func (a *answer) FlushError() error {
-	a.extend()
-	if err := a.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
-		return err
+	a.extend(0)
+	err := a.control.Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
 	}
-	return nil
+	a.judge(err)
+	return err
 }

@@ -147,8 +147,15 @@ const maxClientWait = time.Minute
 // retryAfter is what the client is told to wait, in seconds, or nothing.
 func retryAfter(err error) string {
 	var up *upstream.Error
-	if !errors.As(err, &up) || up.RetryAfter <= 0 {
-		return ""
+	var own *misspent
+	switch {
+	case errors.As(err, &own):
+		return seconds(min(own.wait, maxClientWait))
+	case errors.As(err, &up) && up.RetryAfter > 0:
+		return seconds(min(up.RetryAfter, maxClientWait))
 	}
-	return strconv.FormatInt(int64(min(up.RetryAfter, maxClientWait).Seconds()+0.999), 10)
+	return ""
 }
+
+// seconds are those of a duration, rounded up.
+func seconds(d time.Duration) string { return strconv.FormatInt(int64(d.Seconds()+0.999), 10) }

@@ -7,7 +7,8 @@
 // logs and counts.
 //
 // Files: handler.go (the frame), route.go, names.go and span.go (the request),
-// admit.go (on whose behalf), manifests.go, blobs.go and
+// admit.go (on whose behalf), afford.go (who has asked too much in vain),
+// manifests.go, blobs.go and
 // lists.go (the answers), complete.go and patience.go (what becomes of them
 // while a registry fails or is limited), answer.go (the
 // response), errors.go (what clients are told), log.go (what the operator
@@ -29,6 +30,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
 
@@ -44,6 +46,7 @@ type Options struct {
 	Clients    access.Clients
 	Gateway    *access.Gateway
 	Prefetch   *prefetch.Prefetcher // nil for none
+	Misses     *quota.Misses
 	// RateLimitWait is how long a miss is held at most while its registry
 	// wants to be left alone.
 	RateLimitWait time.Duration
@@ -52,6 +55,7 @@ type Options struct {
 	// token opened is served as long as the registry's word for that counts.
 	StalePublic, StalePrivate time.Duration
 
+	MinRate int64 // bytes a second; a client that takes less of an answer is cut
 	Now     func() time.Time
 	Sleep   func(ctx context.Context, d time.Duration) error
 	Metrics *metrics.Requests
@@ -69,6 +73,7 @@ type Handler struct {
 	Options
 	sizes    *sizes
 	absent   *freshness.Failures // blobs that are not there, by repository
+	patience time.Duration       // with a client, for one chunk
 	draining atomic.Bool
 	running  atomic.Int64 // answers
 	asked    atomic.Int64 // requests so far
@@ -76,7 +81,10 @@ type Handler struct {
 
 // New returns a Handler that is ready.
 func New(o Options) *Handler {
-	return &Handler{Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now)}
+	return &Handler{
+		Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now),
+		patience: chunk * time.Second / time.Duration(o.MinRate),
+	}
 }
 
 // Drain has /readyz say that no more requests should come.
@@ -116,7 +124,7 @@ func (h *Handler) For(def *upstream.Upstream) http.Handler {
 }
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
-	a := newAnswer(w, time.Now())
+	a := newAnswer(w, time.Now(), h.patience)
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 	h.asked.Add(1)
 	h.running.Add(1)
@@ -135,6 +143,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	}
 	h.Metrics.Done(a.kind, a.result, a.sent, a.firstByte)
 	h.countLookup(a, r)
+	h.countMiss(a, rt, err)
 	h.log(a, r, rt, err)
 	if cut {
 		// The client must not take what it has for the whole.
@@ -202,7 +211,10 @@ func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
 		return rt, h.servePing(a, r)
 	}
 	err = h.patiently(r.Context(), a, func() (err error) {
-		if rt.as, err = h.admit(r, rt, at.login); err != nil {
+		if rt.as, err = h.admit(a, r, rt, at.login); err != nil {
+			return err
+		}
+		if err = h.afford(a, rt); err != nil {
 			return err
 		}
 		return h.serveContent(a, r, rt)
@@ -262,7 +274,7 @@ func (a *answer) body(r *http.Request, p []byte) error {
 // answer must be cut.
 func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut bool) {
 	if a.status != 0 {
-		h.countCut(r, err)
+		h.countCut(a, r, err)
 		return true
 	}
 	if r.Context().Err() != nil { // nobody is there to be told
@@ -292,7 +304,10 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 }
 
 // countCut tells a client that went from an answer that hubcap had to end.
-func (h *Handler) countCut(r *http.Request, err error) {
+func (h *Handler) countCut(a *answer, r *http.Request, err error) {
+	if a.late {
+		h.Metrics.Limited(metrics.ClientTooSlow)
+	}
 	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		h.Metrics.Aborted()
 		return

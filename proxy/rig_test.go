@@ -30,6 +30,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -108,6 +109,9 @@ type rigOptions struct {
 	offline       bool
 	slow          <-chan time.Time // when a client has waited long enough for a check; never when nil
 
+	misses  int   // a minute, of one client
+	minRate int64 // bytes a second that a client has to take
+
 	log io.Writer // besides the rig's own
 }
 
@@ -148,6 +152,12 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		o.stall = 5 * time.Second
 	}
 	o.tryAgain = max(o.tryAgain, 1)
+	if o.misses == 0 {
+		o.misses = 1000
+	}
+	if o.minRate == 0 {
+		o.minRate = 8 * kib
+	}
 	if o.clients == nil {
 		o.clients = loopback
 	}
@@ -166,7 +176,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	})
 	r.cache = cache.New(cache.Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
-		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
+		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxFills: 64, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
 	})
 	tags := freshness.New(freshness.Options{
 		Store: r.cache, Index: idx, Rules: o.tagRules, KeepDeleted: o.keepDeleted, Metrics: r.all.Fills,
@@ -191,7 +201,8 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
 		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
 		RateLimitWait: o.rateLimitWait, StalePublic: stalePublic, Now: r.clock.Now, Sleep: r.sleep,
-		Metrics: r.all.Requests, Log: log,
+		Misses:  quota.NewMisses(quota.MissesOptions{PerMinute: o.misses, Now: r.clock.Now, Log: log}),
+		MinRate: o.minRate, Metrics: r.all.Requests, Log: log,
 	})
 	server := httptest.NewUnstartedServer(r.handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)

@@ -73,6 +73,10 @@ type variables struct {
 	AuthKeyFile     string    `env:"AUTH_TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
 	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"ranges of addresses of proxies in front of hubcap, whose X-Forwarded-For is believed; nobody's when empty"`
+	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"connections of clients in all, from 32 up; more wait until others end"`
+	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" envDefault:"256" means:"connections of one client address, from 32 up; more are closed at once. Those of TRUSTED_PROXIES may have any number"`
+	MaxMisses       Limit     `env:"MAX_MISSES_PER_CLIENT" envDefault:"1000" means:"questions a minute, from 32 up, that registries may be asked in vain for one client address; beyond them, what is not held is 429 to it"`
+	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"bytes a second, from 16B up; a client that takes less of an answer is cut"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for machines"`
 }
@@ -250,6 +254,23 @@ func (c *Count) UnmarshalText(text []byte) error {
 		return errors.New("want a number from 1 to 16")
 	}
 	*c = Count(n)
+	return nil
+}
+
+// Limit is the most that there may be of something; 0 where none is set.
+type Limit int
+
+// MinLimit is the least: one client opens about so many connections for one
+// image.
+const MinLimit = 32
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Limit) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseInt(string(text), 10, 32)
+	if err != nil || n < MinLimit {
+		return errors.New("want a whole number from 32 up")
+	}
+	*l = Limit(n)
 	return nil
 }
 

@@ -22,6 +22,7 @@ var computed = map[string]string{
 	Prefix + "CACHE_SIZE":              "80% of the file system, at most half of what is free at first start",
 	Prefix + "ALLOW_CLIENTS":           "loopback, private, link-local and 100.64.0.0/10 ranges, and the networks of the box's interfaces",
 	Prefix + "STALE_IF_ERROR":          "unlimited for what anybody could pull, 0 for what is shared",
+	Prefix + "MAX_CONNECTIONS":         "what descriptors and memory allow, at most 16384",
 	upstreamPrefix + "<n>_HOST":        "the well-known public registries",
 	upstreamPrefix + "<n>_URL":         "https://<host>",
 	upstreamPrefix + "<n>_TOKEN_HOSTS": "the known ones",

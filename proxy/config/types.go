@@ -93,6 +93,26 @@ func (b *Bandwidth) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Rate is a number of bytes a second that somebody keeps up.
+type Rate int64
+
+// The bounds of a Rate: what takes the better part of a day for a MiB, and what
+// no network has.
+const (
+	minRate = 16
+	maxRate = 1 << 40
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Rate) UnmarshalText(text []byte) error {
+	n, err := parseSize(strings.TrimSpace(string(text)))
+	if err != nil || n < minRate || n > maxRate {
+		return errors.New("want bytes a second from 16B up, such as 8KiB")
+	}
+	*r = Rate(n)
+	return nil
+}
+
 // Share is a number of bytes, or a share of something in per cent.
 type Share struct {
 	text  string

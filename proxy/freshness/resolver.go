@@ -203,6 +203,12 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	return r.complete(ctx, repo, tag, answer)
 }
 
+// Knows tells whether something is known of a tag, be it past its time.
+func (r *Resolver) Knows(repo Repository, tag string) bool {
+	_, ok := r.tags.get(repo.tag(tag))
+	return ok
+}
+
 // complete adds the manifest to a description of it.
 func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, answer Answer) (Answer, error) {
 	if answer = r.withBody(repo, answer); answer.Body != nil {

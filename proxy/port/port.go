@@ -2,8 +2,8 @@
 // end. It knows addresses and certificates; it knows nothing of what is asked
 // there.
 //
-// Files: port.go, certificate.go (a certificate that changes under a running
-// port).
+// Files: port.go, limits.go (how many connections there may be), certificate.go
+// (a certificate that changes under a running port).
 package port
 
 import (
@@ -27,6 +27,7 @@ type Options struct {
 	HeadTimeout time.Duration // for a request's head to arrive
 	IdleTimeout time.Duration // for the next request of a connection
 	MaxHeader   int           // bytes
+	Limits      *Limits       // may be shared with other ports
 	Now         func() time.Time
 	Metrics     *metrics.Ports
 	Log         *slog.Logger
@@ -44,7 +45,9 @@ func Listen(o Options) (*Port, error) {
 	p := &Port{
 		tls: o.CertFile != "",
 		server: &http.Server{
-			Handler:                      o.Handler,
+			Handler:                      heard(o.Handler),
+			ConnContext:                  withConn,
+			ConnState:                    moved,
 			ReadHeaderTimeout:            o.HeadTimeout,
 			IdleTimeout:                  o.IdleTimeout,
 			MaxHeaderBytes:               o.MaxHeader,
@@ -63,9 +66,9 @@ func Listen(o Options) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.listener = l
+	p.listener = &listener{TCPListener: l.(*net.TCPListener), name: o.Name, limits: o.Limits}
 	if p.tls {
-		p.listener = tls.NewListener(l, &tls.Config{
+		p.listener = tls.NewListener(p.listener, &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			// One transfer a connection is what registries' clients are made
 			// for; multiplexed over one, layers come at half the speed.
@@ -98,4 +101,39 @@ func (p *Port) Shutdown(ctx context.Context) error { return p.server.Shutdown(ct
 func (p *Port) Close() {
 	_ = p.server.Close()
 	_ = p.listener.Close() // where nobody served
+}
+
+// connKey is what a request's context has its conn under.
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, connOf(c))
+}
+
+// connOf is the conn below what net/http has.
+func connOf(c net.Conn) *conn {
+	if secured, ok := c.(*tls.Conn); ok {
+		c = secured.NetConn()
+	}
+	return c.(*conn)
+}
+
+// heard is a handler that notes which connections have brought a request.
+func heard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := r.Context().Value(connKey{}).(*conn); !c.heard.Load() {
+			c.heard.Store(true)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// moved notes which connections wait for a request, the first one apart.
+func moved(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		connOf(c).idle.Store(false)
+	case http.StateIdle:
+		connOf(c).waits()
+	}
 }
