@@ -153,7 +153,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	o.tryAgain = max(o.tryAgain, 1)
 	if o.misses == 0 {
-		o.misses = 1000
+		o.misses = 1 << 20 // who tries ten thousand ways in is to find them shut
 	}
 	if o.minRate == 0 {
 		o.minRate = 8 * kib

@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"hubcap/e2e/fakehub"
+)
+
+// open begins to read a path over a connection of its own.
+func (r *rig) open(t *testing.T, path string) io.Reader {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+path, nil)
+	must(t, err)
+	resp, err := client.Do(req)
+	must(t, err)
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: status %d", path, resp.StatusCode)
+	}
+	return resp.Body
+}
+
+// TestSlowReaderAmongFastOnes has one client read a thousand bytes for each
+// whole layer that another one gets: nobody waits for it, and it gets
+// everything too (F31).
+func TestSlowReaderAmongFastOnes(t *testing.T) {
+	for _, name := range []string{"a layer that is held", "a layer that comes in"} {
+		t.Run(name, func(t *testing.T) {
+			layer := fakehub.RandomBlob(810, 24*mib)
+			r := newRig(t, rigOptions{})
+			path := blobPath("demo", r.hub.AddBlob("library/demo", layer))
+			if name == "a layer that is held" {
+				r.get(path).want(t, 200, layer, "")
+				r.settle()
+			}
+			slow := r.open(t, path)
+			got := new(bytes.Buffer)
+			for range 10 {
+				var fast sync.WaitGroup
+				for range 5 {
+					fast.Go(func() {
+						if whole, err := r.try(context.Background(), http.MethodGet, path); err != nil || !bytes.Equal(whole.body, layer) {
+							t.Errorf("a fast client: %d bytes, %v", len(whole.body), err)
+						}
+					})
+				}
+				fast.Wait()
+				_, err := io.CopyN(got, slow, 1000)
+				must(t, err)
+			}
+			if _, err := io.Copy(got, slow); err != nil || !bytes.Equal(got.Bytes(), layer) {
+				t.Errorf("the slow client: %d bytes, %v", got.Len(), err)
+			}
+		})
+	}
+}
+
+// TestClientThatTakesNothing is cut; what it had begun goes on without it.
+func TestClientThatTakesNothing(t *testing.T) {
+	layer := fakehub.RandomBlob(811, 48*mib) // more than any socket's buffers
+	r := newRig(t, rigOptions{minRate: 4 * mib})
+	path := blobPath("demo", r.hub.AddBlob("library/demo", layer))
+	body := r.open(t, path)
+	eventually(t, "it is cut", func() bool { return r.metric(`hubcap_client_limits_total{limit="rate"}`) == "1" })
+	if n, err := io.Copy(io.Discard, body); err == nil {
+		t.Errorf("its answer of %d bytes is complete", n)
+	}
+	eventually(t, "the layer is held", func() bool { return r.metric("hubcap_fills_finished_total") == "1" })
+	if n := r.metric("hubcap_cut_answers_total"); n != "0" {
+		t.Errorf("%s answers are counted as cut for want of content", n)
+	}
+}
+
+// deadlines is a response whose write deadlines can be looked at.
+type deadlines struct {
+	http.ResponseWriter
+	last time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error { d.last = at; return nil }
+
+// TestDeadlineMovesWithTheProgress is a rate: so long for each MiB.
+func TestDeadlineMovesWithTheProgress(t *testing.T) {
+	const patience = time.Hour
+	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	a := newAnswer(w, time.Now(), patience)
+	for name, step := range map[string]struct {
+		do   func() error
+		want time.Duration
+	}{
+		"the head":       {func() error { a.head(200, 1); return nil }, patience},
+		"a few bytes":    {func() error { _, err := a.Write([]byte("few")); return err }, patience},
+		"a chunk":        {func() error { _, err := a.Write(make([]byte, chunk)); return err }, patience},
+		"a chunk and on": {func() error { _, err := a.Write(make([]byte, chunk+1)); return err }, 2 * patience},
+		"a manifest":     {func() error { _, err := a.Write(make([]byte, 4*chunk)); return err }, 4 * patience},
+		"a file":         {func() error { _, err := a.ReadFrom(bytes.NewReader(make([]byte, chunk))); return err }, patience},
+		"a flush":        {a.FlushError, patience},
+	} {
+		before := time.Now()
+		must(t, step.do())
+		if after := time.Now(); w.last.Before(before.Add(step.want)) || w.last.After(after.Add(step.want)) {
+			t.Errorf("%s: the deadline is in %v, want %v", name, w.last.Sub(before), step.want)
+		}
+	}
+}
