@@ -303,10 +303,12 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	return a.body(r, body) != nil
 }
 
-// countCut tells a client that went from an answer that hubcap had to end.
+// countCut tells a client that was too slow, and one that went, from an answer
+// that hubcap had to end.
 func (h *Handler) countCut(a *answer, r *http.Request, err error) {
 	if a.late {
 		h.Metrics.Limited(metrics.ClientTooSlow)
+		return
 	}
 	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		h.Metrics.Aborted()
