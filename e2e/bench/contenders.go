@@ -151,6 +151,7 @@ func (b *bench) launch(c *contender, address string) (*process, error) {
 		return start(log, c.url+"/readyz", []string{
 			"HUBCAP_LISTEN=" + address, "HUBCAP_ADMIN_LISTEN=" + admin,
 			"HUBCAP_DATA_DIR=" + filepath.Join(c.dir, "data"), "HUBCAP_CACHE_SIZE=8GiB", "HUBCAP_MIN_FREE=1GiB",
+			"HUBCAP_MAX_CONNECTIONS_PER_CLIENT=1024", // all clients have one address
 			"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.hub.RegistryURL(),
 			"HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8", "HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host,
 		}, program)

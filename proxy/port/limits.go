@@ -118,14 +118,27 @@ func (l *Limits) leaveLocked(c *conn) {
 	l.changed.Broadcast()
 }
 
-// starved notes that the system had no descriptor for a new connection. Those
-// that only wait for a request make room for it.
+// tryAgain is how long a listener waits at most before it tries to accept
+// again for want of a descriptor: others than connections have some too.
+const tryAgain = 100 * time.Millisecond
+
+// starved notes that the system had no descriptor for a new connection, and
+// returns when there may be one. Connections that only wait for a request make
+// room at once, and otherwise the next one that ends does.
 func (l *Limits) starved(from *listener, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.met(metrics.LimitDescriptors, from, "no connection can be accepted for want of file descriptors; hubcap tries again", "err", err)
-	for l.yield(l.open) {
+	if l.yield(l.open) {
+		return
 	}
+	again := time.AfterFunc(tryAgain, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.changed.Broadcast()
+	})
+	defer again.Stop()
+	l.changed.Wait()
 }
 
 // met counts a limit that was met, and tells of it at most once a minute. l.mu
@@ -168,15 +181,15 @@ type listener struct {
 	closed bool // limits.mu
 }
 
-// Accept implements net.Listener. net/http waits a moment after an error that
-// passes, and asks again.
+// Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		tcp, err := l.AcceptTCP()
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			l.limits.starved(l, err)
+			continue
+		}
 		if err != nil {
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-				l.limits.starved(l, err)
-			}
 			return nil, err
 		}
 		c := &conn{TCPConn: tcp, from: l, client: l.limits.client(tcp)}

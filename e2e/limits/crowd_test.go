@@ -1,0 +1,122 @@
+package limits
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"hubcap/e2e/fakehub"
+)
+
+// open opens connections that send the beginning of a request, or nothing, and go on to hold them. Each is read to its end.
+func (b *box) open(t *testing.T, many, perAddress int) (ended *sync.WaitGroup, end func()) {
+	t.Helper()
+	room(t, 2*many+500)
+	ended = new(sync.WaitGroup)
+	var conns []net.Conn
+	for i := range many {
+		conn, err := dialer(i/perAddress).DialContext(t.Context(), "tcp", b.mirror)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+		if i%2 == 0 {
+			_, _ = io.WriteString(conn, "GET /v2/ HTTP/1.1\r\nHost: hubcap\r\nX-Slow: ")
+		}
+		ended.Go(func() { _, _ = io.Copy(io.Discard, conn) })
+	}
+	end = sync.OnceFunc(func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		ended.Wait()
+	})
+	t.Cleanup(end)
+	return ended, end
+}
+
+// room skips a test that this process has not the descriptors for.
+func room(t *testing.T, want int) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < uint64(want) {
+		t.Skipf("the tests may open %d files, and %d are wanted", limit.Cur, want)
+	}
+}
+
+// TestSlowHeads opens thousands of connections, from many addresses, that never come to the end of a request: images are pulled while
+// they stand, and after the time-out none is left (F32).
+func TestSlowHeads(t *testing.T) {
+	many := number(500, 5000)
+	b := start(t, "true")
+	image := b.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1<<20), fakehub.RandomBlob(2, 1<<20))
+	ended, _ := b.open(t, many, 200)
+	for i := range number(10, 50) {
+		if err := b.pull(t.Context(), client(200), "library/demo", "v1", image); err != nil {
+			t.Errorf("pull %d: %v", i, err)
+		}
+	}
+	ended.Wait() // hubcap has closed every one of them
+	eventually(t, "none is left", func() bool { return b.metric(t, "hubcap_connections", `port="mirror"`) == 0 })
+	if n := b.metric(t, "hubcap_connection_limits_total", `limit="head"`); n != many {
+		t.Errorf("%d are counted, want %d", n, many)
+	}
+	b.assertAlive(t)
+}
+
+// TestDescriptors has up to a thousand connections at a hubcap that may open 256 files: the ones it can serve get the right bytes, and afterwards
+// all do (F33).
+func TestDescriptors(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		settings []string
+		starves  bool
+	}{
+		{"limits that follow from the descriptors", nil, false},
+		{"an operator who knows better", []string{"HUBCAP_MAX_CONNECTIONS=1000", "HUBCAP_MAX_CONNECTIONS_PER_CLIENT=1000"}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := start(t, "ulimit -n 256", tc.settings...)
+			image := b.hub.Image("library/demo", "v1", fakehub.RandomBlob(3, 1<<20), fakehub.RandomBlob(4, 1<<20))
+			if err := b.pull(t.Context(), client(200), "library/demo", "v1", image); err != nil {
+				t.Fatal(err)
+			}
+			b.settle(t)
+
+			silent, clients := number(100, 500), number(400, 500)
+			_, end := b.open(t, silent, 50)
+			var pulled, failed atomic.Int64
+			var all sync.WaitGroup
+			for i := range clients {
+				all.Go(func() {
+					if err := b.pull(t.Context(), client(100+i%5), "library/demo", "v1", image); err != nil {
+						failed.Add(1)
+						return
+					}
+					pulled.Add(1)
+				})
+			}
+			all.Wait()
+			b.assertAlive(t)
+			starved := b.metric(t, "hubcap_connection_limits_total", `limit="descriptors"`)
+			t.Logf("of %d clients beside %d silent connections %d pulled and %d failed; no descriptor for a connection: %d times", clients, silent, pulled.Load(), failed.Load(), starved)
+
+			end()
+			eventually(t, "what is held is served again", func() bool {
+				b.assertAlive(t)
+				return b.pull(t.Context(), client(200), "library/demo", "v1", image) == nil
+			})
+			eventually(t, "the crowd is counted out", func() bool { return b.metric(t, "hubcap_connections", `port="mirror"`) == 0 })
+			other := b.hub.Image("library/other", "v1", fakehub.RandomBlob(5, 1<<20))
+			if err := b.pull(t.Context(), client(200), "library/other", "v1", other); err != nil {
+				t.Errorf("afterwards, what is not held: %v", err)
+			}
+			if starved = b.metric(t, "hubcap_connection_limits_total", `limit="descriptors"`); (starved > 0) != tc.starves {
+				t.Errorf("%d times there was no descriptor for a connection", starved)
+			}
+		})
+	}
+}

@@ -1,0 +1,72 @@
+// Package limits brings the real binary to its limits: file descriptors, memory, connections that say nothing. It has to live, to serve
+// what it holds, and to be its old self when the crowd has gone.
+//
+// What the machine does not have skips a test by name, and so does -short.
+//
+//	HUBCAP_LIMITS=full     as many connections and bytes as a release asks for, instead of a minute of them
+//	HUBCAP_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
+//
+// Files: main_test.go (this), box_test.go (the process and its clients); the tests themselves in crowd_test.go and memory_test.go.
+package limits
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// binary is hubcap, built once a test run.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (code int, err error) {
+	if testing.Short() {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "hubcap-limits-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "hubcap")
+	build := exec.Command("go", "build", "-o", binary)
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+// number is how many of something a test has.
+func number(quick, full int) int {
+	if os.Getenv("HUBCAP_LIMITS") == "full" {
+		return full
+	}
+	return quick
+}
+
+// patience is what a test has with anything that should happen soon.
+const patience = 2 * time.Minute
+
+// eventually polls a condition. The deadline only keeps a broken test from hanging.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
