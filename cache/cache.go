@@ -244,20 +244,6 @@ func (c *Cache) Has(want Want) bool {
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
-// Holds tells whether a blob or manifest is here, or coming in. It says nothing
-// of who may see it.
-func (c *Cache) Holds(d digest.Digest) bool {
-	if c.walking() {
-		c.discover(d)
-	}
-	if _, ok := c.manifests.get(d); ok || c.Ledger.Holds(d) {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fills[d] != nil
-}
-
 // held opens a whole file. The error is errNotHeld, ErrClosed, or that of a
 // system which cannot open files that may well be good.
 func (c *Cache) held(want Want) (*Blob, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/freshness"
 	"hubcap/proxy/upstream"
 )
 
@@ -41,25 +42,29 @@ func (h *Handler) mayAsk(a *answer) error {
 }
 
 // known tells what is held, or known to exist.
-func (h *Handler) known(rt route) bool {
-	switch {
+func (h *Handler) known(rt route) (known bool) {
+	switch repo := h.repository(rt); {
 	case rt.kind == metrics.KindManifest && rt.tag != "":
-		return h.Freshness.Knows(h.repository(rt), rt.tag)
+		known = h.Freshness.Knows(repo, rt.tag)
 	case rt.kind == metrics.KindManifest:
-		return h.Cache.Holds(rt.digest)
+		_, known = h.Cache.Manifest(rt.digest)
 	case rt.kind == metrics.KindBlob:
-		return h.Cache.Holds(rt.digest) || h.sizes.of(rt) >= 0
+		known = h.sizes.of(rt) >= 0 || h.Cache.Has(h.want(rt, rt.digest, -1))
+	case rt.kind == metrics.KindReferrers:
+		known = h.Freshness.KnowsReferrers(repo, rt.digest)
+	case rt.kind == metrics.KindTags:
+		known = h.Freshness.KnowsTags(repo)
 	}
-	return false
+	return known
 }
 
 // countMiss notes what a registry was asked in vain: it has no such thing, or
 // does not let this client in, or what it said is kept nowhere.
 func (h *Handler) countMiss(a *answer, rt route, err error) {
 	var up *upstream.Error
-	refused := errors.As(err, &up) && (up.Kind == upstream.NotFound || up.Kind == upstream.Denied)
+	refused := errors.As(err, &up) && (up.Kind == upstream.NotFound || up.Kind == upstream.Denied) && !freshness.Remembered(err)
 	passed := err == nil && a.result == metrics.ResultPassed && rt.kind != metrics.KindManifest
-	if refused || passed {
+	if refused || passed || a.vain {
 		h.Misses.Missed(a.client)
 	}
 }

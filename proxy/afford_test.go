@@ -81,7 +81,7 @@ func TestNamesThatDoNotExist(t *testing.T) {
 // TestManyQuestionsAtOneTime lets a client get beyond its number by what was
 // under way, and has it wait for that longer.
 func TestManyQuestionsAtOneTime(t *testing.T) {
-	const perMinute, atOnce = 32, 64
+	const perMinute, atOnce = 64, 32
 	r := newRig(t, rigOptions{misses: perMinute})
 	var all sync.WaitGroup
 	for i := range atOnce {

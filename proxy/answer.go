@@ -30,6 +30,7 @@ type answer struct {
 
 	patience time.Duration // with the client, for one chunk; a slower one is cut
 	late     bool          // that was too long
+	vain     bool          // a registry was asked, and there is nothing
 
 	client    netip.Addr // invalid where nobody knows
 	kind      metrics.Kind

@@ -295,7 +295,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 		a.set("Allow", "GET, HEAD")
 		a.set("Connection", "close")
 	}
-	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked) {
+	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked || api == errMisspent) {
 		a.set("Retry-After", wait)
 	}
 	body := api.body()

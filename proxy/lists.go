@@ -95,6 +95,8 @@ func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
+	// Anybody can think up a digest to which nothing refers.
+	a.vain = found.State == freshness.Fetched && found.Empty()
 	body := found.Body
 	if artifactType := rt.query.Get("artifactType"); artifactType != "" {
 		if body, err = filtered(body, artifactType); err != nil {

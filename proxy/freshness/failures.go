@@ -1,6 +1,7 @@
 package freshness
 
 import (
+	"errors"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -35,6 +36,15 @@ type failure struct {
 	until time.Time
 }
 
+// remembered is a failure that was of a moment ago: nobody was asked.
+type remembered struct{ error }
+
+func (r remembered) Unwrap() error { return r.error }
+
+// Remembered tells whether err is a failure of a moment ago, for which nobody
+// was asked now.
+func Remembered(err error) bool { return errors.As(err, new(remembered)) }
+
 // NewFailures remembers nothing yet. now is the clock.
 func NewFailures(now func() time.Time) *Failures {
 	known, err := lru.New[string, failure](failuresKept)
@@ -55,7 +65,7 @@ func (f *Failures) Of(question string) error {
 
 // Note remembers the failure of a question for a while.
 func (f *Failures) Note(question string, err error, life time.Duration) {
-	f.known.Add(question, failure{err, f.now().Add(life)})
+	f.known.Add(question, failure{remembered{err}, f.now().Add(life)})
 }
 
 // Forget forgets the failure of a question.

@@ -68,6 +68,18 @@ func (r *Resolver) Referrers(ctx context.Context, repo Repository, subject diges
 	})
 }
 
+// KnowsTags tells whether a list of a repository's tags is known, be it past
+// its time.
+func (r *Resolver) KnowsTags(repo Repository) bool { return r.knows(repo.list("tags")) }
+
+// KnowsReferrers is KnowsTags for the manifests that refer to subject.
+func (r *Resolver) KnowsReferrers(repo Repository, subject digest.Digest) bool {
+	return r.knows(repo.list("referrers " + subject.String()))
+}
+
+// Empty tells an answer with the Index of nothing.
+func (a Answer) Empty() bool { return len(a.Body) <= emptyIndex }
+
 // emptyIndex is the length of an Index of nothing.
 var emptyIndex = func() int {
 	body, _ := json.Marshal(Index{2, ocispec.MediaTypeImageIndex, []json.RawMessage{}}) // nothing in it can fail

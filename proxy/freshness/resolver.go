@@ -204,8 +204,10 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 }
 
 // Knows tells whether something is known of a tag, be it past its time.
-func (r *Resolver) Knows(repo Repository, tag string) bool {
-	_, ok := r.tags.get(repo.tag(tag))
+func (r *Resolver) Knows(repo Repository, tag string) bool { return r.knows(repo.tag(tag)) }
+
+func (r *Resolver) knows(key string) bool {
+	_, ok := r.tags.get(key)
 	return ok
 }
 
