@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -299,7 +300,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 // outcomeOf is what an exchange says of its host: nil when it works.
 func outcomeOf(req *http.Request, resp *http.Response, err error) error {
 	switch {
-	case err != nil && (req.Context().Err() != nil || errors.Is(err, errRefused)):
+	case err != nil && (req.Context().Err() != nil || errors.Is(err, errRefused) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)):
 		return errNotItsFault
 	case err != nil:
 		return err

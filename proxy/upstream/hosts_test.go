@@ -3,8 +3,12 @@ package upstream
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,5 +207,20 @@ func TestOffline(t *testing.T) {
 	wantKind(t, err, Unasked)
 	if n := hub.Count(); n != 0 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// TestNoDescriptorIsNotTheHostsFault: a process with too many files open leaves
+// no host alone for it.
+func TestNoDescriptorIsNotTheHostsFault(t *testing.T) {
+	req := httptest.NewRequest(http.MethodGet, "/", nil)
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+		err := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", errno)}
+		if got := outcomeOf(req, nil, err); !errors.Is(got, errNotItsFault) {
+			t.Errorf("%v: %v", errno, got)
+		}
+	}
+	if got := outcomeOf(req, nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); errors.Is(got, errNotItsFault) {
+		t.Error("a host that refuses connections is not to blame")
 	}
 }
