@@ -173,6 +173,8 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	up.Source("192.0.2.1")
 	m.Upstreams.Circuit("docker.io", RoleRegistry, CircuitOpen, 1)
 	m.Ports.Certificate("mirror", true, time.Now())
+	m.Ports.Opened("mirror")
+	m.Ports.Limited("mirror", LimitIdle)
 	m.Requests.Closed("shared")
 	body := scrape(t, m)
 	for _, name := range regexp.MustCompile("`(hubcap_[a-z_]+)").FindAllStringSubmatch(string(readme), -1) {

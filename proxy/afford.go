@@ -44,6 +44,7 @@ func (h *Handler) mayAsk(a *answer) error {
 // known tells what is held, or known to exist.
 func (h *Handler) known(rt route) (known bool) {
 	switch repo := h.repository(rt); {
+	case rt.as.barred:
 	case rt.kind == metrics.KindManifest && rt.tag != "":
 		known = h.Freshness.Knows(repo, rt.tag)
 	case rt.kind == metrics.KindManifest:
