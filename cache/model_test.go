@@ -446,7 +446,8 @@ func (m *model) jump() {
 }
 
 func (m *model) held() []digest.Digest {
-	all := m.rig.Ledger.Digests()
+	var all []digest.Digest
+	m.rig.Ledger.Each(func(d digest.Digest) { all = append(all, d) })
 	slices.Sort(all)
 	return all
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +21,9 @@ type found struct {
 
 // byUse sorts what was used longest ago first.
 func byUse(a, b found) int { return cmp.Compare(a.used, b.used) }
+
+// walkGC is how much garbage the walk may leave, in percent of what is kept.
+const walkGC = 25
 
 // begin starts the taking up of what lies there: the files are the truth. It
 // returns when that is done, or has taken so long that it goes on behind the
@@ -75,11 +77,12 @@ func (c *Cache) partials() (kept []found) {
 	return kept
 }
 
-// takeUp counts the files into the ledger: in the order of their last use as
-// far as the index knows it, of their making where it does not.
+// takeUp counts the files into the ledger: with their last use as far as the
+// index knows it, with their making where it does not. It makes far more
+// garbage than it keeps, and the process is not to grow for it.
 func (c *Cache) takeUp(partials int) {
-	var files []found
-	var bytes int64
+	defer debug.SetGCPercent(debug.SetGCPercent(walkGC))
+	var objects, bytes int64
 	var stuck error
 	var known recollection
 	err := c.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
@@ -101,7 +104,8 @@ func (c *Cache) takeUp(partials int) {
 		if !ok {
 			at = modified
 		}
-		files = append(files, found{d, size, at.UnixNano()})
+		c.Ledger.Adopt(d, size, at, false)
+		objects++
 		bytes += size
 		return nil
 	})
@@ -111,12 +115,6 @@ func (c *Cache) takeUp(partials int) {
 	if err = errors.Join(err, stuck); err != nil {
 		c.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
 	}
-	slices.SortFunc(files, byUse)
-	for _, f := range files {
-		c.Ledger.Adopt(f.digest, f.size, time.Unix(0, f.used), false)
-	}
-	objects := len(files)
-	files = nil
 	c.forgetGone()
 	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, and nothing soon needs that much again
 	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "unfinished", partials)

@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -28,6 +29,10 @@ const (
 	minPause   = time.Second
 )
 
+// scrubBatch is how many blobs a round verifies at most: a million that are due
+// would take room in memory for days.
+const scrubBatch = 8192
+
 // scrub verifies what has not been verified for long, until ctx ends.
 func (c *Cache) scrub(ctx context.Context) {
 	pause := max(c.VerifyInterval/100, minPause)
@@ -39,53 +44,65 @@ func (c *Cache) scrub(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		c.scrubRound(ctx)
-		timer.Reset(pause)
+		if c.scrubRound(ctx) {
+			timer.Reset(minPause)
+		} else {
+			timer.Reset(pause)
+		}
 	}
 }
 
-// scrubRound verifies what is due now, the longest unverified first.
-func (c *Cache) scrubRound(ctx context.Context) {
-	due, bytes := c.due()
-	perSecond := max(float64(bytes)*scrubTime/c.VerifyInterval.Seconds(), minScrub)
+// scrubRound verifies what is due now, the longest unverified first, and tells
+// whether more is due.
+func (c *Cache) scrubRound(ctx context.Context) (more bool) {
+	due, count := c.due(scrubBatch)
+	stats := c.Ledger.Stats()
+	perSecond := max(float64(stats.Bytes[0]+stats.Bytes[1])*scrubTime/c.VerifyInterval.Seconds(), minScrub)
 	limit := rate.NewLimiter(rate.Limit(perSecond), buffer)
 	pace := func(n int) error {
 		c.Metrics.Checks.Scrubbed(n)
 		return limit.WaitN(ctx, n)
 	}
-	c.Metrics.Checks.Due(len(due))
-	for i, d := range due {
+	c.Metrics.Checks.Due(count)
+	for i, one := range due {
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		// What it finds is counted, logged and removed where it is found.
-		_ = c.verify(ctx, d, pace)
-		c.Metrics.Checks.Due(len(due) - i - 1)
+		_ = c.verify(ctx, one.digest, pace)
+		c.Metrics.Checks.Due(count - i - 1)
 	}
+	return count > len(due)
+}
+
+// aged is a blob and how long ago it was verified.
+type aged struct {
+	digest digest.Digest
+	age    time.Duration
 }
 
 // due are the blobs whose verification is half an interval old, or never was,
-// in the order of its age; bytes is the size of all that is held.
-func (c *Cache) due() (due []digest.Digest, bytes int64) {
+// at most the given number of them, in the order of its age; count is how many
+// there are.
+func (c *Cache) due(most int) (due []aged, count int) {
 	now := c.Now()
-	type aged struct {
-		digest digest.Digest
-		age    time.Duration
+	oldest := func() {
+		slices.SortFunc(due, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
+		due = due[:min(len(due), most)]
 	}
-	var all []aged
-	for _, d := range c.Ledger.Digests() {
+	c.Ledger.Each(func(d digest.Digest) {
 		age, ok := c.trust.age(d, now)
 		if !ok {
-			age = 1<<63 - 1
+			age = math.MaxInt64
 		}
-		if age >= c.VerifyInterval/scrubDue {
-			all = append(all, aged{d, age})
+		if age < c.VerifyInterval/scrubDue {
+			return
 		}
-	}
-	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
-	for _, one := range all {
-		due = append(due, one.digest)
-	}
-	stats := c.Ledger.Stats()
-	return due, stats.Bytes[0] + stats.Bytes[1]
+		count++
+		if due = append(due, aged{d, age}); len(due) == 2*most {
+			oldest()
+		}
+	})
+	oldest()
+	return due, count
 }

@@ -12,6 +12,7 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
+	"hubcap/eviction/digests"
 	"hubcap/metrics"
 )
 
@@ -20,14 +21,14 @@ import (
 // is; any other one is hashed while it is sent.
 type trust struct {
 	mu      sync.Mutex
-	known   map[digest.Digest]index.Verified
+	known   *digests.Table[index.Verified]
 	unsaved map[digest.Digest]struct{} // what the index does not know yet
 	running map[digest.Digest]*check
 }
 
 func newTrust() *trust {
 	return &trust{
-		known:   make(map[digest.Digest]index.Verified),
+		known:   digests.New[index.Verified](),
 		unsaved: make(map[digest.Digest]struct{}),
 		running: make(map[digest.Digest]*check),
 	}
@@ -37,8 +38,25 @@ func newTrust() *trust {
 func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.known[d] = index.Verified{Signature: stat.Signature, Size: stat.Size, At: now.Unix()}
+	t.set(d, index.Verified{Signature: stat.Signature, Size: stat.Size, At: now.Unix()})
 	t.unsaved[d] = struct{}{}
+}
+
+// set and get are known's. t.mu is held.
+func (t *trust) set(d digest.Digest, v index.Verified) {
+	r, known := t.known.Find(d)
+	if !known {
+		r = t.known.Add(d)
+	}
+	*t.known.At(r) = v
+}
+
+func (t *trust) get(d digest.Digest) (v index.Verified, known bool) {
+	r, known := t.known.Find(d)
+	if known {
+		v = *t.known.At(r)
+	}
+	return v, known
 }
 
 // moved notes that the file of d, which looked like before, now looks like
@@ -46,9 +64,9 @@ func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 func (t *trust) moved(d digest.Digest, before, after blobs.Stat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if v, ok := t.known[d]; ok && v.Signature == before.Signature {
+	if v, ok := t.get(d); ok && v.Signature == before.Signature {
 		v.Signature = after.Signature
-		t.known[d] = v
+		t.set(d, v)
 		t.unsaved[d] = struct{}{}
 	}
 }
@@ -57,8 +75,8 @@ func (t *trust) moved(d digest.Digest, before, after blobs.Stat) {
 func (t *trust) learn(d digest.Digest, v index.Verified) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, known := t.known[d]; !known {
-		t.known[d] = v
+	if _, known := t.get(d); !known {
+		t.set(d, v)
 	}
 }
 
@@ -66,7 +84,7 @@ func (t *trust) learn(d digest.Digest, v index.Verified) {
 func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, ok := t.known[d]
+	v, ok := t.get(d)
 	return ok && v.Signature == signature && !expired(v, now, interval)
 }
 
@@ -75,7 +93,7 @@ func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval t
 func (t *trust) age(d digest.Digest, now time.Time) (age time.Duration, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, ok := t.known[d]
+	v, ok := t.get(d)
 	age = now.Sub(time.Unix(v.At, 0))
 	return age, ok && age >= 0
 }
@@ -89,14 +107,16 @@ func expired(v index.Verified, now time.Time, interval time.Duration) bool {
 func (t *trust) size(d digest.Digest) (size int64, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, known := t.known[d]
+	v, known := t.get(d)
 	return v.Size, known
 }
 
 func (t *trust) forget(d digest.Digest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.known, d)
+	if r, known := t.known.Find(d); known {
+		t.known.Remove(r)
+	}
 	delete(t.unsaved, d)
 }
 
@@ -106,7 +126,7 @@ func (t *trust) take() map[digest.Digest]index.Verified {
 	defer t.mu.Unlock()
 	batch := make(map[digest.Digest]index.Verified, len(t.unsaved))
 	for d := range t.unsaved {
-		batch[d] = t.known[d]
+		batch[d], _ = t.get(d)
 	}
 	clear(t.unsaved)
 	return batch

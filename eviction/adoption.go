@@ -1,9 +1,13 @@
 package eviction
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/eviction/digests"
 )
 
 // adoption is the counting of what lay on disk at the start, while the ledger
@@ -28,27 +32,28 @@ func (l *Ledger) BeginAdoption(bytes int64) {
 	}
 }
 
-// Adopt counts an object, or a partial download, that is on disk already. Those
-// adopted later count as used later, whatever used says, and what is used
-// meanwhile as later than all. It does not look at the limit: Sweep mends that.
+// Adopt counts an object, or a partial download, that is on disk already. It
+// does not look at the limit: Sweep mends that.
 func (l *Ledger) Adopt(d digest.Digest, size int64, used time.Time, partial bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.adopting != nil {
-		if _, gone := l.adopting.gone[d]; gone || l.large.list.Contains(d) || l.small.list.Contains(d) {
+		if _, gone := l.adopting.gone[d]; gone {
+			return
+		}
+		if _, there := l.objects.Find(d); there {
 			return
 		}
 		l.adopting.unseen = max(l.adopting.unseen-onDisk(size), 0)
 	}
-	to := l.segmentFor(size)
-	if partial {
-		to = &l.large
-	}
-	to.add(d, entry{size: size, used: momentOf(used), partial: partial})
+	l.add(d, entry{size: size, used: momentOf(used), partial: partial})
 }
 
-// EndAdoption says that everything is counted.
+// EndAdoption says that everything is counted. What was adopted is now in the
+// order of its last use, or of its adoption where that is the same, and what was
+// used meanwhile counts as later than all.
 func (l *Ledger) EndAdoption() {
+	l.order()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	over := l.adopting
@@ -58,9 +63,41 @@ func (l *Ledger) EndAdoption() {
 	}
 	now := l.now()
 	for _, d := range over.recent {
-		if _, held := l.large.touch(d, now); !held {
-			l.small.touch(d, now)
+		if r, held := l.whole(d); held {
+			e := l.objects.At(r)
+			e.used = now
+			l.segmentOf(e).touch(r)
 		}
+	}
+}
+
+// order brings all objects into the order of their last use, a few at a time,
+// so that nobody waits for it. What is used meanwhile is out of order then.
+func (l *Ledger) order() {
+	type object struct {
+		used moment
+		ref  digests.Ref
+	}
+	var all []object
+	for next := digests.Ref(0); ; {
+		l.mu.Lock()
+		next = l.objects.Some(next, atATime, func(r digests.Ref) {
+			all = append(all, object{l.objects.At(r).used, r})
+		})
+		l.mu.Unlock()
+		if next == 0 {
+			break
+		}
+	}
+	slices.SortFunc(all, func(a, b object) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.ref, b.ref)) })
+	for some := range slices.Chunk(all, atATime) {
+		l.mu.Lock()
+		for _, one := range some {
+			if l.objects.Holds(one.ref) { // it may be another object by now, which is one that was used
+				l.segmentOf(l.objects.At(one.ref)).touch(one.ref)
+			}
+		}
+		l.mu.Unlock()
 	}
 }
 

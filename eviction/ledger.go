@@ -3,7 +3,7 @@
 //
 // Files: ledger.go (the arithmetic, no I/O), adoption.go (the start), segment.go
 // (one LRU list), janitor.go (has evicted blobs unlinked, keeps the
-// watermarks).
+// watermarks). The table of what is held is in digests.
 package eviction
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/eviction/digests"
 	"hubcap/metrics"
 )
 
@@ -56,6 +57,7 @@ type Ledger struct {
 	metrics    *metrics.Space
 
 	mu       sync.Mutex
+	objects  *digests.Table[entry]
 	small    segment
 	large    segment
 	reserved int64                   // promised to fills, not committed
@@ -68,6 +70,7 @@ type Ledger struct {
 // NewLedger returns an empty account.
 func NewLedger(o LedgerOptions) *Ledger {
 	share := func(f float64) int64 { return int64(f * float64(o.Limit)) }
+	objects := digests.New[entry]()
 	return &Ledger{
 		limit:      o.Limit,
 		smallLimit: share(o.SmallShare),
@@ -76,8 +79,9 @@ func NewLedger(o LedgerOptions) *Ledger {
 		low:        share(o.Low),
 		clock:      o.Now,
 		metrics:    o.Metrics,
-		small:      newSegment(),
-		large:      newSegment(),
+		objects:    objects,
+		small:      segment{objects: objects},
+		large:      segment{objects: objects},
 		toUnlink:   make(map[digest.Digest]int64),
 	}
 }
@@ -112,7 +116,7 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(reserved)
 	l.adopting.used(d)
-	l.segmentFor(size).add(d, entry{size: size, used: l.now()})
+	l.add(d, entry{size: size, used: l.now()})
 }
 
 // Park turns a promise of size bytes into the partial download of d: it is not
@@ -122,7 +126,7 @@ func (l *Ledger) Park(d digest.Digest, size int64) {
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(size)
 	l.adopting.used(d)
-	l.large.add(d, entry{size: size, used: l.now(), partial: true})
+	l.add(d, entry{size: size, used: l.now(), partial: true})
 }
 
 // Resume turns the partial download of d back into a promise of size bytes. It
@@ -130,11 +134,11 @@ func (l *Ledger) Park(d digest.Digest, size int64) {
 func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e, there := l.large.list.Peek(d)
-	if !there || !e.partial {
+	r, there := l.objects.Find(d)
+	if !there || !l.objects.At(r).partial {
 		return 0, false
 	}
-	l.large.remove(d)
+	e := l.remove(r)
 	l.adopting.lost(d)
 	l.reserved += onDisk(e.size)
 	return e.size, true
@@ -145,29 +149,48 @@ func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
 func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	if size, held = l.large.touch(d, now); !held {
-		size, held = l.small.touch(d, now)
+	r, held := l.whole(d)
+	if !held {
+		return 0, false
 	}
-	if held {
-		l.adopting.used(d)
-	}
-	return size, held
+	e := l.objects.At(r)
+	e.used = l.now()
+	l.segmentOf(e).touch(r)
+	l.adopting.used(d)
+	return e.size, true
 }
 
 // Holds is Touch without the use.
 func (l *Ledger) Holds(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.large.holds(d) || l.small.holds(d)
+	_, held := l.whole(d)
+	return held
 }
 
-// Digests are all objects, in no order.
-func (l *Ledger) Digests() []digest.Digest {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	blobs := slices.DeleteFunc(l.large.list.Keys(), func(d digest.Digest) bool { return !l.large.holds(d) })
-	return append(l.small.list.Keys(), blobs...)
+// atATime is how many objects are looked at while others wait.
+const atATime = 512
+
+// Each calls visit with all objects, in no order. What comes meanwhile may be
+// missing, and what is visited may have gone.
+func (l *Ledger) Each(visit func(d digest.Digest)) {
+	some := make([]digest.Digest, 0, atATime)
+	for next := digests.Ref(0); ; {
+		some = some[:0]
+		l.mu.Lock()
+		next = l.objects.Some(next, atATime, func(r digests.Ref) {
+			if !l.objects.At(r).partial {
+				some = append(some, l.objects.Digest(r))
+			}
+		})
+		l.mu.Unlock()
+		for _, d := range some {
+			visit(d)
+		}
+		if next == 0 {
+			return
+		}
+	}
 }
 
 // Doom strikes out d by name, because its content is not to be trusted. Its
@@ -175,15 +198,13 @@ func (l *Ledger) Digests() []digest.Digest {
 func (l *Ledger) Doom(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, segment := range []*segment{&l.large, &l.small} {
-		if segment.holds(d) {
-			e, _ := segment.remove(d)
-			l.doom(d, e.size)
-			l.adopting.lost(d)
-			return true
-		}
+	r, held := l.whole(d)
+	if !held {
+		return false
 	}
-	return false
+	l.doom(d, l.remove(r).size)
+	l.adopting.lost(d)
+	return true
 }
 
 // Fits tells whether size bytes could be reserved once everything that may
@@ -196,7 +217,7 @@ func (l *Ledger) Fits(size int64) error {
 	if l.adopting != nil {
 		stays = l.total() - l.overhead // nothing goes
 	} else if size >= l.smallSize {
-		stays += min(l.small.bytes, l.smallLimit)
+		stays += min(l.small.all.bytes, l.smallLimit)
 	}
 	switch size = onDisk(size); {
 	case size > l.limit-l.overhead:
@@ -237,7 +258,7 @@ func (l *Ledger) Evictable() int64 {
 	if l.adopting != nil {
 		return l.pending()
 	}
-	return l.pending() + l.small.bytes + l.large.bytes
+	return l.pending() + l.small.all.bytes + l.large.all.bytes
 }
 
 // Shrink strikes out what was used least recently until size bytes are on
@@ -270,17 +291,18 @@ func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest)
 	now := l.now()
 	for l.adopting == nil && l.total()-l.doomed > target {
 		from := &l.large
-		switch beyond := l.small.bytes > l.smallLimit; {
-		case l.small.len() > 0 && (beyond || intoShare && l.small.bytes == l.smallLimit):
+		switch beyond := l.small.all.bytes > l.smallLimit; {
+		case l.small.all.objects > 0 && (beyond || intoShare && l.small.all.bytes == l.smallLimit):
 			from = &l.small
-		case l.large.len() > 0:
+		case l.large.all.objects > 0:
 		case intoShare:
 			from = &l.small
 		}
-		d, e, ok := from.oldest()
-		if !ok {
+		if from.oldest == 0 {
 			break
 		}
+		d := l.objects.Digest(from.oldest)
+		e := l.remove(from.oldest)
 		l.doom(d, e.size)
 		struckOut = append(struckOut, d)
 		l.metrics.Evicted(l.Segment(e.size), e.size, e.used.since(now))
@@ -342,11 +364,37 @@ func (l *Ledger) Stats() metrics.SpaceStats {
 
 // total is every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.bytes + l.large.bytes + l.reserved + l.doomed + l.overhead + l.adopting.bytes()
+	return l.small.all.bytes + l.large.all.bytes + l.reserved + l.doomed + l.overhead + l.adopting.bytes()
 }
 
-func (l *Ledger) segmentFor(size int64) *segment {
-	if size < l.smallSize {
+// whole finds an object that is all there. l.mu is held.
+func (l *Ledger) whole(d digest.Digest) (r digests.Ref, held bool) {
+	r, held = l.objects.Find(d)
+	return r, held && !l.objects.At(r).partial
+}
+
+// add counts an object, in place of what was counted for its digest, as the
+// one that was used last. l.mu is held.
+func (l *Ledger) add(d digest.Digest, e entry) {
+	if before, there := l.objects.Find(d); there {
+		l.remove(before)
+	}
+	r := l.objects.Add(d)
+	*l.objects.At(r) = e
+	l.segmentOf(&e).add(r)
+}
+
+// remove takes an object off the account. l.mu is held.
+func (l *Ledger) remove(r digests.Ref) entry {
+	e := *l.objects.At(r)
+	l.segmentOf(&e).remove(r)
+	l.objects.Remove(r)
+	return e
+}
+
+// segmentOf is where an entry is: downloads are large.
+func (l *Ledger) segmentOf(e *entry) *segment {
+	if e.size < l.smallSize && !e.partial {
 		return &l.small
 	}
 	return &l.large

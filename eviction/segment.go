@@ -4,27 +4,19 @@ import (
 	"math"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"github.com/opencontainers/go-digest"
+	"hubcap/eviction/digests"
 )
 
-// segment is one list of objects in the order of their last use. It counts
-// bytes on disk; the list itself is never full.
-type segment struct {
-	list    *simplelru.LRU[digest.Digest, entry]
-	bytes   int64
-	partial amount // of that, what is no whole object
-}
-
-// entry is one object, or what has come of one.
+// entry is one object, or what has come of one. A million of them are in
+// memory.
 type entry struct {
-	size    int64  // bytes
-	used    moment // last
-	partial bool
+	size         int64       // bytes
+	used         moment      // last
+	newer, older digests.Ref // in its segment
+	partial      bool
 }
 
-// moment is a time in seconds since 1970. 32 bits of them last until 2106, and
-// fit where an entry has bytes to spare.
+// moment is a time in seconds since 1970. 32 bits of them last until 2106.
 type moment uint32
 
 func momentOf(t time.Time) moment { return moment(min(max(t.Unix(), 0), math.MaxUint32)) }
@@ -41,65 +33,71 @@ type amount struct {
 	bytes   int64
 }
 
-func newSegment() segment {
-	list, err := simplelru.NewLRU[digest.Digest, entry](math.MaxInt, nil)
-	if err != nil {
-		panic(err) // only a size below one is an error
+// segment is one list of objects in the order of their last use. It counts
+// bytes on disk; the list itself is never full.
+type segment struct {
+	objects        *digests.Table[entry] // of all segments
+	newest, oldest digests.Ref
+	all            amount
+	partial        amount // of that, what is no whole object
+}
+
+// add puts an object that is in no segment to the front.
+func (s *segment) add(r digests.Ref) {
+	s.link(r)
+	s.count(s.objects.At(r), 1)
+}
+
+func (s *segment) remove(r digests.Ref) {
+	s.unlink(r)
+	s.count(s.objects.At(r), -1)
+}
+
+// touch makes an object the one that was used last.
+func (s *segment) touch(r digests.Ref) {
+	if r != s.newest {
+		s.unlink(r)
+		s.link(r)
 	}
-	return segment{list: list}
 }
 
-func (s *segment) add(d digest.Digest, e entry) {
-	s.remove(d)
-	s.list.Add(d, e)
-	s.count(e, 1)
-}
-
-// touch looks a whole object up and notes its use.
-func (s *segment) touch(d digest.Digest, now moment) (size int64, held bool) {
-	e, ok := s.list.Peek(d)
-	if !ok || e.partial {
-		return 0, false
+func (s *segment) link(r digests.Ref) {
+	e := s.objects.At(r)
+	e.newer, e.older = 0, s.newest
+	if s.newest != 0 {
+		s.objects.At(s.newest).newer = r
+	} else {
+		s.oldest = r
 	}
-	e.used = now
-	s.list.Add(d, e) // in its own place, which becomes the first
-	return e.size, true
+	s.newest = r
 }
 
-// holds tells whether the whole of d is there.
-func (s *segment) holds(d digest.Digest) bool {
-	e, ok := s.list.Peek(d)
-	return ok && !e.partial
-}
-
-func (s *segment) remove(d digest.Digest) (e entry, there bool) {
-	if e, there = s.list.Peek(d); there {
-		s.list.Remove(d)
-		s.count(e, -1)
+func (s *segment) unlink(r digests.Ref) {
+	e := s.objects.At(r)
+	if e.newer != 0 {
+		s.objects.At(e.newer).older = e.older
+	} else {
+		s.newest = e.older
 	}
-	return e, there
-}
-
-func (s *segment) oldest() (d digest.Digest, e entry, ok bool) {
-	if d, e, ok = s.list.RemoveOldest(); ok {
-		s.count(e, -1)
+	if e.older != 0 {
+		s.objects.At(e.older).newer = e.newer
+	} else {
+		s.oldest = e.newer
 	}
-	return d, e, ok
 }
 
 // count adds an entry to the account, or with n = -1 takes it off.
-func (s *segment) count(e entry, n int) {
+func (s *segment) count(e *entry, n int) {
 	bytes := onDisk(e.size) * int64(n)
-	s.bytes += bytes
+	s.all.objects += n
+	s.all.bytes += bytes
 	if e.partial {
-		s.partial.bytes += bytes
 		s.partial.objects += n
+		s.partial.bytes += bytes
 	}
 }
 
 // whole are the whole objects.
 func (s *segment) whole() amount {
-	return amount{s.list.Len() - s.partial.objects, s.bytes - s.partial.bytes}
+	return amount{s.all.objects - s.partial.objects, s.all.bytes - s.partial.bytes}
 }
-
-func (s *segment) len() int { return s.list.Len() }

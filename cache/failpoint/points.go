@@ -39,6 +39,19 @@ const (
 	SnapshotWritten Point = "snapshot.written" // beside its place, not synced
 	SnapshotSynced  Point = "snapshot.synced"
 	SnapshotRenamed Point = "snapshot.renamed"
+
+	AsideBegun   Point = "aside.begun" // an index is in the way
+	AsideRenamed Point = "aside.renamed"
+	AsideSynced  Point = "aside.synced"
+
+	RestoreBegun   Point = "restore.begun"
+	RestoreCleared Point = "restore.cleared" // of an earlier try
+	RestoreOpened  Point = "restore.opened"  // a new index, beside its place
+	RestoreWritten Point = "restore.written" // not all on disk
+	RestoreFilled  Point = "restore.filled"  // all on disk
+	RestoreRenamed Point = "restore.renamed"
+	RestoreSynced  Point = "restore.synced"
+	RestoreTidied  Point = "restore.tidied" // what was known against the one before is forgotten
 )
 
 // All are the points.
@@ -48,4 +61,6 @@ var All = []Point{
 	CommitBegun, CommitTruncated, CommitSynced, CommitCleared, CommitMade, CommitRenamed, CommitPlaced, CommitTidied, CommitCounted,
 	RemoveBegun, RemoveUnlinked, RemoveCleared, RemoveCounted, RemoveForgot,
 	SnapshotBegun, SnapshotWritten, SnapshotSynced, SnapshotRenamed,
+	AsideBegun, AsideRenamed, AsideSynced,
+	RestoreBegun, RestoreCleared, RestoreOpened, RestoreWritten, RestoreFilled, RestoreRenamed, RestoreSynced, RestoreTidied,
 }

@@ -4,7 +4,8 @@
 // upstream or an eviction out of order, and no more.
 //
 // It alone knows Badger. Files: index.go (records), open.go (the guard),
-// snapshot.go (what survives its loss), room.go (how much disk it may want).
+// snapshot.go (what survives its loss), restore.go (a new index of it), room.go
+// (how much disk it may want).
 package index
 
 import (

@@ -202,41 +202,6 @@ func TestLastTwoAreKeptAside(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshot restores what can be read of it.
-func TestDamagedSnapshot(t *testing.T) {
-	for _, tc := range []struct {
-		name   string
-		damage func(content string) string
-		left   int
-	}{
-		{"cut", func(s string) string { return s[:len(s)/4] }, 20},
-		{"garbage", func(string) string { return "garbage" }, 0},
-		{"another version", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }, 0},
-		{"records that make no sense", func(s string) string {
-			head, rest, _ := strings.Cut(s, "\n")
-			return head + "\n{}\n{\"tag\":\"x\"}\n{\"manifest\":\"sha256:../..\"}\n" + rest
-		}, 100},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			dir := t.TempDir()
-			fill(t, dir, 100)
-			name := filepath.Join(dir, "snapshot")
-			content, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(os.WriteFile(name, []byte(tc.damage(string(content))), 0o600), os.RemoveAll(filepath.Join(dir, "index"))); err != nil {
-				t.Fatal(err)
-			}
-			x := reopen(t, dir)
-			n, err := x.count()
-			if err != nil || n < tc.left || tc.left == 0 && n > 0 {
-				t.Errorf("%d records, %v; want %d at least", n, err, tc.left)
-			}
-		})
-	}
-}
-
 // TestFullDisk opens and closes where there is no room, and works in memory.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()

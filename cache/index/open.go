@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"hubcap/cache/failpoint"
 )
 
 // maxTries is how often an index may take the whole process down with it
@@ -27,10 +28,12 @@ const keptAside = 2
 // The names below the data directory.
 const (
 	indexName    = "index"
+	newName      = "index.new" // one that is being made
 	asideName    = "index.bad-"
 	openingName  = "index.opening" // its length is the number of openings that did not end
 	damagedName  = "index.damaged" // there when the last process found damage
 	snapshotName = "snapshot"
+	rottenName   = "snapshot.bad" // the last one that was not read to its end
 )
 
 // Options is what an Index needs; every field is required.
@@ -49,6 +52,7 @@ type Index struct {
 	inMemory bool
 
 	changed atomic.Bool // since the last snapshot
+	rotten  atomic.Bool // the last snapshot has what could not be read
 	stop    chan struct{}
 	running sync.WaitGroup
 }
@@ -74,7 +78,9 @@ func Open(o Options) (*Index, error) {
 		if x.db, err = open(badger.DefaultOptions("").WithInMemory(true)); err != nil {
 			return nil, err
 		}
-		x.restore()
+		if err := x.restore(); err != nil {
+			return nil, err
+		}
 	}
 	x.running.Go(x.keep)
 	return x, nil
@@ -86,36 +92,49 @@ func (x *Index) InMemory() bool { return x.inMemory }
 // onDisk opens the index in its directory, or a new one.
 func (x *Index) onDisk() error {
 	dir := filepath.Join(x.Dir, indexName)
-	tries := tries(filepath.Join(x.Dir, openingName))
-	missing := notThere(dir)
-	err := x.presentable(dir, tries)
-	if err == nil {
-		tries.add()
-		x.db, err = open(settings(dir))
+	if !notThere(dir) {
+		err := x.openThere(dir)
 		if err == nil {
-			tries.clear()
-			if missing {
-				x.restore()
-				return nil
-			}
-			if err = x.complete(); err == nil {
-				return nil
-			}
-			_ = x.db.Close()
+			return nil
+		}
+		if err := x.setAside(dir, err); err != nil {
+			return err
 		}
 	}
-	aside := filepath.Join(x.Dir, asideName+time.Now().UTC().Format("20060102T150405.000Z"))
-	if renameErr := os.Rename(dir, aside); renameErr != nil && !errors.Is(renameErr, fs.ErrNotExist) {
-		return fmt.Errorf("%w; setting it aside: %w", err, renameErr)
+	return x.renew(dir)
+}
+
+// openThere opens the index that lies in dir. After an error it is closed.
+func (x *Index) openThere(dir string) (err error) {
+	tries := x.tries()
+	if err := x.presentable(dir, tries); err != nil {
+		return err
 	}
-	tries.clear()
-	_ = os.Remove(filepath.Join(x.Dir, damagedName))
-	x.Log.Warn("the index was set aside; a new one is made of the files and the snapshot", "err", err, "aside", aside)
-	x.prune()
+	tries.add()
 	if x.db, err = open(settings(dir)); err != nil {
 		return err
 	}
-	x.restore()
+	tries.clear()
+	if err = x.complete(); err != nil {
+		_ = guarded(x.db.Close)
+	}
+	return err
+}
+
+// setAside takes an index out of the way, because of why. What is known
+// against it is forgotten only once it is gone from its place for good.
+func (x *Index) setAside(dir string, why error) error {
+	aside := filepath.Join(x.Dir, asideName+time.Now().UTC().Format("20060102T150405.000Z"))
+	failpoint.At(failpoint.AsideBegun)
+	if err := os.Rename(dir, aside); err != nil {
+		return fmt.Errorf("%w; setting it aside: %w", why, err)
+	}
+	failpoint.At(failpoint.AsideRenamed)
+	if err := syncDir(x.Dir); err != nil {
+		return fmt.Errorf("%w; setting it aside: %w", why, err)
+	}
+	failpoint.At(failpoint.AsideSynced)
+	x.Log.Warn("the index was set aside; a new one is made of the files and the snapshot", "err", why, "aside", aside)
 	return nil
 }
 
@@ -152,23 +171,9 @@ func (x *Index) complete() error {
 	return nil
 }
 
-// prune removes all but the last indexes that were set aside.
-func (x *Index) prune() {
-	aside, err := filepath.Glob(filepath.Join(x.Dir, asideName+"*"))
-	if err != nil {
-		return
-	}
-	slices.Sort(aside) // by time
-	for len(aside) > keptAside {
-		if err := os.RemoveAll(aside[0]); err != nil {
-			x.Log.Warn("an old index cannot be removed", "dir", aside[0], "err", err)
-		}
-		aside = aside[1:]
-	}
-}
-
 // keep looks for damage once, and then writes snapshots until Close.
 func (x *Index) keep() {
+	x.snapshot() // where the one before was damaged
 	x.inspect()
 	tick := time.NewTicker(x.Interval)
 	defer tick.Stop()
@@ -222,6 +227,8 @@ func (x *Index) Close() error {
 // tries is a file whose length is the number of openings that did not end.
 type tries string
 
+func (x *Index) tries() tries { return tries(filepath.Join(x.Dir, openingName)) }
+
 func (t tries) count() int64 {
 	info, err := os.Stat(string(t))
 	if err != nil {
@@ -241,6 +248,15 @@ func (t tries) add() {
 }
 
 func (t tries) clear() { _ = os.Remove(string(t)) }
+
+// syncDir writes a directory's entries to disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
 
 func notThere(path string) bool {
 	_, err := os.Lstat(path)

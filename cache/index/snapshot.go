@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -42,7 +40,8 @@ type record struct {
 }
 
 // snapshot writes one where something has changed. A failure leaves the one
-// before.
+// before. One that could not be read to its end is not written over: somebody
+// may want to mend it.
 func (x *Index) snapshot() {
 	if !x.changed.Swap(false) {
 		return
@@ -52,8 +51,14 @@ func (x *Index) snapshot() {
 	err := x.writeSnapshot(name + ".new")
 	if err == nil {
 		failpoint.At(failpoint.SnapshotSynced)
+		if x.rotten.Swap(false) {
+			_ = os.Rename(name, filepath.Join(x.Dir, rottenName))
+		}
 		err = os.Rename(name+".new", name)
 		failpoint.At(failpoint.SnapshotRenamed)
+	}
+	if err == nil {
+		err = syncDir(x.Dir)
 	}
 	if err != nil {
 		x.changed.Store(true)
@@ -79,6 +84,9 @@ func (x *Index) writeSnapshot(name string) error {
 	}
 	err = errors.Join(err, w.Flush())
 	failpoint.At(failpoint.SnapshotWritten)
+	// An index that has less than the snapshot after a power cut would be taken
+	// for a damaged one. Where it cannot be synced, the snapshot is needed most.
+	_ = guarded(x.db.Sync)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
@@ -120,12 +128,16 @@ func snapshotRecords(name string) (int, error) {
 		return 0, err
 	}
 	defer f.Close()
-	h, err := readHeader(json.NewDecoder(f))
+	line, err := bufio.NewReader(f).ReadBytes('\n')
+	if err != nil {
+		return 0, err
+	}
+	h, err := readHeader(line)
 	return h.Records, err
 }
 
-func readHeader(lines *json.Decoder) (h header, err error) {
-	if err := lines.Decode(&h); err != nil {
+func readHeader(line []byte) (h header, err error) {
+	if err := json.Unmarshal(line, &h); err != nil {
 		return header{}, err
 	}
 	if h.Version != snapshotVersion {
@@ -134,48 +146,20 @@ func readHeader(lines *json.Decoder) (h header, err error) {
 	return h, nil
 }
 
-// restore fills a new index from the snapshot. What cannot be read is asked
-// for upstream again.
-func (x *Index) restore() {
-	f, err := os.Open(filepath.Join(x.Dir, snapshotName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var restored int
-	if err == nil {
-		defer f.Close()
-		restored, err = x.restoreFrom(f)
-	}
-	if err != nil {
-		x.Log.Warn("the snapshot of the tags could not be read to its end", "restored", restored, "err", err)
-		return
-	}
-	x.Log.Info("the index was restored from the snapshot", "records", restored)
-}
+// errNoSense says that a line is no record.
+var errNoSense = errors.New("it makes no sense")
 
-func (x *Index) restoreFrom(r io.Reader) (restored int, err error) {
-	lines := json.NewDecoder(r)
-	if _, err := readHeader(lines); err != nil {
-		return 0, err
+// parseRecord is the index's entry of a line.
+func parseRecord(line []byte) (key string, value []byte, err error) {
+	var r record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return "", nil, err
 	}
-	batch := x.db.NewWriteBatch()
-	defer batch.Cancel()
-	for {
-		var one record
-		if err := lines.Decode(&one); err == io.EOF {
-			return restored, batch.Flush()
-		} else if err != nil {
-			return restored, errors.Join(err, batch.Flush())
-		}
-		key, value, ok := one.entry()
-		if !ok {
-			continue
-		}
-		if err := batch.Set([]byte(key), value); err != nil {
-			return restored, err
-		}
-		restored++
+	key, value, ok := r.entry()
+	if !ok {
+		return "", nil, errNoSense
 	}
+	return key, value, nil
 }
 
 // entry is the index's entry of a record; ok is false for one that makes no

@@ -13,8 +13,8 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// TestFailpoints kills hubcap between each two steps of a commit, a save, a removal and a snapshot, and starts it again. One data
-// directory goes through all of it, but for what a first start does.
+// TestFailpoints kills hubcap between each two steps of a commit, a save, a removal, a snapshot, and of setting an index aside and
+// making a new one, and starts it again. One data directory goes through all of it, but for what a first start does.
 func TestFailpoints(t *testing.T) {
 	random := begin(t)
 	s := newSite(t, random, "HUBCAP_CACHE_SIZE=96MiB", "HUBCAP_MAX_BLOB=48MiB", "HUBCAP_DRAIN_TIMEOUT=200ms")
@@ -32,10 +32,18 @@ func TestFailpoints(t *testing.T) {
 	for round := range n {
 		for _, point := range failpoint.All {
 			at, times := dir, 1
-			switch {
-			case strings.HasPrefix(string(point), "layout."):
+			switch phase, _, _ := strings.Cut(string(point), "."); phase {
+			case "layout":
 				at = t.TempDir()
-			case !strings.HasPrefix(string(point), "snapshot."): // that comes once
+			case "aside":
+				found := os.WriteFile(filepath.Join(dir, "index.damaged"), nil, 0o600)
+				if found != nil {
+					t.Fatal(found)
+				}
+			case "restore":
+				remove(t, filepath.Join(dir, "index"))
+			case "snapshot": // it comes once
+			default:
 				times += random.IntN(2)
 			}
 			s.crashAt(t, armed, at, fmt.Sprintf("%s:%d", point, times))

@@ -1,10 +1,15 @@
 package crash
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"hubcap/cache/index"
 	"hubcap/e2e/fakehub"
 )
 
@@ -113,4 +118,104 @@ func TestKillAtStart(t *testing.T) {
 	s.waitAccount(t, dir)
 	aside, _ := filepath.Glob(filepath.Join(dir, "index.bad-*"))
 	t.Logf("%d starts were killed, %d indexes were set aside on the way", n, len(aside))
+}
+
+// TestKillDuringRestore loses the index of a box that knows many tags, and kills hubcap, several times in a row, while it makes a new one
+// of the snapshot. The index that comes of it in the end has every tag, and so has the next snapshot.
+func TestKillDuringRestore(t *testing.T) {
+	random := begin(t)
+	s := newSite(t, random, "HUBCAP_DRAIN_TIMEOUT=200ms")
+	dir := t.TempDir()
+	s.start(t, dir)
+	s.mustPullTag(t, "held", s.tagged("held"))
+	s.box.stop(t)
+	const tags = 50_000
+	want := openIndex(t, dir)
+	for i := range tags {
+		err := want.PutTag(tagName(i), index.Tag{Digest: s.hub.AddBlob(repository, []byte("any")), Size: 3, Confirmed: time.Now()}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := want.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	lost := filepath.Join(dir, "index")
+	remove(t, lost)
+	begun := time.Now()
+	s.start(t, dir)
+	takes := time.Since(begun)
+	n, half := rounds(10, 100), 0
+	for round := range n {
+		s.box.kill()
+		remove(t, lost)
+		for range 1 + random.IntN(3) {
+			b := s.spawn(t, dir)
+			time.Sleep(upTo(random, takes))
+			if b.ended() {
+				t.Fatalf("round %d: hubcap ended by itself: %v\n%s", round, b.cmd.ProcessState, tail(b.log.Bytes()))
+			}
+			b.kill()
+			if _, err := os.Stat(lost + ".new"); err == nil {
+				half++
+			}
+		}
+		s.start(t, dir)
+		more := fmt.Sprint("round-", round)
+		s.mustPullTag(t, more, s.tagged(more))
+		s.box.stop(t)
+		assertTags(t, dir, tags)
+		s.start(t, dir)
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+		progress(t, round)
+	}
+	if half == 0 {
+		t.Error("hubcap was never killed in the middle of it")
+	}
+	t.Logf("%d rounds, %d kills in the middle of restoring, which takes %v with the start", n, half, takes)
+}
+
+func tagName(i int) string { return fmt.Sprintf("docker.io/library/many:%d", i) }
+
+// openIndex opens the index of a data directory that no hubcap runs on.
+func openIndex(t *testing.T, dir string) *index.Index {
+	t.Helper()
+	x, err := index.Open(index.Options{Dir: dir, Room: func() (int64, error) { return 1 << 40, nil }, Interval: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// assertTags looks for each tag in the index, where the snapshot cannot help out, and for as many lines in the snapshot.
+func assertTags(t *testing.T, dir string, tags int) {
+	t.Helper()
+	snapshot := filepath.Join(dir, "snapshot")
+	content, err := os.ReadFile(snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := bytes.Count(content, []byte("\n")); lines <= tags {
+		t.Errorf("the snapshot has %d lines, want more than %d", lines, tags)
+	}
+	remove(t, snapshot)
+	x := openIndex(t, dir)
+	missing := 0
+	for i := range tags {
+		if _, known, err := x.Tag(tagName(i)); err != nil || !known {
+			missing++
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d of %d tags are missing", missing, tags)
+	}
+	if err := x.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(snapshot, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

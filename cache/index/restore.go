@@ -1,0 +1,149 @@
+package index
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"hubcap/cache/failpoint"
+)
+
+// renew makes a new index of the snapshot and opens it. It is made beside its
+// place, and has its name only once it is whole and on disk: whatever ends the
+// process, and the power with it, the next start finds a whole index or none.
+func (x *Index) renew(dir string) (err error) {
+	fresh := filepath.Join(x.Dir, newName)
+	failpoint.At(failpoint.RestoreBegun)
+	if err := os.RemoveAll(fresh); err != nil { // of a start that did not end
+		return err
+	}
+	failpoint.At(failpoint.RestoreCleared)
+	if err := x.fillNew(fresh); err != nil {
+		return errors.Join(err, os.RemoveAll(fresh))
+	}
+	failpoint.At(failpoint.RestoreFilled)
+	if err := os.Rename(fresh, dir); err != nil {
+		return errors.Join(err, os.RemoveAll(fresh))
+	}
+	failpoint.At(failpoint.RestoreRenamed)
+	if err := syncDir(x.Dir); err != nil {
+		return err
+	}
+	failpoint.At(failpoint.RestoreSynced)
+	x.tries().clear()
+	_ = os.Remove(filepath.Join(x.Dir, damagedName))
+	x.prune()
+	failpoint.At(failpoint.RestoreTidied)
+	x.db, err = open(settings(dir))
+	return err
+}
+
+// fillNew makes an index in dir and has all of it on disk when it returns.
+func (x *Index) fillNew(dir string) (err error) {
+	if x.db, err = open(settings(dir)); err != nil {
+		return err
+	}
+	failpoint.At(failpoint.RestoreOpened)
+	err = x.restore()
+	failpoint.At(failpoint.RestoreWritten)
+	if err == nil {
+		err = x.room() // Badger writes when it closes
+	}
+	if err != nil { // nothing of it is to be written any more, and it makes room
+		return errors.Join(err, guarded(x.db.DropAll), guarded(x.db.Close))
+	}
+	return guarded(x.db.Close)
+}
+
+// prune removes all but the last indexes that were set aside.
+func (x *Index) prune() {
+	aside, err := filepath.Glob(filepath.Join(x.Dir, asideName+"*"))
+	if err != nil {
+		return
+	}
+	slices.Sort(aside) // by time
+	for len(aside) > keptAside {
+		if err := os.RemoveAll(aside[0]); err != nil {
+			x.Log.Warn("an old index cannot be removed", "dir", aside[0], "err", err)
+		}
+		aside = aside[1:]
+	}
+}
+
+// restore fills a new index from the snapshot. What cannot be read of it is
+// asked for upstream again, and is no error; that the index cannot be written
+// is one.
+func (x *Index) restore() error {
+	f, err := os.Open(filepath.Join(x.Dir, snapshotName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var restored int
+	var unread error
+	if err != nil {
+		unread = err
+	} else {
+		defer f.Close()
+		restored, unread, err = x.restoreFrom(bufio.NewReaderSize(f, 64<<10))
+		if err != nil {
+			return err
+		}
+	}
+	if unread != nil {
+		x.Log.Warn("not all of the snapshot of the tags can be read; the next one leaves it as snapshot.bad", "restored", restored, "err", unread)
+		x.rotten.Store(true)
+		x.changed.Store(true)
+		return nil
+	}
+	x.Log.Info("the index was restored from the snapshot", "records", restored)
+	return nil
+}
+
+// roomEach is how many records are restored between two looks at the file
+// system.
+const roomEach = 1024
+
+// restoreFrom takes what makes sense of each line; unread is the first reason
+// why one does not.
+func (x *Index) restoreFrom(r *bufio.Reader) (restored int, unread, err error) {
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for number := 1; ; number++ {
+		line, end := r.ReadBytes('\n')
+		switch {
+		case len(bytes.TrimSpace(line)) == 0:
+		case number == 1:
+			if _, err := readHeader(line); err != nil {
+				return 0, err, nil
+			}
+		default:
+			key, value, err := parseRecord(line)
+			if err != nil {
+				unread = cmp.Or(unread, fmt.Errorf("line %d: %w", number, err))
+				break
+			}
+			if err := batch.Set([]byte(key), value); err != nil {
+				return restored, unread, err
+			}
+			restored++
+		}
+		if number%roomEach == 0 {
+			if err := x.room(); err != nil {
+				return restored, unread, err
+			}
+		}
+		if end != nil {
+			if end != io.EOF {
+				unread = cmp.Or(unread, end)
+			}
+			return restored, unread, batch.Flush()
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package index
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// lose takes the index away.
+func lose(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(dir, indexName)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedSnapshot restores what can be read of it, keeps what cannot for
+// whoever wants to mend it, and takes what it has restored for whole.
+func TestDamagedSnapshot(t *testing.T) {
+	afterHeader := func(add string) func(string) string {
+		return func(s string) string {
+			head, rest, _ := strings.Cut(s, "\n")
+			return head + "\n" + add + rest
+		}
+	}
+	for _, tc := range []struct {
+		name        string
+		damage      func(content string) string
+		least, most int // records that are restored
+		kept        bool
+	}{
+		{"cut", func(s string) string { return s[:len(s)/4] }, 20, 100, true},
+		{"garbage", func(string) string { return "garbage" }, 0, 0, true},
+		{"empty", func(string) string { return "" }, 0, 0, false},
+		{"another version", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }, 0, 0, true},
+		{"a line of garbage", afterHeader("garbage\n"), 200, 200, true},
+		{"records that make no sense", afterHeader("{}\n{\"tag\":\"x\"}\n{\"manifest\":\"sha256:../..\"}\n"), 200, 200, true},
+		{"empty lines and no end of the last one", func(s string) string { return strings.TrimSuffix(afterHeader("\n \n")(s), "\n") }, 200, 200, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, 100)
+			name := filepath.Join(dir, snapshotName)
+			content, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damaged := []byte(tc.damage(string(content)))
+			if err := os.WriteFile(name, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			lose(t, dir)
+			x := reopen(t, dir)
+			n, err := x.count()
+			if err != nil || n < tc.least || n > tc.most {
+				t.Errorf("%d records, %v; want %d to %d", n, err, tc.least, tc.most)
+			}
+			if err := x.Close(); err != nil {
+				t.Error(err)
+			}
+			if left, err := os.ReadFile(filepath.Join(dir, rottenName)); (err == nil) != tc.kept || tc.kept && string(left) != string(damaged) {
+				t.Errorf("kept are %d bytes, %v; want it kept: %v", len(left), err, tc.kept)
+			}
+			if err := reopen(t, dir).Close(); err != nil || aside(t, dir) > 0 {
+				t.Errorf("what was restored was set aside %d times at the next start, %v", aside(t, dir), err)
+			}
+		})
+	}
+}
+
+// TestHalfRestored starts where a process has died in the middle of making a
+// new index: half of it lies beside its place.
+func TestHalfRestored(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, dir, 5)
+	if err := os.Rename(filepath.Join(dir, indexName), filepath.Join(dir, newName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, snapshotName)); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, dir, 100)
+	lose(t, dir)
+	x := reopen(t, dir)
+	checkFilled(t, x, 100)
+	if !notThere(filepath.Join(dir, newName)) {
+		t.Error("the half is still there")
+	}
+	if err := x.PutMediaType(digest.FromString("more"), "application/x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := snapshotRecords(filepath.Join(dir, snapshotName)); n != 201 || err != nil {
+		t.Errorf("the snapshot has %d records, %v", n, err)
+	}
+}
+
+// TestDiskFillsWhileRestoring has others take the room in the middle: what is
+// half made goes, and the index lives in memory and knows everything.
+func TestDiskFillsWhileRestoring(t *testing.T) {
+	dir := t.TempDir()
+	const tags = 2 * roomEach
+	fill(t, dir, tags)
+	lose(t, dir)
+	looks := 0
+	x := openWith(t, dir, func() (int64, error) {
+		if looks++; looks > 2 { // before it is made, and once while it is
+			return 0, nil
+		}
+		return 1 << 40, nil
+	})
+	if looks < 3 || !x.InMemory() {
+		t.Fatalf("after %d looks the index is in memory: %v", looks, x.InMemory())
+	}
+	checkFilled(t, x, tags)
+	for _, name := range []string{indexName, newName} {
+		if !notThere(filepath.Join(dir, name)) {
+			t.Errorf("%s is left", name)
+		}
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkFilled(t, reopen(t, dir), tags)
+}
+
+// TestSetAsideAndNotRenewed starts where a process has died after it has set
+// an index aside, with what was known against that one still there.
+func TestSetAsideAndNotRenewed(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, dir, 100)
+	if err := errors.Join(
+		os.Rename(filepath.Join(dir, indexName), filepath.Join(dir, asideName+"20200102T000000.000Z")),
+		os.WriteFile(filepath.Join(dir, damagedName), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, openingName), []byte(".."), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		x := reopen(t, dir)
+		checkFilled(t, x, 100)
+		if err := x.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := aside(t, dir); n != 1 {
+			t.Errorf("%d indexes are aside", n)
+		}
+	}
+}
