@@ -153,9 +153,9 @@ func (b *box) get(ctx context.Context, c *http.Client, path string) (digest.Dige
 	return sum.Digest(), nil
 }
 
-// pull gets all of an image, by its tag, and verifies it.
-func (b *box) pull(ctx context.Context, c *http.Client, repository, tag string, image fakehub.Image) error {
-	if err := b.want(ctx, c, "/v2/"+repository+"/manifests/"+tag, image.Manifest.Digest); err != nil {
+// pull gets all of the image v1 of a repository, and verifies it.
+func (b *box) pull(ctx context.Context, c *http.Client, repository string, image fakehub.Image) error {
+	if err := b.want(ctx, c, "/v2/"+repository+"/manifests/v1", image.Manifest.Digest); err != nil {
 		return err
 	}
 	for _, one := range append(image.Layers, image.Config) {

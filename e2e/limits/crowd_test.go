@@ -55,7 +55,7 @@ func TestSlowHeads(t *testing.T) {
 	image := b.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1<<20), fakehub.RandomBlob(2, 1<<20))
 	ended, _ := b.open(t, many, 200)
 	for i := range number(10, 50) {
-		if err := b.pull(t.Context(), client(200), "library/demo", "v1", image); err != nil {
+		if err := b.pull(t.Context(), client(200), "library/demo", image); err != nil {
 			t.Errorf("pull %d: %v", i, err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestDescriptors(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			b := start(t, "ulimit -n 256", tc.settings...)
 			image := b.hub.Image("library/demo", "v1", fakehub.RandomBlob(3, 1<<20), fakehub.RandomBlob(4, 1<<20))
-			if err := b.pull(t.Context(), client(200), "library/demo", "v1", image); err != nil {
+			if err := b.pull(t.Context(), client(200), "library/demo", image); err != nil {
 				t.Fatal(err)
 			}
 			b.settle(t)
@@ -92,7 +92,7 @@ func TestDescriptors(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range clients {
 				all.Go(func() {
-					if err := b.pull(t.Context(), client(100+i%5), "library/demo", "v1", image); err != nil {
+					if err := b.pull(t.Context(), client(100+i%5), "library/demo", image); err != nil {
 						failed.Add(1)
 						return
 					}
@@ -107,11 +107,11 @@ func TestDescriptors(t *testing.T) {
 			end()
 			eventually(t, "what is held is served again", func() bool {
 				b.assertAlive(t)
-				return b.pull(t.Context(), client(200), "library/demo", "v1", image) == nil
+				return b.pull(t.Context(), client(200), "library/demo", image) == nil
 			})
 			eventually(t, "the crowd is counted out", func() bool { return b.metric(t, "hubcap_connections", `port="mirror"`) == 0 })
 			other := b.hub.Image("library/other", "v1", fakehub.RandomBlob(5, 1<<20))
-			if err := b.pull(t.Context(), client(200), "library/other", "v1", other); err != nil {
+			if err := b.pull(t.Context(), client(200), "library/other", other); err != nil {
 				t.Errorf("afterwards, what is not held: %v", err)
 			}
 			if starved = b.metric(t, "hubcap_connection_limits_total", `limit="descriptors"`); (starved > 0) != tc.starves {

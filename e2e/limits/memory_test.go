@@ -82,7 +82,7 @@ func TestMemory(t *testing.T) {
 		images = append(images, b.hub.Image(repositoryOf(i), "v1", fakehub.RandomBlob(seed, layer), fakehub.RandomBlob(seed+1, 1<<20), fakehub.RandomBlob(seed+2, 1000)))
 	}
 	for i := range held {
-		if err := b.pull(t.Context(), client(200), repositoryOf(i), "v1", images[i]); err != nil {
+		if err := b.pull(t.Context(), client(200), repositoryOf(i), images[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,7 +95,7 @@ func TestMemory(t *testing.T) {
 			if i%2 == 0 {
 				n = i / 2 % held
 			}
-			if err := b.pull(t.Context(), client(i%100), repositoryOf(n), "v1", images[n]); err != nil {
+			if err := b.pull(t.Context(), client(i%100), repositoryOf(n), images[n]); err != nil {
 				t.Errorf("client %d: %v", i, err)
 			}
 		})
