@@ -207,7 +207,7 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	blind := New(Options{
 		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
-		Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
+		MinRate: kib, Now: time.Now, Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
 	})
 	for name, address := range map[string]string{"whole": listen(t, r.handler), "login": listen(t, r.handler.Login()), "blind": listen(t, blind)} {
 		for _, row := range blindRows {
@@ -230,9 +230,11 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 // listen has a handler answer at a port as main opens it, and tells where.
 func listen(t *testing.T, h http.Handler) string {
 	t.Helper()
+	m, log := metrics.New().Ports, slog.New(slog.DiscardHandler)
 	p, err := port.Listen(port.Options{
 		Name: "mirror", Address: "127.0.0.1:0", Handler: h, HeadTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, MaxHeader: 16 << 10,
-		Now: time.Now, Metrics: metrics.New().Ports, Log: slog.New(slog.DiscardHandler),
+		Limits: port.NewLimits(port.LimitsOptions{Total: 1024, PerClient: 1024, Now: time.Now, Metrics: m, Log: log}),
+		Now:    time.Now, Metrics: m, Log: log,
 	})
 	must(t, err)
 	served := make(chan error, 1)
