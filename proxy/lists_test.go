@@ -143,10 +143,16 @@ func TestTagsOfALibrary(t *testing.T) {
 	r.hub.DeleteTag("library/demo", "latest")
 	r.clock.advance(time.Minute)
 	r.get("/v2/demo/tags/list").wantTags(t, "demo")
-	got := r.get("/v2/nothing/tags/list")
-	got.want(t, 404, nil, "")
-	if got.code() != "NAME_UNKNOWN" {
-		t.Errorf("code %s", got.code())
+	r.hub.Reset()
+	for range 3 {
+		got := r.get("/v2/nothing/tags/list")
+		got.want(t, 404, nil, "")
+		if got.code() != "NAME_UNKNOWN" {
+			t.Errorf("code %s", got.code())
+		}
+	}
+	if n := r.listed(fakehub.KindTags); n != 1 {
+		t.Errorf("%d requests for what was not there a moment ago", n)
 	}
 }
 

@@ -152,11 +152,12 @@ func (l list) body(ctx context.Context) ([]byte, error) {
 func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Tag) Answer {
 	one := cache.Manifest{Digest: digest.FromBytes(body), MediaType: l.mediaType, Body: body}
 	tag := index.Tag{Digest: one.Digest, MediaType: one.MediaType, Size: int64(len(body)), Confirmed: r.now()}
-	stored := func() {
+	stored := func() { // by then it may have been forgotten again
 		if l.worth(body) {
-			r.tags.save(l.key, tag, false)
+			r.tags.saveCurrent(l.key, tag)
 		}
 	}
+	r.tags.set(l.key, tag)
 	state := Fetched
 	if one.Digest == known.Digest {
 		state = Confirmed
@@ -170,6 +171,5 @@ func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Ta
 		}
 		r.store.PutManifest(one, stored)
 	}
-	r.tags.set(l.key, tag)
 	return held(one, state)
 }

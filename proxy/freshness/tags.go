@@ -28,6 +28,7 @@ type tags struct {
 
 	mu      sync.Mutex
 	pending map[string]change // not yet in the index
+	writing map[string]change // on their way there
 	closed  bool
 }
 
@@ -57,11 +58,14 @@ func (t *tags) get(key string) (index.Tag, bool) {
 		return tag, true
 	}
 	t.mu.Lock()
-	if c, waits := t.pending[key]; waits {
-		t.mu.Unlock()
-		return c.tag, !c.remove
+	c, waits := t.pending[key]
+	if !waits {
+		c, waits = t.writing[key]
 	}
 	t.mu.Unlock()
+	if waits {
+		return c.tag, !c.remove
+	}
 	tag, ok, err := t.index.Tag(key)
 	if err != nil {
 		t.failed(err)
@@ -82,18 +86,34 @@ func (t *tags) save(key string, tag index.Tag, sync bool) {
 	t.queue(key, change{tag: tag, sync: sync})
 }
 
+// saveCurrent is save, of a tag that still names in memory what it did.
+func (t *tags) saveCurrent(key string, tag index.Tag) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, ok := t.memory.Peek(key); ok && now.Digest == tag.Digest {
+		t.enqueue(key, change{tag: now})
+	}
+}
+
 // forget drops a tag, unless it has moved away from d meanwhile.
 func (t *tags) forget(key string, d digest.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if now, ok := t.memory.Peek(key); ok && now.Digest != d {
 		return
 	}
 	t.memory.Remove(key)
-	t.queue(key, change{remove: true})
+	t.enqueue(key, change{remove: true})
 }
 
 func (t *tags) queue(key string, c change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.enqueue(key, c)
+}
+
+// enqueue is queue, for who holds the lock.
+func (t *tags) enqueue(key string, c change) {
 	if t.closed {
 		return
 	}
@@ -111,13 +131,16 @@ func (t *tags) write() {
 	for range t.kick {
 		t.mu.Lock()
 		batch := t.pending
-		t.pending = make(map[string]change)
+		t.pending, t.writing = make(map[string]change), batch
 		t.mu.Unlock()
 		for key, c := range batch {
 			if err := t.apply(key, c); err != nil {
 				t.failed(err)
 			}
 		}
+		t.mu.Lock()
+		t.writing = nil
+		t.mu.Unlock()
 	}
 }
 
