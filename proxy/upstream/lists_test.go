@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -201,4 +202,22 @@ func TestNextPage(t *testing.T) {
 			t.Errorf("%s: %q, want %q", link, got, want)
 		}
 	}
+}
+
+// FuzzNextPage reads links that a registry may send: what is asked for next is
+// a query that means the same when it is read again.
+func FuzzNextPage(f *testing.F) {
+	for _, link := range []string{`</v2/a/tags/list?last=b&n=2>; rel="next"`, `<a?x=1>; rel="first", <b?x=2;y&z>; rel=next`, `<<?%0d%0a=>>;rel=next`} {
+		f.Add(link)
+	}
+	f.Fuzz(func(t *testing.T, link string) {
+		next := nextPage([]string{link})
+		if next == nil {
+			return
+		}
+		again, err := url.ParseQuery(next.Encode())
+		if err != nil || again.Encode() != next.Encode() || strings.ContainsAny(next.Encode(), "\r\n <>") {
+			t.Errorf("%q: %q, %v", link, next.Encode(), err)
+		}
+	})
 }
