@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 	const tries = 3 // of one question: it is asked again when it fails
 	for _, outage := range outages {
 		t.Run(outage.name, func(t *testing.T) {
-			held, other := kindNamed("multi-arch").make("library/held"), kindNamed("multi-arch").make("library/other")
+			held, other := multiArchOf("library/held"), multiArchOf("library/other")
 			s := newSite(t, held, other)
 			h := s.startHubcap(t, scratch(t), "HUBCAP_TAG_TTL=1ms", "HUBCAP_HEADER_TIMEOUT=3s", "HUBCAP_RATE_LIMIT_WAIT=0s")
 			mustPull(t, clientNamed(t, "containerd2").start(t, s, mirror), held) // of all of them it asks for most

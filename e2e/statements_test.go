@@ -108,7 +108,7 @@ func testsOf(t *testing.T, room string) string {
 func TestDockerdKnowsOneRegistry(t *testing.T) {
 	need(t)
 	c := clientNamed(t, "dockerd")
-	app := kindNamed("multi-arch").make("quay.io/some/app")
+	app := multiArchOf("quay.io/some/app")
 	s := newSiteWith(t, []string{"quay.io"})
 	elsewhere := *app
 	elsewhere.repository = "some/app"
