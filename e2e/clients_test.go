@@ -22,6 +22,7 @@ type client struct {
 	agent    string             // what its own User-Agent begins with, before the slash
 	resumes  bool               // it goes on by itself where a download was cut
 	cannot   map[string]outcome // by the name of the contents; what is not here it takes
+	byRanges bool               // it asks for one layer by several ranges at once
 	// describesAll says that it fetches manifests and configs of every platform, to describe them.
 	describesAll bool
 	// start begins from scratch: storage and configuration of its own, pulling through the mirror, or straight when that is empty.
@@ -60,7 +61,7 @@ var otherClients = []client{
 	},
 	{
 		name: "containerd2, one layer by several ranges", programs: []string{installed("containerd"), installed("ctr")}, agent: "containerd", resumes: true,
-		start: startContainerd2("concurrent_layer_fetch_buffer = 262144\n"), describesAll: true,
+		start: startContainerd2("concurrent_layer_fetch_buffer = 262144\n"), describesAll: true, byRanges: true,
 	},
 	{name: "regctl", programs: []string{installed("regctl")}, agent: "regclient", start: startRegctl, resumes: true},
 	{

@@ -11,7 +11,7 @@ func TestControl(t *testing.T) {
 	for _, c := range slices.Concat(clients, otherClients) {
 		t.Run(c.name, func(t *testing.T) {
 			need(t, c.programs...)
-			i := kindNamed("multi-arch").make("some/demo")
+			i := multiArchOf("some/demo")
 			if c.cannot["multi-arch"] == ignores {
 				i = chartOf("some/demo")
 			}

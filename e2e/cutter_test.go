@@ -20,8 +20,8 @@ const cutterAddress = "127.0.0.1:5050"
 type cutter struct {
 	mu     sync.Mutex
 	digest digest.Digest
-	after  int64 // bytes; none are left to cut when it is negative
-	again  bool  // the rest was asked for
+	after  int64    // bytes; none are left to cut when it is negative
+	ranges []string // that were asked for since
 }
 
 func newCutter(t *testing.T, ns *namespace) *cutter {
@@ -46,14 +46,14 @@ func newCutter(t *testing.T, ns *namespace) *cutter {
 func (c *cutter) cut(d digest.Digest, after int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.digest, c.after, c.again = d, after, false
+	c.digest, c.after, c.ranges = d, after, nil
 }
 
-// resumed tells whether the rest of what was cut has been asked for.
-func (c *cutter) resumed() bool {
+// parts are the ranges of what was cut that were asked for, but for those from its beginning.
+func (c *cutter) parts() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.again
+	return c.ranges
 }
 
 // shorten is the proxy's ModifyResponse.
@@ -63,12 +63,12 @@ func (c *cutter) shorten(answer *http.Response) error {
 	if !strings.HasSuffix(answer.Request.URL.Path, c.digest.String()) || answer.Request.Method != http.MethodGet {
 		return nil
 	}
-	asked := answer.Request.Header.Get("Range")
+	if asked := answer.Request.Header.Get("Range"); asked != "" && !strings.HasPrefix(asked, "bytes=0-") {
+		c.ranges = append(c.ranges, asked)
+	}
 	if c.after >= 0 {
 		answer.Body = &shortened{ReadCloser: answer.Body, left: c.after}
 		c.after = -1
-	} else if asked != "" && !strings.HasPrefix(asked, "bytes=0-") {
-		c.again = true
 	}
 	return nil
 }

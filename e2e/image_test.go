@@ -188,11 +188,7 @@ type kind struct {
 
 var kinds = []kind{
 	{"single", singleImage},
-	{"multi-arch", func(repository string) *image {
-		i := newImage(repository, "latest")
-		i.addIndex(i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerGzip, threeLayers(repository)))
-		return i
-	}},
+	{"multi-arch", multiArchOf},
 	{"zstd", func(repository string) *image {
 		i := newImage(repository, "1.0")
 		i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerZstd, threeLayers(repository))
@@ -202,12 +198,14 @@ var kinds = []kind{
 	{"chart", chartOf},
 }
 
-// kindNamed is for tests that need one kind.
-func kindNamed(name string) kind {
-	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })]
+// multiArchOf is of several platforms, with an attestation.
+func multiArchOf(repository string) *image {
+	i := newImage(repository, "latest")
+	i.addIndex(i.addPlatform(runtime.GOARCH, ocispec.MediaTypeImageLayerGzip, threeLayers(repository)))
+	return i
 }
 
-func multiArchImage() *image { return kindNamed("multi-arch").make("library/multiarch") }
+func multiArchImage() *image { return multiArchOf("library/multiarch") }
 
 // singleImage is of one platform, in Docker's own format.
 func singleImage(repository string) *image {

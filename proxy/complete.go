@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -14,10 +15,42 @@ const maxNesting = 3
 // and what it needs is not here. A client that got it would stand half-way; one
 // that is refused turns elsewhere at once.
 func (h *Handler) completeOrNot(rt route, manifest digest.Digest) error {
-	if !rt.upstream.Anonymous.Failing() || h.complete(rt, manifest, maxNesting) {
+	if !rt.upstream.Anonymous.Failing() || h.complete(rt, manifest, maxNesting) || h.described(rt, manifest) {
 		return nil
 	}
 	return errIncomplete
+}
+
+// described tells a manifest that is here to be looked at, with its config and
+// no layer, beside an image of the same index that is whole. containerd 2 asks
+// for all of an index in this way, and pulls one.
+func (h *Handler) described(rt route, d digest.Digest) bool {
+	index, known := h.indexes.Get(sizeKey(rt, d))
+	m, held := h.Cache.Manifest(d)
+	if !known || !held || !h.complete(rt, index, maxNesting) {
+		return false
+	}
+	parts := blobsOf(m.Body) // the config is the last
+	for i, one := range parts {
+		if h.Cache.Has(h.want(rt, one.Digest, one.Size)) != (i == len(parts)-1) {
+			return false
+		}
+	}
+	return len(parts) > 0
+}
+
+// indexesKept is for how many manifests it is remembered which index names
+// them.
+const indexesKept = 65_536
+
+// newIndexes is a memory of which index has named a manifest while its registry
+// failed.
+func newIndexes() *lru.Cache[string, digest.Digest] {
+	indexes, err := lru.New[string, digest.Digest](indexesKept)
+	if err != nil {
+		panic(err) // only a size below one is an error
+	}
+	return indexes
 }
 
 // complete tells whether an image could be pulled with its registry out of
@@ -30,6 +63,9 @@ func (h *Handler) complete(rt route, d digest.Digest, depth int) bool {
 	}
 	children, isIndex := childrenOf(m.Body)
 	if isIndex {
+		for _, child := range children {
+			h.indexes.Add(sizeKey(rt, child), d)
+		}
 		for _, child := range children {
 			if depth > 0 && h.complete(rt, child, depth-1) {
 				return true

@@ -25,6 +25,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
 	"hubcap/cache"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
@@ -72,8 +75,9 @@ type door struct {
 type Handler struct {
 	Options
 	sizes    *sizes
-	absent   *freshness.Failures // blobs that are not there, by repository
-	patience time.Duration       // with a client, for one chunk
+	absent   *freshness.Failures               // blobs that are not there, by repository
+	indexes  *lru.Cache[string, digest.Digest] // that were seen to name a manifest, by repository
+	patience time.Duration                     // with a client, for one chunk
 	draining atomic.Bool
 	running  atomic.Int64 // answers
 	asked    atomic.Int64 // requests so far
@@ -82,7 +86,7 @@ type Handler struct {
 // New returns a Handler that is ready.
 func New(o Options) *Handler {
 	return &Handler{
-		Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now),
+		Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now), indexes: newIndexes(),
 		patience: chunk * time.Second / time.Duration(o.MinRate),
 	}
 }

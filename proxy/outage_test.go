@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/proxy/freshness"
@@ -207,6 +208,32 @@ func TestNotAllHeld(t *testing.T) {
 	r.clock.advance(time.Minute)
 	r.get("/v2/demo/manifests/whole").want(t, 200, nil, "")
 	check("up again", 200)
+}
+
+// TestDescribedOnly pulls as containerd 2 does: manifests and configs of all platforms to describe them, layers of one. While the upstream
+// fails that works as before, beside the image that is whole.
+func TestDescribedOnly(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	mine := r.hub.Image("library/demo", "mine", fakehub.RandomBlob(1, 1000))
+	other := r.hub.Image("library/demo", "other", fakehub.RandomBlob(2, 1000))
+	index := r.hub.Index("library/demo", "index", mine.Manifest, other.Manifest)
+	pull := func() {
+		t.Helper()
+		for _, one := range []v1.Descriptor{index, mine.Manifest, other.Manifest} {
+			r.get("/v2/demo/manifests/"+one.Digest.String()).want(t, 200, nil, "")
+		}
+		for _, one := range []v1.Descriptor{mine.Config, other.Config, mine.Layers[0]} {
+			r.get(blobPath("demo", one.Digest)).want(t, 200, nil, "")
+		}
+		r.settle()
+	}
+	r.get("/v2/demo/manifests/index").want(t, 200, nil, "")
+	pull()
+	r.hub.Down()
+	r.clock.advance(time.Minute)
+	r.get("/v2/demo/manifests/index").want(t, 200, nil, staleStatus)
+	pull()
+	r.get("/v2/demo/manifests/other").want(t, 504, nil, "") // a tag that nobody has asked for
 }
 
 func TestOffline(t *testing.T) {
