@@ -21,6 +21,8 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 		return int(n)
 	}
 	hangs := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(hangs) })
+	t.Cleanup(goOn)
 	var begun, pulled sync.WaitGroup
 	var mu sync.Mutex
 	asked := 0
@@ -46,8 +48,13 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	}
 	mu.Unlock()
 	body, d := content(899, 10*kib)
-	pull(t, r, Want{Digest: d, Source: &origin{body: body}, Host: "answers", Size: int64(len(body))}, body)
-	close(hangs)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		pull(t, r, Want{Digest: d, Source: &origin{body: body}, Host: "answers", Size: int64(len(body))}, body)
+	}()
+	eventually(t, "another registry's blob comes", func() bool { return isClosed(answered) })
+	goOn()
 	pulled.Wait()
 	if n := waiting(); n != 0 {
 		t.Errorf("%d still wait", n)
@@ -59,6 +66,8 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 func TestTurnsEndWithTheCache(t *testing.T) {
 	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxFills = 1 }})
 	hangs := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(hangs) })
+	t.Cleanup(goOn)
 	var all sync.WaitGroup
 	var came atomic.Int64
 	for i := range 3 {
@@ -79,7 +88,7 @@ func TestTurnsEndWithTheCache(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() { r.Close(); close(stopped) }()
 	eventually(t, "they are told", func() bool { n, _ := r.Metrics.Value("hubcap_fills_waiting"); return n == 0 })
-	close(hangs)
+	goOn()
 	<-stopped
 	all.Wait()
 	if n := came.Load(); n > 1 {
