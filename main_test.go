@@ -561,3 +561,46 @@ func TestDrainEnds(t *testing.T) {
 		t.Error("what was cut is not logged")
 	}
 }
+
+// TestLimits has one client open as many connections as it may have, and one
+// more.
+func TestLimits(t *testing.T) {
+	for _, tc := range []struct {
+		name, settings string
+		ofOne          float64
+		refused        bool
+	}{
+		{"a client", "HUBCAP_MAX_CONNECTIONS_PER_CLIENT=40", 40, true},
+		{"half of all", "HUBCAP_MAX_CONNECTIONS=80", 40, true},
+		{"a proxy", "HUBCAP_TRUSTED_PROXIES=127.0.0.1", 256, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := start(t, tc.settings)
+			if got := b.line("limits")["of_one_client"]; got != tc.ofOne {
+				t.Errorf("of one client: %v, want %v", got, tc.ofOne)
+			}
+			most := int(tc.ofOne)
+			if !tc.refused {
+				most++
+			}
+			var last net.Conn
+			for range most + 1 {
+				conn, err := net.Dial("tcp", b.mirror)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				last = conn
+			}
+			if _, err := io.WriteString(last, "GET /v2/ HTTP/1.0\r\n\r\n"); err != nil && !tc.refused {
+				t.Fatal(err)
+			}
+			if got, _ := io.ReadAll(last); (len(got) == 0) != tc.refused {
+				t.Errorf("the last connection is answered %q", got)
+			}
+			if status, _, _ := b.get(b.admin, "/livez"); status != 200 {
+				t.Errorf("the operator is answered %d", status)
+			}
+		})
+	}
+}

@@ -1,20 +1,22 @@
 package proxy
 
 import (
+	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/proxy/port"
 )
 
 // TestWarmBlobIsSentByTheKernel counts the sendfile calls of a child process
-// that sends a held layer, and of one whose response writer hides ReadFrom,
+// that sends a held layer from a port of its own, and of one whose response writer hides ReadFrom,
 // which is how sendfile is lost.
 func TestWarmBlobIsSentByTheKernel(t *testing.T) {
 	const child = "HUBCAP_TEST_SENDFILE"
@@ -60,13 +62,22 @@ func sendWarmBlob(t *testing.T, hidden bool) {
 	layer := fakehub.RandomBlob(1, 8*mib)
 	r := newRig(t, rigOptions{})
 	d := r.hub.AddBlob("library/demo", layer)
+	var h http.Handler = r.handler
 	if hidden {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		h = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 			r.handler.ServeHTTP(struct{ http.ResponseWriter }{w}, q)
-		}))
-		defer s.Close()
-		r.url = s.URL
+		})
 	}
+	p, err := port.Listen(port.Options{
+		Name: "mirror", Address: "127.0.0.1:0", Handler: h, HeadTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeader: 16 * kib,
+		Limits: port.NewLimits(port.LimitsOptions{Total: 64, PerClient: 64, Now: time.Now, Metrics: r.all.Ports, Log: slog.New(slog.DiscardHandler)}),
+		Now:    time.Now, Metrics: r.all.Ports, Log: slog.New(slog.DiscardHandler),
+	})
+	must(t, err)
+	served := make(chan error, 1)
+	go func() { served <- p.Serve() }()
+	defer func() { p.Close(); <-served }()
+	r.url = "http://" + p.Addr().String()
 	// The hub sends from memory, so that no sendfile is its.
 	r.get(blobPath("demo", d), "Range", "bytes=0-0").want(t, 206, layer[:1], "")
 	r.settle()

@@ -75,7 +75,7 @@ func TestMemory(t *testing.T) {
 	if log := string(b.log.Bytes()); !strings.Contains(log, "memory is limited by the cgroup") || !strings.Contains(log, fmt.Sprintf("cgroup_bytes=%d", memoryLimit)) {
 		t.Errorf("the limit of the group is not known:\n%s", log)
 	}
-	layer := number(4<<20, 32<<20)
+	layer := number(4<<20, 8<<20)
 	var images []fakehub.Image
 	for i := range number(24, 60) {
 		seed := uint64(100 + 10*i)

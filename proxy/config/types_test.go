@@ -496,3 +496,27 @@ func writeFile(t *testing.T, dir, name, content string) string {
 	}
 	return path
 }
+
+func TestLimit(t *testing.T) {
+	for text, want := range map[string]Limit{"32": 32, "256": 256, "1000000": 1_000_000} {
+		if got, err := parsed[Limit](text); err != nil || got != want {
+			t.Errorf("%q = %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "31", "0", "-1", "1e3", "64.5", "9999999999", "many"} {
+		_, err := parsed[Limit](text)
+		wantHint(t, err, "want a whole number from 32 up")
+	}
+}
+
+func TestRate(t *testing.T) {
+	for text, want := range map[string]Rate{"16B": 16, "512": 512, "8KiB": 8 << 10, "1MB": 1_000_000} {
+		if got, err := parsed[Rate](text); err != nil || got != want {
+			t.Errorf("%q = %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "15", "-8KiB", "fast", "NaN", "8TiB"} {
+		_, err := parsed[Rate](text)
+		wantHint(t, err, "want bytes a second from 16B up, such as 8KiB")
+	}
+}
