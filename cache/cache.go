@@ -23,6 +23,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -83,7 +84,8 @@ type Cache struct {
 	turns     *slots // of fills
 	pacer     *pacer
 	disk      disk
-	walked    chan struct{} // closed when the ledger knows all files
+	walked    chan struct{} // closed when the walk has ended
+	counted   atomic.Bool   // the ledger knows all files: the walk was not ended before it had seen them
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -144,6 +146,17 @@ func (c *Cache) Close() {
 	c.stop(errStopped)
 	c.running.Wait()
 	c.usage.flush(c)
+}
+
+// work has do done beside everything else, unless nothing new begins any more.
+func (c *Cache) work(do func()) (begun bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.running.Go(do)
+	return true
 }
 
 // Want is what a request knows of the blob it asks for.

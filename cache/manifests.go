@@ -135,7 +135,7 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 		return Manifest{}, ErrWrongContent
 	}
 	if stat, err := c.Store.Stat(b.body.(*held).file); err == nil {
-		c.trust.verified(d, stat, c.Now())
+		c.verified(d, stat)
 	}
 	mediaType, err := c.Index.MediaType(d)
 	if err != nil {
@@ -181,12 +181,7 @@ func mediaTypeOf(body []byte) string {
 // all when it cannot be put there.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
 	c.manifests.put(one)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
-	c.running.Go(func() {
+	c.work(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				c.panicked("the storing of a manifest", one.Digest, p)

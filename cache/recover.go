@@ -62,7 +62,9 @@ func (c *Cache) begin() {
 func (c *Cache) partials() (kept []found) {
 	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
 		n, _, ok := decodeNote(p.Note, p.Size)
-		if _, _, whole := c.stored(p.Digest); !ok || whole {
+		// One that is larger than any blob that is kept is not taken up, and a
+		// bit that has flipped in a note could have everything evicted for it.
+		if _, _, whole := c.stored(p.Digest); !ok || whole || n.Size > c.MaxBlob {
 			return false
 		}
 		kept = append(kept, found{p.Digest, n.Size, p.Modified.UnixNano()})
@@ -112,10 +114,12 @@ func (c *Cache) takeUp(partials int) {
 	if errors.Is(err, errStopped) {
 		return
 	}
-	if err = errors.Join(err, stuck); err != nil {
+	c.counted.Store(true)
+	if err = errors.Join(err, stuck); err != nil { // what was not seen may be there the next time
 		c.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
+	} else {
+		c.forgetGone()
 	}
-	c.forgetGone()
 	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, and nothing soon needs that much again
 	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "unfinished", partials)
 }

@@ -1,10 +1,23 @@
 package cache
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/index"
 )
 
 // TestServingBesideTheWalk does not wait for the files to be counted: what is
@@ -30,5 +43,118 @@ func TestServingBesideTheWalk(t *testing.T) {
 	r.checkLedger()
 	if n := r.Ledger.Stats().Objects[1]; n != len(bodies) {
 		t.Errorf("%d objects, want %d", n, len(bodies))
+	}
+}
+
+// hold is a log that lets nobody past who says something, until it is closed.
+type hold struct {
+	slog.Handler
+	says string
+	met  chan struct{} // closed when somebody is held
+	pass chan struct{}
+}
+
+func (h hold) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, h.says) {
+		close(h.met)
+		<-h.pass
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// TestStopInTheMiddleOfTheWalk ends before all files are counted. What lies
+// there is known from before, and the next start may not expect less.
+func TestStopInTheMiddleOfTheWalk(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	var all []digest.Digest
+	for seed := range uint64(50) {
+		body, d := content(900+seed, 5*kib)
+		r.mustGet(d, &origin{body: body}, body)
+		all = append(all, d)
+	}
+	r.settle()
+	r.stop()
+	slices.Sort(all)
+	middle := all[len(all)/2].Encoded()
+	if err := os.Truncate(filepath.Join(dir, "blobs", "open", "sha256", middle[:2], middle), 1); err != nil {
+		t.Fatal(err)
+	}
+	h := hold{slog.NewTextHandler(io.Discard, nil), "another length", make(chan struct{}), make(chan struct{})}
+	r = newRig(t, rigOptions{dir: dir, change: func(o *Options) { o.StartWithin, o.Log = time.Nanosecond, slog.New(h) }})
+	select {
+	case <-h.met:
+	case <-r.walked:
+		t.Fatal("the walk was not held")
+	}
+	go func() {
+		<-r.base.Done()
+		close(h.pass)
+	}()
+	r.Close()
+	total, known, err := r.Index.Total()
+	if want := int64(len(all) * 8 * kib); err != nil || !known || total != want {
+		t.Errorf("the next start expects %d bytes, %v, %v; want %d", total, known, err, want)
+	}
+}
+
+// TestNoteThatLies has a bit of a download's note flip, so that it speaks of
+// more bytes than any blob that is kept has. It costs the download, and nothing
+// else.
+func TestNoteThatLies(t *testing.T) {
+	for _, size := range []int64{9 * partialSize, math.MaxInt64} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			dir := t.TempDir()
+			o := rigOptions{dir: dir, limit: 4 * partialSize, maxBlob: 2 * partialSize}
+			r := newRig(t, o)
+			held, d := content(1, mib)
+			r.mustGet(d, &origin{body: held}, held)
+			body, cut := content(301, partialSize)
+			r.leave(cut, body)
+			r.stop()
+			note := filepath.Join(dir, "partial", "sha256-"+cut.Encoded()+".note")
+			text, err := os.ReadFile(note)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lie := strings.Replace(string(text), fmt.Sprint(partialSize), fmt.Sprint(size), 1)
+			if err := os.WriteFile(note, []byte(lie), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r = newRig(t, o)
+			r.janitor.Wake()
+			if s := r.Ledger.Stats(); s.Partial != 0 || s.Bytes[1] != mib {
+				t.Errorf("%+v; want what is held and nothing else", s)
+			}
+			if going := r.Ledger.Sweep(); len(going) > 0 {
+				t.Errorf("%v is evicted", going)
+			}
+			r.checkLedger()
+		})
+	}
+}
+
+// TestWalkThatCannotSeeAll forgets nothing of what it has not seen: the files
+// may be there again the next time.
+func TestWalkThatCannotSeeAll(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body, d := content(77, 5*kib)
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	r.stop()
+	file := filepath.Join(dir, "blobs", "open", "sha256", d.Encoded()[:2], d.Encoded())
+	stray := filepath.Join(dir, "blobs", "open", "sha256", "stray")
+	if err := errors.Join(os.Rename(file, filepath.Join(dir, "away")), os.WriteFile(stray, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("chattr", "+i", stray).CombinedOutput(); err != nil {
+		t.Skipf("no file that cannot be removed: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("chattr", "-i", stray).Run() })
+	r = newRig(t, rigOptions{dir: dir})
+	known := false
+	if err := r.Index.Verified(d.String(), func(digest.Digest, index.Verified) { known = true }); err != nil || !known {
+		t.Errorf("the index knows the blob: %v, %v", known, err)
 	}
 }

@@ -51,7 +51,7 @@ func (u *usage) flush(c *Cache) {
 		}
 	}
 	stats := c.Ledger.Stats()
-	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial; total != u.total && !c.walking() {
+	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial; total != u.total && c.counted.Load() {
 		u.total = total
 		if err := c.Index.PutTotal(total); err != nil {
 			c.indexFailed(err)

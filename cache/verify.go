@@ -147,7 +147,7 @@ func (c *Cache) check(d digest.Digest) *check {
 	}
 	one := &check{done: make(chan struct{})}
 	c.trust.running[d] = one
-	c.running.Go(func() {
+	begun := c.work(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				c.panicked("a verification", d, p)
@@ -160,6 +160,11 @@ func (c *Cache) check(d digest.Digest) *check {
 		}()
 		one.err = c.verify(c.base, d, func(int) error { return nil })
 	})
+	if !begun {
+		delete(c.trust.running, d)
+		one.err = errStopped
+		close(one.done)
+	}
 	return one
 }
 
@@ -218,11 +223,17 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 		return fmt.Errorf("%w: it changes", errUnreadable)
 	}
 	c.Metrics.Checks.Ended(metrics.CheckRight)
-	c.trust.verified(d, after, c.Now())
-	if !c.Ledger.Holds(d) { // it went meanwhile
+	c.verified(d, after)
+	return nil
+}
+
+// verified notes that the file of d, which may have been evicted meanwhile, is
+// right.
+func (c *Cache) verified(d digest.Digest, stat blobs.Stat) {
+	c.trust.verified(d, stat, c.Now())
+	if !c.Ledger.Holds(d) {
 		c.trust.forget(d)
 	}
-	return nil
 }
 
 // unreadable gives up a file that cannot be read.

@@ -53,6 +53,7 @@ const partialDir = "partial"
 // but those that change one digest exclude each other at the caller's.
 type Store struct {
 	root    *os.Root
+	dir     *os.File // root's directory, for openBeneath
 	lock    *os.File
 	refused atomic.Pointer[time.Time] // when a file was last refused because the file system is read-only
 	beat    atomic.Int64              // for Sound
@@ -70,7 +71,10 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("open the data directory: %w", err)
 	}
 	s := &Store{root: root}
-	if err := s.take(); err != nil {
+	if s.dir, err = root.Open("."); err == nil {
+		err = s.take()
+	}
+	if err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
@@ -145,11 +149,18 @@ func (s *Store) writeNew(name string, content []byte) error {
 // Close gives the directory back.
 func (s *Store) Close() error {
 	err := s.root.Close()
+	if s.dir != nil {
+		err = errors.Join(err, s.dir.Close())
+	}
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
 	return err
 }
+
+// reading is how a blob is opened: O_NONBLOCK, so that a FIFO in its place does
+// not hold us.
+const reading = os.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
 // Stat is what a file looks like from outside.
 type Stat struct {
@@ -161,8 +172,11 @@ type Stat struct {
 // fs.ErrNotExist when there is none of that class; anything but a regular file
 // is an error.
 func (s *Store) Open(d digest.Digest, class Class) (*os.File, Stat, error) {
-	// O_NONBLOCK, so that a FIFO in a blob's place does not hold us.
-	f, err := s.root.OpenFile(blobPath(d, class), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	name := blobPath(d, class)
+	f, err := openBeneath(s.dir, name)
+	if err != nil { // os.Root opens each directory on the way, which every system can
+		f, err = s.root.OpenFile(name, reading, 0)
+	}
 	if err != nil {
 		return nil, Stat{}, err
 	}
@@ -220,7 +234,9 @@ func blobPath(d digest.Digest, class Class) string {
 func sum(numbers []int64) uint64 {
 	h := fnv.New64a()
 	for _, n := range numbers {
-		_ = binary.Write(h, binary.BigEndian, n) // a hash takes everything
+		var bytes [8]byte
+		binary.BigEndian.PutUint64(bytes[:], uint64(n)) //nolint:gosec // only compared
+		_, _ = h.Write(bytes[:])                        // a hash takes everything
 	}
 	return h.Sum64()
 }

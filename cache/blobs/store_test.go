@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func open(t *testing.T, dir string) *Store {
+func open(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := Open(dir)
 	if err != nil {
@@ -23,7 +23,7 @@ func open(t *testing.T, dir string) *Store {
 	return s
 }
 
-func put(t *testing.T, s *Store, content string) digest.Digest {
+func put(t testing.TB, s *Store, content string) digest.Digest {
 	t.Helper()
 	d := digest.FromString(content)
 	w, err := s.Create(d)
@@ -293,5 +293,35 @@ func TestFree(t *testing.T) {
 	s := open(t, t.TempDir())
 	if free, err := s.Free(); err != nil || free <= 0 {
 		t.Errorf("Free = %d, %v", free, err)
+	}
+}
+
+// TestOpenLeavesNoWay has a link where a directory should be, of the kind that
+// leads out of the data directory.
+func TestOpenLeavesNoWay(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	s := open(t, dir)
+	d := put(t, s, "content")
+	in := filepath.Dir(filepath.Join(dir, blobPath(d, ClassOpen)))
+	if err := errors.Join(os.Rename(in, filepath.Join(outside, "there")), os.Symlink(filepath.Join(outside, "there"), in)); err != nil {
+		t.Fatal(err)
+	}
+	if f, _, err := s.Open(d, ClassOpen); err == nil {
+		t.Errorf("%s was opened", f.Name())
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	s := open(b, b.TempDir())
+	d := put(b, s, "content")
+	b.ReportAllocs()
+	for b.Loop() {
+		f, _, err := s.Open(d, ClassOpen)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -21,6 +21,19 @@ func allocate(f *os.File, size int64) error {
 	return err
 }
 
+// openBeneath opens a file below dir for reading, in one call, and follows no
+// link on the way. Whatever it cannot open, os.Root may.
+func openBeneath(dir *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
+		Flags:   uint64(reading | unix.O_CLOEXEC),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // writtenBack tells of bytes of f that the system could not write to disk since
 // f was opened. A range beyond every byte has nothing that would be waited for;
 // what has failed is told of for the whole file.

@@ -3,6 +3,7 @@
 package blobs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 )
@@ -10,6 +11,9 @@ import (
 // allocate does nothing where the system has no call for it: a full disk then
 // shows in the middle of a download instead of before it.
 func allocate(*os.File, int64) error { return nil }
+
+// openBeneath cannot where the system has no call for it.
+func openBeneath(*os.File, string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // writtenBack knows nothing where the system has no call for it.
 func writtenBack(*os.File) error { return nil }

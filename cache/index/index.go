@@ -211,7 +211,8 @@ func (x *Index) Total() (bytes int64, known bool, err error) {
 	if err != nil || len(value) != 8 {
 		return 0, false, err
 	}
-	return int64(binary.BigEndian.Uint64(value)), true, nil //nolint:gosec // PutTotal writes no negative
+	bytes = int64(binary.BigEndian.Uint64(value)) //nolint:gosec // see below
+	return bytes, bytes >= 0, nil                 // PutTotal writes no negative
 }
 
 // Forget removes what is known of the evicted d.
