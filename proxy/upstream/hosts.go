@@ -300,7 +300,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 // outcomeOf is what an exchange says of its host: nil when it works.
 func outcomeOf(req *http.Request, resp *http.Response, err error) error {
 	switch {
-	case err != nil && (req.Context().Err() != nil || errors.Is(err, errRefused) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)):
+	case err != nil && (req.Context().Err() != nil || notSent(err) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)):
 		return errNotItsFault
 	case err != nil:
 		return err
