@@ -172,6 +172,28 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	})
 }
 
+// TestFailingIsSeenByAll: who asks at the same moment as others hears the same.
+func TestFailingIsSeenByAll(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "https://registry.test")
+	f.hosts.of(f.url).learn(http.StatusInternalServerError, nil)
+	err := together(8, func(int) error {
+		for range 10_000 {
+			if !f.Failing() {
+				return errors.New("the host counts as well")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	f.hosts.of(f.url).learn(http.StatusOK, nil)
+	if f.Failing() || f.hosts.troubles.Load() != 0 {
+		t.Error("the host is well, and looked at by each request")
+	}
+}
+
 // TestHostsAreToldApart: a CDN that fails leaves the registry alone.
 func TestHostsAreToldApart(t *testing.T) {
 	t.Parallel()
