@@ -288,7 +288,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.budget.read(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		if home && isPullLimit(resp, c.patience) {
+		if home && isPull(req) && isPullLimit(resp, c.patience) {
 			c.budget.stop(retryAfter(resp.Header))
 		} else {
 			h.slow(retryAfter(resp.Header))
