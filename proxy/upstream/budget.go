@@ -149,6 +149,12 @@ func pulls(header string) (n int, window time.Duration, ok bool) {
 // maxRefusal bounds how much of a refusal's text is looked at, in bytes.
 const maxRefusal = 4 << 10
 
+// isPull tells a request that counts as a pull, be it answered or not. Any
+// other one is refused for another reason than that there are no pulls left.
+func isPull(req *http.Request) bool {
+	return req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/manifests/")
+}
+
 // isPullLimit tells the 429 of a pull limit from that of a limit on requests
 // of any kind. Docker Hub words them "You have reached your pull rate limit"
 // and "Too Many Requests". The body can be read afterwards.

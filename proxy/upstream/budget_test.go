@@ -239,6 +239,30 @@ func TestAbuseLimit(t *testing.T) {
 	}
 }
 
+// TestAbuseLimitWithoutPulls: who is refused a HEAD or a blob is refused for
+// something else than his pulls, be there any left or not.
+func TestAbuseLimitWithoutPulls(t *testing.T) {
+	t.Parallel()
+	hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(newFakeClock()))
+	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	hub.Script(fakehub.Always(&fakehub.Fault{
+		Status: 429, Header: http.Header{"Retry-After": {"7"}, "Ratelimit-Remaining": {"0;w=21600"}}, Body: []byte("Too Many Requests"),
+	}))
+	for range 5 {
+		if e := wantKind(t, client.head(within(t)), RateLimited); e.RetryAfter != 7*time.Second {
+			t.Errorf("asks for %s", e.RetryAfter)
+		}
+		_, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
+		wantKind(t, err, RateLimited)
+	}
+	if n := hub.Count(); n != 1 {
+		t.Errorf("%d requests during the pause, want 1", n)
+	}
+	if client.budget.wait() != 0 {
+		t.Error("pulls count as used up")
+	}
+}
+
 // TestTokenServiceLimited: what a token service asks for is not lost.
 func TestTokenServiceLimited(t *testing.T) {
 	t.Parallel()

@@ -107,6 +107,9 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
+	if one := new(Error); errors.As(err, &one) { // of who asked in this one's place
+		return one
+	}
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
 	var fromTokens *errcode.ErrorResponse
 	var inURL *url.Error

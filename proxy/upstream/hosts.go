@@ -76,7 +76,7 @@ type hosts struct {
 	metrics    *metrics.Upstreams
 	log        *slog.Logger
 
-	troubled atomic.Bool // some host has failed, maybe long ago
+	troubles atomic.Int64 // how often a host has failed; 0 once none is known to fail
 
 	mu    sync.Mutex
 	known *lru.Cache[string, *host]
@@ -122,18 +122,18 @@ func (h *hosts) of(u *url.URL) *host {
 // when it was last asked, and that not long ago. It costs nothing while all is
 // well.
 func (h *hosts) failing() bool {
-	if !h.troubled.Load() {
+	seen := h.troubles.Load()
+	if seen == 0 {
 		return false
 	}
-	h.troubled.Store(false) // a failure from now on sets it again
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, name := range append([]string{h.registry}, h.tokenHosts...) {
 		if one, ok := h.known.Peek(name); ok && one.failing() {
-			h.troubled.Store(true)
 			return true
 		}
 	}
+	h.troubles.CompareAndSwap(seen, 0) // but for a failure of this moment
 	return false
 }
 
@@ -213,7 +213,7 @@ func (h *host) learn(status int, err error) {
 	case errors.Is(err, errNotItsFault):
 	case err != nil || status >= http.StatusInternalServerError:
 		h.failed = h.hosts.now()
-		h.hosts.troubled.Store(true)
+		h.hosts.troubles.Add(1)
 	default:
 		h.failed = time.Time{}
 		if status != http.StatusTooManyRequests {
@@ -288,7 +288,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.budget.read(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		if home && isPullLimit(resp, c.patience) {
+		if home && isPull(req) && isPullLimit(resp, c.patience) {
 			c.budget.stop(retryAfter(resp.Header))
 		} else {
 			h.slow(retryAfter(resp.Header))
@@ -300,7 +300,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 // outcomeOf is what an exchange says of its host: nil when it works.
 func outcomeOf(req *http.Request, resp *http.Response, err error) error {
 	switch {
-	case err != nil && (req.Context().Err() != nil || errors.Is(err, errRefused) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)):
+	case err != nil && (req.Context().Err() != nil || notSent(err) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)):
 		return errNotItsFault
 	case err != nil:
 		return err

@@ -172,6 +172,28 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	})
 }
 
+// TestFailingIsSeenByAll: who asks at the same moment as others hears the same.
+func TestFailingIsSeenByAll(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "https://registry.test")
+	f.hosts.of(f.url).learn(http.StatusInternalServerError, nil)
+	err := together(8, func(int) error {
+		for range 10_000 {
+			if !f.Failing() {
+				return errors.New("the host counts as well")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	f.hosts.of(f.url).learn(http.StatusOK, nil)
+	if f.Failing() || f.hosts.troubles.Load() != 0 {
+		t.Error("the host is well, and looked at by each request")
+	}
+}
+
 // TestHostsAreToldApart: a CDN that fails leaves the registry alone.
 func TestHostsAreToldApart(t *testing.T) {
 	t.Parallel()
@@ -196,14 +218,19 @@ func TestHostsAreToldApart(t *testing.T) {
 
 func TestOffline(t *testing.T) {
 	t.Parallel()
-	hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.Offline = true })
+	hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.Offline, o.TryAgain = true, time.Hour })
 	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
-	_, err := client.GetManifest(within(t), repo, "latest")
-	e := wantKind(t, err, Unasked)
-	if !e.Failing() || e.Temporary() || !client.Failing() {
-		t.Errorf("failing %t, temporary %t", e.Failing(), e.Temporary())
+	for range 2 * tripAfter {
+		_, err := client.GetManifest(within(t), repo, "latest")
+		e := wantKind(t, err, Unasked)
+		if !e.Failing() || e.Temporary() || !errors.Is(e, errOffline) || !client.Failing() {
+			t.Errorf("%v: failing %t, temporary %t", e, e.Failing(), e.Temporary())
+		}
 	}
-	_, err = client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
+	if client.log.String() != "" {
+		t.Errorf("a host that is not asked is blamed: %s", client.log)
+	}
+	_, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
 	wantKind(t, err, Unasked)
 	if n := hub.Count(); n != 0 {
 		t.Errorf("%d requests", n)

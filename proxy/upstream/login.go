@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"path"
 	"sync/atomic"
 	"time"
 
@@ -86,14 +87,15 @@ func (c *Client) asOwner(req *http.Request, repository string) (*http.Response, 
 	}
 }
 
-// asAnybody sends req without the credentials. resp and err are the answer to
-// it with them.
+// asAnybody sends req without the credentials, under the pull limit of anybody.
+// resp and err are the answer to it with them.
 func (c *Client) asAnybody(req *http.Request, repository string, resp *http.Response, err error) (*http.Response, error) {
-	if c.login.anybody == nil {
+	anybody := c.login.anybody
+	if anybody == nil {
 		return resp, err
 	}
-	instead, insteadErr := c.login.anybody.authorized(req, repository)
-	if insteadErr == nil && c.login.anybody.judge(instead, nil) == accepted && instead.StatusCode != http.StatusNotFound {
+	instead, insteadErr := anybody.inPlace(req, repository)
+	if insteadErr == nil && anybody.judge(instead, nil) == accepted && instead.StatusCode != http.StatusNotFound {
 		if resp != nil {
 			resp.Body.Close()
 		}
@@ -101,6 +103,28 @@ func (c *Client) asAnybody(req *http.Request, repository string, resp *http.Resp
 	}
 	if insteadErr == nil {
 		instead.Body.Close()
+	}
+	if limited := new(Error); errors.As(insteadErr, &limited) {
+		if resp != nil {
+			resp.Body.Close()
+		}
+		return nil, limited
+	}
+	return resp, err
+}
+
+// inPlace sends another client's req. An Error says that there are no pulls
+// left.
+func (c *Client) inPlace(req *http.Request, repository string) (*http.Response, error) {
+	if isPull(req) {
+		if err := c.mayPull(req.Context(), repository, path.Base(req.URL.Path)); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := c.authorized(req, repository)
+	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
+		defer resp.Body.Close()
+		return nil, c.refusal(req, resp)
 	}
 	return resp, err
 }

@@ -307,6 +307,39 @@ func TestUselessCredentials(t *testing.T) {
 	}
 }
 
+// TestUselessCredentialsWithoutPulls: who asks in the place of useless
+// credentials has a pull limit too, and nothing is sent into it.
+func TestUselessCredentialsWithoutPulls(t *testing.T) {
+	t.Parallel()
+	clock := newFakeClock()
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: "another"}, RateLimit: 1, Clock: clock.Now})
+	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	client := withStandIn(t, hub.RegistryURL(), trusting(t, hub.TokenURL()), withCredentials, goesBy(clock))
+	get := func() error {
+		_, err := client.GetManifest(within(t), repo, "latest")
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if e := wantKind(t, get(), RateLimited); e.RetryAfter != 6*time.Hour {
+			t.Errorf("the refusal asks for %s", e.RetryAfter)
+		}
+	}
+	if n := hub.Count(fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(http.MethodGet), fakehub.OfStatus(429)); n != 1 {
+		t.Errorf("%d pulls were refused, want 1", n)
+	}
+	if err := client.head(within(t)); err != nil {
+		t.Errorf("HEAD: %v", err)
+	}
+	hub.ResetRateLimit()
+	clock.advance(probeAfter)
+	if err := get(); err != nil {
+		t.Errorf("there are pulls again: %v", err)
+	}
+}
+
 // TestForbiddenRepository: credentials may be right and still open less than
 // none do.
 func TestForbiddenRepository(t *testing.T) {
