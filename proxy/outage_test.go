@@ -330,7 +330,11 @@ func TestRateLimitWait(t *testing.T) {
 			fault := &fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {fmt.Sprint(int(tc.retryAfter.Seconds()))}}, Body: []byte("Too Many Requests")}
 			for _, path := range []string{"/v2/demo/manifests/latest", blobPath("demo", img.Layers[0].Digest), "/v2/demo/tags/list"} {
 				r.hub.Script(fakehub.Once(fault, fakehub.OfKind(fakehub.KindManifest, fakehub.KindBlob, fakehub.KindTags)))
+				before := r.clock.Now()
 				got := r.get(path)
+				if waited := r.clock.Now().Sub(before); waited > tc.wait {
+					t.Errorf("%s: held for %s", path, waited)
+				}
 				if tc.held {
 					got.want(t, 200, nil, "")
 					continue

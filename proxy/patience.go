@@ -20,10 +20,11 @@ func (h *Handler) patiently(ctx context.Context, a *answer, serve func() error) 
 		if wait <= 0 || wait > left || a.status != 0 {
 			return err
 		}
+		// Those who wait do not all come back at one moment.
+		wait = min(wait+rand.N(wait/8+1), left) //nolint:gosec // jitter, not a secret
 		left -= wait
 		h.Metrics.Delayed()
-		// Those who wait do not all come back at one moment.
-		if err := h.Sleep(ctx, wait+rand.N(wait/8+1)); err != nil { //nolint:gosec // jitter, not a secret
+		if err := h.Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
