@@ -142,6 +142,26 @@ func TestStaleIfError(t *testing.T) {
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus) // it counts anew
 }
 
+// TestStaleIfErrorByClockSetBack: a clock that was wrong when the registry first
+// failed does not have it count from the years to come.
+func TestStaleIfErrorByClockSetBack(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir, stalePublic: time.Hour})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+	r.clock.advance(10 * 365 * 24 * time.Hour)
+	r.pullWhole(t, "latest", img)
+	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
+	r.clock.advance(time.Minute)
+	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir, hub: r.hub, stalePublic: time.Hour}) // in 2030
+	for range 2 {
+		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
+		r.clock.advance(30 * time.Minute)
+	}
+	r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
+}
+
 func TestNothingStaleIfError(t *testing.T) {
 	r := newRig(t, rigOptions{stalePublic: -1})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
@@ -168,6 +188,42 @@ func TestKeepDeleted(t *testing.T) {
 	again := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))
 	r.clock.advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, again.Body, "hubcap; fwd=uri-miss; stored")
+}
+
+// TestKeepDeletedIsNoStaleIfError: how long what is held is served while its
+// registry fails says nothing of what the registry has deleted.
+func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
+	const kept = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
+	t.Run("never", func(t *testing.T) {
+		r := newRig(t, rigOptions{keepDeleted: true, stalePublic: -1})
+		img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+		r.pullWhole(t, "latest", img)
+		r.hub.DeleteTag("library/demo", "latest")
+		r.clock.advance(time.Minute)
+		for range 3 {
+			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, kept)
+		}
+	})
+	t.Run("after an outage", func(t *testing.T) {
+		r := newRig(t, rigOptions{keepDeleted: true, stalePublic: time.Hour})
+		img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+		r.pullWhole(t, "latest", img)
+		fail := func() { r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500})) }
+		fail()
+		r.clock.advance(time.Minute)
+		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
+		r.hub.Script(nil)
+		r.hub.DeleteTag("library/demo", "latest")
+		for range 3 {
+			r.clock.advance(time.Hour)
+			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, kept)
+		}
+		fail()
+		r.clock.advance(time.Minute)
+		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus) // it counts anew
+		r.clock.advance(time.Hour)
+		r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
+	})
 }
 
 // TestNotAllHeld: while the upstream fails, an image that is not here whole is

@@ -69,12 +69,19 @@ func (r *Resolver) without(ctx context.Context, repo Repository, key, question s
 		}
 		return Answer{}, r.remember(repo, key, err)
 	}
-	if !deleted && known.Failing.IsZero() {
-		known.Failing = r.now()
+	since := known.Failing
+	switch now := r.now(); {
+	case deleted: // it has answered
+		since = time.Time{}
+	case since.IsZero() || since.After(now): // by a clock that was set back
+		since = now
+	}
+	if !since.Equal(known.Failing) {
+		known.Failing = since
 		r.tags.set(key, known)
 		r.tags.save(key, known, false)
 	}
-	if !r.servable(repo, known) {
+	if !r.servable(repo, known) && !(deleted && r.holds(repo, known.Digest)) {
 		return Answer{}, r.remember(repo, key, err)
 	}
 	r.failures.Note(question, err, checkAgain)
