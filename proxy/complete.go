@@ -5,6 +5,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // maxNesting is how deep an index may lie in another one and still be looked
@@ -74,11 +75,25 @@ func (h *Handler) complete(rt route, d digest.Digest, depth int) bool {
 		return len(children) == 0
 	}
 	for _, one := range blobsOf(m.Body) {
-		if !one.foreign() && !h.Cache.Has(h.want(rt, one.Digest, one.Size)) {
+		if one.needed() && !h.Cache.Has(h.want(rt, one.Digest, one.Size)) {
 			return false
 		}
 	}
 	return true
+}
+
+// needed tells a blob that no client of its manifest does without. Those of an
+// artifact, ORAS and Trivy among them, ask for its layers alone; what is empty
+// nobody has to be asked for.
+func (d descriptor) needed() bool {
+	switch d.MediaType {
+	case ocispec.MediaTypeEmptyJSON:
+		return false
+	case ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json":
+		return true
+	default:
+		return !d.config && !d.foreign()
+	}
 }
 
 // childrenOf are the manifests that an index names.

@@ -166,6 +166,7 @@ type descriptor struct {
 	Digest    digest.Digest `json:"digest"`
 	Size      int64         `json:"size"`
 	URLs      []string      `json:"urls"`
+	config    bool          // and of no layer
 }
 
 // foreign tells a blob that its manifest says is elsewhere.
@@ -183,6 +184,7 @@ func blobsOf(manifest []byte) []descriptor {
 	if json.Unmarshal(manifest, &m) != nil {
 		return nil
 	}
+	m.Config.config = true
 	return slices.DeleteFunc(append(m.Layers, m.Config), func(d descriptor) bool {
 		return d.Digest.Validate() != nil || d.Size < 0
 	})

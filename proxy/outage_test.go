@@ -292,6 +292,35 @@ func TestDescribedOnly(t *testing.T) {
 	r.get("/v2/demo/manifests/other").want(t, 504, nil, "") // a tag that nobody has asked for
 }
 
+// TestArtifactIsHeldWithoutItsConfig: ORAS, Trivy and Flux pull the layers of
+// an artifact, and not its config.
+func TestArtifactIsHeldWithoutItsConfig(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	add := func(tag, configType, config string, layer []byte) []byte {
+		body := fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":"application/octet-stream","digest":%q,"size":%d}]}`,
+			configType, r.hub.AddBlob("library/demo", []byte(config)), len(config), r.hub.AddBlob("library/demo", layer), len(layer))
+		r.hub.AddManifest("library/demo", tag, "application/vnd.oci.image.manifest.v1+json", body)
+		r.get("/v2/demo/manifests/"+tag).want(t, 200, body, "")
+		return body
+	}
+	plain, trivy := fakehub.RandomBlob(1, 1000), fakehub.RandomBlob(2, 1000)
+	held := map[string][]byte{
+		"plain": add("plain", "application/vnd.oci.empty.v1+json", "{}", plain),
+		"trivy": add("trivy", "application/vnd.aquasec.trivy.config.v1+json", `{"a":1}`, trivy),
+	}
+	add("half", "application/vnd.oci.empty.v1+json", "{}", fakehub.RandomBlob(3, 1000))
+	for _, layer := range [][]byte{plain, trivy} {
+		r.get(blobPath("demo", digest.FromBytes(layer))).want(t, 200, layer, "")
+	}
+	r.settle()
+	r.hub.Down()
+	r.clock.advance(time.Minute)
+	for tag, body := range held {
+		r.get("/v2/demo/manifests/"+tag).want(t, 200, body, staleStatus)
+	}
+	r.get("/v2/demo/manifests/half").want(t, 503, nil, "")
+}
+
 func TestOffline(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
