@@ -23,21 +23,41 @@ func (h *Handler) completeOrNot(rt route, manifest digest.Digest) error {
 }
 
 // described tells a manifest that is here to be looked at, with its config and
-// no layer, beside an image of the same index that is whole. containerd 2 asks
-// for all of an index in this way, and pulls one.
+// no layer of its own, beside an image of the same index that is whole. containerd
+// 2 asks for all of an index in this way, and pulls one.
 func (h *Handler) described(rt route, d digest.Digest) bool {
 	index, known := h.indexes.Get(sizeKey(rt, d))
 	m, held := h.Cache.Manifest(d)
-	if !known || !held || !h.complete(rt, index, maxNesting) {
+	if !known || !held {
 		return false
 	}
-	parts := blobsOf(m.Body) // the config is the last
-	for i, one := range parts {
-		if h.Cache.Has(h.want(rt, one.Digest, one.Size)) != (i == len(parts)-1) {
+	others := h.layersIn(rt, index)
+	parts := blobsOf(m.Body)
+	for _, one := range parts {
+		has := h.Cache.Has(h.want(rt, one.Digest, one.Size))
+		if one.config && !has || !one.config && has && !others[one.Digest] {
 			return false
 		}
 	}
-	return len(parts) > 0
+	return len(parts) > 0 && len(others) > 0
+}
+
+// layersIn are the blobs of the images of an index that are whole. Platforms
+// share layers.
+func (h *Handler) layersIn(rt route, index digest.Digest) map[digest.Digest]bool {
+	all := make(map[digest.Digest]bool)
+	m, _ := h.Cache.Manifest(index)
+	children, _ := childrenOf(m.Body)
+	for _, child := range children {
+		if !h.complete(rt, child, maxNesting-1) {
+			continue
+		}
+		image, _ := h.Cache.Manifest(child)
+		for _, one := range blobsOf(image.Body) {
+			all[one.Digest] = true
+		}
+	}
+	return all
 }
 
 // indexesKept is for how many manifests it is remembered which index names

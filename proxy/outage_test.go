@@ -270,15 +270,16 @@ func TestNotAllHeld(t *testing.T) {
 // fails that works as before, beside the image that is whole.
 func TestDescribedOnly(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	mine := r.hub.Image("library/demo", "mine", fakehub.RandomBlob(1, 1000))
-	other := r.hub.Image("library/demo", "other", fakehub.RandomBlob(2, 1000))
+	scripts := fakehub.RandomBlob(3, 1000) // a layer that is the same on all platforms
+	mine := r.hub.Image("library/demo", "mine", fakehub.RandomBlob(1, 1000), scripts)
+	other := r.hub.Image("library/demo", "other", fakehub.RandomBlob(2, 1000), scripts)
 	index := r.hub.Index("library/demo", "index", mine.Manifest, other.Manifest)
 	pull := func() {
 		t.Helper()
 		for _, one := range []v1.Descriptor{index, mine.Manifest, other.Manifest} {
 			r.get("/v2/demo/manifests/"+one.Digest.String()).want(t, 200, nil, "")
 		}
-		for _, one := range []v1.Descriptor{mine.Config, other.Config, mine.Layers[0]} {
+		for _, one := range []v1.Descriptor{mine.Config, other.Config, mine.Layers[0], mine.Layers[1]} {
 			r.get(blobPath("demo", one.Digest)).want(t, 200, nil, "")
 		}
 		r.settle()
