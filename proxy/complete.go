@@ -16,7 +16,7 @@ const maxNesting = 3
 // and what it needs is not here. A client that got it would stand half-way; one
 // that is refused turns elsewhere at once.
 func (h *Handler) completeOrNot(rt route, manifest digest.Digest) error {
-	if !rt.upstream.Anonymous.Failing() || h.complete(rt, manifest, maxNesting) || h.described(rt, manifest) {
+	if !rt.upstream.Anonymous.Failing(h.RateLimitWait) || h.complete(rt, manifest, maxNesting) || h.described(rt, manifest) {
 		return nil
 	}
 	return errIncomplete

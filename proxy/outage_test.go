@@ -456,6 +456,38 @@ func TestRateLimitIsNotFelt(t *testing.T) {
 	}
 }
 
+// TestNotAllHeldWhileLeftAlone: an image that is not here whole is refused at
+// its manifest while its registry is not asked for its blobs, and shown where
+// who asks for them is held until they come.
+func TestNotAllHeldWhileLeftAlone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		retryAfter string
+		status     int
+	}{
+		"long":  {"3600", 503},
+		"short": {"7", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{rateLimitWait: 10 * time.Second})
+			whole := r.hub.Image("library/demo", "whole", fakehub.RandomBlob(1, 1000))
+			half := r.hub.Image("library/demo", "half", fakehub.RandomBlob(2, 1000))
+			r.pullWhole(t, "whole", whole)
+			r.get("/v2/demo/manifests/half").want(t, 200, nil, "")
+			r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {tc.retryAfter}}}))
+			r.clock.advance(time.Minute)
+			r.get("/v2/demo/manifests/whole").want(t, 200, whole.Body, staleStatus)
+			r.get("/v2/demo/manifests/half").want(t, tc.status, nil, "")
+			r.get("/v2/demo/manifests/"+half.Manifest.Digest.String()).want(t, tc.status, nil, "")
+			r.hub.Script(nil)
+			if tc.status == 200 {
+				r.get(blobPath("demo", half.Layers[0].Digest)).want(t, 200, nil, "")
+			}
+			r.clock.advance(time.Hour)
+			r.get("/v2/demo/manifests/half").want(t, 200, nil, "")
+		})
+	}
+}
+
 // TestPullLimitStopsManifestsOnly: with no pulls left, what is new is refused
 // from memory, HEADs confirm tags, and layers come.
 func TestPullLimitStopsManifestsOnly(t *testing.T) {

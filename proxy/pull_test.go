@@ -223,7 +223,7 @@ func (r *rig) lookups() (counted struct{ smallHit, smallMiss, largeHit, largeMis
 
 // One answer is one look-up, however often the cache was asked for it.
 func TestLookupsAreCountedBySegment(t *testing.T) {
-	r := newRig(t, rigOptions{maxBlob: 4 * mib})
+	r := newRig(t, rigOptions{maxBlob: 4 * mib, rateLimitWait: 10 * time.Second})
 	small, large, huge := fakehub.RandomBlob(51, 1000), fakehub.RandomBlob(52, 2*mib), fakehub.RandomBlob(53, 5*mib)
 	img := r.hub.Image("library/demo", "latest", small, large, huge)
 	tag, byDigest := "/v2/demo/manifests/latest", "/v2/demo/manifests/"+img.Manifest.Digest.String()

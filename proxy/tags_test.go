@@ -60,7 +60,7 @@ func TestTagMovesByOneGetByDigest(t *testing.T) {
 func TestTagStaysWhileItsNewManifestIsNotToBeHad(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
-	r.get("/v2/demo/manifests/latest").want(t, 200, nil, "")
+	r.pullWhole(t, "latest", img)
 	moved := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))
 	r.clock.advance(time.Minute)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429}, fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(http.MethodGet)))

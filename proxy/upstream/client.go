@@ -132,9 +132,9 @@ func (o Options) network(m *metrics.Upstream) http.RoundTripper {
 }
 
 // Failing tells that the registry or its token service did not answer when it
-// was last asked, whoever did, and that not long ago: what is not held is
-// likely not to be had.
-func (c *Client) Failing() bool { return c.offline || c.hosts.failing() }
+// was last asked, whoever did, and that not long ago, or wants to be left alone
+// for longer than patience: what is not held is likely not to be had.
+func (c *Client) Failing(patience time.Duration) bool { return c.offline || c.hosts.failing(patience) }
 
 // Credentials tells whether the client asks with the box's credentials.
 func (c *Client) Credentials() bool { return c.login != nil }

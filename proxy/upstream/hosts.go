@@ -76,7 +76,7 @@ type hosts struct {
 	metrics    *metrics.Upstreams
 	log        *slog.Logger
 
-	troubles atomic.Int64 // how often a host has failed; 0 once none is known to fail
+	troubles atomic.Int64 // how often a host has failed or said 429; 0 once none is known to do so
 
 	mu    sync.Mutex
 	known *lru.Cache[string, *host]
@@ -119,21 +119,30 @@ func (h *hosts) of(u *url.URL) *host {
 }
 
 // failing tells that the registry, or a token service of it, did not answer
-// when it was last asked, and that not long ago. It costs nothing while all is
-// well.
-func (h *hosts) failing() bool {
+// when it was last asked, and that not long ago, or is left alone for longer
+// than patience. It costs nothing while all is well.
+func (h *hosts) failing(patience time.Duration) bool {
 	seen := h.troubles.Load()
 	if seen == 0 {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	well := true
 	for _, name := range append([]string{h.registry}, h.tokenHosts...) {
-		if one, ok := h.known.Peek(name); ok && one.failing() {
+		one, ok := h.known.Peek(name)
+		if !ok {
+			continue
+		}
+		wait := one.wait()
+		if one.failing() || wait > patience {
 			return true
 		}
+		well = well && wait == 0
 	}
-	h.troubles.CompareAndSwap(seen, 0) // but for a failure of this moment
+	if well {
+		h.troubles.CompareAndSwap(seen, 0) // but for a failure of this moment
+	}
 	return false
 }
 
@@ -202,6 +211,7 @@ func (h *host) slow(retryAfter time.Duration) {
 	}
 	if until := now.Add(retryAfter); until.After(h.until) {
 		h.until = until
+		h.hosts.troubles.Add(1)
 	}
 }
 

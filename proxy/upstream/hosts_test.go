@@ -95,12 +95,12 @@ func TestCircuit(t *testing.T) {
 				if network.asked != tt.asked {
 					t.Errorf("%d requests reached the host, want %d", network.asked, tt.asked)
 				}
-				if f.Failing() != tt.failing {
-					t.Errorf("failing: %t", f.Failing())
+				if f.Failing(0) != tt.failing {
+					t.Errorf("failing: %t", f.Failing(0))
 				}
 				if tt.failing {
 					time.Sleep(failingFor + time.Second)
-					if f.Failing() {
+					if f.Failing(0) {
 						t.Error("a failure of long ago still counts")
 					}
 				}
@@ -166,8 +166,8 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := ask(t.Context()); err != nil || f.Failing() {
-			t.Errorf("%v, failing %t", err, f.Failing())
+		if err := ask(t.Context()); err != nil || f.Failing(0) {
+			t.Errorf("%v, failing %t", err, f.Failing(0))
 		}
 	})
 }
@@ -179,7 +179,7 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	f.hosts.of(f.url).learn(http.StatusInternalServerError, nil)
 	err := together(8, func(int) error {
 		for range 10_000 {
-			if !f.Failing() {
+			if !f.Failing(0) {
 				return errors.New("the host counts as well")
 			}
 		}
@@ -189,7 +189,7 @@ func TestFailingIsSeenByAll(t *testing.T) {
 		t.Error(err)
 	}
 	f.hosts.of(f.url).learn(http.StatusOK, nil)
-	if f.Failing() || f.hosts.troubles.Load() != 0 {
+	if f.Failing(0) || f.hosts.troubles.Load() != 0 {
 		t.Error("the host is well, and looked at by each request")
 	}
 }
@@ -211,7 +211,7 @@ func TestHostsAreToldApart(t *testing.T) {
 	if n := hub.Count(fakehub.OfRole(fakehub.RoleCDN)); n != 0 {
 		t.Errorf("%d requests to the CDN", n)
 	}
-	if err := client.head(within(t)); err != nil || client.Failing() {
+	if err := client.head(within(t)); err != nil || client.Failing(0) {
 		t.Errorf("the registry is well: %v", err)
 	}
 }
@@ -223,7 +223,7 @@ func TestOffline(t *testing.T) {
 	for range 2 * tripAfter {
 		_, err := client.GetManifest(within(t), repo, "latest")
 		e := wantKind(t, err, Unasked)
-		if !e.Failing() || e.Temporary() || !errors.Is(e, errOffline) || !client.Failing() {
+		if !e.Failing() || e.Temporary() || !errors.Is(e, errOffline) || !client.Failing(0) {
 			t.Errorf("%v: failing %t, temporary %t", e, e.Failing(), e.Temporary())
 		}
 	}
