@@ -147,6 +147,24 @@ func TestRegistryWithoutHeadCostsOneGet(t *testing.T) {
 	}
 }
 
+// TestOddHeadCostsOneRepository: where a HEAD tells no digest, the tags of other
+// repositories go on costing a HEAD and no pull.
+func TestOddHeadCostsOneRepository(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for _, name := range []string{"odd", "demo"} {
+		r.hub.Image("library/"+name, "latest", fakehub.RandomBlob(1, 1000))
+		r.get("/v2/"+name+"/manifests/latest").want(t, 200, nil, "")
+	}
+	r.hub.Script(fakehub.Once(&fakehub.Fault{DropDigestHeader: true}, fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(http.MethodHead)))
+	r.clock.advance(time.Minute)
+	r.get("/v2/odd/manifests/latest").want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
+	r.hub.Reset()
+	r.get("/v2/demo/manifests/latest").want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
+	if gets := r.manifestRequests(http.MethodGet); gets != 0 {
+		t.Errorf("%d GETs", gets)
+	}
+}
+
 func TestTagsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	hub := fakehub.Start(t, fakehub.Options{})

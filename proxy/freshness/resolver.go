@@ -296,9 +296,10 @@ func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Dig
 }
 
 // ask sends the HEAD for a tag. A registry that does not know HEAD, or tells
-// no digest, is errNoHead, and not asked so again for a while.
+// no digest, is errNoHead, and not asked so again for a while: about this
+// repository, since what is odd about one costs no pulls of the others.
 func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
-	question := "no head " + repo.Host
+	question := "no head " + repo.tag("")
 	if err := r.failures.Of(question); err != nil {
 		return upstream.Descriptor{}, err
 	}
