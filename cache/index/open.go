@@ -78,8 +78,9 @@ func Open(o Options) (*Index, error) {
 		if x.db, err = open(badger.DefaultOptions("").WithInMemory(true)); err != nil {
 			return nil, err
 		}
-		if err := x.restore(); err != nil {
-			return nil, err
+		if err := x.restore(); err != nil { // what is there will do
+			o.Log.Warn("the index in memory could not be filled from the snapshot", "err", err)
+			x.rotten.Store(true)
 		}
 	}
 	x.running.Go(x.keep)

@@ -39,6 +39,7 @@ func TestDamagedSnapshot(t *testing.T) {
 		{"another version", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }, 0, 0, true},
 		{"a line of garbage", afterHeader("garbage\n"), 200, 200, true},
 		{"records that make no sense", afterHeader("{}\n{\"tag\":\"x\"}\n{\"manifest\":\"sha256:../..\"}\n"), 200, 200, true},
+		{"a record that no index takes", afterHeader(`{"tag":"` + strings.Repeat("x", 70_000) + `","digest":"` + string(digest.FromString("x")) + `","confirmed":"2026-01-01T00:00:00Z"}` + "\n"), 200, 200, true},
 		{"empty lines and no end of the last one", func(s string) string { return strings.TrimSuffix(afterHeader("\n \n")(s), "\n") }, 200, 200, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			lose(t, dir)
 			x := reopen(t, dir)
 			n, err := x.count()
-			if err != nil || n < tc.least || n > tc.most {
+			if x.InMemory() || err != nil || n < tc.least || n > tc.most {
 				t.Errorf("%d records, %v; want %d to %d", n, err, tc.least, tc.most)
 			}
 			if err := x.Close(); err != nil {

@@ -149,8 +149,15 @@ func readHeader(line []byte) (h header, err error) {
 // errNoSense says that a line is no record.
 var errNoSense = errors.New("it makes no sense")
 
+// maxRecord is how many bytes a line may have: Badger takes no key above
+// 65,000, and what JSON writes in one byte may be three.
+const maxRecord = 16 << 10
+
 // parseRecord is the index's entry of a line.
 func parseRecord(line []byte) (key string, value []byte, err error) {
+	if len(line) > maxRecord {
+		return "", nil, errNoSense
+	}
 	var r record
 	if err := json.Unmarshal(line, &r); err != nil {
 		return "", nil, err
