@@ -349,12 +349,29 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 			return nil, context.Cause(ctx)
 		}
 		if again && tries >= maxTries {
-			return c.past(want, err), nil
+			return c.alone(ctx, want, err)
 		}
 		if !again {
 			return nil, err
 		}
 	}
+}
+
+// alone opens a blob that was always just coming or going. Where it is other
+// requests' sources that fail, this one's own is asked before anything is said.
+func (c *Cache) alone(ctx context.Context, want Want, cause error) (*Blob, error) {
+	if errors.Is(cause, errAgain) {
+		return c.past(want, cause), nil
+	}
+	stream, err := want.Source.Open(ctx, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	size := want.Size
+	if size < 0 {
+		size = stream.Size
+	}
+	return c.passing(want, size, stream, metrics.BypassDisk), nil
 }
 
 // past is a blob whose good file cannot be opened now: the source has it too.

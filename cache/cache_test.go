@@ -611,6 +611,33 @@ func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
 	r.checkLedger()
 }
 
+// TestManyOthersFail has a crowd ask for one blob, each another source that
+// does not have it: nobody is told that it is there, however many of the
+// others' downloads end under him. Who has a source that has it then gets it.
+func TestManyOthersFail(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(9, mib)
+	var all sync.WaitGroup
+	for range 400 {
+		all.Go(func() {
+			for range 10 {
+				refuses := &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, notFound{} }}
+				b, err := r.Open(t.Context(), Want{Digest: d, Source: refuses, Size: mib})
+				if err == nil {
+					b.Close()
+					t.Error("it is said to be there")
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	got, _, err := r.get(d, &origin{body: body}, 0, -1)
+	if err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
 	body, d := content(10, 3*mib)
 	bad := bytes.Clone(body)
