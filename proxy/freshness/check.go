@@ -81,11 +81,11 @@ func (r *Resolver) without(ctx context.Context, repo Repository, key, question s
 		r.tags.set(key, known)
 		r.tags.save(key, known, false)
 	}
-	if !r.servable(repo, known) && !(deleted && r.holds(repo, known.Digest)) {
-		return Answer{}, r.remember(repo, key, err)
+	if r.servable(repo, known) || deleted && r.holds(repo, known.Digest) {
+		r.failures.Note(question, err, checkAgain)
+		return r.stale(repo, known, err), nil
 	}
-	r.failures.Note(question, err, checkAgain)
-	return r.stale(repo, known, err), nil
+	return Answer{}, r.remember(repo, key, err)
 }
 
 // askAgain asks what a known tag names now, and takes it up.
