@@ -81,7 +81,7 @@ func (r *Resolver) without(ctx context.Context, repo Repository, key, question s
 		r.tags.set(key, known)
 		r.tags.save(key, known, false)
 	}
-	if !r.servable(repo, known) && !(deleted && r.holds(repo, known.Digest)) {
+	if served := r.servable(repo, known) || deleted && r.holds(repo, known.Digest); !served {
 		return Answer{}, r.remember(repo, key, err)
 	}
 	r.failures.Note(question, err, checkAgain)
