@@ -9,6 +9,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
 )
 
 // Wait is a Duration that may be 0.
@@ -101,6 +102,9 @@ func parseTagRule(s string) (rule freshness.Rule, err error) {
 	}
 	if !ok || rule.Repository == "" || rule.Tag == "" || !doublestar.ValidatePattern(rule.Repository) || !doublestar.ValidatePattern(rule.Tag) {
 		return rule, errTagRule
+	}
+	if registry, rest, _ := strings.Cut(rule.Repository, "/"); upstream.Canonical(registry) == upstream.DockerHub && rest != "" {
+		rule.Repository = upstream.DockerHub + "/" + rest
 	}
 	if ttl = strings.TrimSpace(ttl); ttl == "immutable" {
 		rule.Immutable = true

@@ -14,6 +14,7 @@ func TestTagRules(t *testing.T) {
 		"library/*:v*=immutable":  {{Repository: "library/*", Tag: "v*", Immutable: true}},
 		"localhost:5005/a=1d":     {{Repository: "localhost:5005/a", Tag: "*", TTL: 24 * time.Hour}},
 		"h.io:1/a:b=1s, *:c = 2s": {{Repository: "h.io:1/a", Tag: "b", TTL: time.Second}, {Repository: "*", Tag: "c", TTL: 2 * time.Second}},
+		"index.docker.io/a/*=1h":  {{Repository: "docker.io/a/*", Tag: "*", TTL: time.Hour}},
 		"{a,b":                    nil,
 		"a":                       nil,
 		"a=":                      nil,

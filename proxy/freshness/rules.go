@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"hubcap/proxy/upstream"
 )
 
 // Rule says how long tags are answered without asking. The first rule that
@@ -13,7 +15,8 @@ type Rule struct {
 	// Repository is a doublestar glob of the repository's name, which begins
 	// with its registry: registry.k8s.io/**. One that does not begin with a
 	// registry's name matches in all registries: library/*. "*" alone
-	// matches everything.
+	// matches everything. Docker Hub is docker.io here, and its
+	// library/nginx is matched by nginx too.
 	Repository string
 	Tag        string        // a glob
 	TTL        time.Duration // ignored where Immutable
@@ -22,16 +25,21 @@ type Rule struct {
 
 // matches tells whether the rule is for a tag of a repository.
 func (r Rule) matches(host, name, tag string) bool {
-	if r.Repository != "*" {
-		first, _, _ := strings.Cut(r.Repository, "/")
-		if strings.ContainsAny(first, ".:") {
-			name = host + "/" + name
-		}
-		if !doublestar.MatchUnvalidated(r.Repository, name) {
+	if r.Repository != "*" && !r.names(host, name) {
+		short, official := strings.CutPrefix(name, "library/")
+		if !official || host != upstream.DockerHub || !r.names(host, short) {
 			return false
 		}
 	}
 	return doublestar.MatchUnvalidated(r.Tag, tag)
+}
+
+// names tells whether the rule is for a repository of that name.
+func (r Rule) names(host, name string) bool {
+	if first, _, _ := strings.Cut(r.Repository, "/"); strings.ContainsAny(first, ".:") {
+		name = host + "/" + name
+	}
+	return doublestar.MatchUnvalidated(r.Repository, name)
 }
 
 // rule is the first that matches a tag, or else the repository's own.

@@ -11,8 +11,11 @@ func TestRules(t *testing.T) {
 		{Repository: "registry.k8s.io/**", Tag: "v*", Immutable: true},
 		{Repository: "registry.k8s.io/**", Tag: "*", TTL: 24 * time.Hour},
 		{Repository: "*", Tag: "latest", TTL: 30 * time.Second},
-		{Repository: "library/*", Tag: "*", TTL: time.Hour},
+		{Repository: "library/nginx", Tag: "*", TTL: time.Hour},
+		{Repository: "quay.io/*", Tag: "*", TTL: time.Hour},
 		{Repository: "localhost:5005/**", Tag: "*", TTL: 2 * time.Hour},
+		{Repository: "redis", Tag: "7", TTL: 3 * time.Hour},
+		{Repository: "docker.io/mysql", Tag: "8", TTL: 4 * time.Hour},
 	}}
 	const year = 365 * 24 * time.Hour
 	for name, tt := range map[string]struct {
@@ -23,7 +26,11 @@ func TestRules(t *testing.T) {
 		"latest of any":                {"ghcr.io", "owner/deep/app", "latest", 30 * time.Second},
 		"the first counts":             {"docker.io", "library/nginx", "latest", 30 * time.Second},
 		"repository, any registry":     {"docker.io", "library/nginx", "1.27", time.Hour},
-		"* is one part":                {"docker.io", "library/deep/nginx", "1.27", time.Minute},
+		"* is one part":                {"quay.io", "deep/nginx", "1.27", time.Minute},
+		"an official image":            {"docker.io", "library/redis", "7", 3 * time.Hour},
+		"and its registry":             {"docker.io", "library/mysql", "8", 4 * time.Hour},
+		"another registry's library":   {"ghcr.io", "library/redis", "7", time.Minute},
+		"another owner's":              {"docker.io", "owner/redis", "7", time.Minute},
 		"registry":                     {"registry.k8s.io", "coredns/coredns", "latest", 24 * time.Hour},
 		"immutable":                    {"registry.k8s.io", "pause", "v3.9", year},
 		"another registry's like name": {"docker.io", "registry.k8s.io/pause", "v3.9", time.Minute},
