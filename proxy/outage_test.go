@@ -116,6 +116,27 @@ func TestSlowUpstream(t *testing.T) {
 	}
 }
 
+// TestAgeCountsFromTheQuestion: a registry that takes its time makes no tag older
+// than its time.
+func TestAgeCountsFromTheQuestion(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
+	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
+	r.clock.advance(time.Minute)
+	r.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
+		if q.Method == http.MethodHead {
+			r.clock.advance(20 * time.Second) // on its way
+		}
+		return nil
+	})
+	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
+	r.hub.Script(nil)
+	r.clock.advance(39 * time.Second)
+	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; hit")
+	r.clock.advance(time.Second)
+	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
+}
+
 // TestStaleIfError counts from the first check that failed, across restarts.
 func TestStaleIfError(t *testing.T) {
 	dir := t.TempDir()

@@ -91,6 +91,7 @@ func (r *Resolver) without(ctx context.Context, repo Repository, key, question s
 // askAgain asks what a known tag names now, and takes it up.
 func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
 	key := repo.tag(tag)
+	asked := r.now()
 	d, err := r.ask(ctx, repo, tag)
 	switch {
 	case errors.Is(err, errNoHead):
@@ -98,12 +99,12 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 	case err != nil:
 		return Answer{}, err
 	case d.Digest == known.Digest:
-		one := r.tagOf(d)
+		one := tagOf(d, asked)
 		r.tags.set(key, one)
 		r.tags.save(key, one, false)
 		return r.withBody(repo, r.describe(one, Confirmed)), nil
 	}
-	one := r.tagOf(d)
+	one := tagOf(d, asked)
 	answer, err := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
 	if err != nil {
 		return Answer{}, moving(err)

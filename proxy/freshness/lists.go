@@ -120,6 +120,7 @@ func (r *Resolver) renew(ctx context.Context, repo Repository, l list, question 
 		return Answer{}, err
 	}
 	known, ok := r.tags.get(l.key)
+	asked := r.now()
 	body, err := l.body(ctx)
 	if errors.Is(err, upstream.ErrTooLong) {
 		r.failures.Note(l.key, err, longFor)
@@ -127,7 +128,7 @@ func (r *Resolver) renew(ctx context.Context, repo Repository, l list, question 
 	switch {
 	case err == nil:
 		r.failures.Forget(question)
-		return r.keepList(repo, l, body, known), nil
+		return r.keepList(repo, l, body, known, asked), nil
 	case !ok:
 		return Answer{}, r.remember(repo, l.key, err)
 	default:
@@ -148,10 +149,10 @@ func (l list) body(ctx context.Context) ([]byte, error) {
 	return body, err
 }
 
-// keepList stores a list that the registry has just given.
-func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Tag) Answer {
+// keepList stores a list that the registry has given, asked at the time asked.
+func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Tag, asked time.Time) Answer {
 	one := cache.Manifest{Digest: digest.FromBytes(body), MediaType: l.mediaType, Body: body}
-	tag := index.Tag{Digest: one.Digest, MediaType: one.MediaType, Size: int64(len(body)), Confirmed: r.now()}
+	tag := index.Tag{Digest: one.Digest, MediaType: one.MediaType, Size: int64(len(body)), Confirmed: asked}
 	stored := func() { // by then it may have been forgotten again
 		if l.worth(body) {
 			r.tags.saveCurrent(l.key, tag)

@@ -172,6 +172,7 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		if err := r.failures.Of(key); err != nil {
 			return Answer{}, err
 		}
+		asked := r.now()
 		d, err := r.ask(ctx, repo, tag)
 		if errors.Is(err, errNoHead) {
 			return r.fetchTag(ctx, repo, tag)
@@ -179,7 +180,7 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		if err != nil {
 			return Answer{}, r.remember(repo, key, err)
 		}
-		one := r.tagOf(d)
+		one := tagOf(d, asked)
 		r.tags.set(key, one)
 		r.tags.save(key, one, false)
 		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: Passed}, nil
@@ -320,11 +321,12 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 		return Answer{}, err
 	}
 	defer r.fetchingTag(repo)()
+	asked := r.now()
 	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, tag)
 	if err != nil {
 		return Answer{}, r.remember(repo, key, err)
 	}
-	one := r.tagOf(m.Descriptor)
+	one := tagOf(m.Descriptor, asked)
 	answer := r.keep(repo, m, func() { r.tags.save(key, one, true) })
 	r.tags.set(key, one)
 	return answer, nil
@@ -368,10 +370,12 @@ func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Ans
 	return held(one, Fetched)
 }
 
-// tagOf is a tag that the registry has just said to name d. In memory it may
-// move once its manifest is in memory, in the index once that is on disk.
-func (r *Resolver) tagOf(d upstream.Descriptor) index.Tag {
-	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: r.now()}
+// tagOf is a tag that the registry, asked at the time asked, has said to name d:
+// the answer may have been long on its way, and no tag is older than promised.
+// In memory it may move once its manifest is in memory, in the index once that
+// is on disk.
+func tagOf(d upstream.Descriptor, asked time.Time) index.Tag {
+	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: asked}
 }
 
 // age is how long ago a tag was confirmed.

@@ -23,6 +23,9 @@ const pullWindow = 6 * time.Hour
 // are pulls again.
 const probeAfter = 30 * time.Second
 
+// tellAfter is how often the operator is told of a limit at most.
+const tellAfter = time.Minute
+
 // The forecast of when the pulls end looks this far back, at one count in each
 // step.
 const (
@@ -43,7 +46,9 @@ type budget struct {
 	window time.Duration
 	until  time.Time // no manifest is fetched before this, unless the registry says that there are pulls again
 	probed time.Time
-	counts []count // for the pace, in order of time
+	told   time.Time // when the operator was last told that there are no pulls
+	spoken int       // answers that spoke of the limit
+	counts []count   // for the pace, in order of time
 }
 
 // count is how many pulls were left at a time.
@@ -66,12 +71,17 @@ func (b *budget) read(h http.Header) {
 	if source := h.Get("Docker-RateLimit-Source"); source != "" {
 		b.metrics.Source(printable(source))
 	}
-	left, leftWindow, known := pulls(h.Get("RateLimit-Remaining"))
-	if !known {
+	remaining := h.Get("RateLimit-Remaining")
+	if remaining == "" {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.spoken++
+	left, leftWindow, known := pulls(remaining)
+	if !known {
+		return
+	}
 	if window = max(window, leftWindow); window > 0 {
 		b.window = window
 	}
@@ -103,8 +113,9 @@ func (b *budget) forecast(left int) time.Duration {
 }
 
 // stop notes that the registry grants no more pulls for a while, its window
-// where it does not say how long.
-func (b *budget) stop(retryAfter time.Duration) {
+// where it does not say how long. It tells whether the operator is to be told,
+// once in a minute at most, and for how long that is.
+func (b *budget) stop(retryAfter time.Duration) (wait time.Duration, tell bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if retryAfter <= 0 {
@@ -113,6 +124,32 @@ func (b *budget) stop(retryAfter time.Duration) {
 	now := b.now()
 	b.until, b.probed = now.Add(retryAfter), now
 	b.metrics.Remaining(0, 0)
+	if tell = now.Sub(b.told) >= tellAfter; tell {
+		b.told = now
+	}
+	return retryAfter, tell
+}
+
+// ask lets one request in a while find out by head, which costs no pull, whether
+// there are pulls again. A registry that answers and says nothing of a limit
+// has none any more.
+func (b *budget) ask(head func() error) {
+	if !b.probe() {
+		return
+	}
+	before := b.answers()
+	if err := head(); err == nil && b.answers() == before {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.until = time.Time{}
+	}
+}
+
+// answers is how many answers have spoken of the limit.
+func (b *budget) answers() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.spoken
 }
 
 // wait is how long no manifest should be fetched.

@@ -187,6 +187,35 @@ func TestPullLimit(t *testing.T) {
 	}
 }
 
+// TestPullLimitIsLifted: a registry that confirms a manifest and no longer speaks
+// of a limit has none any more.
+func TestPullLimitIsLifted(t *testing.T) {
+	t.Parallel()
+	clock := newFakeClock()
+	hub, client := newHub(t, fakehub.Options{Anonymous: true, RateLimit: 1, Clock: clock.Now}, goesBy(clock))
+	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	get := func() error {
+		_, err := client.GetManifest(within(t), repo, "latest")
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		wantKind(t, get(), RateLimited)
+	}
+	if n := strings.Count(client.log.String(), "the pull limit is reached"); n != 1 {
+		t.Errorf("the operator is told %d times", n)
+	}
+	clock.advance(probeAfter)
+	wantKind(t, get(), RateLimited) // the HEAD speaks of it
+	hub.Set(func(o *fakehub.Options) { o.RateLimit = 0 })
+	clock.advance(probeAfter)
+	if err := get(); err != nil {
+		t.Errorf("there is no limit any more: %v", err)
+	}
+}
+
 // TestAbuseLimit has a hub say 429 to everything. It is left alone for as long
 // as it asks for, and then asked again.
 func TestAbuseLimit(t *testing.T) {
@@ -230,6 +259,9 @@ func TestAbuseLimit(t *testing.T) {
 			hub.Script(nil)
 			if err := client.head(within(t)); err != nil {
 				t.Errorf("the hub answers again: %v", err)
+			}
+			if !strings.Contains(client.log.String(), "says 429 to requests of any kind") {
+				t.Error("the operator is not told")
 			}
 			hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: tt.header}))
 			if e := wantKind(t, client.head(within(t)), RateLimited); e.RetryAfter != tt.pauses[0] {

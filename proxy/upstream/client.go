@@ -224,10 +224,12 @@ func (c *Client) mayPull(ctx context.Context, repository, reference string) erro
 		return nil // each caller has a limit of his own
 	}
 	wait := c.budget.wait()
-	if wait > 0 && c.budget.probe() {
-		if _, err := c.HeadManifest(ctx, repository, reference); err == nil {
-			wait = c.budget.wait()
-		}
+	if wait > 0 {
+		c.budget.ask(func() error {
+			_, err := c.HeadManifest(ctx, repository, reference)
+			return err
+		})
+		wait = c.budget.wait()
 	}
 	if wait <= 0 {
 		return nil

@@ -175,6 +175,7 @@ type host struct {
 	until  time.Time     // it has said 429, and is not asked before
 	pause  time.Duration // the last one that it did not name; 0 once it has answered
 	failed time.Time     // its last failure; zero once it has answered
+	told   time.Time     // when the operator was last told of a 429
 }
 
 // admit tells why a request to the host is not to be sent. Whoever may send it
@@ -197,13 +198,14 @@ func (h *host) wait() time.Duration {
 }
 
 // slow notes a 429 of any but a pull limit. One that names no time is followed
-// by a pause that doubles as long as they go on.
-func (h *host) slow(retryAfter time.Duration) {
+// by a pause that doubles as long as they go on. It tells whether the operator
+// is to be told.
+func (h *host) slow(retryAfter time.Duration) (tell bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.hosts.now()
 	if retryAfter <= 0 && now.Before(h.until) {
-		return // of a request that was under way already
+		return false // of a request that was under way already
 	}
 	if retryAfter <= 0 {
 		h.pause = min(max(2*h.pause, firstPause), maxPause)
@@ -213,6 +215,10 @@ func (h *host) slow(retryAfter time.Duration) {
 		h.until = until
 		h.hosts.troubles.Add(1)
 	}
+	if tell = now.Sub(h.told) >= tellAfter; tell {
+		h.told = now
+	}
+	return tell
 }
 
 // learn notes the answer to a request, for whoever asks whether the host fails.
@@ -293,18 +299,29 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	h.learn(resp.StatusCode, nil)
-	home := sameOrigin(req.URL, c.registry)
-	if home {
+	if sameOrigin(req.URL, c.registry) {
 		c.budget.read(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		if home && isPull(req) && isPullLimit(resp, c.patience) {
-			c.budget.stop(retryAfter(resp.Header))
-		} else {
-			h.slow(retryAfter(resp.Header))
-		}
+		c.limited(h, req, resp)
 	}
 	return resp, nil
+}
+
+// limited takes a 429 for what it is, and tells the operator.
+func (c *careful) limited(h *host, req *http.Request, resp *http.Response) {
+	log := c.hosts.log.With("upstream", c.hosts.label, "host", h.name)
+	if sameOrigin(req.URL, c.registry) && isPull(req) && isPullLimit(resp, c.patience) {
+		if wait, tell := c.budget.stop(retryAfter(resp.Header)); tell {
+			log.Warn("the pull limit is reached: no manifests are fetched until it allows more, what is held is served; HUBCAP_UPSTREAM_<n>_USERNAME and _PASSWORD pull under an account's own limit",
+				"within", wait.Round(time.Second))
+		}
+		return
+	}
+	if h.slow(retryAfter(resp.Header)) {
+		log.Warn("a host says 429 to requests of any kind and is left alone; what is held is served. If this goes on, something asks too much: hubcap_upstream_requests_total shows when",
+			"for", h.wait().Round(time.Second))
+	}
 }
 
 // outcomeOf is what an exchange says of its host: nil when it works.
