@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -158,7 +159,7 @@ func (b *box) pull(ctx context.Context, c *http.Client, repository string, image
 	if err := b.want(ctx, c, "/v2/"+repository+"/manifests/v1", image.Manifest.Digest); err != nil {
 		return err
 	}
-	for _, one := range append(image.Layers, image.Config) {
+	for _, one := range append(slices.Clip(image.Layers), image.Config) { // the image is shared
 		if err := b.want(ctx, c, "/v2/"+repository+"/blobs/"+one.Digest.String(), one.Digest); err != nil {
 			return err
 		}
