@@ -150,27 +150,26 @@ func (l list) body(ctx context.Context) ([]byte, error) {
 }
 
 // keepList stores a list that the registry has given, asked at the time asked.
+// What it names is for the registry to open.
 func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Tag, asked time.Time) Answer {
-	one := cache.Manifest{Digest: digest.FromBytes(body), MediaType: l.mediaType, Body: body}
-	tag := index.Tag{Digest: one.Digest, MediaType: one.MediaType, Size: int64(len(body)), Confirmed: asked}
+	m := upstream.Manifest{Body: body, Descriptor: upstream.Descriptor{
+		Digest: digest.FromBytes(body), MediaType: l.mediaType, Size: int64(len(body)),
+	}}
+	one := tagOf(m.Descriptor, asked)
 	stored := func() { // by then it may have been forgotten again
 		if l.worth(body) {
-			r.tags.saveCurrent(l.key, tag)
+			r.tags.saveCurrent(l.key, one)
 		}
 	}
-	r.tags.set(l.key, tag)
-	state := Fetched
-	if one.Digest == known.Digest {
-		state = Confirmed
-	}
-	if r.holds(repo, one.Digest) {
+	r.tags.set(l.key, one)
+	if r.holds(repo, m.Digest) {
 		stored()
 	} else {
-		if repo.Private != nil {
-			one.Closed, one.Host = true, repo.Host
-			repo.Private.Links.Link(one.Digest) // what it names is for the registry to open
-		}
-		r.store.PutManifest(one, stored)
+		r.keep(repo, m, stored)
 	}
-	return held(one, state)
+	state := Fetched
+	if m.Digest == known.Digest {
+		state = Confirmed
+	}
+	return Answer{Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Body: body, State: state}
 }
