@@ -2,11 +2,11 @@ package upstream
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -205,18 +205,10 @@ func isPullLimit(resp *http.Response, patience time.Duration) bool {
 	cut.Stop()
 	slow.Close()
 	resp.Body = io.NopCloser(bytes.NewReader(text))
-	var body struct {
-		Errors []struct {
-			Message string `json:"message"`
-		} `json:"errors"`
+	type worded struct {
+		Message string `json:"message"`
 	}
-	if err != nil || json.Unmarshal(text, &body) != nil {
-		return false
-	}
-	for _, one := range body.Errors {
-		if strings.Contains(strings.ToLower(one.Message), "pull rate limit") {
-			return true
-		}
-	}
-	return false
+	return err == nil && slices.ContainsFunc(ociErrors[worded](text), func(one worded) bool {
+		return strings.Contains(strings.ToLower(one.Message), "pull rate limit")
+	})
 }

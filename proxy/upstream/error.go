@@ -166,18 +166,28 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	return e
 }
 
+// ociErrors are the errors in a refusal's text (OCI distribution specification,
+// "Error Codes"), as far as a T has of them; none where it is no such text.
+func ociErrors[T any](text []byte) []T {
+	var refused struct {
+		Errors []T `json:"errors"`
+	}
+	if json.Unmarshal(text, &refused) != nil {
+		return nil
+	}
+	return refused.Errors
+}
+
 // codeOf reads the code of an OCI error from the body of an answer.
 func codeOf(body io.Reader) string {
-	var refused struct {
-		Errors []struct {
-			Code string `json:"code"`
-		} `json:"errors"`
+	type coded struct {
+		Code string `json:"code"`
 	}
 	text, err := io.ReadAll(io.LimitReader(body, 8<<10)) // far above what they have to say
-	if err != nil || json.Unmarshal(text, &refused) != nil || len(refused.Errors) == 0 {
-		return ""
+	if all := ociErrors[coded](text); err == nil && len(all) > 0 {
+		return all[0].Code
 	}
-	return refused.Errors[0].Code
+	return ""
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {
