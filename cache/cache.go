@@ -40,9 +40,9 @@ import (
 // than it, no client mistakes for a whole layer.
 const tail = 64 << 10
 
-// chunk is the most that is sent to a client in one go, so that its write
-// deadline can move with its progress.
-const chunk = 1 << 20
+// Chunk is the most that is sent to a client in one go, in bytes, so that its
+// write deadline can move with its progress.
+const Chunk = 1 << 20
 
 // Options is what a Cache needs; every field is required.
 type Options struct {

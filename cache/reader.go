@@ -29,7 +29,7 @@ func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
 // copySpan sends what lies between at and end, where the file's position is at.
 func copySpan(w Sink, file *os.File, at, end int64) (sent int64, err error) {
 	for at+sent < end {
-		m, err := copyChunk(w, file, min(chunk, end-at-sent))
+		m, err := copyChunk(w, file, min(Chunk, end-at-sent))
 		sent += m
 		if err != nil {
 			return sent, err

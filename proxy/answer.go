@@ -9,11 +9,9 @@ import (
 	"strconv"
 	"time"
 
+	"hubcap/cache"
 	"hubcap/metrics"
 )
-
-// chunk is the most that is sent to a client in one go, in bytes.
-const chunk = 1 << 20
 
 // bodyPatience is how long a client is waited for that sends a body, once it
 // has been answered.
@@ -28,7 +26,7 @@ type answer struct {
 	control *http.ResponseController
 	began   time.Time
 
-	patience time.Duration // with the client, for one chunk; a slower one is cut
+	patience time.Duration // with the client, for one cache.Chunk; a slower one is cut
 	late     bool          // that was too long
 	vain     bool          // a registry was asked, and there is nothing
 
@@ -65,7 +63,7 @@ func (a *answer) head(status int, size int64) {
 // extend moves the write deadline, for up to n bytes. A connection without one
 // is no error.
 func (a *answer) extend(n int) {
-	chunks := max(1, (n+chunk-1)/chunk)
+	chunks := max(1, (n+cache.Chunk-1)/cache.Chunk)
 	_ = a.control.SetWriteDeadline(time.Now().Add(time.Duration(chunks) * a.patience))
 }
 

@@ -77,7 +77,7 @@ type Handler struct {
 	sizes    *sizes
 	absent   *freshness.Failures               // blobs that are not there, by repository
 	indexes  *lru.Cache[string, digest.Digest] // that were seen to name a manifest, by repository
-	patience time.Duration                     // with a client, for one chunk
+	patience time.Duration                     // with a client, for one cache.Chunk
 	draining atomic.Bool
 	running  atomic.Int64 // answers
 	asked    atomic.Int64 // requests so far
@@ -87,7 +87,7 @@ type Handler struct {
 func New(o Options) *Handler {
 	return &Handler{
 		Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now), indexes: newIndexes(),
-		patience: chunk * time.Second / time.Duration(o.MinRate),
+		patience: cache.Chunk * time.Second / time.Duration(o.MinRate),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"hubcap/cache"
 	"hubcap/e2e/fakehub"
 )
 
@@ -106,10 +107,10 @@ func TestDeadlineMovesWithTheProgress(t *testing.T) {
 	}{
 		"the head":       {func() error { a.head(200, 1); return nil }, patience},
 		"a few bytes":    {func() error { _, err := a.Write([]byte("few")); return err }, patience},
-		"a chunk":        {func() error { _, err := a.Write(make([]byte, chunk)); return err }, patience},
-		"a chunk and on": {func() error { _, err := a.Write(make([]byte, chunk+1)); return err }, 2 * patience},
-		"a manifest":     {func() error { _, err := a.Write(make([]byte, 4*chunk)); return err }, 4 * patience},
-		"a file":         {func() error { _, err := a.ReadFrom(bytes.NewReader(make([]byte, chunk))); return err }, patience},
+		"a chunk":        {func() error { _, err := a.Write(make([]byte, cache.Chunk)); return err }, patience},
+		"a chunk and on": {func() error { _, err := a.Write(make([]byte, cache.Chunk+1)); return err }, 2 * patience},
+		"a manifest":     {func() error { _, err := a.Write(make([]byte, 4*cache.Chunk)); return err }, 4 * patience},
+		"a file":         {func() error { _, err := a.ReadFrom(bytes.NewReader(make([]byte, cache.Chunk))); return err }, patience},
 		"a flush":        {a.FlushError, patience},
 	} {
 		before := time.Now()
