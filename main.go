@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,20 +53,6 @@ const (
 	startWithin   = 500 * time.Millisecond // then the counting of files goes on behind
 
 	snapshotInterval = 5 * time.Minute
-
-	// Bytes free below which the file system counts as full, since a full one
-	// kills the index: a share of it, within limits.
-	reserveShare = 1. / 16
-	minReserve   = 16 << 20
-	maxReserve   = 64 << 20
-	ballastShare = 1. / 64 // of the cache, at most maxReserve
-
-	// Bytes of the budget left for the notes of downloads and for what the
-	// index takes for a moment: Badger writes a full memory table, of 8 MiB,
-	// before it gives up the log of it. A share of the cache, within limits.
-	growthShare = 1. / 64
-	minGrowth   = 8 << 20 // or an eighth of a small cache
-	maxGrowth   = 16 << 20
 
 	patience    = 3 * time.Second // with one connection of a download while its others bring bytes
 	headTimeout = 5 * time.Second // for a client's request to arrive
@@ -137,11 +122,11 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
-	if err := cache.MakeRoom(store, room.reserve, log); err != nil {
+	if err := cache.MakeRoom(store, room.Reserve, log); err != nil {
 		log.Warn("hubcap starts without an index on disk", "err", err)
 	}
 	idx, err := index.Open(index.Options{
-		Dir: store.Dir(), Room: store.Room, Reserve: room.reserve, Interval: snapshotInterval, Log: log,
+		Dir: store.Dir(), Room: store.Room, Reserve: room.Reserve, Interval: snapshotInterval, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
@@ -156,7 +141,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	}
 	held := cache.New(cache.Options{
 		Store: store, Index: idx, MinFree: room.minFree, MaxBlob: room.maxBlob,
-		Reserve: room.reserve, Ballast: room.ballast, Growth: room.growth,
+		Reserve: room.Reserve, Ballast: room.Ballast, Growth: room.Growth,
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: room.cache, SmallSize: smallSize, SmallShare: smallShare,
 			High: highWatermark, Low: lowWatermark, Now: time.Now, Metrics: all.Space,
@@ -232,11 +217,22 @@ type ports struct {
 	further             []*port.Port // mirror ports with another default registry
 }
 
+// pulls are the ports that clients pull from.
+func (p ports) pulls() port.Group { return there(append([]*port.Port{p.mirror, p.auth}, p.further...)) }
+
+// all are pulls and the operator's port.
+func (p ports) all() port.Group { return there(append(p.pulls(), p.admin)) }
+
+// there leaves out the ports that are not.
+func there(some []*port.Port) port.Group {
+	return slices.DeleteFunc(some, func(p *port.Port) bool { return p == nil })
+}
+
 // open takes all ports, or none.
 func open(c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
 	defer func() {
 		if err != nil {
-			p.each((*port.Port).Close)
+			p.all().Close()
 		}
 	}()
 	clients := clientLimits(c, process, all, log)
@@ -288,30 +284,12 @@ func clientLimits(c config.Config, process quota.Process, all *metrics.Metrics, 
 	})
 }
 
-// each calls do with every port that there is.
-func (p ports) each(do func(*port.Port)) {
-	for _, one := range append(p.pulls(), p.admin) {
-		if one != nil {
-			do(one)
-		}
-	}
-}
-
-// pulls are the ports that clients pull from; the last may be nil.
-func (p ports) pulls() []*port.Port {
-	return append(slices.Concat([]*port.Port{p.mirror}, p.further), p.auth)
-}
-
 // listen serves all ports until ctx ends, then drains.
 func listen(ctx context.Context, c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
 	p, err := open(c, process, handler, mirrors, operator, all, log)
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3+len(mirrors))
-	p.each(func(one *port.Port) {
-		go func() { failed <- one.Serve() }()
-	})
 	mirror := p.mirror.Scheme() + "://" + reachable(p.mirror.Addr())
 	ready := []any{"mirror", p.mirror.Addr().String(), "admin", p.admin.Addr().String()}
 	if p.auth != nil {
@@ -321,11 +299,8 @@ func listen(ctx context.Context, c config.Config, process quota.Process, handler
 		log.Info("further mirror port", "address", one.Addr().String(), "default", c.Mirrors[n].Upstream)
 	}
 	log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
-	select {
-	case err := <-failed:
-		p.each((*port.Port).Close)
+	if err := p.all().Serve(ctx); err != nil {
 		return err
-	case <-ctx.Done():
 	}
 	return drain(c, handler, p, log)
 }
@@ -344,19 +319,9 @@ func drain(c config.Config, handler *proxy.Handler, p ports, log *slog.Logger) e
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	handler.WaitQuiet(ctx, quiet, within/2)
-	var ending sync.WaitGroup
-	for _, one := range p.pulls() {
-		if one == nil {
-			continue
-		}
-		ending.Go(func() {
-			if err := one.Shutdown(ctx); err != nil {
-				log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
-				one.Close()
-			}
-		})
-	}
-	ending.Wait()
+	p.pulls().Shutdown(ctx, func() {
+		log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", c.DrainTimeout)
+	})
 	p.admin.Close()
 	log.Info("stopped")
 	return nil
@@ -399,7 +364,10 @@ func newUpstreams(c config.Config, all *metrics.Metrics, log *slog.Logger) (*ups
 
 // limits are the sizes that the configuration comes to on this file system,
 // in bytes.
-type limits struct{ cache, maxBlob, minFree, reserve, ballast, growth int64 }
+type limits struct {
+	cache, maxBlob, minFree int64
+	quota.Margins
+}
 
 // budget settles the limits. A cache size that was not set is settled at the
 // first start and remembered, since what is free then is the measure.
@@ -408,23 +376,13 @@ func budget(c config.Config, store *blobs.Store) (limits, error) {
 	if err != nil {
 		return limits{}, fmt.Errorf("its file system's size is not to be read: %w", err)
 	}
-	remembered := store.Dir("cache-size")
 	size := c.CacheBytes(space.Total, space.Free)
 	if !c.CacheSizeSet() {
-		if text, err := os.ReadFile(remembered); err == nil {
-			if before, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && before > 0 {
-				size = min(before, space.Total)
-			}
-		} else {
-			// Where it cannot be written it is settled anew the next time.
-			_ = os.WriteFile(remembered, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
-		}
+		size = min(quota.Remembered(store.Dir("cache-size"), size), space.Total)
 	}
 	return limits{
 		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(space.Total),
-		reserve: min(max(int64(float64(space.Total)*reserveShare), minReserve), maxReserve),
-		ballast: min(int64(float64(size)*ballastShare), maxReserve),
-		growth:  min(max(int64(float64(size)*growthShare), min(minGrowth, size/8)), maxGrowth),
+		Margins: quota.MarginsOf(size, space.Total),
 	}, nil
 }
 

@@ -2,8 +2,9 @@
 // end. It knows addresses and certificates; it knows nothing of what is asked
 // there.
 //
-// Files: port.go, limits.go (how many connections there may be), certificate.go
-// (a certificate that changes under a running port).
+// Files: port.go, group.go (several that end together), limits.go (how many
+// connections there may be), certificate.go (a certificate that changes under a
+// running port).
 package port
 
 import (
