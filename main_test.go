@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/config"
 )
 
@@ -100,29 +100,11 @@ func TestUserMistakes(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // box is a hubcap that runs inside the test.
 type box struct {
 	t       *testing.T
 	environ []string
-	log     *lockedBuffer
+	log     *testkit.Log
 	mirror  string // host:port
 	admin   string
 	client  *http.Client
@@ -135,7 +117,7 @@ type box struct {
 func launch(t *testing.T, environ ...string) *box {
 	t.Helper()
 	b := &box{
-		t: t, log: &lockedBuffer{}, client: &http.Client{Transport: &http.Transport{}}, done: make(chan struct{}),
+		t: t, log: new(testkit.Log), client: &http.Client{Transport: &http.Transport{}}, done: make(chan struct{}),
 		environ: append([]string{
 			"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
 			"HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0", "HUBCAP_LOG_FORMAT=json",

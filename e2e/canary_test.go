@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
@@ -24,6 +20,7 @@ import (
 	"time"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // TestCanary has a box use a credential of every kind, its own and a client's, and looks for them in what it tells: its log, metrics,
@@ -54,9 +51,13 @@ func TestCanary(t *testing.T) {
 		base64.StdEncoding.EncodeToString([]byte("AWS:"+users["AWS"])), time.Now().Add(12*time.Hour).Unix()))
 	s.serve(t, "127.0.0.1:7002", "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, users["oauth2accesstoken"]))
 	cert, key := s.certify(t)
+	account, err := testkit.ServiceAccount("http://127.0.0.1:7002")
+	if err != nil {
+		t.Fatal(err)
+	}
 	settings := []string{
 		"HUBCAP_LOG_LEVEL=debug", "HUBCAP_PPROF=true", "HUBCAP_AUTH_LISTEN=127.0.0.1:5443", "HUBCAP_AUTH_TLS_CERT_FILE=" + cert, "HUBCAP_AUTH_TLS_KEY_FILE=" + key,
-		"DOCKER_CONFIG=" + dir, "GOOGLE_APPLICATION_CREDENTIALS=" + write("google.json", serviceAccount(t, "http://127.0.0.1:7002")),
+		"DOCKER_CONFIG=" + dir, "GOOGLE_APPLICATION_CREDENTIALS=" + write("google.json", account),
 		"AWS_ENDPOINT_URL=http://127.0.0.1:7001", "AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=canary-secret-key", "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
 	}
@@ -223,23 +224,6 @@ func (s *site) serve(t *testing.T, address, mediaType, body string) {
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-}
-
-// serviceAccount is the key file of a Google account whose tokens come from at.
-func serviceAccount(t *testing.T, at string) string {
-	t.Helper()
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "box@example.test", "token_uri": at,
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
 }
 
 func unzipped(t *testing.T, content []byte) []byte {

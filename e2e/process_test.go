@@ -8,17 +8,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
 
 // process is a daemon inside a namespace.
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	log  logBuffer
+	log  testkit.Log
 	done chan struct{} // closed when it has ended; cmd.ProcessState is set by then
 }
 
@@ -125,22 +126,4 @@ func environment(settings ...string) []string {
 	misleading := regexp.MustCompile(`(?i)^(.*_PROXY|(HUBCAP|SSL_CERT|DOCKER|REGISTRY|CONTAINERS?)_.*)=`)
 	env := slices.DeleteFunc(os.Environ(), misleading.MatchString)
 	return append(env, settings...)
-}
-
-// logBuffer is a buffer that may be read while a process writes to it.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.Write(p)
-}
-
-func (l *logBuffer) Bytes() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.buffer.Bytes())
 }

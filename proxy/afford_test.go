@@ -31,7 +31,7 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	as := func(client, path string) reply { return r.get(path, "X-Forwarded-For", client) }
 	var refused int
 	for i := range many {
-		r.clock.advance(time.Minute / many)
+		r.clock.Advance(time.Minute / many)
 		path := fmt.Sprintf("/v2/made-up/name-%d/manifests/v%d", i, i)
 		switch i % 4 {
 		case 1:
@@ -74,7 +74,7 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	as("127.0.0.8", "/v2/other/manifests/v1").want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 
 	// It goes without what is not held for as long as it was told.
-	r.clock.advance(time.Second)
+	r.clock.Advance(time.Second)
 	as("127.0.0.7", "/v2/made-up/again/manifests/v1").want(t, 404, nil, "")
 }
 

@@ -33,11 +33,11 @@ func TestConformance(t *testing.T) {
 			ask("cold", "", false)
 			ask("warm", "docker.io", false)
 			hub.Down()
-			r.clock.advance(time.Hour)
+			r.clock.Advance(time.Hour)
 			ask("killed", "", true)
 			r.stop()
 			r = newRig(t, rigOptions{hub: hub, dir: dir, tryAgain: time.Minute})
-			r.clock.advance(2 * time.Hour)
+			r.clock.Advance(2 * time.Hour)
 			ask("started again", "docker.io", true)
 		})
 	}

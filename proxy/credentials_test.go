@@ -16,7 +16,7 @@ func TestWrongCredentials(t *testing.T) {
 	r := newRig(t, rigOptions{hub: hub, user: boxUser, password: boxPassword})
 	r.pull(t, "owner/public", img)
 	hub.SetPrivate("owner/public", boxUser)
-	r.clock.advance(2 * time.Minute)
+	r.clock.Advance(2 * time.Minute)
 	hub.RevokeTokens()
 	r.pull(t, "owner/public", img)
 	if n, _ := r.all.Value("hubcap_upstream_credential_failures_total", "reason", "refused"); n == 0 {

@@ -141,7 +141,7 @@ func TestTagsOfALibrary(t *testing.T) {
 		t.Errorf("%d requests upstream", n)
 	}
 	r.hub.DeleteTag("library/demo", "latest")
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/tags/list").wantTags(t, "demo")
 	r.hub.Reset()
 	for range 3 {
@@ -163,7 +163,7 @@ func TestReferrers(t *testing.T) {
 	path := "/v2/owner/app/referrers/" + img.Manifest.Digest.String()
 	for _, size := range []int{0, 1} {
 		r.hub.Set(func(o *fakehub.Options) { o.PageSize = size })
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		r.get(path).wantReferrers(t, sbom, signature)
 		if got := r.get(path); got.Header.Get("OCI-Filters-Applied") != "" || !strings.Contains(string(got.body), `"org.example.kind":"test/sbom"`) {
 			t.Errorf("%v %s", got.Header, got.body)
@@ -182,12 +182,12 @@ func TestReferrers(t *testing.T) {
 	r.get("/v2/owner/app/referrers/" + digest.SHA512.FromString("nobody").String()).wantReferrers(t)
 
 	r.hub.Set(func(o *fakehub.Options) { o.NoReferrers = true })
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get(path).wantReferrers(t)
 	r.hub.Index("owner/app", "sha256-"+img.Manifest.Digest.Encoded(), ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageManifest, Digest: sbom, Size: 10, ArtifactType: "test/sbom",
 	})
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get(path).wantReferrers(t, sbom)
 	r.get(path + "?artifactType=test/signature").wantReferrers(t)
 
@@ -222,12 +222,12 @@ func TestListsAreAskedForOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
-		r.clock.advance(59 * time.Second)
+		r.clock.Advance(59 * time.Second)
 		r.get(path).want(t, 200, nil, "hubcap; hit")
 		if n := r.listed(kind); n != 1 {
 			t.Errorf("%s: %d requests", kind, n)
 		}
-		r.clock.advance(time.Second)
+		r.clock.Advance(time.Second)
 		r.get(path).want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
 		r.get(path).want(t, 200, nil, "hubcap; hit")
 		if n := r.listed(kind); n != 2 {
@@ -235,7 +235,7 @@ func TestListsAreAskedForOnce(t *testing.T) {
 		}
 	}
 	r.hub.SetTag("owner/app", "v3", img.Manifest.Digest)
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	got := r.get("/v2/owner/app/tags/list")
 	got.want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 	got.wantTags(t, "owner/app", "v1", "v2", "v3")
@@ -263,7 +263,7 @@ func TestStaleLists(t *testing.T) {
 			fail(hub)
 			stale := func(when string) {
 				t.Helper()
-				r.clock.advance(time.Hour)
+				r.clock.Advance(time.Hour)
 				tags, referrers := r.get(paths[fakehub.KindTags]), r.get(paths[fakehub.KindReferrers])
 				tags.wantTags(t, "owner/app", "v1")
 				referrers.wantReferrers(t, sbom)
@@ -291,7 +291,7 @@ func TestStaleLists(t *testing.T) {
 			stale("started while the upstream fails")
 			hub.Script(nil)
 			hub.Up()
-			r.clock.advance(time.Hour) // it is left alone for a while
+			r.clock.Advance(time.Hour) // it is left alone for a while
 			for _, path := range paths {
 				r.get(path).want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
 			}
@@ -314,7 +314,7 @@ func TestSlowList(t *testing.T) {
 		}
 		return nil
 	})
-	r.clock.advance(time.Hour)
+	r.clock.Advance(time.Hour)
 	waited <- r.clock.Now()
 	for range 2 { // nobody waits again
 		got := r.get("/v2/owner/app/tags/list")
@@ -360,7 +360,7 @@ func TestListThatIsTooLong(t *testing.T) {
 		t.Errorf("%v %s", got.Header, got.body)
 	}
 	r.hub.Set(func(o *fakehub.Options) { o.PageSize = 0 })
-	r.clock.advance(2 * time.Hour)
+	r.clock.Advance(2 * time.Hour)
 	r.get("/v2/owner/app/tags/list?n=1").want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 }
 
@@ -371,7 +371,7 @@ func TestRepositoryThatIsGone(t *testing.T) {
 	r.get("/v2/owner/app/tags/list").want(t, 200, nil, "")
 	r.hub.SetPrivate("owner/app")
 	r.hub.RevokeTokens()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/owner/app/tags/list").want(t, 404, nil, "")
 	r.hub.Reset()
 	r.get("/v2/owner/app/tags/list").want(t, 404, nil, "")
@@ -379,7 +379,7 @@ func TestRepositoryThatIsGone(t *testing.T) {
 		t.Errorf("%d requests for what was not there a moment ago", n)
 	}
 	r.hub.Down()
-	r.clock.advance(freshness.AbsentFor)
+	r.clock.Advance(freshness.AbsentFor)
 	if got := r.get("/v2/owner/app/tags/list"); got.StatusCode < 500 {
 		t.Errorf("%d", got.StatusCode)
 	}
@@ -425,9 +425,9 @@ func TestRulesForLists(t *testing.T) {
 			r := newRig(t, rigOptions{tagRules: []freshness.Rule{tc.rule}})
 			tagged(r.hub, "owner/app", "v1")
 			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "")
-			r.clock.advance(tc.ttl - time.Second)
+			r.clock.Advance(tc.ttl - time.Second)
 			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "hubcap; hit")
-			r.clock.advance(time.Second)
+			r.clock.Advance(time.Second)
 			r.get("/v2/owner/app/tags/list").want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")
 		})
 	}
@@ -439,7 +439,7 @@ func TestDeletedListIsKept(t *testing.T) {
 	tagged(r.hub, "owner/app", "v1")
 	r.get("/v2/owner/app/tags/list").want(t, 200, nil, "")
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 404}, fakehub.OfKind(fakehub.KindTags)))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	got := r.get("/v2/owner/app/tags/list")
 	got.want(t, 200, nil, "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream")
 	got.wantTags(t, "owner/app", "v1")

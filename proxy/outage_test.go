@@ -46,7 +46,7 @@ func TestTagRules(t *testing.T) {
 		{50 * time.Second, "latest edge", "v1"},
 		{365 * 24 * time.Hour, "latest edge", "v1"},
 	} {
-		r.clock.advance(step.after)
+		r.clock.Advance(step.after)
 		r.hub.Reset()
 		for _, tag := range strings.Fields(step.asks + " " + step.untouch) {
 			want := "hubcap; hit"
@@ -69,7 +69,7 @@ func TestOutageCostsFewRequests(t *testing.T) {
 	r.pullWhole(t, "latest", img)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
 	r.hub.Reset()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	for range 100 {
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 	}
@@ -83,7 +83,7 @@ func TestOutageCostsFewRequests(t *testing.T) {
 		t.Error("a stale answer is not logged")
 	}
 	r.hub.Script(nil)
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 }
 
@@ -103,7 +103,7 @@ func TestSlowUpstream(t *testing.T) {
 		return nil
 	})
 	r.hub.Reset()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	waited <- r.clock.Now()
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus) // nobody waits again
@@ -122,18 +122,18 @@ func TestAgeCountsFromTheQuestion(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.hub.Script(func(q *fakehub.Request) *fakehub.Fault {
 		if q.Method == http.MethodHead {
-			r.clock.advance(20 * time.Second) // on its way
+			r.clock.Advance(20 * time.Second) // on its way
 		}
 		return nil
 	})
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 	r.hub.Script(nil)
-	r.clock.advance(39 * time.Second)
+	r.clock.Advance(39 * time.Second)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; hit")
-	r.clock.advance(time.Second)
+	r.clock.Advance(time.Second)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 }
 
@@ -144,22 +144,22 @@ func TestStaleIfError(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.pullWhole(t, "latest", img)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
-	r.clock.advance(24 * time.Hour)
+	r.clock.Advance(24 * time.Hour)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
-	r.clock.advance(time.Hour - time.Minute)
+	r.clock.Advance(time.Hour - time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 	now := r.clock.Now()
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir, hub: r.hub, stalePublic: time.Hour})
-	r.clock.advance(now.Sub(r.clock.Now()))
+	r.clock.Advance(now.Sub(r.clock.Now()))
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
 	r.get("/v2/demo/manifests/"+img.Manifest.Digest.String()).want(t, 200, img.Body, "hubcap; hit") // a digest is never stale
 	r.hub.Script(nil)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
-	r.clock.advance(59 * time.Minute)
+	r.clock.Advance(59 * time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus) // it counts anew
 }
 
@@ -169,16 +169,16 @@ func TestStaleIfErrorByClockSetBack(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir, stalePublic: time.Hour})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
-	r.clock.advance(10 * 365 * 24 * time.Hour)
+	r.clock.Advance(10 * 365 * 24 * time.Hour)
 	r.pullWhole(t, "latest", img)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir, hub: r.hub, stalePublic: time.Hour}) // in 2030
 	for range 2 {
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
-		r.clock.advance(30 * time.Minute)
+		r.clock.Advance(30 * time.Minute)
 	}
 	r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
 }
@@ -188,7 +188,7 @@ func TestNothingStaleIfError(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.pullWhole(t, "latest", img)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500}))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
 }
 
@@ -197,7 +197,7 @@ func TestKeepDeleted(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.pullWhole(t, "latest", img)
 	r.hub.DeleteTag("library/demo", "latest")
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.hub.Reset()
 	const kept = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
 	for range 10 {
@@ -207,7 +207,7 @@ func TestKeepDeleted(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 	again := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, again.Body, "hubcap; fwd=uri-miss; stored")
 }
 
@@ -220,7 +220,7 @@ func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
 		img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 		r.pullWhole(t, "latest", img)
 		r.hub.DeleteTag("library/demo", "latest")
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		for range 3 {
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, kept)
 		}
@@ -231,18 +231,18 @@ func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
 		r.pullWhole(t, "latest", img)
 		fail := func() { r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 500})) }
 		fail()
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 		r.hub.Script(nil)
 		r.hub.DeleteTag("library/demo", "latest")
 		for range 3 {
-			r.clock.advance(time.Hour)
+			r.clock.Advance(time.Hour)
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, kept)
 		}
 		fail()
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus) // it counts anew
-		r.clock.advance(time.Hour)
+		r.clock.Advance(time.Hour)
 		r.get("/v2/demo/manifests/latest").want(t, 502, nil, "")
 	})
 }
@@ -278,11 +278,11 @@ func TestNotAllHeld(t *testing.T) {
 	}
 	check("well", 200)
 	r.hub.Down()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/whole").want(t, 200, nil, staleStatus) // it is known from now on
 	check("down", 503)
 	r.hub.Up()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/whole").want(t, 200, nil, "")
 	check("up again", 200)
 }
@@ -308,7 +308,7 @@ func TestDescribedOnly(t *testing.T) {
 	r.get("/v2/demo/manifests/index").want(t, 200, nil, "")
 	pull()
 	r.hub.Down()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/index").want(t, 200, nil, staleStatus)
 	pull()
 	r.get("/v2/demo/manifests/other").want(t, 504, nil, "") // a tag that nobody has asked for
@@ -336,7 +336,7 @@ func TestArtifactIsHeldWithoutItsConfig(t *testing.T) {
 	}
 	r.settle()
 	r.hub.Down()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	for tag, body := range held {
 		r.get("/v2/demo/manifests/"+tag).want(t, 200, body, staleStatus)
 	}
@@ -352,7 +352,7 @@ func TestOffline(t *testing.T) {
 	r.stop()
 	r.hub.Reset()
 	r = newRig(t, rigOptions{dir: dir, hub: r.hub, offline: true, rateLimitWait: time.Hour})
-	r.clock.advance(time.Hour)
+	r.clock.Advance(time.Hour)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
 	r.get(blobPath("demo", img.Layers[0].Digest)).want(t, 200, nil, "hubcap; hit")
 	for _, path := range []string{"/v2/other/manifests/latest", blobPath("other", other.Layers[0].Digest), "/v2/other/tags/list"} {
@@ -400,7 +400,7 @@ func TestAbsent(t *testing.T) {
 			}
 			img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 			r.get("/v2/demo/manifests/latest").want(t, 404, nil, "")
-			r.clock.advance(freshness.AbsentFor)
+			r.clock.Advance(freshness.AbsentFor)
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
 		})
 	}
@@ -449,7 +449,7 @@ func TestRateLimitWait(t *testing.T) {
 				if got.StatusCode != 429 || got.code() != "TOOMANYREQUESTS" || got.Header.Get("Retry-After") != fmt.Sprint(int(tc.retryAfter.Seconds())) {
 					t.Errorf("%s: %d %s, Retry-After %q", path, got.StatusCode, got.code(), got.Header.Get("Retry-After"))
 				}
-				r.clock.advance(tc.retryAfter)
+				r.clock.Advance(tc.retryAfter)
 			}
 			if delayed := r.metric("hubcap_delayed_requests_total"); (delayed == "3") != tc.held {
 				t.Errorf("%s were held", delayed)
@@ -465,7 +465,7 @@ func TestRateLimitIsNotFelt(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.pullWhole(t, "latest", img)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	before := r.clock.Now()
 	for range 10 {
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, staleStatus)
@@ -495,7 +495,7 @@ func TestNotAllHeldWhileLeftAlone(t *testing.T) {
 			r.pullWhole(t, "whole", whole)
 			r.get("/v2/demo/manifests/half").want(t, 200, nil, "")
 			r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {tc.retryAfter}}}))
-			r.clock.advance(time.Minute)
+			r.clock.Advance(time.Minute)
 			r.get("/v2/demo/manifests/whole").want(t, 200, whole.Body, staleStatus)
 			r.get("/v2/demo/manifests/half").want(t, tc.status, nil, "")
 			r.get("/v2/demo/manifests/"+half.Manifest.Digest.String()).want(t, tc.status, nil, "")
@@ -503,7 +503,7 @@ func TestNotAllHeldWhileLeftAlone(t *testing.T) {
 			if tc.status == 200 {
 				r.get(blobPath("demo", half.Layers[0].Digest)).want(t, 200, nil, "")
 			}
-			r.clock.advance(time.Hour)
+			r.clock.Advance(time.Hour)
 			r.get("/v2/demo/manifests/half").want(t, 200, nil, "")
 		})
 	}
@@ -587,7 +587,7 @@ func TestFewRequests(t *testing.T) {
 		{"1,000 pulls inside the TTL", 1000, 30 * time.Second, 0, 0, 0},
 		{"100 clients, past the TTL", 100, 30 * time.Second, 0, 1, 0},
 	} {
-		r.clock.advance(step.after)
+		r.clock.Advance(step.after)
 		r.hub.Reset()
 		crowd(step.clients, http.MethodGet)
 		gets, heads, tokens := r.manifestRequests(http.MethodGet), r.manifestRequests(http.MethodHead), r.tokenRequests()

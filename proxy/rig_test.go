@@ -25,6 +25,7 @@ import (
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
@@ -48,44 +49,6 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 const kib, mib = 1 << 10, 1 << 20
-
-// clock is the time of a test.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock { return &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 type rigOptions struct {
 	dir      string
@@ -121,12 +84,12 @@ type rig struct {
 	hub     *fakehub.Hub
 	url     string
 	login   string // the port where clients log in
-	clock   *clock
+	clock   *testkit.Clock
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
 	handler *Handler
 	all     *metrics.Metrics
-	log     *lockedBuffer
+	log     *testkit.Log
 	asked   atomic.Int64 // requests to registries and whom they name, answered or not
 	client  *http.Client
 	stop    func()
@@ -161,7 +124,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.clients == nil {
 		o.clients = loopback
 	}
-	r := &rig{t: t, hub: o.hub, clock: newClock(), all: metrics.New(), log: new(lockedBuffer)}
+	r := &rig{t: t, hub: o.hub, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), all: metrics.New(), log: new(testkit.Log)}
 	var sink io.Writer = r.log
 	if o.log != nil {
 		sink = o.log
@@ -227,7 +190,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 
 // sleep has the time pass at once.
 func (r *rig) sleep(_ context.Context, d time.Duration) error {
-	r.clock.advance(d)
+	r.clock.Advance(d)
 	return nil
 }
 

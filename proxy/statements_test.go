@@ -127,7 +127,7 @@ func headCostsNoPull(t *testing.T, r *rig, _ fakehub.Image, index v1.Descriptor)
 		want string
 	}{{"cold", 0, "1 HEAD, 1 GET"}, {"fresh", time.Second, "0 HEAD, 0 GET"}, {"past its time", 2 * time.Minute, "1 HEAD, 0 GET"}} {
 		r.hub.Reset()
-		r.clock.advance(step.wait)
+		r.clock.Advance(step.wait)
 		pull()
 		if got := r.manifests(); got != step.want {
 			t.Errorf("%s: %s, want %s", step.when, got, step.want)

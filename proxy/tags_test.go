@@ -13,7 +13,7 @@ func TestTagInsideItsTTLAsksNobody(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=uri-miss; stored")
 	r.hub.Reset()
-	r.clock.advance(59 * time.Second)
+	r.clock.Advance(59 * time.Second)
 	for range 100 {
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; hit")
 		r.do(http.MethodHead, "/v2/demo/manifests/latest").want(t, 200, nil, "hubcap; hit")
@@ -28,7 +28,7 @@ func TestTagPastItsTTLIsConfirmedByOneHead(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
 	r.hub.Reset()
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 	r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; hit")
 	if gets, heads := r.manifestRequests(http.MethodGet), r.manifestRequests(http.MethodHead); gets != 0 || heads != 1 {
@@ -43,7 +43,7 @@ func TestTagMovesByOneGetByDigest(t *testing.T) {
 		r.get("/v2/demo/manifests/latest").want(t, 200, nil, "")
 		moved := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))
 		r.hub.Reset()
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		got := r.do(method, "/v2/demo/manifests/latest")
 		got.want(t, 200, nil, "")
 		if got.Header.Get("Docker-Content-Digest") != moved.Manifest.Digest.String() {
@@ -62,12 +62,12 @@ func TestTagStaysWhileItsNewManifestIsNotToBeHad(t *testing.T) {
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 	r.pullWhole(t, "latest", img)
 	moved := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.hub.Script(fakehub.Always(&fakehub.Fault{Status: 429}, fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(http.MethodGet)))
 	got := r.get("/v2/demo/manifests/latest")
 	got.want(t, 200, img.Body, "hubcap; fwd=stale; detail=upstream-failed")
 	r.hub.Script(nil)
-	r.clock.advance(time.Minute) // the 429 asks for a pause
+	r.clock.Advance(time.Minute) // the 429 asks for a pause
 	r.get("/v2/demo/manifests/latest").want(t, 200, moved.Body, "hubcap; fwd=uri-miss; stored")
 }
 
@@ -91,7 +91,7 @@ func TestStaleWhenTheUpstreamFails(t *testing.T) {
 			break_(hub)
 			stale := func(when string) {
 				t.Helper()
-				r.clock.advance(time.Hour)
+				r.clock.Advance(time.Hour)
 				for _, method := range []string{http.MethodGet, http.MethodHead} {
 					got := r.do(method, "/v2/demo/manifests/latest")
 					got.want(t, 200, nil, "hubcap; fwd=stale; detail=upstream-failed")
@@ -107,7 +107,7 @@ func TestStaleWhenTheUpstreamFails(t *testing.T) {
 			stale("started while the upstream fails")
 			hub.Script(nil)
 			hub.Up()
-			r.clock.advance(time.Minute)
+			r.clock.Advance(time.Minute)
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; fwd=stale; fwd-status=200")
 		})
 	}
@@ -119,7 +119,7 @@ func TestDeletedTagIsDeletedHere(t *testing.T) {
 	r.get("/v2/demo/manifests/latest").want(t, 200, nil, "")
 	r.hub.DeleteTag("library/demo", "latest")
 	r.get("/v2/demo/manifests/latest").want(t, 200, nil, "hubcap; hit")
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/demo/manifests/latest").want(t, 404, nil, "")
 	r.get("/v2/demo/manifests/latest").want(t, 404, nil, "")
 	r.get("/v2/demo/manifests/"+img.Manifest.Digest.String()).want(t, 200, img.Body, "hubcap; hit")
@@ -139,7 +139,7 @@ func TestRegistryWithoutHeadCostsOneGet(t *testing.T) {
 			t.Errorf("%s: %v", name, head.Header)
 		}
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "hubcap; hit")
-		r.clock.advance(time.Minute)
+		r.clock.Advance(time.Minute)
 		r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
 		if gets := r.manifestRequests(http.MethodGet); gets != 2 {
 			t.Errorf("%s: %d GETs", name, gets)
@@ -156,7 +156,7 @@ func TestOddHeadCostsOneRepository(t *testing.T) {
 		r.get("/v2/"+name+"/manifests/latest").want(t, 200, nil, "")
 	}
 	r.hub.Script(fakehub.Once(&fakehub.Fault{DropDigestHeader: true}, fakehub.OfKind(fakehub.KindManifest), fakehub.OfMethod(http.MethodHead)))
-	r.clock.advance(time.Minute)
+	r.clock.Advance(time.Minute)
 	r.get("/v2/odd/manifests/latest").want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 	r.hub.Reset()
 	r.get("/v2/demo/manifests/latest").want(t, 200, nil, "hubcap; fwd=stale; fwd-status=200")

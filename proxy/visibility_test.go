@@ -397,7 +397,7 @@ func TestPassthrough(t *testing.T) {
 	}
 
 	r.hub.Down()
-	r.clock.advance(2 * time.Minute) // the tag is past its time
+	r.clock.Advance(2 * time.Minute) // the tag is past its time
 	pull("alice, in an outage", alice)
 	r.list(t, r.login, secret, "hubcap; fwd=stale; detail=upstream-failed", alice...)
 	for who, header := range nobody {
@@ -407,7 +407,7 @@ func TestPassthrough(t *testing.T) {
 			}
 		}
 	}
-	r.clock.advance(5 * time.Minute)
+	r.clock.Advance(5 * time.Minute)
 	for _, path := range []string{"/v2/owner/secret/manifests/v1", "/v2/owner/secret/tags/list", blobPath("owner/secret", layer)} {
 		if got := r.get(at(path), alice...); got.StatusCode < 500 {
 			t.Errorf("a grant outlives its time: %d", got.StatusCode)

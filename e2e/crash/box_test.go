@@ -2,22 +2,22 @@ package crash
 
 import (
 	"bufio"
-	"bytes"
 	"net/http"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
 
 // box is one running hubcap. It listens where the system lets it, and says in its log where that is.
 type box struct {
 	cmd    *exec.Cmd
-	log    logBuffer
+	log    testkit.Log
 	done   chan struct{} // closed when it has ended; cmd.ProcessState is set by then
 	ready  time.Time
 	mirror string // address
@@ -183,24 +183,6 @@ func (m metrics) sum(name string, without ...string) (sum int64) {
 		sum -= m[name+series]
 	}
 	return sum
-}
-
-// logBuffer is a buffer that may be read while a process writes to it.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.Write(p)
-}
-
-func (l *logBuffer) Bytes() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.buffer.Bytes())
 }
 
 // tail is the end of a log: enough to see what went wrong.

@@ -2,7 +2,6 @@ package limits
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -14,20 +13,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // box is a hubcap in front of a stand-in for Docker Hub.
 type box struct {
 	hub    *fakehub.Hub
 	cmd    *exec.Cmd
-	log    logBuffer
+	log    testkit.Log
 	done   chan struct{} // closed when it has ended
 	mirror string        // address
 	admin  string        // address
@@ -182,22 +181,4 @@ func (b *box) want(ctx context.Context, c *http.Client, path string, d digest.Di
 func (b *box) settle(t *testing.T) {
 	t.Helper()
 	eventually(t, "the fills end", func() bool { return b.metric(t, "hubcap_fills_running") == 0 })
-}
-
-// logBuffer is a buffer that may be read while a process writes to it.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.Write(p)
-}
-
-func (l *logBuffer) Bytes() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.buffer.Bytes())
 }

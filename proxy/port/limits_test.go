@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
@@ -27,7 +28,7 @@ type crowd struct {
 	t       *testing.T
 	limits  *Limits
 	metrics *metrics.Metrics
-	log     *lockedBuffer
+	log     *testkit.Log
 	gate    chan struct{} // closed when /slow may be answered
 	began   chan struct{} // one for each /slow that was asked
 	clock   time.Time
@@ -37,7 +38,7 @@ type crowd struct {
 func newCrowd(t *testing.T, total, perClient int, change ...func(*Options, *LimitsOptions)) *crowd {
 	t.Helper()
 	c := &crowd{
-		t: t, metrics: metrics.New(), log: new(lockedBuffer), clock: time.Now(),
+		t: t, metrics: metrics.New(), log: new(testkit.Log), clock: time.Now(),
 		gate: make(chan struct{}), began: make(chan struct{}, 100), served: make(chan error, 1),
 	}
 	l := LimitsOptions{

@@ -2,7 +2,6 @@ package port
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,11 +19,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
@@ -62,36 +61,18 @@ func write(t *testing.T, name string, content []byte) {
 	}
 }
 
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // rig is a port with TLS whose files can be changed.
 type rig struct {
 	*Port
 	cert, key string
-	log       *lockedBuffer
+	log       *testkit.Log
 	now       atomic.Int64 // nanoseconds since 1970
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	r := &rig{cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem"), log: new(lockedBuffer)}
+	r := &rig{cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem"), log: new(testkit.Log)}
 	pair(t, r.cert, r.key, "first", time.Now().Add(time.Hour))
 	r.now.Store(time.Now().UnixNano())
 	var err error

@@ -9,30 +9,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
-
-// clock is the time of a test.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 var somebody, another = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 
-func newMisses(perMinute int) (*Misses, *clock, *bytes.Buffer) {
-	c, log := &clock{now: time.Unix(1e9, 0)}, new(bytes.Buffer)
+func newMisses(perMinute int) (*Misses, *testkit.Clock, *bytes.Buffer) {
+	c, log := testkit.NewClock(time.Unix(1e9, 0)), new(bytes.Buffer)
 	return NewMisses(MissesOptions{PerMinute: perMinute, Now: c.Now, Log: slog.New(slog.NewTextHandler(log, nil))}), c, log
 }
 
@@ -50,7 +34,7 @@ func TestMisses(t *testing.T) {
 	if wait := m.Wait(another); wait != 0 {
 		t.Errorf("another client waits for %v", wait)
 	}
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	if wait := m.Wait(somebody); wait != 0 {
 		t.Errorf("after that second it still waits for %v", wait)
 	}
@@ -64,7 +48,7 @@ func TestMisses(t *testing.T) {
 	if wait := m.Wait(another); wait != 0 {
 		t.Errorf("another client waits for %v after one miss", wait)
 	}
-	c.advance(10 * time.Minute)
+	c.Advance(10 * time.Minute)
 	for i := range 60 {
 		if wait := m.Wait(somebody); wait != 0 {
 			t.Fatalf("after a rest and %d misses it waits for %v", i, wait)

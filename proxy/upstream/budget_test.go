@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,30 +12,6 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/metrics"
 )
-
-// fakeClock is the time of a test.
-type fakeClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newFakeClock() *fakeClock {
-	return &fakeClock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-}
-
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-func goesBy(c *fakeClock) change { return func(o *Options) { o.Now = c.Now } }
 
 func TestPulls(t *testing.T) {
 	t.Parallel()
@@ -89,10 +64,10 @@ func TestForecast(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := newFakeClock()
+			clock := newClock()
 			b := newBudget(clock.Now, metrics.New().Upstreams.Of("registry.test", "anonymous"))
 			for i, s := range steps {
-				clock.advance(s.after)
+				clock.Advance(s.after)
 				b.mu.Lock()
 				got := b.forecast(s.left)
 				b.mu.Unlock()
@@ -107,7 +82,7 @@ func TestForecast(t *testing.T) {
 // TestPullLimitIsExported reads the headers that a hub with a limit sends.
 func TestPullLimitIsExported(t *testing.T) {
 	t.Parallel()
-	clock := newFakeClock()
+	clock := newClock()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true, RateLimit: 10}, goesBy(clock))
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	value := func(metric string, labels ...string) float64 {
@@ -116,7 +91,7 @@ func TestPullLimitIsExported(t *testing.T) {
 	}
 	for i := range 3 {
 		if i == 1 {
-			clock.advance(time.Minute)
+			clock.Advance(time.Minute)
 		}
 		if _, err := client.GetManifest(within(t), repo, "latest"); err != nil {
 			t.Fatal(err)
@@ -142,7 +117,7 @@ func TestPullLimitIsExported(t *testing.T) {
 // and blobs are, and one HEAD in a while finds out that there are pulls again.
 func TestPullLimit(t *testing.T) {
 	t.Parallel()
-	clock := newFakeClock()
+	clock := newClock()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true, RateLimit: 2, Clock: clock.Now}, goesBy(clock))
 	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	get := func() error {
@@ -173,7 +148,7 @@ func TestPullLimit(t *testing.T) {
 	}
 	blob.Body.Close()
 	hub.Reset()
-	clock.advance(probeAfter)
+	clock.Advance(probeAfter)
 	for range 10 {
 		wantKind(t, get(), RateLimited)
 	}
@@ -181,7 +156,7 @@ func TestPullLimit(t *testing.T) {
 		t.Errorf("%d requests, want one HEAD", n)
 	}
 	hub.ResetRateLimit()
-	clock.advance(probeAfter)
+	clock.Advance(probeAfter)
 	if err := get(); err != nil {
 		t.Errorf("there are pulls again: %v", err)
 	}
@@ -191,7 +166,7 @@ func TestPullLimit(t *testing.T) {
 // of a limit has none any more.
 func TestPullLimitIsLifted(t *testing.T) {
 	t.Parallel()
-	clock := newFakeClock()
+	clock := newClock()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true, RateLimit: 1, Clock: clock.Now}, goesBy(clock))
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	get := func() error {
@@ -207,10 +182,10 @@ func TestPullLimitIsLifted(t *testing.T) {
 	if n := strings.Count(client.log.String(), "the pull limit is reached"); n != 1 {
 		t.Errorf("the operator is told %d times", n)
 	}
-	clock.advance(probeAfter)
+	clock.Advance(probeAfter)
 	wantKind(t, get(), RateLimited) // the HEAD speaks of it
 	hub.Set(func(o *fakehub.Options) { o.RateLimit = 0 })
-	clock.advance(probeAfter)
+	clock.Advance(probeAfter)
 	if err := get(); err != nil {
 		t.Errorf("there is no limit any more: %v", err)
 	}
@@ -230,7 +205,7 @@ func TestAbuseLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := newFakeClock()
+			clock := newClock()
 			hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(clock))
 			hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 			hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: tt.header, Body: []byte("Too Many Requests")}))
@@ -240,7 +215,7 @@ func TestAbuseLimit(t *testing.T) {
 				if e.RetryAfter != pause || e.Wait() != pause {
 					t.Errorf("refusal %d asks for %s, want %s", i, e.RetryAfter, pause)
 				}
-				clock.advance(pause - time.Second)
+				clock.Advance(pause - time.Second)
 				for range 5 {
 					e := wantKind(t, client.head(within(t)), RateLimited)
 					_, err := client.HeadBlob(within(t), repo, digest.FromString("none"))
@@ -254,7 +229,7 @@ func TestAbuseLimit(t *testing.T) {
 				if n := hub.Count(); n != 1 {
 					t.Errorf("%d requests during pause %d, want 1", n, i)
 				}
-				clock.advance(time.Second)
+				clock.Advance(time.Second)
 			}
 			hub.Script(nil)
 			if err := client.head(within(t)); err != nil {
@@ -275,7 +250,7 @@ func TestAbuseLimit(t *testing.T) {
 // something else than his pulls, be there any left or not.
 func TestAbuseLimitWithoutPulls(t *testing.T) {
 	t.Parallel()
-	hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(newFakeClock()))
+	hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(newClock()))
 	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	hub.Script(fakehub.Always(&fakehub.Fault{
 		Status: 429, Header: http.Header{"Retry-After": {"7"}, "Ratelimit-Remaining": {"0;w=21600"}}, Body: []byte("Too Many Requests"),
@@ -298,7 +273,7 @@ func TestAbuseLimitWithoutPulls(t *testing.T) {
 // TestTokenServiceLimited: what a token service asks for is not lost.
 func TestTokenServiceLimited(t *testing.T) {
 	t.Parallel()
-	clock := newFakeClock()
+	clock := newClock()
 	hub, client := newHub(t, fakehub.Options{}, goesBy(clock))
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}, fakehub.OfKind(fakehub.KindToken)))
@@ -311,7 +286,7 @@ func TestTokenServiceLimited(t *testing.T) {
 		t.Errorf("%d token requests", n)
 	}
 	hub.Script(nil)
-	clock.advance(7 * time.Second)
+	clock.Advance(7 * time.Second)
 	if err := client.head(within(t)); err != nil {
 		t.Error(err)
 	}

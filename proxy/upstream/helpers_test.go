@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
@@ -51,29 +51,11 @@ func holdsCanary(s string) bool {
 // loopback lets a client reach the servers of a test.
 var loopback = prefixes("127.0.0.0/8", "::1/128")
 
-// buffer is a log that may be written and read at once.
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // fixture is a client with what can be seen of it from outside.
 type fixture struct {
 	*Client
 	metrics *metrics.Metrics
-	log     *buffer
+	log     *testkit.Log
 }
 
 type change func(*Options)
@@ -86,7 +68,7 @@ func newFixture(t *testing.T, at string, changes ...change) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{metrics: metrics.New(), log: &buffer{}}
+	f := &fixture{metrics: metrics.New(), log: new(testkit.Log)}
 	o := Options{
 		Label: "registry.test", URL: u, PrivateCIDRs: loopback,
 		ConnectTimeout: 20 * time.Second, HeaderTimeout: 20 * time.Second, StallTimeout: 20 * time.Second,

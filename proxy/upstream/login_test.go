@@ -1,12 +1,7 @@
 package upstream
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -209,18 +205,11 @@ func TestCloudsStayHome(t *testing.T) {
 
 func serviceAccount(t *testing.T, at string) string {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	content, err := testkit.ServiceAccount(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "box@example.test", "token_uri": at,
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return put(t, filepath.Join(t.TempDir(), "key.json"), string(content), 0o600)
+	return put(t, filepath.Join(t.TempDir(), "key.json"), content, 0o600)
 }
 
 // TestNoOtherHost: the credential function itself knows one host.
@@ -311,7 +300,7 @@ func TestUselessCredentials(t *testing.T) {
 // credentials has a pull limit too, and nothing is sent into it.
 func TestUselessCredentialsWithoutPulls(t *testing.T) {
 	t.Parallel()
-	clock := newFakeClock()
+	clock := newClock()
 	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: "another"}, RateLimit: 1, Clock: clock.Now})
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	client := withStandIn(t, hub.RegistryURL(), trusting(t, hub.TokenURL()), withCredentials, goesBy(clock))
@@ -334,7 +323,7 @@ func TestUselessCredentialsWithoutPulls(t *testing.T) {
 		t.Errorf("HEAD: %v", err)
 	}
 	hub.ResetRateLimit()
-	clock.advance(probeAfter)
+	clock.Advance(probeAfter)
 	if err := get(); err != nil {
 		t.Errorf("there are pulls again: %v", err)
 	}

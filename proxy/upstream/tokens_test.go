@@ -16,36 +16,20 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
-// clock is a time that only the test moves.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
+func newClock() *testkit.Clock { return testkit.NewClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) }
 
-func newClock() *clock { return &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
+func goesBy(c *testkit.Clock) change { return func(o *Options) { o.Now = c.Now } }
 
 // newTimedHub starts a hub whose clock, and the clock of whose client, is the
 // test's.
-func newTimedHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.Hub, *fixture, *clock) {
+func newTimedHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.Hub, *fixture, *testkit.Clock) {
 	t.Helper()
 	c := newClock()
 	options.Clock = c.Now
-	hub, client := newHub(t, options, changes...)
-	client.tokens.now = c.Now
+	hub, client := newHub(t, options, append(changes, goesBy(c))...)
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	return hub, client, c
 }
@@ -76,11 +60,11 @@ func TestTokenIsShared(t *testing.T) {
 			hub, client, clock := newTimedHub(t, fakehub.Options{TokenTTL: 300 * time.Second, OpaqueTokens: opaque})
 			wantTokenRequests(t, hub, client, 32, 1) // cold
 			wantTokenRequests(t, hub, client, 32, 0) // warm
-			clock.advance(300*time.Second - tokenMargin - time.Second)
+			clock.Advance(300*time.Second - tokenMargin - time.Second)
 			wantTokenRequests(t, hub, client, 32, 0) // not quite expired
-			clock.advance(time.Second)
+			clock.Advance(time.Second)
 			wantTokenRequests(t, hub, client, 32, 1) // given up before its end
-			clock.advance(24 * time.Hour)
+			clock.Advance(24 * time.Hour)
 			wantTokenRequests(t, hub, client, 32, 1)
 			hub.RevokeTokens()
 			wantTokenRequests(t, hub, client, 32, 1)
@@ -185,9 +169,9 @@ func TestExpiresIn(t *testing.T) {
 			body := fmt.Sprintf(`{"token":%q%s}`, hub.Token("", repo), tt.field)
 			hub.Script(fakehub.Always(&fakehub.Fault{Body: []byte(body)}, fakehub.OfKind(fakehub.KindToken)))
 			wantTokenRequests(t, hub, client, 1, 1)
-			clock.advance(tt.life - time.Millisecond)
+			clock.Advance(tt.life - time.Millisecond)
 			wantTokenRequests(t, hub, client, 1, 0)
-			clock.advance(time.Millisecond)
+			clock.Advance(time.Millisecond)
 			wantTokenRequests(t, hub, client, 8, 1)
 		})
 	}
@@ -199,7 +183,7 @@ func TestExpiresTooLate(t *testing.T) {
 	t.Parallel()
 	hub, client, clock := newTimedHub(t, fakehub.Options{TokenTTL: 5 * time.Second})
 	wantTokenRequests(t, hub, client, 1, 1)
-	clock.advance(6 * time.Second)
+	clock.Advance(6 * time.Second)
 	wantTokenRequests(t, hub, client, 32, 1)
 }
 
@@ -406,7 +390,7 @@ func TestGrants(t *testing.T) {
 			if tokens.grants("a/c") {
 				t.Error("a repository without a token is granted")
 			}
-			clock.advance(time.Minute)
+			clock.Advance(time.Minute)
 			if tokens.grants("a/b") {
 				t.Error("an expired token grants")
 			}

@@ -2,12 +2,7 @@ package credentials
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +17,8 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"hubcap/e2e/testkit"
 )
 
 const canary = "canary-5a07c3"
@@ -246,21 +243,13 @@ func TestGoogle(t *testing.T) {
 	})
 }
 
-// serviceAccount is the key file of an account whose tokens come from at.
 func serviceAccount(t *testing.T, at string) string {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	content, err := testkit.ServiceAccount(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "box@example.test", "token_uri": at,
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return write(t, filepath.Join(t.TempDir(), "key.json"), string(content), 0o600)
+	return write(t, filepath.Join(t.TempDir(), "key.json"), content, 0o600)
 }
 
 func TestCheck(t *testing.T) {
