@@ -183,9 +183,6 @@ func pulls(header string) (n int, window time.Duration, ok bool) {
 	return n, window, err == nil && n >= 0
 }
 
-// maxRefusal bounds how much of a refusal's text is looked at, in bytes.
-const maxRefusal = 4 << 10
-
 // isPull tells a request that counts as a pull, be it answered or not. Any
 // other one is refused for another reason than that there are no pulls left.
 func isPull(req *http.Request) bool {
@@ -199,16 +196,9 @@ func isPullLimit(resp *http.Response, patience time.Duration) bool {
 	if n, _, ok := pulls(resp.Header.Get("RateLimit-Remaining")); ok && n == 0 {
 		return true
 	}
-	slow := resp.Body
-	cut := time.AfterFunc(patience, func() { slow.Close() })
-	text, err := io.ReadAll(io.LimitReader(slow, maxRefusal))
-	cut.Stop()
-	slow.Close()
+	text := readRefusal(resp.Body, patience)
 	resp.Body = io.NopCloser(bytes.NewReader(text))
-	type worded struct {
-		Message string `json:"message"`
-	}
-	return err == nil && slices.ContainsFunc(ociErrors[worded](text), func(one worded) bool {
+	return slices.ContainsFunc(ociErrors(text), func(one ociError) bool {
 		return strings.Contains(strings.ToLower(one.Message), "pull rate limit")
 	})
 }

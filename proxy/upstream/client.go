@@ -11,7 +11,8 @@
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
 // dial.go (the address filter),
 // transport.go (connections, retries, time-outs), hosts.go (which hosts are
-// left alone), budget.go (the pull limit), error.go.
+// left alone), budget.go (the pull limit), error.go (what can go wrong),
+// refusal.go (who refuses, and in what words).
 package upstream
 
 import (
@@ -35,7 +36,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"hubcap/metrics"
 	"hubcap/proxy/upstream/credentials"
@@ -482,7 +482,7 @@ func (c *Client) authorized(req *http.Request, repository string) (*http.Respons
 // the registry does, with other words.
 func wrongGuess(resp *http.Response, err error, known string) bool {
 	if err != nil {
-		return errors.As(err, new(*errcode.ErrorResponse)) || errors.Is(err, errBadToken)
+		return errors.As(err, new(*tokenRefusal)) || errors.Is(err, errBadToken)
 	}
 	return resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != known
 }

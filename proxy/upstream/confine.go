@@ -114,17 +114,24 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	if resp.StatusCode == http.StatusOK {
 		return c.readToken(req.Context(), resp)
 	}
-	resp.Header.Del("WWW-Authenticate") // a challenge that nobody has looked at
 	c.discard(resp)
-	if resp.StatusCode == http.StatusTooManyRequests { // the auth client would forget for how long
+	switch {
+	case resp.StatusCode == http.StatusTooManyRequests: // the auth client would forget for how long
 		return nil, &postponed{hostPort(at), c.hosts.of(at).wait(), true, resp.StatusCode}
-	}
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		c.metrics.Refused()
 		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
 	}
-	return resp, nil
+	return nil, &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 }
+
+// tokenRefusal is the answer of a token service that gives no token.
+type tokenRefusal struct {
+	status int
+	page   bool // it is a web page: somebody answers in the service's place
+}
+
+func (t *tokenRefusal) Error() string { return "the token service refused" }
 
 // ownQuery is the query of a token service's address, but for what names a
 // repository in it: see foreignScopes.

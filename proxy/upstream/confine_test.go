@@ -736,6 +736,9 @@ func TestForeignChallengeIsHidden(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp, err := c.RoundTrip(req)
+		if errors.As(err, new(*tokenRefusal)) {
+			continue // there is no answer to see a challenge in
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

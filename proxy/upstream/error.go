@@ -2,10 +2,8 @@ package upstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 // Kind sorts what can go wrong between hubcap and a registry.
@@ -43,7 +40,8 @@ type Error struct {
 	Upstream    string        // the host it is configured as
 	Request     string        // what was asked: method and path
 	Status      int           // of the HTTP answer, 0 when there was none
-	Code        string        // of the OCI error in a 404; empty when it has none
+	Refusal     Refusal       // whose word a 401, 403 or 404 is
+	Code        string        // of the OCI error in the answer; empty when it has none
 	RetryAfter  time.Duration // what a 429 or 503 asked for, or until hubcap asks again; 0 when that is not known
 	Credentials bool          // the box's own were used
 	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
@@ -111,7 +109,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 		return one
 	}
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
-	var fromTokens *errcode.ErrorResponse
+	var fromTokens *tokenRefusal
 	var inURL *url.Error
 	var later *postponed
 	switch {
@@ -123,11 +121,17 @@ func (c *Client) failure(req *http.Request, err error) error {
 	case errors.Is(err, errOffline):
 		e.Kind, e.err = Unasked, errOffline
 	case errors.As(err, &fromTokens):
-		e.Kind, e.Status = kindOf(fromTokens.StatusCode), fromTokens.StatusCode
-		if e.Kind == NotFound {
+		e.Kind, e.Status = kindOf(fromTokens.status), fromTokens.status
+		switch e.Kind {
+		case NotFound:
 			e.Kind = ServerError // what is not there is the service, not the content
+		case Denied:
+			e.Refusal = ByTokenService
+			if fromTokens.page {
+				e.Refusal = NotOCI
+			}
 		}
-		e.err = errors.New("the token service refused")
+		e.err = fromTokens
 	case errors.Is(err, errNoLogin):
 		e.Kind = Denied
 	case errors.Is(err, errRefused):
@@ -141,53 +145,6 @@ func (c *Client) failure(req *http.Request, err error) error {
 		e.err = inURL.Err // without the address
 	}
 	return e
-}
-
-// refusal makes an Error of an HTTP answer that is not the one asked for.
-func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
-	e := &Error{
-		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.login != nil,
-	}
-	if e.Kind == RateLimited && e.RetryAfter <= 0 {
-		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).wait())
-	}
-	if e.Kind == NotFound {
-		e.Code = codeOf(resp.Body)
-	}
-	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
-		e.Challenge = resp.Header.Get("WWW-Authenticate")
-	}
-	// Behind a redirect only the registry's word counts: a CDN says 403 or
-	// 404 when the signed address has expired, and a new one mends that.
-	if !sameOrigin(resp.Request.URL, req.URL) && (e.Kind == Denied || e.Kind == NotFound) {
-		e.Kind = ServerError
-	}
-	return e
-}
-
-// ociErrors are the errors in a refusal's text (OCI distribution specification,
-// "Error Codes"), as far as a T has of them; none where it is no such text.
-func ociErrors[T any](text []byte) []T {
-	var refused struct {
-		Errors []T `json:"errors"`
-	}
-	if json.Unmarshal(text, &refused) != nil {
-		return nil
-	}
-	return refused.Errors
-}
-
-// codeOf reads the code of an OCI error from the body of an answer.
-func codeOf(body io.Reader) string {
-	type coded struct {
-		Code string `json:"code"`
-	}
-	text, err := io.ReadAll(io.LimitReader(body, 8<<10)) // far above what they have to say
-	if all := ociErrors[coded](text); err == nil && len(all) > 0 {
-		return all[0].Code
-	}
-	return ""
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {

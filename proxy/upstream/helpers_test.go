@@ -130,13 +130,20 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// wantKind tells that err is an Error of a kind, and returns it.
-func wantKind(t *testing.T, err error, kind Kind) *Error {
+// asError returns err as an Error, which it must be.
+func asError(t *testing.T, err error) *Error {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) {
 		t.Fatalf("got error %v (%T), want an Error", err, err)
 	}
+	return e
+}
+
+// wantKind tells that err is an Error of a kind, and returns it.
+func wantKind(t *testing.T, err error, kind Kind) *Error {
+	t.Helper()
+	e := asError(t, err)
 	if e.Kind != kind {
 		t.Fatalf("got kind %q, want %q: %v", e.Kind, kind, err)
 	}

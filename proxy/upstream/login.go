@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"hubcap/metrics"
 	"hubcap/proxy/upstream/credentials"
@@ -143,11 +142,11 @@ const (
 // credentials, and Basic is nothing but they; who refuses a token that was given
 // for them means the repository.
 func (c *Client) judge(resp *http.Response, err error) verdict {
-	var fromTokens *errcode.ErrorResponse
+	var fromTokens *tokenRefusal
 	status := 0
 	switch {
 	case errors.As(err, &fromTokens):
-		if status = fromTokens.StatusCode; status == http.StatusUnauthorized {
+		if status = fromTokens.status; status == http.StatusUnauthorized {
 			return refused
 		}
 	case err != nil:

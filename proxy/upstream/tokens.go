@@ -163,17 +163,19 @@ func (t *tokens) forgetChallenge() {
 // drop forgets a token that the registry has refused.
 func (t *tokens) drop(repository string) { t.cache.Remove(repository) }
 
-// grants tells whether the token held for a repository says itself, in its
-// access claim, that it opens the repository for pulling. Docker Hub hands
-// anybody a token for any repository, with an empty claim where there is
-// nothing to open. The signature is not checked: the token came from the
-// token service itself, and is believed only about what it opens.
+// grants reports whether the token held for a repository says itself that it
+// opens it for pulling.
 func (t *tokens) grants(repository string) bool {
 	value, ok := t.valid(repository)
-	if !ok {
-		return false
-	}
-	parts := strings.Split(value, ".")
+	return ok && grantsPull(value, repository)
+}
+
+// grantsPull reports whether a token's access claim opens a repository for
+// pulling. Docker Hub hands anybody a token for any repository, with an empty
+// claim where there is nothing to open. The signature is not checked: the token
+// came from the token service itself, and is believed only about what it opens.
+func grantsPull(token, repository string) bool {
+	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return false
 	}
