@@ -1,18 +1,19 @@
 package cache
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/cache/blobs"
+	oci "hubcap/cache/content"
 )
 
 // MaxManifest is the size in bytes of the largest manifest that is taken: the
@@ -26,6 +27,16 @@ type Manifest struct {
 	Body      []byte
 	Closed    bool   // not for everybody; who is shown it is the caller's to know
 	Host      string // the registry it was got from, where it is closed
+
+	Content oci.Manifest  // of the Body; without a Kind for a list. The cache fills it in
+	used    *atomic.Int64 // when its image was last used, in seconds since 1970
+}
+
+// parsed returns the manifest with its Content.
+func (m Manifest) parsed() Manifest {
+	m.Content, _ = oci.Parse(m.Body) // what is neither an image nor an index has none
+	m.used = new(atomic.Int64)
+	return m
 }
 
 // manifests keeps manifests in memory, the most recently used ones.
@@ -47,8 +58,9 @@ func newManifests(limit int64) *manifests {
 	return m
 }
 
-// cost is what a manifest takes in memory, with some room for its entry.
-func (m Manifest) cost() int64 { return int64(len(m.Body)) + 512 }
+// cost is what a manifest takes in memory: its body, about as much again for
+// its Content, and its entry.
+func (m Manifest) cost() int64 { return 2*int64(len(m.Body)) + 512 }
 
 func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	m.mu.Lock()
@@ -141,45 +153,60 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 	if err != nil {
 		c.indexFailed(err)
 	}
-	if mediaType == "" {
-		mediaType = mediaTypeOf(body)
+	one := Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}.parsed()
+	if one.MediaType == "" { // the index has forgotten it
+		one.MediaType = one.Content.MediaType
 	}
-	if mediaType == "" {
+	if one.MediaType == "" {
 		return Manifest{}, errNoManifest
 	}
-	return Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}, nil
+	return one, nil
 }
 
-// mediaTypeOf reads the media type from the manifest itself, for one that the
-// index has forgotten. Docker's types and OCI indexes of today say it; an OCI
-// manifest need not, and is told by what it has.
-func mediaTypeOf(body []byte) string {
-	var m struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
-		Config        json.RawMessage `json:"config"`
-		Layers        json.RawMessage `json:"layers"`
-		Manifests     json.RawMessage `json:"manifests"`
+// useEvery is how often the use of an image counts as a use of its parts: the
+// order of eviction need not be finer.
+const useEvery = 10 * time.Second
+
+// UseImage notes that a client was given the manifest d: what is held of its
+// image counts as used too. A client that has the lower layers of an image
+// never asks for them; without this they would be evicted before the layers
+// above them. Of an index, all images that are held are used.
+func (c *Cache) UseImage(d digest.Digest) { c.useImage(d, oci.MaxNesting) }
+
+func (c *Cache) useImage(d digest.Digest, depth int) {
+	m, held := c.manifests.get(d)
+	if !held {
+		m, held = c.Manifest(d)
 	}
-	if json.Unmarshal(body, &m) != nil || m.SchemaVersion != 2 {
-		return ""
+	if !held || !m.use(c.Now()) {
+		return
 	}
-	switch {
-	case m.MediaType != "":
-		return m.MediaType
-	case m.Manifests != nil && m.Layers == nil:
-		return v1.MediaTypeImageIndex
-	case m.Config != nil && m.Layers != nil:
-		return v1.MediaTypeImageManifest
-	default:
-		return ""
+	m.Content.Blobs(func(b oci.Blob) bool {
+		if _, held := c.Ledger.Touch(b.Digest); held {
+			c.usage.touch(b.Digest)
+		}
+		return true
+	})
+	for _, child := range m.Content.Manifests {
+		if depth > 0 && c.Ledger.Holds(child.Digest) {
+			c.useImage(child.Digest, depth-1)
+		}
 	}
+}
+
+// use reports whether the use of the image at the time now counts: not again
+// within useEvery.
+func (m Manifest) use(now time.Time) bool {
+	before := m.used.Load()
+	age := now.Unix() - before
+	return (age < 0 || age >= int64(useEvery/time.Second)) && m.used.CompareAndSwap(before, now.Unix())
 }
 
 // PutManifest takes a manifest whose body hashes to its digest. It is served
 // from memory at once; stored is called when it is on disk too, and not at
 // all when it cannot be put there.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
+	one = one.parsed()
 	c.manifests.put(one)
 	c.work(func() {
 		defer func() {

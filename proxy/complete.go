@@ -1,61 +1,123 @@
 package proxy
 
 import (
-	"encoding/json"
-
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/cache/content"
+	"hubcap/proxy/freshness"
 )
 
-// maxNesting is how deep an index may lie in another one and still be looked
-// into.
-const maxNesting = 3
-
-// completeOrNot tells why a manifest is not to be shown: its registry fails,
-// and what it needs is not here. A client that got it would stand half-way; one
-// that is refused turns elsewhere at once.
-func (h *Handler) completeOrNot(rt route, manifest digest.Digest) error {
-	if !rt.upstream.Anonymous.Failing(h.RateLimitWait) || h.complete(rt, manifest, maxNesting) || h.described(rt, manifest) {
-		return nil
+// inTrouble returns what a manifest is answered with while its registry, or
+// the host that its blobs come from, is in trouble: a client that began an
+// image and could not end it would fail, and one that is refused at once turns
+// elsewhere.
+//
+//  1. The manifest itself if its image is held whole, or if some layer of it
+//     is held that no earlier image of the tag has: its clients may have the
+//     layers that nobody has asked for here.
+//  2. Else the latest earlier digest of the tag whose image is held whole.
+//  3. Else the manifest itself if any layer of it is held.
+//  4. Else errIncomplete.
+func (h *Handler) inTrouble(rt route, found freshness.Answer) (freshness.Answer, error) {
+	if found.State == freshness.Passed || !h.troubled(rt) || h.complete(rt, found.Digest, content.MaxNesting) {
+		return found, nil
 	}
-	return errIncomplete
+	earlier, ok := h.earlierWhole(rt)
+	switch {
+	case ok && !h.holdsLayer(rt, found.Digest, h.blobsOfImage(earlier.Digest)):
+		return earlier, nil
+	case h.holdsLayer(rt, found.Digest, nil), h.described(rt, found.Digest):
+		return found, nil
+	default:
+		return found, errIncomplete
+	}
 }
 
-// described tells a manifest that is here to be looked at, with its config and
-// no layer of its own, beside an image of the same index that is whole. containerd
-// 2 asks for all of an index in this way, and pulls one.
-func (h *Handler) described(rt route, d digest.Digest) bool {
-	index, known := h.indexes.Get(sizeKey(rt, d))
+// troubled reports whether what is not held of a repository is unlikely to be
+// had.
+func (h *Handler) troubled(rt route) bool {
+	return rt.upstream.Anonymous.Failing(h.RateLimitWait) || h.Freshness.Refusing(rt.upstream.Host)
+}
+
+// earlierWhole returns the latest earlier digest of the route's tag whose image
+// is held whole.
+func (h *Handler) earlierWhole(rt route) (freshness.Answer, bool) {
+	if rt.tag == "" {
+		return freshness.Answer{}, false
+	}
+	for one := range h.Freshness.Earlier(h.repository(rt), rt.tag) {
+		if h.complete(rt, one.Digest, content.MaxNesting) {
+			return one, true
+		}
+	}
+	return freshness.Answer{}, false
+}
+
+// complete reports whether an image could be pulled with its registry out of
+// reach. An index could where one of its images can: which one a client wants
+// is seen when it asks for it.
+func (h *Handler) complete(rt route, d digest.Digest, depth int) bool {
 	m, held := h.Cache.Manifest(d)
-	if !known || !held {
+	if !held {
 		return false
 	}
-	others := h.layersIn(rt, index)
-	parts := blobsOf(m.Body)
-	for _, one := range parts {
-		has := h.Cache.Has(h.want(rt, one.Digest, one.Size))
-		if one.config && !has || !one.config && has && !others[one.Digest] {
-			return false
+	if m.Content.Kind == content.Index {
+		for _, child := range m.Content.Manifests {
+			h.indexes.Add(sizeKey(rt, child.Digest), d)
 		}
+		for _, child := range m.Content.Manifests {
+			if depth > 0 && h.complete(rt, child.Digest, depth-1) {
+				return true
+			}
+		}
+		return len(m.Content.Manifests) == 0
 	}
-	return len(parts) > 0 && len(others) > 0
+	whole := true
+	m.Content.Needed(func(b content.Blob) bool {
+		whole = h.Cache.Has(h.want(rt, b.Digest, b.Size))
+		return whole
+	})
+	return whole
 }
 
-// layersIn are the blobs of the images of an index that are whole. Platforms
-// share layers.
-func (h *Handler) layersIn(rt route, index digest.Digest) map[digest.Digest]bool {
+// holdsLayer reports whether a layer of the image d that is not among others
+// is held; of an index, a layer of one of its images.
+func (h *Handler) holdsLayer(rt route, d digest.Digest, others map[digest.Digest]bool) (holds bool) {
+	for _, m := range h.imagesOf(d, content.MaxNesting) {
+		for _, b := range m.Layers {
+			if !others[b.Digest] && h.Cache.Has(h.want(rt, b.Digest, b.Size)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// imagesOf returns the images whose manifests are held: d, or those that the
+// index d names.
+func (h *Handler) imagesOf(d digest.Digest, depth int) (all []content.Manifest) {
+	m, held := h.Cache.Manifest(d)
+	if !held {
+		return nil
+	}
+	if m.Content.Kind != content.Index {
+		return []content.Manifest{m.Content}
+	}
+	for _, child := range m.Content.Manifests {
+		if depth > 0 {
+			all = append(all, h.imagesOf(child.Digest, depth-1)...)
+		}
+	}
+	return all
+}
+
+// blobsOfImage returns the blobs that an image names, or the held images of an
+// index.
+func (h *Handler) blobsOfImage(d digest.Digest) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
-	m, _ := h.Cache.Manifest(index)
-	children, _ := childrenOf(m.Body)
-	for _, child := range children {
-		if !h.complete(rt, child, maxNesting-1) {
-			continue
-		}
-		image, _ := h.Cache.Manifest(child)
-		for _, one := range blobsOf(image.Body) {
-			all[one.Digest] = true
-		}
+	for _, m := range h.imagesOf(d, content.MaxNesting) {
+		m.Blobs(func(b content.Blob) bool { all[b.Digest] = true; return true })
 	}
 	return all
 }
@@ -74,60 +136,24 @@ func newIndexes() *lru.Cache[string, digest.Digest] {
 	return indexes
 }
 
-// complete tells whether an image could be pulled with its registry out of
-// reach. An index could where one of its images can: which one a client wants
-// is seen when it asks for it.
-func (h *Handler) complete(rt route, d digest.Digest, depth int) bool {
+// described reports whether a manifest none of whose own layers is held may
+// still be looked at: its config is held, and another image of the same index
+// is whole. containerd 2 fetches the manifests and configs of all platforms of
+// an index, and pulls one.
+func (h *Handler) described(rt route, d digest.Digest) bool {
+	index, known := h.indexes.Get(sizeKey(rt, d))
 	m, held := h.Cache.Manifest(d)
-	if !held {
+	if !known || !held || m.Content.Kind != content.Image {
 		return false
 	}
-	children, isIndex := childrenOf(m.Body)
-	if isIndex {
-		for _, child := range children {
-			h.indexes.Add(sizeKey(rt, child), d)
-		}
-		for _, child := range children {
-			if depth > 0 && h.complete(rt, child, depth-1) {
-				return true
-			}
-		}
-		return len(children) == 0
-	}
-	for _, one := range blobsOf(m.Body) {
-		if one.needed() && !h.Cache.Has(h.want(rt, one.Digest, one.Size)) {
-			return false
-		}
-	}
-	return true
-}
-
-// needed tells a blob that no client of its manifest does without. Those of an
-// artifact, ORAS and Trivy among them, ask for its layers alone; what is empty
-// nobody has to be asked for.
-func (d descriptor) needed() bool {
-	switch d.MediaType {
-	case ocispec.MediaTypeEmptyJSON:
+	if c := m.Content.Config; c != nil && !h.Cache.Has(h.want(rt, c.Digest, c.Size)) {
 		return false
-	case ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json":
-		return true
-	default:
-		return !d.config && !d.foreign()
 	}
-}
-
-// childrenOf are the manifests that an index names.
-func childrenOf(manifest []byte) (all []digest.Digest, isIndex bool) {
-	var index struct {
-		Manifests []descriptor `json:"manifests"`
-	}
-	if json.Unmarshal(manifest, &index) != nil {
-		return nil, false
-	}
-	for _, one := range index.Manifests {
-		if one.Digest.Validate() == nil {
-			all = append(all, one.Digest)
+	of, _ := h.Cache.Manifest(index)
+	for _, child := range of.Content.Manifests {
+		if h.complete(rt, child.Digest, content.MaxNesting-1) {
+			return true
 		}
 	}
-	return all, index.Manifests != nil
+	return false
 }

@@ -25,10 +25,8 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
-	if found.State == freshness.Fresh || found.State == freshness.Stale {
-		if err := h.completeOrNot(rt, found.Digest); err != nil {
-			return err
-		}
+	if found, err = h.inTrouble(rt, found); err != nil {
+		return err
 	}
 	a.result, a.size, a.trouble = describe(a, found), found.Size, found.Trouble
 	a.set("Content-Type", found.MediaType)
@@ -111,9 +109,13 @@ func describe(a *answer, found freshness.Answer) metrics.Result {
 		status, result = "hubcap; fwd=stale; fwd-status=200", metrics.ResultConfirmed
 	case freshness.Stale:
 		status, result = "hubcap; fwd=stale; detail=upstream-failed", metrics.ResultStale
-		if freshness.Absent(found.Trouble) {
+		if found.Deleted {
 			status = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
 		}
+		a.set("Warning", `110 hubcap "Response is Stale"`)
+		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
+	case freshness.Earlier:
+		status, result = "hubcap; fwd=stale; detail=previous", metrics.ResultStale
 		a.set("Warning", `110 hubcap "Response is Stale"`)
 		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
 	case freshness.Fetched:
@@ -147,6 +149,7 @@ func (h *Handler) follow(r *http.Request, rt route, found freshness.Answer) {
 	if found.State == freshness.Fetched {
 		h.sizes.note(rt, blobsOf(found.Body))
 	}
+	h.Cache.UseImage(found.Digest)
 	if r.Method == http.MethodHead {
 		return
 	}

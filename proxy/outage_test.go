@@ -247,18 +247,21 @@ func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
 	})
 }
 
-// TestNotAllHeld: while the upstream fails, an image that is not here whole is
-// refused at its manifest, by tag and by digest, and an index none of whose
-// images is.
+// TestNotAllHeld: while the upstream fails, an image of which no layer is held
+// is refused at its manifest, by tag and by digest, and so is an index of none
+// but such images. An image of which a layer is held is served: its clients may
+// have the others.
 func TestNotAllHeld(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	whole := r.hub.Image("library/demo", "whole", fakehub.RandomBlob(1, 1000))
 	half := r.hub.Image("library/demo", "half", fakehub.RandomBlob(2, 1000), fakehub.RandomBlob(3, 1000))
 	index := r.hub.Index("library/demo", "index", whole.Manifest, half.Manifest)
 	torn := r.hub.Index("library/demo", "torn", half.Manifest)
+	upper := r.hub.Image("library/demo", "upper", fakehub.RandomBlob(4, 1000), fakehub.RandomBlob(5, 1000))
+	r.get("/v2/demo/manifests/upper").want(t, 200, nil, "")
+	r.get(blobPath("demo", upper.Layers[1].Digest)).want(t, 200, nil, "")
 	r.pullWhole(t, "whole", whole)
 	r.get("/v2/demo/manifests/half").want(t, 200, nil, "")
-	r.get(blobPath("demo", half.Layers[0].Digest)).want(t, 200, nil, "")
 	r.get(blobPath("demo", half.Config.Digest)).want(t, 200, nil, "")
 	r.get("/v2/demo/manifests/index").want(t, 200, nil, "")
 	r.get("/v2/demo/manifests/torn").want(t, 200, nil, "")
@@ -267,6 +270,7 @@ func TestNotAllHeld(t *testing.T) {
 		t.Helper()
 		for path, want := range map[string]int{
 			"whole": 200, whole.Manifest.Digest.String(): 200, "index": 200, index.Digest.String(): 200,
+			"upper": 200, upper.Manifest.Digest.String(): 200,
 			"half": status, half.Manifest.Digest.String(): status, "torn": status, torn.Digest.String(): status,
 		} {
 			for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -39,6 +39,34 @@ type Tag struct {
 	Confirmed time.Time     `json:"confirmed"` // when the upstream last said so
 	// Failing is when it first failed to say so since; zero when it has not.
 	Failing time.Time `json:"failing,omitzero"`
+	// Earlier are the digests that the tag named before, the latest first; at
+	// most MaxEarlier.
+	Earlier []Earlier `json:"earlier,omitempty"`
+}
+
+// MaxEarlier is how many earlier digests of a tag are kept.
+const MaxEarlier = 20
+
+// Earlier is a digest that a tag named before.
+type Earlier struct {
+	Digest    digest.Digest `json:"digest"`
+	Confirmed int64         `json:"confirmed"` // seconds since 1970, when the upstream last said so
+}
+
+// Moved returns a tag that names what to says now, with the history of t.
+func (t Tag) Moved(to Tag) Tag {
+	if t.Digest == to.Digest || t.Digest == "" {
+		to.Earlier = t.Earlier
+		return to
+	}
+	to.Earlier = make([]Earlier, 0, min(len(t.Earlier)+1, MaxEarlier))
+	to.Earlier = append(to.Earlier, Earlier{Digest: t.Digest, Confirmed: t.Confirmed.Unix()})
+	for _, one := range t.Earlier {
+		if one.Digest != to.Digest && one.Digest != t.Digest && len(to.Earlier) < MaxEarlier {
+			to.Earlier = append(to.Earlier, one)
+		}
+	}
+	return to
 }
 
 // Tag returns what the tag named key was last seen to name, and whether

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +55,7 @@ func TestFactsSurviveClosing(t *testing.T) {
 	}
 
 	x = reopen(t, dir)
-	if got, known, err := x.Tag("docker.io/library/demo:latest"); got != tag || !known || err != nil {
+	if got, known, err := x.Tag("docker.io/library/demo:latest"); !reflect.DeepEqual(got, tag) || !known || err != nil {
 		t.Errorf("Tag = %+v, %v, %v; want %+v", got, known, err, tag)
 	}
 	if _, known, err := x.Tag("docker.io/library/demo:gone"); known || err != nil {
@@ -97,7 +99,7 @@ func checkFilled(t *testing.T, x *Index, n int) {
 	for i := range n {
 		d := digest.FromString(fmt.Sprint(i))
 		want := Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}
-		if got, known, err := x.Tag(fmt.Sprintf("docker.io/library/demo:%d", i)); got != want || !known || err != nil {
+		if got, known, err := x.Tag(fmt.Sprintf("docker.io/library/demo:%d", i)); !reflect.DeepEqual(got, want) || !known || err != nil {
 			t.Fatalf("tag %d: %+v, %v, %v", i, got, known, err)
 		}
 		if got, err := x.MediaType(d); got != "application/x" || err != nil {
@@ -298,5 +300,30 @@ func TestDiskBytes(t *testing.T) {
 	}
 	if got := x.DiskBytes() - before; got < 3<<20 || got > 4<<20 {
 		t.Errorf("%d bytes more for 3 MiB, a directory, holes, and blobs that are not the index's", got)
+	}
+}
+
+// TestMoved keeps what a tag named before, the latest first and each digest
+// once.
+func TestMoved(t *testing.T) {
+	name := func(i int) Tag {
+		return Tag{Digest: digest.FromString(fmt.Sprint(i)), Confirmed: time.Unix(int64(i), 0)}
+	}
+	tag := Tag{}.Moved(name(0))
+	if len(tag.Earlier) != 0 {
+		t.Errorf("a new tag has a history: %v", tag.Earlier)
+	}
+	for i := range 2 * MaxEarlier {
+		tag = tag.Moved(name(i))
+	}
+	if len(tag.Earlier) != MaxEarlier || tag.Earlier[0].Digest != name(2*MaxEarlier-2).Digest || tag.Earlier[0].Confirmed != 2*MaxEarlier-2 {
+		t.Errorf("%d earlier, the latest %v", len(tag.Earlier), tag.Earlier[0])
+	}
+	back := tag.Moved(name(2*MaxEarlier - 2))
+	if back.Earlier[0].Digest != tag.Digest || slices.ContainsFunc(back.Earlier, func(e Earlier) bool { return e.Digest == back.Digest }) {
+		t.Errorf("moved back: %v", back.Earlier)
+	}
+	if again := back.Moved(back); len(again.Earlier) != len(back.Earlier) {
+		t.Error("confirming a tag changes its history")
 	}
 }

@@ -37,6 +37,7 @@ type record struct {
 	MediaType string        `json:"mediaType,omitempty"`
 	Size      int64         `json:"size,omitempty"`
 	Confirmed *time.Time    `json:"confirmed,omitempty"`
+	Earlier   []Earlier     `json:"earlier,omitempty"` // digests that the tag named before
 }
 
 // snapshot writes one where something has changed. A failure leaves the one
@@ -98,7 +99,7 @@ func (x *Index) records(visit func(record) error) error {
 			if json.Unmarshal(value, &tag) != nil {
 				return nil // a damaged one is worth nothing
 			}
-			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed})
+			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed, Earlier: tag.Earlier})
 		}),
 		x.scan(mediaPrefix, "", func(key string, value []byte) error {
 			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
@@ -176,7 +177,7 @@ func (r record) entry() (key string, value []byte, ok bool) {
 	case r.Link != "" && r.Digest.Validate() == nil:
 		return linkKey(r.Link, r.Digest), linked, true
 	case r.Tag != "" && r.Digest.Validate() == nil && r.Confirmed != nil:
-		value, err := json.Marshal(Tag{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, Confirmed: *r.Confirmed})
+		value, err := json.Marshal(Tag{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, Confirmed: *r.Confirmed, Earlier: r.Earlier})
 		return tagPrefix + r.Tag, value, err == nil
 	case r.Manifest.Validate() == nil:
 		return mediaPrefix + r.Manifest.String(), []byte(r.MediaType), true

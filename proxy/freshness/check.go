@@ -20,6 +20,7 @@ var errSlow = errors.New("the upstream is slow: its answer is waited for behind"
 func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
 	key := repo.tag(tag)
 	question := repo.question("check", key)
+	r.refusals.knows(repo, tag)
 	return r.soon(ctx, repo, question, known, func(ctx context.Context) (Answer, error) {
 		known, ok := r.tags.get(key)
 		switch {
@@ -60,11 +61,13 @@ func (r *Resolver) soon(ctx context.Context, repo Repository, question string, k
 }
 
 // without is the answer where the upstream has not told what has become of
-// something known under key: what is held, or why not.
+// something known under key: what is held, or why not. Only what its registry
+// says to be gone is forgotten; what it refuses is not served, and stays known.
 func (r *Resolver) without(ctx context.Context, repo Repository, key, question string, known index.Tag, err error) (Answer, error) {
-	deleted := isGone(err) && r.keepDeleted && repo.Private == nil
-	if !deleted && !r.failing(ctx, repo, err) {
-		if repo.Private == nil || !isDenied(err) { // else it says something of who asks
+	failing := r.failing(ctx, repo, err)
+	deleted := !failing && isGone(err) && r.keepDeleted && repo.Private == nil
+	if !failing && !deleted {
+		if isGone(err) {
 			r.tags.forget(key, known.Digest)
 		}
 		return Answer{}, r.remember(repo, key, err)
@@ -99,12 +102,14 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 	case err != nil:
 		return Answer{}, err
 	case d.Digest == known.Digest:
-		one := tagOf(d, asked)
+		r.refusals.answered(repo)
+		one := r.tagOf(key, d, asked)
 		r.tags.set(key, one)
 		r.tags.save(key, one, false)
 		return r.withBody(repo, r.describe(one, Confirmed)), nil
 	}
-	one := tagOf(d, asked)
+	r.refusals.answered(repo)
+	one := r.tagOf(key, d, asked)
 	answer, err := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
 	if err != nil {
 		return Answer{}, moving(err)
@@ -129,7 +134,7 @@ func moving(err error) error {
 // stale answers with what is held, because of a trouble.
 func (r *Resolver) stale(repo Repository, known index.Tag, trouble error) Answer {
 	answer := r.withBody(repo, r.describe(known, Stale))
-	answer.Trouble = trouble
+	answer.Trouble, answer.Deleted = trouble, isGone(trouble)
 	return answer
 }
 
@@ -159,20 +164,37 @@ func Absent(err error) bool {
 	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Denied && !e.Credentials)
 }
 
-// failing tells trouble of the upstream from an answer of it. With the box's
-// credentials a refusal is trouble: they may have expired, and what they are
-// used for is public.
+// failing reports whether err is trouble of the upstream, in contrast to an
+// answer about the repository: a failure that is none, a refusal of the box's
+// credentials (they may have expired, and what they are used for is public), a
+// refusal that its registry cannot be believed to mean this repository, and a
+// refusal among others while the registry refuses everything.
 func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
 	var e *upstream.Error
 	if !errors.As(err, &e) {
 		return false
 	}
-	return e.Failing() || e.Kind == upstream.Denied && repo.Registry(ctx).Credentials()
+	switch {
+	case e.Failing():
+		return true
+	case e.Kind != upstream.Denied:
+		return false
+	case repo.Registry(ctx).Credentials():
+		return true
+	case repo.Private != nil:
+		return false
+	case e.Refusal == upstream.ByTokenService:
+		return true // of an anonymous request, and the repository was public
+	default:
+		return r.refusals.refused(ctx, repo, err)
+	}
 }
 
-func isGone(err error) bool { return isKind(err, upstream.NotFound) }
-
-func isDenied(err error) bool { return isKind(err, upstream.Denied) }
+// isGone reports whether the registry says that it has no such thing.
+func isGone(err error) bool {
+	var e *upstream.Error
+	return errors.As(err, &e) && e.Kind == upstream.NotFound && !e.Failing()
+}
 
 func isKind(err error, kind upstream.Kind) bool {
 	var e *upstream.Error

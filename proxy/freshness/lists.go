@@ -128,6 +128,7 @@ func (r *Resolver) renew(ctx context.Context, repo Repository, l list, question 
 	switch {
 	case err == nil:
 		r.failures.Forget(question)
+		r.refusals.answered(repo)
 		return r.keepList(repo, l, body, known, asked), nil
 	case !ok:
 		return Answer{}, r.remember(repo, l.key, err)
@@ -155,7 +156,7 @@ func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Ta
 	m := upstream.Manifest{Body: body, Descriptor: upstream.Descriptor{
 		Digest: digest.FromBytes(body), MediaType: l.mediaType, Size: int64(len(body)),
 	}}
-	one := tagOf(m.Descriptor, asked)
+	one := namedAt(m.Descriptor, asked)
 	stored := func() { // by then it may have been forgotten again
 		if l.worth(body) {
 			r.tags.saveCurrent(l.key, one)

@@ -5,12 +5,13 @@
 // Files: resolver.go (the questions), lists.go (those about a repository as a
 // whole), check.go (a tag past its time, and an upstream in trouble), rules.go
 // (how long a tag is fresh), failures.go (what had no good answer a moment
-// ago), tags.go (what is known of tags, in memory and behind it in the index).
+// ago), refusals.go (registries that refuse everything), tags.go (what is known of tags, in memory and behind it in the index).
 package freshness
 
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -67,6 +68,7 @@ type Resolver struct {
 	after       func(time.Duration) <-chan time.Time
 	log         *slog.Logger
 	flight      singleflight.Group
+	refusals    *refusals
 
 	mu    sync.Mutex
 	byTag map[string]chan struct{} // repositories of which a manifest is being fetched by tag; closed at the end
@@ -77,6 +79,7 @@ func New(o Options) *Resolver {
 	return &Resolver{
 		store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), rules: o.Rules, keepDeleted: o.KeepDeleted,
 		failures: NewFailures(o.Now), now: o.Now, after: o.After, log: o.Log, byTag: make(map[string]chan struct{}),
+		refusals: newRefusals(o.Now, o.Log),
 	}
 }
 
@@ -138,6 +141,7 @@ const (
 	Fetched                // from the upstream, and kept
 	Joined                 // from the upstream, by another request's question
 	Passed                 // from the upstream, a description only
+	Earlier                // held; what the tag named before, since what it names now cannot be had
 )
 
 // Answer is what a reference names.
@@ -149,6 +153,7 @@ type Answer struct {
 	State     State
 	Age       time.Duration // since the upstream last confirmed it; 0 when it is of now
 	Trouble   error         // why the answer is stale
+	Deleted   bool          // the answer is stale because the upstream has deleted it
 }
 
 // errNoHead says that a registry does not answer a HEAD as it should.
@@ -180,7 +185,7 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		if err != nil {
 			return Answer{}, r.remember(repo, key, err)
 		}
-		one := tagOf(d, asked)
+		one := r.tagOf(key, d, asked)
 		r.tags.set(key, one)
 		r.tags.save(key, one, false)
 		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: Passed}, nil
@@ -326,7 +331,8 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 	if err != nil {
 		return Answer{}, r.remember(repo, key, err)
 	}
-	one := tagOf(m.Descriptor, asked)
+	r.refusals.answered(repo)
+	one := r.tagOf(key, m.Descriptor, asked)
 	answer := r.keep(repo, m, func() { r.tags.save(key, one, true) })
 	r.tags.set(key, one)
 	return answer, nil
@@ -370,13 +376,42 @@ func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Ans
 	return held(one, Fetched)
 }
 
-// tagOf is a tag that the registry, asked at the time asked, has said to name d:
-// the answer may have been long on its way, and no tag is older than promised.
-// In memory it may move once its manifest is in memory, in the index once that
-// is on disk.
-func tagOf(d upstream.Descriptor, asked time.Time) index.Tag {
-	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: asked}
+// tagOf is the tag known by key, of which the registry, asked at the time
+// asked, has said that it names d: the answer may have been long on its way,
+// and no tag is older than promised. In memory it may move once its manifest
+// is in memory, in the index once that is on disk.
+func (r *Resolver) tagOf(key string, d upstream.Descriptor, asked time.Time) index.Tag {
+	known, _ := r.tags.get(key)
+	return known.Moved(namedAt(d, asked))
 }
+
+// namedAt is a name, without a history, that means d since the time at.
+func namedAt(d upstream.Descriptor, at time.Time) index.Tag {
+	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: at}
+}
+
+// Earlier returns the digests that a tag named before and that are held, the
+// latest first.
+func (r *Resolver) Earlier(repo Repository, tag string) iter.Seq[Answer] {
+	return func(yield func(Answer) bool) {
+		known, _ := r.tags.get(repo.tag(tag))
+		for _, one := range known.Earlier {
+			m, ok := r.manifest(repo, one.Digest)
+			if !ok {
+				continue
+			}
+			answer := held(m, Earlier)
+			answer.Age = max(r.now().Sub(time.Unix(one.Confirmed, 0)), 0)
+			if !yield(answer) {
+				return
+			}
+		}
+	}
+}
+
+// Refusing reports whether a registry refuses everything at present: that says
+// nothing of what it has, and what is not held is not to be had from it.
+func (r *Resolver) Refusing(host string) bool { return r.refusals.refusing(host) }
 
 // age is how long ago a tag was confirmed.
 func (r *Resolver) age(known index.Tag) time.Duration { return r.now().Sub(known.Confirmed) }

@@ -89,9 +89,16 @@ func (e *Error) Wait() time.Duration {
 // Unsatisfiable tells that there is nothing in the range that was asked for.
 func (e *Error) Unsatisfiable() bool { return e.Status == http.StatusRequestedRangeNotSatisfiable }
 
-// Failing tells trouble of the registry, under which held content goes on
-// being served, from an answer about the content.
-func (e *Error) Failing() bool { return e.Kind != NotFound && e.Kind != Denied }
+// Failing reports whether the error is trouble of the registry, under which
+// held content goes on being served, and no answer about the content. A
+// refusal that is no OCI error is the word of somebody else, and a registry
+// that refuses the token of its own token service is not in order.
+func (e *Error) Failing() bool {
+	if e.Kind == NotFound || e.Kind == Denied {
+		return e.Refusal == NotOCI || e.Refusal == DespiteToken
+	}
+	return true
+}
 
 // query goes on to the end of the quotes that it stands in.
 var query = regexp.MustCompile(`(?s)\?(?:\\.|[^"\\])*`)
