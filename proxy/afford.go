@@ -63,7 +63,7 @@ func (h *Handler) known(rt route) (known bool) {
 // does not let this client in, or what it said is kept nowhere.
 func (h *Handler) countMiss(a *answer, rt route, err error) {
 	var up *upstream.Error
-	refused := errors.As(err, &up) && (up.Kind == upstream.NotFound || up.Kind == upstream.Denied) && !freshness.Remembered(err)
+	refused := errors.As(err, &up) && !up.Failing() && !freshness.Remembered(err)
 	passed := err == nil && a.result == metrics.ResultPassed && rt.kind != metrics.KindManifest
 	if refused || passed || a.vain {
 		h.Misses.Missed(a.client)

@@ -52,6 +52,7 @@ var (
 	errBlobUnknown  = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", metrics.ResultNotFound}
 	errUnauthorized = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required", metrics.ResultRefused}
 	errForbidden    = &apiError{http.StatusForbidden, "DENIED", "the registry does not let you in, or not through this mirror", metrics.ResultRefused}
+	errWithdrawn    = &apiError{http.StatusForbidden, "DENIED", "the registry has it and gives it to nobody", metrics.ResultRefused}
 	errNameUnknown  = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", metrics.ResultNotFound}
 	errLimited      = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", metrics.ResultLimited}
 	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
@@ -92,6 +93,8 @@ func fromUpstream(e *upstream.Error, rt route) *apiError {
 	switch e.Kind {
 	case upstream.NotFound:
 		return unknown(rt.kind)
+	case upstream.Withdrawn:
+		return errWithdrawn
 	case upstream.Denied:
 		switch {
 		case e.Challenge != "":

@@ -67,7 +67,7 @@ func (r *Resolver) without(ctx context.Context, repo Repository, key, question s
 	failing := r.failing(ctx, repo, err)
 	deleted := !failing && isGone(err) && r.keepDeleted && repo.Private == nil
 	if !failing && !deleted {
-		if isGone(err) {
+		if isGone(err) || isKind(err, upstream.Withdrawn) {
 			r.tags.forget(key, known.Digest)
 		}
 		return Answer{}, r.remember(repo, key, err)
@@ -161,7 +161,7 @@ func (r *Resolver) remember(repo Repository, key string, err error) error {
 // may be there.
 func Absent(err error) bool {
 	var e *upstream.Error
-	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Denied && !e.Credentials)
+	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Withdrawn || e.Kind == upstream.Denied && !e.Credentials)
 }
 
 // failing reports whether err is trouble of the upstream, in contrast to an

@@ -396,15 +396,15 @@ func TestRedact(t *testing.T) {
 func TestKindOf(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]Kind{
-		401: Denied, 403: Denied, 404: NotFound, 429: RateLimited, 500: ServerError, 503: ServerError, 599: ServerError,
-		400: Invalid, 405: Invalid, 416: Invalid, 204: Invalid, 304: Invalid, 451: Invalid,
+		401: Denied, 403: Denied, 404: NotFound, 410: NotFound, 402: Withdrawn, 412: Withdrawn, 451: Withdrawn, 429: RateLimited, 500: ServerError, 503: ServerError, 599: ServerError,
+		400: Invalid, 405: Invalid, 416: Invalid, 204: Invalid, 304: Invalid,
 	} {
 		if got := kindOf(status); got != want {
 			t.Errorf("%d: got %v, want %v", status, got, want)
 		}
 	}
 	seen := map[string]bool{}
-	for k := Unreachable; k <= Invalid; k++ {
+	for k := Unreachable; k <= Unasked; k++ {
 		if k.String() == "" || seen[k.String()] {
 			t.Errorf("kind %d is called %q", k, k)
 		}

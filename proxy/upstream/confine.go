@@ -114,7 +114,7 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	if resp.StatusCode == http.StatusOK {
 		return c.readToken(req.Context(), resp)
 	}
-	c.discard(resp)
+	text := readRefusal(resp.Body, c.patience)
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests: // the auth client would forget for how long
 		return nil, &postponed{hostPort(at), c.hosts.of(at).wait(), true, resp.StatusCode}
@@ -122,13 +122,16 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 		c.metrics.Refused()
 		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
 	}
-	return nil, &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
+	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
+	refusal.code, refusal.message = words(text, secretsIn(req))
+	return nil, refusal
 }
 
 // tokenRefusal is the answer of a token service that gives no token.
 type tokenRefusal struct {
-	status int
-	page   bool // it is a web page: somebody answers in the service's place
+	status        int
+	page          bool   // it is a web page: somebody answers in the service's place
+	code, message string // as in Error
 }
 
 func (t *tokenRefusal) Error() string { return "the token service refused" }

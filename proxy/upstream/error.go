@@ -22,13 +22,14 @@ const (
 	ServerError             // 5xx, or a CDN that refuses what the registry sent us to
 	RateLimited             // 429
 	Denied                  // 401 or 403: nobody may, or this client may not
-	NotFound                // 404
+	NotFound                // 404 or 410
+	Withdrawn               // 402, 412 or 451: it is there, and nobody gets it
 	Refused                 // hubcap did not go where the registry pointed
 	Invalid                 // an answer that breaks the protocol, or is not what its digest says
 	Unasked                 // the registry fails and is left alone for a while, or hubcap is offline
 )
 
-var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "refused", "invalid answer", "unasked"}
+var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "withdrawn", "refused", "invalid answer", "unasked"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -40,8 +41,9 @@ type Error struct {
 	Upstream    string        // the host it is configured as
 	Request     string        // what was asked: method and path
 	Status      int           // of the HTTP answer, 0 when there was none
-	Refusal     Refusal       // whose word a 401, 403 or 404 is
+	Refusal     Refusal       // whose word a Denied, NotFound or Withdrawn is
 	Code        string        // of the OCI error in the answer; empty when it has none
+	Message     string        // what the answer says for people: one printable line without secrets, at most maxMessage characters
 	RetryAfter  time.Duration // what a 429 or 503 asked for, or until hubcap asks again; 0 when that is not known
 	Credentials bool          // the box's own were used
 	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
@@ -55,6 +57,14 @@ func (e *Error) Error() string {
 	}
 	if e.err != nil {
 		text += ": " + redact(e.err.Error())
+	}
+	if e.Refusal == NotOCI {
+		text += ": no OCI error"
+	}
+	for _, said := range []string{e.Code, e.Message} {
+		if said != "" {
+			text += ": " + said
+		}
 	}
 	return text
 }
@@ -94,10 +104,14 @@ func (e *Error) Unsatisfiable() bool { return e.Status == http.StatusRequestedRa
 // refusal that is no OCI error is the word of somebody else, and a registry
 // that refuses the token of its own token service is not in order.
 func (e *Error) Failing() bool {
-	if e.Kind == NotFound || e.Kind == Denied {
+	switch e.Kind {
+	case Withdrawn:
+		return false
+	case NotFound, Denied:
 		return e.Refusal == NotOCI || e.Refusal == DespiteToken
+	default:
+		return true
 	}
-	return true
 }
 
 // query goes on to the end of the quotes that it stands in.
@@ -128,9 +142,9 @@ func (c *Client) failure(req *http.Request, err error) error {
 	case errors.Is(err, errOffline):
 		e.Kind, e.err = Unasked, errOffline
 	case errors.As(err, &fromTokens):
-		e.Kind, e.Status = kindOf(fromTokens.status), fromTokens.status
+		e.Kind, e.Status, e.Code, e.Message = kindOf(fromTokens.status), fromTokens.status, fromTokens.code, fromTokens.message
 		switch e.Kind {
-		case NotFound:
+		case NotFound, Withdrawn:
 			e.Kind = ServerError // what is not there is the service, not the content
 		case Denied:
 			e.Refusal = ByTokenService
@@ -166,8 +180,12 @@ func kindOf(status int) Kind {
 		return RateLimited
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return Denied
-	case status == http.StatusNotFound:
+	case status == http.StatusNotFound || status == http.StatusGone:
 		return NotFound
+	// Harbor refuses with 412 what its project's policy bars; 402 and 451 say
+	// themselves what they are (RFC 9110, 15.5.3; RFC 7725).
+	case status == http.StatusPaymentRequired || status == http.StatusPreconditionFailed || status == http.StatusUnavailableForLegalReasons:
+		return Withdrawn
 	case status >= 500:
 		return ServerError
 	default:

@@ -94,7 +94,7 @@ func (c *Client) asAnybody(req *http.Request, repository string, resp *http.Resp
 		return resp, err
 	}
 	instead, insteadErr := anybody.inPlace(req, repository)
-	if insteadErr == nil && anybody.judge(instead, nil) == accepted && instead.StatusCode != http.StatusNotFound {
+	if insteadErr == nil && anybody.judge(instead, nil) == accepted && kindOf(instead.StatusCode) != NotFound && kindOf(instead.StatusCode) != Withdrawn {
 		if resp != nil {
 			resp.Body.Close()
 		}

@@ -5,12 +5,16 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
-// Refusal says whose word a 401, 403 or 404 is, and with that how far it can be
-// believed to be about the content.
+// Refusal says whose word a Denied, NotFound or Withdrawn is, and with that how
+// far it can be believed to be about the content.
 type Refusal uint8
 
 // The kinds of refusal.
@@ -33,16 +37,81 @@ type ociError struct {
 	Message string `json:"message"`
 }
 
+// refusalText is the text of a refusal, as far as it is understood.
+type refusalText struct {
+	Errors []ociError `json:"errors"`
+
+	// Token services say it in one of these, where they send no OCI error.
+	Details any `json:"details"` // Docker Hub's
+	Message any `json:"message"`
+	Error   any `json:"error"` // RFC 6749, 5.2, and quay.io's
+}
+
 // ociErrors returns the errors in a refusal's text; none where it is not
 // worded as the specification has it.
 func ociErrors(text []byte) []ociError {
-	var refused struct {
-		Errors []ociError `json:"errors"`
-	}
-	if json.Unmarshal(text, &refused) != nil {
+	var r refusalText
+	if json.Unmarshal(text, &r) != nil {
 		return nil
 	}
-	return refused.Errors
+	return r.Errors
+}
+
+// words returns the code and the message of a refusal's text, fit for a log.
+// Without a code it is no OCI error. secrets are what the refused request held.
+func words(text []byte, secrets []string) (code, message string) {
+	var r refusalText
+	if json.Unmarshal(text, &r) != nil {
+		return "", ""
+	}
+	if len(r.Errors) > 0 {
+		return clean(r.Errors[0].Code, secrets), clean(r.Errors[0].Message, secrets)
+	}
+	for _, one := range []any{r.Details, r.Message, r.Error} {
+		if said, ok := one.(string); ok && said != "" {
+			return "", clean(said, secrets)
+		}
+	}
+	return "", ""
+}
+
+// maxMessage is how many characters of a registry's message are kept.
+const maxMessage = 200
+
+// secret matches what a message might repeat that no log should have: queries,
+// which hold signatures, user names and passwords in addresses, tokens.
+var secret = regexp.MustCompile(`(?i)\?\S+|//[^/\s@]+@|\b(?:bearer|basic)\s+\S{8,}|\beyJ[\w-]+\.\S+|\b\w*(?:token|password|secret|signature)["']?\s*[=:]\s*\S+`)
+
+// clean returns the beginning of what a registry says as one printable line
+// without secrets.
+func clean(s string, secrets []string) string {
+	for _, one := range secrets {
+		s = strings.ReplaceAll(s, one, "…")
+	}
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, secret.ReplaceAllString(s, "…"))
+	line := []rune(strings.Join(strings.Fields(s), " "))
+	return string(line[:min(len(line), maxMessage)])
+}
+
+// secretsIn returns what a request holds that no log should have: tokens and
+// passwords, as they are sent and as they are meant.
+func secretsIn(req *http.Request) (all []string) {
+	_, sent, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	_, password, _ := req.BasicAuth()
+	all = append(all, sent, password)
+	if req.GetBody != nil {
+		if body, err := req.GetBody(); err == nil {
+			text, _ := io.ReadAll(io.LimitReader(body, maxRefusal)) // it is in memory
+			form, _ := url.ParseQuery(string(text))
+			all = append(all, form.Get("password"), form.Get("refresh_token"))
+		}
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
 // maxRefusal bounds how much of a refusal's text is read, in bytes. The OCI
@@ -82,12 +151,12 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 		}
 		return e
 	}
-	errs := ociErrors(text)
-	if len(errs) > 0 {
-		e.Code = errs[0].Code
+	e.Code, e.Message = words(text, secretsIn(resp.Request))
+	if e.Kind == Withdrawn && isWebPage(resp.Header.Get("Content-Type")) {
+		e.Kind = Invalid // a firewall's; registries that withdraw say so as registries
 	}
 	if !e.Failing() {
-		e.Refusal = c.whose(resp, len(errs) > 0 && errs[0].Code != "")
+		e.Refusal = c.whose(resp, e.Code != "")
 	}
 	return e
 }

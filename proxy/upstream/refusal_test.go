@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"hubcap/e2e/fakehub"
@@ -24,7 +26,7 @@ func TestWhoseRefusal(t *testing.T) {
 		options   fakehub.Options
 		private   bool
 		get, head Refusal
-		code      string // of the answer to a GET
+		code      string
 	}{
 		{name: "403 as an OCI error", script: fakehub.Always(oci, withToken), get: ByRegistry, head: ByRegistry, code: "DENIED"},
 		{name: "403 page", script: fakehub.Always(&fakehub.Fault{Status: 403, Header: typed("text/html"), Body: []byte(errorPage)}, withToken), get: NotOCI, head: NotOCI},
@@ -38,7 +40,7 @@ func TestWhoseRefusal(t *testing.T) {
 		{name: "401 page to a token that grants the pull", script: fakehub.Always(&fakehub.Fault{Status: 401, Header: typed("text/html"), Body: []byte(errorPage)}, withToken), get: DespiteToken, head: DespiteToken},
 		{name: "401 to an opaque token", options: fakehub.Options{OpaqueTokens: true}, script: fakehub.Always(&fakehub.Fault{Status: 401, Header: typed("application/json"), Body: []byte(ociDenied)}, withToken), get: ByRegistry, head: ByRegistry, code: "DENIED"},
 		{name: "401 to a token that grants nothing", private: true, get: ByRegistry, head: ByRegistry, code: "UNAUTHORIZED"},
-		{name: "no token", script: fakehub.Always(&fakehub.Fault{Status: 403, Header: typed("application/json"), Body: []byte(ociDenied)}, fakehub.OfKind(fakehub.KindToken)), get: ByTokenService, head: ByTokenService},
+		{name: "no token", script: fakehub.Always(&fakehub.Fault{Status: 403, Header: typed("application/json"), Body: []byte(ociDenied)}, fakehub.OfKind(fakehub.KindToken)), get: ByTokenService, head: ByTokenService, code: "DENIED"},
 		{name: "a page for a token", script: fakehub.Always(&fakehub.Fault{Status: 403, Header: typed("text/html"), Body: []byte(errorPage)}, fakehub.OfKind(fakehub.KindToken)), get: NotOCI, head: NotOCI},
 		{name: "404 as an OCI error", script: fakehub.Always(&fakehub.Fault{Status: 404, Header: typed("application/json"), Body: []byte(`{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`)}, withToken), get: ByRegistry, head: ByRegistry, code: "MANIFEST_UNKNOWN"},
 		{name: "trouble", script: fakehub.Always(&fakehub.Fault{Status: 501, Header: typed("application/json"), Body: []byte(`{"errors":[{"code":"UNSUPPORTED"}]}`)}, withToken), get: NoRefusal, head: NoRefusal, code: "UNSUPPORTED"},
@@ -54,9 +56,11 @@ func TestWhoseRefusal(t *testing.T) {
 			hub.Script(tt.script)
 			for method, want := range map[string]Refusal{http.MethodGet: tt.get, http.MethodHead: tt.head} {
 				var err error
-				code := ""
+				code := tt.code
+				if method == http.MethodHead && want != ByTokenService {
+					code = "" // its answer has no text
+				}
 				if method == http.MethodGet {
-					code = tt.code
 					_, err = client.GetManifest(within(t), repo, "latest")
 				} else {
 					err = client.head(within(t))
@@ -94,5 +98,77 @@ func TestRefusalBehindRedirect(t *testing.T) {
 	_, err := client.OpenBlob(within(t), repo, d, 0, -1)
 	if e := wantKind(t, err, ServerError); e.Refusal != NoRefusal || e.Code != "" {
 		t.Errorf("got %q, code %q: %v", e.Refusal, e.Code, err)
+	}
+}
+
+// TestWordsOfARefusal: an operator reads what the registry says, and nothing
+// that would be worth stealing.
+func TestWordsOfARefusal(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", maxMessage)
+	tests := []struct{ name, text, code, message string }{
+		{"plain", ociDenied, "DENIED", "no"},
+		{"the first of two", `{"errors":[{"code":"A","message":"a"},{"code":"B","message":"b"}]}`, "A", "a"},
+		{"lines and controls", `{"errors":[{"code":"A\nB","message":" a\r\n\tb\u0000c\u001b[31md "}]}`, "A B", "a b c [31md"},
+		{"long", `{"errors":[{"code":"A","message":"` + long + `x"}]}`, "A", long},
+		{"invalid UTF-8", "{\"errors\":[{\"code\":\"A\",\"message\":\"a\xffb\"}]}", "A", "a b"},
+		{"query", `{"errors":[{"code":"A","message":"see https://cdn.example/x?signature=1&b=2 or not"}]}`, "A", "see https://cdn.example/x… or not"},
+		{"userinfo", `{"errors":[{"code":"A","message":"http://name:word@host/"}]}`, "A", "http:…host/"},
+		{"token", `{"errors":[{"code":"A","message":"Bearer abcdefgh.x is bad, eyJhbGciOi.eyJhIjox.c2ln too"}]}`, "A", "… is bad, … too"},
+		{"what was sent", `{"errors":[{"code":"` + canary + `","message":"user box, ` + canary + `!"}]}`, "…", "user box, …!"},
+		{"named secret", `{"errors":[{"code":"A","message":"access_token=abc password: x"}]}`, "A", "… …"},
+		{"Docker Hub's token service", `{"details":"incorrect username or password"}`, "", "incorrect username or password"},
+		{"OAuth 2", `{"error":"invalid_grant","error_description":"x"}`, "", "invalid_grant"},
+		{"an object for an error", `{"error":{"code":5},"message":"m"}`, "", "m"},
+		{"a page", errorPage, "", ""},
+		{"a list", `[]`, "", ""},
+		{"nothing", ``, "", ""},
+	}
+	for _, tt := range tests {
+		if code, message := words([]byte(tt.text), []string{canary}); code != tt.code || message != tt.message {
+			t.Errorf("%s: got %q, %q, want %q, %q", tt.name, code, message, tt.code, tt.message)
+		}
+	}
+}
+
+// TestEchoedSecrets: a registry and a token service that repeat what they were
+// sent have it in no error.
+func TestEchoedSecrets(t *testing.T) {
+	t.Parallel()
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		_, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		user, password, _ := r.BasicAuth()
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"%s got %s and %s %s %s"}]}`, user, sent, password, r.FormValue("refresh_token"), r.URL)
+	}
+	for name, login := range map[string]change{
+		"password": withCredentials,
+		"token":    func(o *Options) { o.Token = canary },
+	} {
+		for _, at := range []string{"token service", "registry"} {
+			t.Run(name+"/"+at, func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, newWitness, newWitness)
+				s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), login)
+				s.registry.answer = challenging(s.bearer(s.token.URL))
+				if at == "token service" {
+					s.token.answer = echo
+				} else {
+					s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
+						if r.Header.Get("Authorization") == "" {
+							challenging(s.bearer(s.token.URL))(w, r)
+							return
+						}
+						echo(w, r)
+					}
+				}
+				_, err := s.client.GetManifest(within(t), repo, "latest")
+				if e := wantKind(t, err, Denied); e.Code != "DENIED" || !strings.Contains(err.Error(), "DENIED: ") {
+					t.Errorf("got %v", err)
+				}
+				s.client.tellsNothing(t, err, goodToken)
+			})
+		}
 	}
 }
