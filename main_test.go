@@ -444,7 +444,7 @@ func TestFurtherMirrorPorts(t *testing.T) {
 			t.Errorf("%s%s: %d %.100q, want %d", tc.address, tc.path, status, body, tc.status)
 		}
 	}
-	if n := hub.Count(fakehub.OfKind(fakehub.KindCDN)); n != 1 {
+	if n := hub.Count(fakehub.OfKind(fakehub.KindCDN), fakehub.OfReference(img.Layers[0].Digest)); n != 1 {
 		t.Errorf("the layer crossed %d times", n)
 	}
 	b.cancel()

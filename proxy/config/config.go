@@ -59,7 +59,7 @@ type variables struct {
 	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true asks no registry, whatever is asked for; what is held is served"`
 	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long a verified file is trusted as long as it looks the same"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
-	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"off" means:"on-pull brings in the rest of an image once its first blob is asked for; off does not"`
+	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull fetches the rest of an image once its first blob is asked for, behind everything that clients ask for; off does not"`
 	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"bytes a second that all blobs together may come in with, such as 20MB; no cap where it is not set"`
 	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, and for its TLS handshake"`
 	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`

@@ -74,7 +74,7 @@ func TestDefaults(t *testing.T) {
 		{"CA_FILE", c.CAFile.String(), ""},
 		{"ALLOW_CLIENTS", len(c.AllowClients), 0},
 		{"VERIFY_INTERVAL", time.Duration(c.VerifyInterval), 7 * 24 * time.Hour},
-		{"PREFETCH", c.Prefetch, PrefetchOff},
+		{"PREFETCH", c.Prefetch, PrefetchOnPull},
 		{"LOG_LEVEL", int(c.LogLevel), 0},
 		{"LOG_FORMAT", c.LogFormat, LogFormat("text")},
 		{"warnings", len(c.Warnings), 0},
