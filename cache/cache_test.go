@@ -556,19 +556,85 @@ func TestWrongContentMakesADigestSuspect(t *testing.T) {
 	}
 }
 
-func TestSizeIsCheckedAgainstTheManifest(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	body, d := content(8, mib)
-	_, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: 5})
-	if !errors.Is(err, errWrongSize) {
-		t.Fatalf("err = %v", err)
+// TestDigestDecidesNotTheSize asks for blobs of which the manifest gives no
+// length or a wrong one, in one piece and in several, whole and in part, where
+// they are kept and where they are not. The log warns of a wrong one, once a
+// transfer.
+func TestDigestDecidesNotTheSize(t *testing.T) {
+	for _, maxBlob := range []int64{1 << 30, mib} {
+		r := newRig(t, rigOptions{maxBlob: maxBlob})
+		for _, length := range []int64{0, 1, tail, 12 * mib} {
+			body, d := content(8, int(length))
+			for _, manifest := range []int64{-1, 0, length - 1, length, length + 1, 1 << 60} {
+				for _, unsized := range []bool{false, true} {
+					for _, part := range []span{{0, length}, {length / 2, length}, {length / 3, length / 2}} {
+						name := fmt.Sprintf("%v of %d bytes, %d in the manifest, unsized %v, at most %d kept", part, length, manifest, unsized, maxBlob)
+						t.Run(name, func(t *testing.T) {
+							r.t = t
+							r.getWithSize(&origin{body: body, unsized: unsized}, d, manifest, part)
+						})
+					}
+				}
+			}
+		}
+		r.t = t
 	}
-	b, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body, unsized: true}, Size: mib})
-	if err != nil || b.Size != mib {
-		t.Fatalf("%+v, %v", b, err)
+}
+
+// getWithSize reads part of a blob for which the manifest gives a length, and
+// has it evicted.
+func (r *rig) getWithSize(src *origin, d digest.Digest, manifest int64, part span) {
+	r.t.Helper()
+	length := int64(len(src.body))
+	before := strings.Count(r.log.String(), "another length")
+	b, err := r.Open(r.t.Context(), Want{Digest: d, Source: src, Size: manifest, Off: part.off})
+	if err != nil {
+		r.t.Fatal(err)
 	}
-	b.Close()
+	defer b.Close()
+	n := part.end - part.off
+	if unsized := b.Size < 0; unsized && part.end == length {
+		n = -1
+	}
+	var c client
+	if err := b.Send(r.t.Context(), &c, part.off, n); err != nil || !bytes.Equal(c.Bytes(), src.body[part.off:part.end]) {
+		r.t.Errorf("%d bytes, %v", c.Len(), err)
+	}
+	if b.Size != length && (b.Size >= 0 || !src.unsized) {
+		r.t.Errorf("its length is given as %d", b.Size)
+	}
 	r.checkLedger()
+	if kept := r.Ledger.Doom(d); kept != (length <= r.MaxBlob) {
+		r.t.Errorf("kept: %v", kept)
+	}
+	r.Remove(d)
+	wrong := !src.unsized && manifest >= 0 && manifest != length
+	if warned := strings.Count(r.log.String(), "another length") > before; warned != wrong {
+		r.t.Errorf("the log warns of a wrong length: %v, want %v", warned, wrong)
+	}
+}
+
+// TestPartialGoesOnWhateverTheManifestSays takes up a download whose length
+// another manifest gives otherwise.
+func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
+	body, d := content(301, partialSize)
+	for _, manifest := range []int64{-1, 0, partialSize - 1, partialSize + 1} {
+		t.Run(fmt.Sprint(manifest), func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			r.leave(d, body)
+			before := r.Ledger.Stats().Partial
+			src := &origin{body: body}
+			b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: manifest})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.mustSend(opening{b: b}, body)
+			if before == 0 || !strings.Contains(r.log.String(), "goes on where it was left") {
+				t.Errorf("it began again: %s", r.log)
+			}
+			r.checkLedger()
+		})
+	}
 }
 
 func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {

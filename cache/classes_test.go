@@ -62,7 +62,7 @@ func (r *rig) checkShown(d digest.Digest, size int) {
 			}
 			b.Close()
 		}
-		if brought, err := r.Fetch(r.t.Context(), a.want); brought || err != nil {
+		if brought, err := r.Fetch(r.t.Context(), a.want); brought >= 0 || err != nil {
 			r.t.Errorf("%s: prefetch: %v, %v", a.name, brought, err)
 		}
 	}

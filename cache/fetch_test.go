@@ -133,7 +133,7 @@ func TestFetch(t *testing.T) {
 	t.Run("nobody asks", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
 		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: never}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); !brought || err != nil {
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought != size || err != nil {
 			t.Fatalf("brought %v, %v", brought, err)
 		}
 		if n := src.most.Load(); n != 1 {
@@ -142,7 +142,7 @@ func TestFetch(t *testing.T) {
 		if from := r.mustGet(d, src, body); from != Held {
 			t.Errorf("origin %d", from)
 		}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || err != nil {
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || err != nil {
 			t.Errorf("of what is held: brought %v, %v", brought, err)
 		}
 		r.checkLedger()
@@ -151,7 +151,7 @@ func TestFetch(t *testing.T) {
 		r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
 		var halted atomic.Bool
 		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: func(int64) (int64, bool) { return mib, halted.CompareAndSwap(false, true) }}
-		result := make(chan bool)
+		result := make(chan int64)
 		go func() {
 			brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size})
 			if err != nil {
@@ -163,7 +163,7 @@ func TestFetch(t *testing.T) {
 		if from := r.mustGet(d, src, body); from != Joined { // more connections bring what the one does not
 			t.Errorf("origin %d", from)
 		}
-		if <-result {
+		if <-result >= 0 {
 			t.Error("Fetch says it brought what a reader asked for")
 		}
 		if n := src.most.Load(); n < 2 {
@@ -174,7 +174,7 @@ func TestFetch(t *testing.T) {
 	t.Run("the source fails", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
 		src := &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || !errors.Is(err, ErrSource) {
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || !errors.Is(err, ErrSource) {
 			t.Errorf("brought %v, %v", brought, err)
 		}
 		r.checkLedger()
@@ -182,8 +182,11 @@ func TestFetch(t *testing.T) {
 	t.Run("too large to keep", func(t *testing.T) {
 		r := newRig(t, rigOptions{maxBlob: mib})
 		src := &origin{body: body}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought || err != nil || src.opens.Load() != 0 {
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || err != nil || src.opens.Load() != 0 {
 			t.Errorf("brought %v, %v, %d openings", brought, err, src.opens.Load())
+		}
+		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: -1}); brought >= 0 || err != nil {
+			t.Errorf("where the manifest gives no length: brought %v, %v", brought, err)
 		}
 	})
 	t.Run("the caller leaves", func(t *testing.T) {

@@ -38,9 +38,6 @@ var buffers = sync.Pool{New: func() any { return new([buffer]byte) }}
 // errNotKept says that a fill became a stream past the cache.
 var errNotKept = errors.New("the blob is not kept")
 
-// errWrongSize says that the source's length is not the manifest's.
-var errWrongSize = permanent{fmt.Errorf("%w: its length is not the one that the manifest gives", ErrSource)}
-
 // diskError is a failure of the file under a fill. The bytes that are in it
 // can still be read.
 type diskError struct{ error }
@@ -373,8 +370,6 @@ func failureOf(err error) metrics.FillFailure {
 	switch {
 	case errors.Is(err, ErrWrongContent):
 		return metrics.FillDigest
-	case errors.Is(err, errWrongSize):
-		return metrics.FillSize
 	case errors.Is(err, errStopped):
 		return metrics.FillStopped
 	case isDisk(err):

@@ -15,7 +15,7 @@ type Want struct {
 	Digest digest.Digest
 	Source Source // comparable, so that two requests with one source are known as such
 	Host   string // the registry that the source asks: connections are counted by it
-	Size   int64  // bytes, as the manifest says; negative when it is not known
+	Size   int64  // bytes, as the manifest says; negative when it does not. Only a hint for how to ask the source
 	Off    int64  // of the first byte that the reader will ask for
 
 	// Closed says that the source does not give the blob to everybody: what
@@ -135,7 +135,7 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 			return nil, err
 		}
 		if !errors.Is(err, errNotHeld) {
-			return c.past(want, err), nil
+			return c.past(ctx, want, err)
 		}
 		var f *fill
 		var began bool
@@ -164,27 +164,26 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 // requests' sources that fail, this one's own is asked before anything is said.
 func (c *Cache) alone(ctx context.Context, want Want, cause error) (*Blob, error) {
 	if errors.Is(cause, errAgain) {
-		return c.past(want, cause), nil
+		return c.past(ctx, want, cause)
 	}
+	return c.through(ctx, want, metrics.BypassDisk)
+}
+
+// through opens a blob that is streamed from its source and not kept, as long
+// as the source says.
+func (c *Cache) through(ctx context.Context, want Want, why metrics.Bypass) (*Blob, error) {
 	stream, err := want.Source.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
 	}
-	size := want.Size
-	if size < 0 {
-		size = stream.Size
-	}
-	return c.passing(want, size, stream, metrics.BypassDisk), nil
+	c.compareSizes(want, stream)
+	return c.passing(want, stream.Size, stream, why), nil
 }
 
-// past is a blob whose good file cannot be opened now: the source has it too.
-func (c *Cache) past(want Want, err error) *Blob {
+// past opens, at its source, a blob whose good file cannot be opened now.
+func (c *Cache) past(ctx context.Context, want Want, err error) (*Blob, error) {
 	c.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
-	size, held := c.Ledger.Touch(want.Digest)
-	if !held {
-		size = want.Size
-	}
-	return c.passing(want, size, nil, metrics.BypassDisk)
+	return c.through(ctx, want, metrics.BypassDisk)
 }
 
 // maxTries is how often a blob is looked for again that came or went in the
@@ -226,13 +225,14 @@ func (c *Cache) start(f *fill) {
 }
 
 // Fetch brings in a blob that nobody has asked for yet: with one connection,
-// and under a cap after what was asked for. It returns when the blob is held;
-// whether it was Fetch that brought it is not so when another had begun, or
-// when somebody asked in the meantime: the fill is then his, and goes on. A
-// blob that would not be kept is not fetched, which is no error.
-func (c *Cache) Fetch(ctx context.Context, want Want) (brought bool, err error) {
+// and under a cap after what was asked for. It returns when the blob is held.
+// brought is the blob's length in bytes, or -1 when it was not Fetch that
+// brought it: another fill had begun, or somebody asked in the meantime, and
+// the fill is now theirs and goes on. A blob that would not be kept is not
+// fetched, which is no error.
+func (c *Cache) Fetch(ctx context.Context, want Want) (brought int64, err error) {
 	if want.Size > c.MaxBlob {
-		return false, nil
+		return -1, nil
 	}
 	if c.walking() {
 		c.discover(want.Digest)
@@ -240,19 +240,24 @@ func (c *Cache) Fetch(ctx context.Context, want Want) (brought bool, err error) 
 	c.mu.Lock()
 	if c.fills[want.Digest] != nil || c.closed || c.Ledger.Holds(want.Digest) {
 		c.mu.Unlock()
-		return false, nil
+		return -1, nil
 	}
 	f := newFill(c, want)
 	c.start(f)
 	c.mu.Unlock()
 	select {
 	case <-f.asked:
-		return false, nil
+		return -1, nil
 	case <-f.over:
-		err := f.failed()
-		return err == nil, err
+		switch err := f.failed(); {
+		case errors.Is(err, errNotKept):
+			return -1, nil
+		case err != nil:
+			return -1, err
+		}
+		return f.known(), nil
 	case <-ctx.Done():
-		return false, context.Cause(ctx)
+		return -1, context.Cause(ctx)
 	}
 }
 

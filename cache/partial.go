@@ -57,8 +57,8 @@ func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 	return n, have, true
 }
 
-// resume takes up what an earlier fill of the digest has left, if it is of the
-// size that is asked for.
+// resume takes up what an earlier fill of the digest has left. prepare compares
+// its size with the source's.
 func (f *fill) resume() {
 	d := f.want.Digest
 	reserved, ok := f.cache.Ledger.Resume(d)
@@ -66,7 +66,7 @@ func (f *fill) resume() {
 		return
 	}
 	w, n, have, err := f.cache.left(d, reserved)
-	if err == nil && reserved <= f.cache.MaxBlob && (f.want.Size < 0 || f.want.Size == reserved) && f.mayResume(n) {
+	if err == nil && reserved <= f.cache.MaxBlob && f.mayResume(n) {
 		f.mu.Lock()
 		f.size, f.writer, f.reserved, f.have, f.resumed = reserved, w, reserved, have, true
 		f.mu.Unlock()

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -78,8 +77,8 @@ func (f *fill) first() (off, n int64) {
 	return 0, -1
 }
 
-// begin asks the source. Its length must be the manifest's where both speak of
-// it.
+// begin asks the source. How long the blob is, the source alone says: a
+// manifest that gives another length, or none, does not make right bytes wrong.
 func (f *fill) begin(ctx context.Context) (*Stream, error) {
 	off, n := f.first()
 	stream, err := f.want.Source.Open(ctx, off, n)
@@ -89,20 +88,23 @@ func (f *fill) begin(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if stream.Size < 0 && (stream.Off > 0 || stream.End > stream.Off) && f.want.Size < 0 { // a piece of nobody knows what
+	if stream.Size < 0 && (stream.Off > 0 || stream.End > stream.Off) { // a piece of nobody knows what
 		stream.Body.Close()
 		if stream, err = f.want.Source.Open(ctx, 0, -1); err != nil {
 			return nil, err
 		}
 	}
-	if stream.Size < 0 {
-		stream.Size = f.want.Size
-	}
-	if f.want.Size >= 0 && stream.Size != f.want.Size {
-		stream.Body.Close()
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrongSize, stream.Size, f.want.Size)
-	}
+	f.cache.compareSizes(f.want, stream)
 	return stream, nil
+}
+
+// compareSizes warns of a manifest that gives another length than the source.
+// The digest decides which bytes are right.
+func (c *Cache) compareSizes(want Want, stream *Stream) {
+	if want.Size >= 0 && stream.Size >= 0 && stream.Size != want.Size {
+		c.Log.Warn("the manifest gives another length for a blob than its source; the digest decides",
+			"digest", want.Digest, "manifest_bytes", want.Size, "source_bytes", stream.Size)
+	}
 }
 
 // write sets the writers to work: one goes on with the open stream. A source

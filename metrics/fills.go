@@ -9,14 +9,13 @@ type FillFailure uint8
 const (
 	FillUpstream FillFailure = iota // the upstream failed, stalled or lost the blob
 	FillDigest                      // the bytes do not hash to the digest
-	FillSize                        // the length is not the one the manifest gives
 	FillDisk                        // the disk failed or filled up
 	FillStopped                     // hubcap shut down
 	FillPanic                       // a bug
 	fillFailures
 )
 
-var fillFailureNames = [fillFailures]string{"upstream", "digest", "size", "disk", "stopped", "panic"}
+var fillFailureNames = [fillFailures]string{"upstream", "digest", "disk", "stopped", "panic"}
 
 func (f FillFailure) String() string { return fillFailureNames[f] }
 

@@ -163,7 +163,8 @@ func (h *Handler) follow(r *http.Request, rt route, found freshness.Answer) {
 	})
 }
 
-// descriptor is what a manifest says of a blob.
+// descriptor is what a manifest says of a blob. In those that blobsOf returns,
+// Size is negative where the manifest does not say it.
 type descriptor struct {
 	MediaType string        `json:"mediaType"`
 	Digest    digest.Digest `json:"digest"`
@@ -188,9 +189,13 @@ func blobsOf(manifest []byte) []descriptor {
 		return nil
 	}
 	m.Config.config = true
-	return slices.DeleteFunc(append(m.Layers, m.Config), func(d descriptor) bool {
-		return d.Digest.Validate() != nil || d.Size < 0
-	})
+	all := slices.DeleteFunc(append(m.Layers, m.Config), func(d descriptor) bool { return d.Digest.Validate() != nil })
+	for i, d := range all {
+		if d.Size <= 0 && d.Digest != d.Digest.Algorithm().FromBytes(nil) {
+			all[i].Size = -1 // no content but the empty one has no bytes
+		}
+	}
+	return all
 }
 
 // fullName is the name of a route's repository in the whole world.
@@ -200,8 +205,9 @@ func (rt route) fullName() string { return rt.upstream.Host + "/" + rt.name }
 // some thousand images.
 const sizesKept = 65_536
 
-// sizes is what manifests say of the length of the blobs they name. What one
-// repository's manifest says is held against that repository only.
+// sizes is what manifests say of the length of the blobs they name: a hint for
+// how to ask a registry for one. It is given for the repository of the manifest
+// only.
 type sizes struct {
 	known *lru.Cache[string, int64]
 }
@@ -221,11 +227,14 @@ func sizeKey(rt route, d digest.Digest) string {
 // note takes the sizes that a manifest gives.
 func (s *sizes) note(rt route, blobs []descriptor) {
 	for _, one := range blobs {
+		if one.Size < 0 {
+			continue
+		}
 		s.known.Add(sizeKey(rt, one.Digest), one.Size)
 	}
 }
 
-// of is the size that a blob should have, negative when nobody said.
+// of is the size that a manifest gives a blob, negative when none did.
 func (s *sizes) of(rt route) int64 {
 	if size, known := s.known.Get(sizeKey(rt, rt.digest)); known {
 		return size

@@ -29,9 +29,9 @@ const (
 
 // Store brings blobs in.
 type Store interface {
-	// Fetch brings in a blob that nobody has asked for. It tells whether it
-	// did so, or somebody asked in the meantime or before.
-	Fetch(ctx context.Context, want cache.Want) (brought bool, err error)
+	// Fetch brings in a blob that nobody has asked for and returns its length
+	// in bytes, or -1 when somebody asked in the meantime or before.
+	Fetch(ctx context.Context, want cache.Want) (brought int64, err error)
 }
 
 // Options is what a Prefetcher needs; every field is required.
@@ -64,7 +64,7 @@ type image struct {
 
 // blob is one that was brought in or is being so.
 type blob struct {
-	size  int64
+	size  int64     // bytes, once it is there
 	until time.Time // when it becomes waste; zero while it is on its way
 }
 
@@ -174,7 +174,7 @@ func (p *Prefetcher) bring(ctx context.Context, j job) {
 		p.mu.Unlock()
 		return
 	}
-	one := &blob{size: j.want.Size}
+	one := new(blob)
 	p.brought[j.want.Digest] = one // before it is there, so that who asks is not missed
 	p.mu.Unlock()
 
@@ -186,13 +186,13 @@ func (p *Prefetcher) bring(ctx context.Context, j job) {
 		j.image.given = true
 		p.Log.Debug("an image is not prefetched further", "digest", j.want.Digest, "err", err)
 	}
-	if brought {
-		p.Metrics.Brought(one.size)
+	if brought >= 0 {
+		p.Metrics.Brought(brought)
 	}
 	switch {
 	case p.brought[j.want.Digest] != one: // somebody has asked
-	case brought:
-		one.until = p.Now().Add(wasteAfter)
+	case brought >= 0:
+		one.size, one.until = brought, p.Now().Add(wasteAfter)
 	default:
 		delete(p.brought, j.want.Digest)
 	}

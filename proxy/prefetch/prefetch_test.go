@@ -19,18 +19,18 @@ import (
 
 // store notes what it is asked to fetch.
 type store struct {
-	fetch func(d digest.Digest) (bool, error) // nil brings everything
+	fetch func(d digest.Digest) (int64, error) // nil brings everything
 
 	mu      sync.Mutex
 	fetched []digest.Digest
 }
 
-func (s *store) Fetch(_ context.Context, w cache.Want) (bool, error) {
+func (s *store) Fetch(_ context.Context, w cache.Want) (int64, error) {
 	s.mu.Lock()
 	s.fetched = append(s.fetched, w.Digest)
 	s.mu.Unlock()
 	if s.fetch == nil {
-		return true, nil
+		return 1, nil
 	}
 	return s.fetch(w.Digest)
 }
@@ -51,7 +51,7 @@ func named(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
 func wants(ids ...int) func() []cache.Want {
 	return func() (all []cache.Want) {
 		for _, i := range ids {
-			all = append(all, cache.Want{Digest: named(i), Size: int64(1000 * i)})
+			all = append(all, cache.Want{Digest: named(i), Size: -1})
 		}
 		return all
 	}
@@ -107,7 +107,7 @@ func TestFirstBlobBringsTheOthers(t *testing.T) {
 }
 
 func TestFailureEndsAnImage(t *testing.T) {
-	s := &store{fetch: func(digest.Digest) (bool, error) { return false, errors.New("429") }}
+	s := &store{fetch: func(digest.Digest) (int64, error) { return -1, errors.New("429") }}
 	running(t, s, func(t *testing.T, p *Prefetcher, m *metrics.Metrics) {
 		p.Manifest("hub/a", named(100), wants(1, 2, 3, 4, 5, 6, 7, 8))
 		p.Blob("hub/a", named(1))
@@ -121,7 +121,8 @@ func TestFailureEndsAnImage(t *testing.T) {
 }
 
 func TestWasteIsCounted(t *testing.T) {
-	s := &store{fetch: func(d digest.Digest) (bool, error) { return d != named(4), nil }}
+	lengths := map[digest.Digest]int64{named(2): 2000, named(3): 3000, named(4): -1}
+	s := &store{fetch: func(d digest.Digest) (int64, error) { return lengths[d], nil }}
 	running(t, s, func(t *testing.T, p *Prefetcher, m *metrics.Metrics) {
 		p.Manifest("hub/a", named(100), wants(1, 2, 3, 4))
 		p.Blob("hub/a", named(1))
