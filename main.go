@@ -36,6 +36,7 @@ import (
 	"hubcap/proxy/admin"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/logging"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/quota"
@@ -64,14 +65,25 @@ const (
 	tryAgain = 10 * time.Second // an upstream's host that fails
 
 	prefetchAtATime = 4 // blobs, each over one connection
+
+	logBuffer   = 1 << 20         // bytes of lines that wait while nobody reads the log: some thousands
+	flushWithin = 2 * time.Second // for the last lines to be written at the end
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+	err := run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	if err != nil && !errors.As(err, new(logged)) {
 		fmt.Fprintln(os.Stderr, "hubcap:", err)
+	}
+	if err != nil {
 		os.Exit(1)
 	}
 }
+
+// logged is an error that the log has told of.
+type logged struct{ error }
+
+func (l logged) Unwrap() error { return l.error }
 
 func run(args, environ []string, stdout, stderr io.Writer) error {
 	command := strings.Join(args, " ")
@@ -86,27 +98,50 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
 	}
 	c, err := config.Load(environ)
+	if command == "" {
+		return serveLogged(c, err, stderr)
+	}
 	if err != nil {
 		return err
 	}
-	if command == "healthcheck" {
-		return healthcheck(c)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return serve(ctx, c, newLog(c, stderr))
+	return healthcheck(c)
 }
 
-func newLog(c config.Config, w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: slog.Level(c.LogLevel)}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+// serveLogged serves until a signal ends it. Whatever it has to say is in the
+// log: also failure, why there is no configuration, if it is not nil.
+func serveLogged(c config.Config, failure error, stderr io.Writer) error {
+	// A log whose reader has gone must not end the process. SIGPIPE is caught
+	// and not ignored, as programs that hubcap starts would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	logs := newLog(c, stderr)
+	defer logs.Close(flushWithin)
+	if stderr == io.Writer(os.Stderr) {
+		release, err := logs.Capture()
+		if err != nil {
+			logs.Warn("what libraries write to standard error is not in the log's format", "err", err)
+		} else {
+			defer release(flushWithin)
+		}
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	if failure == nil {
+		failure = serve(ctx, c, logs)
+	}
+	if failure != nil {
+		logs.Error("hubcap ends", "err", failure)
+		return logged{failure}
+	}
+	return nil
+}
+
+func newLog(c config.Config, w io.Writer) *logging.Log {
+	return logging.New(logging.Options{Out: w, JSON: c.LogFormat == "json", Level: slog.Level(c.LogLevel), Buffer: logBuffer})
 }
 
 // serve runs until ctx ends.
-func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+func serve(ctx context.Context, c config.Config, logs *logging.Log) error {
+	log := logs.Logger
 	// Credentials and others' content have no place in a core file. Where that
 	// cannot be set, whoever confines the process has seen to it.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
@@ -134,6 +169,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	defer closing(log, "index", idx.Close)
 
 	all := metrics.New()
+	all.Log(logs.Lost)
 	process := quota.Settle(log)
 	upstreams, err := newUpstreams(c, all, log)
 	if err != nil {

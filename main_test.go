@@ -90,8 +90,12 @@ func TestUserMistakes(t *testing.T) {
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got  %v\nwant %s", err, tc.want)
 			}
-			if out != "" {
-				t.Errorf("and printed %q", out)
+			lines := 0 // of the log
+			if len(tc.args) == 0 {
+				lines = 1
+			}
+			if strings.Count(out, "\n") != lines {
+				t.Errorf("and printed %q, want %d lines", out, lines)
 			}
 		})
 	}
@@ -132,7 +136,9 @@ func launch(t *testing.T, environ ...string) *box {
 	b.cancel = cancel
 	go func() {
 		defer close(b.done)
-		b.err = serve(ctx, c, newLog(c, b.log))
+		logs := newLog(c, b.log)
+		defer logs.Close(soon)
+		b.err = serve(ctx, c, logs)
 	}()
 	t.Cleanup(func() {
 		b.client.CloseIdleConnections()

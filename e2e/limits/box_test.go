@@ -33,10 +33,19 @@ type box struct {
 }
 
 // readyLine is what hubcap logs once it listens.
-var readyLine = regexp.MustCompile(`msg=ready mirror=(\S+) admin=(\S+)`)
+var readyLine = regexp.MustCompile(`"?msg"?[=:]"?ready"?[ ,]"?mirror"?[=:]"?([\d.:]+)"?[ ,]"?admin"?[=:]"?([\d.:]+)`)
 
 // start starts hubcap from a shell that does something before, such as ulimit, and waits until it is ready.
 func start(t *testing.T, before string, settings ...string) *box {
+	t.Helper()
+	b := newBox(t, before, settings...)
+	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	b.launch(t)
+	return b
+}
+
+// newBox is a hubcap that start would start.
+func newBox(t *testing.T, before string, settings ...string) *box {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("limits take their time: not with -short")
@@ -53,7 +62,12 @@ func start(t *testing.T, before string, settings ...string) *box {
 		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.hub.RegistryURL(),
 		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
 	}, settings...)
-	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	return b
+}
+
+// launch starts the process and waits until it is ready.
+func (b *box) launch(t *testing.T) {
+	t.Helper()
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -78,7 +92,6 @@ func start(t *testing.T, before string, settings ...string) *box {
 		}
 		return at != nil
 	})
-	return b
 }
 
 // assertAlive fails if hubcap has ended.

@@ -82,33 +82,41 @@ type variables struct {
 }
 
 // Load reads the environment, given as os.Environ gives it. Its error is one
-// line that names the variable, its value and what is allowed.
+// line that names the variable, its value and what is allowed. With an error,
+// the result holds how to log it, as far as that is known, and nothing else.
 func Load(environ []string) (Config, error) {
-	values, err := readSecretFiles(env.ToMap(environ))
+	c, err := load(environ)
 	if err != nil {
-		return Config{}, err
+		return Config{variables: variables{LogLevel: c.LogLevel, LogFormat: c.LogFormat}}, err
 	}
-	var c Config
-	if err := parse(&c.variables, Prefix, values); err != nil {
-		return Config{}, err
+	return c, nil
+}
+
+func load(environ []string) (c Config, err error) {
+	values := env.ToMap(environ)
+	if err := parse(&c.variables, Prefix, values); err != nil { // none of them is a secret
+		return c, err
+	}
+	if values, err = readSecretFiles(values); err != nil {
+		return c, err
 	}
 	if err := c.checkTLS(); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	if c.CacheSize.set() && c.CacheSize.share == 0 && c.CacheSize.bytes < minCache {
-		return Config{}, refused(Prefix+"CACHE_SIZE", c.CacheSize.String(), errors.New("want at least 64MiB"))
+		return c, refused(Prefix+"CACHE_SIZE", c.CacheSize.String(), errors.New("want at least 64MiB"))
 	}
 	if err := c.loadUpstreams(values); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	if c.DefaultUpstream, err = c.defaultUpstream(Prefix+"DEFAULT_UPSTREAM", c.DefaultUpstream); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	if err := c.loadMirrors(values); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	if err := c.checkPorts(); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	if c.Offline {
 		c.Warnings = append(c.Warnings, Prefix+"OFFLINE=true: no registry is asked; what is not held cannot be pulled")

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -290,4 +291,14 @@ func TestSecretFileRefusals(t *testing.T) {
 			t.Error(message)
 		}
 	})
+}
+
+// TestErrorIsLoggedAsWanted keeps what says how an error is to be logged.
+func TestErrorIsLoggedAsWanted(t *testing.T) {
+	for _, bad := range []string{"HUBCAP_TAG_TTL=60", "HUBCAP_UPSTREAM_0_PASSWORD_FILE=/none", "HUBCAP_DEFAULT_UPSTREAM=none.example"} {
+		c, err := Load([]string{"HUBCAP_LOG_FORMAT=json", "HUBCAP_LOG_LEVEL=error", bad})
+		if err == nil || c.LogFormat != "json" || c.LogLevel != LogLevel(slog.LevelError) {
+			t.Errorf("%s: %v, format %q, level %d", bad, err, c.LogFormat, c.LogLevel)
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"hubcap/metrics"
@@ -46,7 +47,7 @@ func Listen(o Options) (*Port, error) {
 	p := &Port{
 		tls: o.CertFile != "",
 		server: &http.Server{
-			Handler:                      heard(o.Handler),
+			Handler:                      heard(o.Handler, o.Log),
 			ConnContext:                  withConn,
 			ConnState:                    moved,
 			ReadHeaderTimeout:            o.HeadTimeout,
@@ -119,12 +120,24 @@ func connOf(c net.Conn) *conn {
 	return c.(*conn)
 }
 
-// heard is a handler that notes which connections have brought a request.
-func heard(h http.Handler) http.Handler {
+// heard is a handler that notes which connections have brought a request, and
+// logs a panic; net/http would log it among what clients get wrong, in several
+// lines.
+func heard(h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := r.Context().Value(connKey{}).(*conn); !c.heard.Load() {
 			c.heard.Store(true)
 		}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p != http.ErrAbortHandler { //nolint:errorlint // the value itself, as net/http has it
+				log.Error("a request panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler) // net/http closes the connection and logs nothing
+		}()
 		h.ServeHTTP(w, r)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -188,5 +189,31 @@ func TestListenRefuses(t *testing.T) {
 	}
 	if _, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}); err == nil {
 		t.Error("TLS 1.1 is spoken")
+	}
+}
+
+// TestPanic costs one connection, and is one line of the log; an answer that is
+// cut on purpose is none.
+func TestPanic(t *testing.T) {
+	log := new(testkit.Log)
+	c := newCrowd(t, 64, 64, func(o *Options, _ *LimitsOptions) {
+		o.Log = slog.New(slog.NewJSONHandler(log, nil))
+		o.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/abort" {
+				panic(http.ErrAbortHandler)
+			}
+			panic("a bug\nof two lines")
+		})
+	})
+	for _, path := range []string{"/bug", "/abort"} {
+		conn := c.connect(one)
+		conn.ask(path)
+		if got := conn.status(); got != 0 {
+			t.Errorf("%s is answered %d", path, got)
+		}
+	}
+	var line struct{ Level, Path, Panic, Stack string }
+	if err := json.Unmarshal([]byte(log.String()), &line); err != nil || line.Level != "ERROR" || line.Path != "/bug" || line.Panic != "a bug\nof two lines" || !strings.Contains(line.Stack, "TestPanic") {
+		t.Errorf("%v; want one line with the panic and where it was:\n%s", err, log)
 	}
 }
