@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,30 +23,54 @@ type challenge struct {
 // maxChallenge bounds how much of a WWW-Authenticate header is looked at.
 const maxChallenge = 8 << 10
 
-// parseChallenge reads the first challenge of a header that hubcap can meet.
-// What it does not understand it does not take.
-func parseChallenge(header string) (c challenge, ok bool) {
-	if len(header) > maxChallenge {
-		return challenge{}, false
+// parseChallenges reads the Basic and Bearer challenges of one
+// WWW-Authenticate field, which is a list of challenges of any scheme. It ends
+// at what it does not understand.
+func parseChallenges(field string) (all []challenge) {
+	if len(field) > maxChallenge {
+		return nil
 	}
-	scheme, rest, _ := strings.Cut(strings.TrimLeft(header, " \t"), " ")
-	c.scheme = strings.ToLower(scheme)
-	if c.scheme == "basic" {
-		return challenge{scheme: c.scheme}, true
+	for rest := field; ; {
+		rest = strings.TrimLeft(rest, " \t,")
+		end := strings.IndexFunc(rest+",", notTokenChar)
+		scheme := strings.ToLower(rest[:end])
+		rest = rest[end:]
+		if scheme == "" || rest != "" && rest[0] != ' ' && rest[0] != ',' {
+			return all
+		}
+		c := challenge{scheme: scheme}
+		var twice bool
+		if strings.HasPrefix(rest, " ") {
+			rest, twice = c.readParameters(rest)
+		}
+		switch {
+		case scheme == "basic":
+			all = append(all, challenge{scheme: scheme})
+		case scheme == "bearer" && twice: // two readings of one challenge are one too many
+			return all
+		case scheme == "bearer" && c.realm != "":
+			all = append(all, c)
+		}
 	}
-	if c.scheme != "bearer" {
-		return challenge{}, false
+}
+
+// token68 matches what a scheme may have in place of parameters, as Negotiate
+// has (RFC 9110, 11.2).
+var token68 = regexp.MustCompile(`^ +[A-Za-z0-9._~+/-]+=*[ \t]*(?:,|$)`)
+
+// readParameters reads what follows a scheme. It returns what comes after, and
+// whether a parameter is there twice.
+func (c *challenge) readParameters(s string) (rest string, twice bool) {
+	if blob := token68.FindString(s); blob != "" {
+		return s[len(blob):], false
 	}
 	seen := map[string]bool{}
-	for rest = strings.TrimLeft(rest, " \t,"); rest != ""; rest = strings.TrimLeft(rest, " \t,") {
-		var name, value string
-		name, value, rest, ok = parseParameter(rest)
+	for rest = s; ; {
+		name, value, after, ok := parseParameter(strings.TrimLeft(rest, " \t,"))
 		if !ok {
-			break // another challenge may follow; this one has ended
+			return rest, twice // another challenge may follow; this one has ended
 		}
-		if seen[name] {
-			return challenge{}, false // two readings of one header are one too many
-		}
+		twice = twice || seen[name]
 		seen[name] = true
 		switch name {
 		case "realm":
@@ -54,8 +80,37 @@ func parseChallenge(header string) (c challenge, ok bool) {
 		case "scope":
 			c.scope = value
 		}
+		rest = after
 	}
-	return c, c.realm != ""
+}
+
+// bearer returns the first Bearer challenge among a 401's fields that names a
+// token host, and whether there is any Bearer challenge at all. Where none
+// names a token host, it says so to the operator.
+func (c *confined) bearer(fields []string) (found challenge, asked bool) {
+	foreign := ""
+	for _, field := range fields {
+		for _, ch := range parseChallenges(field) {
+			switch {
+			case ch.scheme != "bearer":
+			case c.tokenService(ch.realm):
+				return ch, true
+			case !asked:
+				foreign, asked = ch.realm, true
+			}
+		}
+	}
+	if asked {
+		c.refuseRealm(foreign)
+	}
+	return challenge{}, asked
+}
+
+// basic reports whether there is a Basic challenge among a 401's fields.
+func basic(fields []string) bool {
+	return slices.ContainsFunc(fields, func(field string) bool {
+		return slices.Contains(parseChallenges(field), challenge{scheme: "basic"})
+	})
 }
 
 // parseParameter reads one auth-param: token "=" ( token / quoted-string ).
@@ -136,35 +191,30 @@ func guess(req *http.Request, home bool) *http.Response {
 }
 
 // rewriteChallenge puts a challenge in place of resp's own: one that names
-// the realm under the registry's host if the realm is a token host, none if
-// it is not. No credential has been read yet.
+// the realm under the registry's host if the realm is a token host; Basic where
+// no Bearer is asked for and there are credentials; else none. No credential has
+// been read yet.
 func (c *confined) rewriteChallenge(req *http.Request, resp *http.Response) {
-	headers := resp.Header.Values("WWW-Authenticate")
+	fields := resp.Header.Values("WWW-Authenticate")
 	resp.Header.Del("WWW-Authenticate")
-	for _, header := range headers {
-		ch, ok := parseChallenge(header)
-		if !ok {
-			continue
-		}
-		if ch.scheme == "basic" {
-			resp.Header.Set("WWW-Authenticate", `Basic realm="registry"`)
-			return
-		}
-		if !c.tokenService(ch.realm) {
-			c.refuseRealm(ch.realm)
-			return
-		}
-		at := url.URL{
-			Scheme: req.URL.Scheme, Host: req.URL.Host,
-			Path: realmPath + base64.RawURLEncoding.EncodeToString([]byte(ch.realm)),
-		}
-		challenge := "Bearer realm=" + strconv.Quote(at.String()) +
-			",service=" + strconv.Quote(printable(ch.service)) + ",scope=" + strconv.Quote(foreignScopes(ch.scope))
-		resp.Header.Set("WWW-Authenticate", challenge)
-		if a := attemptOf(req.Context()); a != nil && req.Header.Get("Authorization") == "" {
-			a.challenge = challenge
-		}
+	ch, asked := c.bearer(fields)
+	switch {
+	case ch.realm != "":
+	case !asked && c.logsIn && basic(fields):
+		resp.Header.Set("WWW-Authenticate", `Basic realm="registry"`)
 		return
+	default:
+		return
+	}
+	at := url.URL{
+		Scheme: req.URL.Scheme, Host: req.URL.Host,
+		Path: realmPath + base64.RawURLEncoding.EncodeToString([]byte(ch.realm)),
+	}
+	challenge := "Bearer realm=" + strconv.Quote(at.String()) +
+		",service=" + strconv.Quote(printable(ch.service)) + ",scope=" + strconv.Quote(foreignScopes(ch.scope))
+	resp.Header.Set("WWW-Authenticate", challenge)
+	if a := attemptOf(req.Context()); a != nil && req.Header.Get("Authorization") == "" {
+		a.challenge = challenge
 	}
 }
 

@@ -50,51 +50,60 @@ var realChallenges = []struct {
 func TestParseChallenge(t *testing.T) {
 	t.Parallel()
 	for _, tt := range realChallenges {
-		if got, ok := parseChallenge(tt.header); !ok || got != tt.want {
-			t.Errorf("%s: got %+v, %t, want %+v", tt.name, got, ok, tt.want)
+		if got := parseChallenges(tt.header); len(got) != 1 || got[0] != tt.want {
+			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
-	good := challenge{scheme: "bearer", realm: "r"}
+	good, basic := challenge{scheme: "bearer", realm: "r"}, challenge{scheme: "basic"}
 	tests := []struct {
 		name, header string
-		want         challenge
-		ok           bool
+		want         []challenge
 	}{
-		{"token for a value", `Bearer realm=r`, good, true},
-		{"case", `bEARER REALM="r"`, good, true},
-		{"spaces", "  Bearer  realm \t=\t \"r\" , ", good, true},
-		{"empty list elements", `Bearer ,, realm="r",,`, good, true},
-		{"unknown parameter", `Bearer x="1",realm="r"`, good, true},
-		{"escaped quote", `Bearer realm="r\"s"`, challenge{scheme: "bearer", realm: `r"s`}, true},
-		{"comma in quotes", `Bearer realm="r,service=s"`, challenge{scheme: "bearer", realm: "r,service=s"}, true},
-		{"a second challenge", `Bearer realm="r", Basic realm="b"`, good, true},
-		{"a second bearer challenge", `Bearer realm="r", Bearer realm="s"`, good, true},
-		{"ends badly", `Bearer realm="r",service="s`, good, true},
-		{"basic first", `Basic realm="b", Bearer realm="r"`, challenge{scheme: "basic"}, true},
-		{"basic without a realm", `Basic`, challenge{scheme: "basic"}, true},
+		{"token for a value", `Bearer realm=r`, []challenge{good}},
+		{"case", `bEARER REALM="r"`, []challenge{good}},
+		{"spaces", "  Bearer  realm \t=\t \"r\" , ", []challenge{good}},
+		{"empty list elements", `Bearer ,, realm="r",,`, []challenge{good}},
+		{"unknown parameter", `Bearer x="1",realm="r"`, []challenge{good}},
+		{"escaped quote", `Bearer realm="r\"s"`, []challenge{{scheme: "bearer", realm: `r"s`}}},
+		{"comma in quotes", `Bearer realm="r,service=s"`, []challenge{{scheme: "bearer", realm: "r,service=s"}}},
+		{"a second challenge", `Bearer realm="r", Basic realm="b"`, []challenge{good, basic}},
+		{"a second bearer challenge", `Bearer realm="r", Bearer realm="s"`, []challenge{good, {scheme: "bearer", realm: "s"}}},
+		{"ends badly", `Bearer realm="r",service="s`, []challenge{good}},
+		{"basic first", `Basic realm="b", Bearer realm="r"`, []challenge{basic, good}},
+		{"basic without a realm", `Basic`, []challenge{basic}},
+		{"basic without a realm first", `Basic, Bearer realm="r"`, []challenge{basic, good}},
+		{"negotiate first", `Negotiate, Bearer realm="r"`, []challenge{good}},
+		{"negotiate with a token first", `Negotiate YII+/a==, Bearer realm="r"`, []challenge{good}},
+		{"digest first", `Digest realm="d, Bearer realm=x", qop="auth,auth-int", nonce=n, Bearer realm="r"`, []challenge{good}},
+		{"all before it", `Negotiate, NTLM, Digest realm="d", realm="e", Basic realm="b", charset="UTF-8", Bearer realm="r",service="s"`,
+			[]challenge{basic, {scheme: "bearer", realm: "r", service: "s"}}},
+		{"parameters of another one", `Digest service="x", Bearer realm="r"`, []challenge{good}},
 
-		{"empty", ``, challenge{}, false},
-		{"spaces only", "  \t", challenge{}, false},
-		{"unknown scheme", `Digest realm="r"`, challenge{}, false},
-		{"scheme that begins like one", `Bearerx realm="r"`, challenge{}, false},
-		{"no space", "Bearer\trealm=r", challenge{}, false},
-		{"no realm", `Bearer service="s"`, challenge{scheme: "bearer", service: "s"}, false},
-		{"empty realm", `Bearer realm=""`, challenge{scheme: "bearer"}, false},
-		{"two realms", `Bearer realm="r",realm="r"`, challenge{}, false},
-		{"two services", `Bearer realm="r",service="a",Service="b"`, challenge{}, false},
-		{"token68", `Bearer abc==`, challenge{scheme: "bearer"}, false},
-		{"unended realm", `Bearer realm="r`, challenge{scheme: "bearer"}, false},
-		{"ends in a backslash", `Bearer realm="r\`, challenge{scheme: "bearer"}, false},
-		{"control character", "Bearer realm=\"r\x00\"", challenge{scheme: "bearer"}, false},
-		{"line break", "Bearer realm=\"r\r\nX: y\"", challenge{scheme: "bearer"}, false},
-		{"no value", `Bearer realm=`, challenge{scheme: "bearer"}, false},
-		{"too long", `Bearer realm="r"` + strings.Repeat(" ", maxChallenge), challenge{}, false},
+		{"empty", ``, nil},
+		{"spaces only", "  \t", nil},
+		{"unknown scheme", `Digest realm="r"`, nil},
+		{"scheme that begins like one", `Bearerx realm="r"`, nil},
+		{"no space", "Bearer\trealm=r", nil},
+		{"no realm", `Bearer service="s"`, nil},
+		{"a comma in place of the space", `Bearer, realm="r"`, nil},
+		{"empty realm", `Bearer realm=""`, nil},
+		{"two realms", `Bearer realm="r",realm="r"`, nil},
+		{"two realms and another one", `Bearer realm="r",realm="r", Bearer realm="s"`, nil},
+		{"two services", `Bearer realm="r",service="a",Service="b"`, nil},
+		{"token68", `Bearer abc==`, nil},
+		{"unended realm", `Bearer realm="r`, nil},
+		{"bearer in an unended quote", `Digest realm="d, Bearer realm=r`, nil},
+		{"ends in a backslash", `Bearer realm="r\`, nil},
+		{"control character", "Bearer realm=\"r\x00\"", nil},
+		{"line break", "Bearer realm=\"r\r\nX: y\"", nil},
+		{"no value", `Bearer realm=`, nil},
+		{"too long", `Bearer realm="r"` + strings.Repeat(" ", maxChallenge), nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got, ok := parseChallenge(tt.header); ok != tt.ok || got != tt.want {
-				t.Errorf("got %+v, %t, want %+v, %t", got, ok, tt.want, tt.ok)
+			if got := parseChallenges(tt.header); !slices.Equal(got, tt.want) {
+				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
 	}
@@ -104,7 +113,7 @@ func TestParseChallenge(t *testing.T) {
 // token services, with no network behind it.
 func confinedTo(tokenHosts ...string) *confined {
 	return &confined{
-		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts,
+		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts, logsIn: true,
 		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -235,12 +244,13 @@ func FuzzChallenge(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		headers := strings.Split(text, "\n") // one header line each
 		for _, h := range headers {
-			ch, ok := parseChallenge(h)
-			if ok && ch.scheme != "basic" && (ch.scheme != "bearer" || ch.realm == "") {
-				t.Errorf("%q is %+v", h, ch)
-			}
-			if again, stillOK := parseChallenge(encoded(ch)); ok && len(encoded(ch)) <= maxChallenge && (!stillOK || again != ch) {
-				t.Errorf("%q is %+v, and written anew %q: %+v, %v", h, ch, encoded(ch), again, stillOK)
+			for _, ch := range parseChallenges(h) {
+				if ch.scheme != "basic" && (ch.scheme != "bearer" || ch.realm == "") {
+					t.Errorf("%q is %+v", h, ch)
+				}
+				if again := parseChallenges(encoded(ch)); len(encoded(ch)) <= maxChallenge && (len(again) != 1 || again[0] != ch) {
+					t.Errorf("%q is %+v, and written anew %q: %+v", h, ch, encoded(ch), again)
+				}
 			}
 		}
 		out := c.rewritten(headers)
@@ -254,10 +264,11 @@ func FuzzChallenge(f *testing.F) {
 			return
 		}
 		// Our reading, and that of the one who acts on it.
-		again, ok := parseChallenge(out[0])
-		if !ok || again.scheme != "bearer" {
+		all := parseChallenges(out[0])
+		if len(all) != 1 || all[0].scheme != "bearer" {
 			t.Fatalf("%q becomes %q, which is no challenge", headers, out)
 		}
+		again := all[0]
 		if slices.ContainsFunc(strings.Fields(again.scope), func(s string) bool { return strings.HasPrefix(s, "repository") }) {
 			t.Errorf("%q asks for scope %q", headers, again.scope)
 		}

@@ -102,7 +102,7 @@ func newClient(o Options, identity string) *Client {
 	}
 	limit := newBudget(o.Now, m)
 	guard := &confined{
-		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
+		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), logsIn: o.LogsIn(), hosts: o.hosts,
 		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout,
 		base: withRetries(&careful{base: o.network(m), hosts: o.hosts, budget: limit, registry: o.URL, patience: o.StallTimeout}),
 	}

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,6 +43,7 @@ type confined struct {
 	base       http.RoundTripper
 	registry   *url.URL
 	tokenHosts []string // host:port
+	logsIn     bool     // there are credentials to meet a Basic challenge with
 	hosts      *hosts
 	metrics    *metrics.Upstream
 	log        *slog.Logger
@@ -103,10 +106,8 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 		values[name] = append(values[name], all...)
 	}
 	at.RawQuery = values.Encode()
-	out := req.Clone(req.Context())
-	out.URL, out.Host = at, ""
 	c.metrics.Token()
-	resp, err := c.base.RoundTrip(out)
+	resp, at, err := c.sendForToken(req, at)
 	if err != nil {
 		return nil, err
 	}
@@ -115,16 +116,45 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 		return c.readToken(req.Context(), resp)
 	}
 	text := readRefusal(resp.Body, c.patience)
-	switch {
-	case resp.StatusCode == http.StatusTooManyRequests: // the auth client would forget for how long
+	if resp.StatusCode == http.StatusTooManyRequests { // the auth client would forget for how long
 		return nil, &postponed{hostPort(at), c.hosts.of(at).wait(), true, resp.StatusCode}
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		c.metrics.Refused()
-		return nil, fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
 	}
 	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 	refusal.code, refusal.message = words(text, secretsIn(req))
 	return nil, refusal
+}
+
+// sendForToken sends a token request, and returns the answer and the address
+// that gave it. A redirect is followed to a token host, as anybody only: what
+// it asks a token for stays what was asked for.
+func (c *confined) sendForToken(req *http.Request, at *url.URL) (*http.Response, *url.URL, error) {
+	scopes := req.URL.Query()["scope"]
+	for hops := 0; ; hops++ {
+		out := req.Clone(req.Context())
+		out.URL, out.Host = at, ""
+		resp, err := c.base.RoundTrip(out)
+		if err != nil || resp.StatusCode < 300 || resp.StatusCode >= 400 {
+			return resp, at, err
+		}
+		c.discard(resp)
+		next, err := at.Parse(resp.Header.Get("Location"))
+		switch {
+		case req.Method != http.MethodGet || req.Header.Get("Authorization") != "":
+			err = fmt.Errorf("%w: the token service redirects, and credentials are not carried along", errRefused)
+		case err != nil || !c.tokenService(next.String()):
+			err = fmt.Errorf("%w: the token service redirects to what is no token host", errRefused)
+		case hops == maxRedirects:
+			err = fmt.Errorf("%w: more than %d redirects of the token service", errRefused, maxRedirects)
+		}
+		if err != nil {
+			c.metrics.Refused()
+			return nil, at, err
+		}
+		values := ownQuery(next)
+		values["scope"] = scopes
+		next.RawQuery = values.Encode()
+		at = next
+	}
 }
 
 // tokenRefusal is the answer of a token service that gives no token.
@@ -157,9 +187,9 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 		return nil, err
 	}
 	var answer struct {
-		Token       string      `json:"token"`
-		AccessToken string      `json:"access_token"`
-		ExpiresIn   json.Number `json:"expires_in"`
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
 	}
 	if len(body) > maxToken || json.Unmarshal(body, &answer) != nil {
 		return nil, fmt.Errorf("%w: no JSON, or above %d bytes", errBadToken, maxToken)
@@ -171,9 +201,9 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 		return nil, fmt.Errorf("%w: a token that fits in no header", errBadToken)
 	}
 	if a := attemptOf(ctx); a != nil {
-		seconds, err := answer.ExpiresIn.Float64()
-		if err != nil {
-			seconds = 0
+		seconds, err := strconv.ParseFloat(strings.Trim(string(answer.ExpiresIn), `"`), 64)
+		if err != nil || math.IsNaN(seconds) {
+			seconds = 0 // as if it said nothing
 		}
 		a.lives = tokenLife(seconds)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -304,6 +305,127 @@ func TestTokenServiceRedirects(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTokenServiceRedirectsAnybody: a token request without credentials
+// follows redirects, within the token hosts, and asks for what it asked for.
+func TestTokenServiceRedirectsAnybody(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		to   func(s *scene, hops int) string
+		hops int // at which a token is given; never when 0
+	}{
+		{"relative", func(*scene, int) string { return "/v2/token?service=s" }, 1},
+		{"absolute", func(s *scene, _ int) string {
+			return s.token.URL + "/token/?service=s&scope=repository:" + repo + ":pull"
+		}, 1},
+		{"to the registry", func(s *scene, _ int) string { return s.registry.URL + "/token" }, 1},
+		{"to another repository's token", func(*scene, int) string { return "/token?scope=repository:victim/x:pull" }, 1},
+		{"many", func(_ *scene, hops int) string { return "/" + strconv.Itoa(hops) }, maxRedirects},
+		{"too many", func(_ *scene, hops int) string { return "/" + strconv.Itoa(hops) }, maxRedirects + 1},
+		{"to a foreign host", func(s *scene, _ int) string { return s.foreign.URL }, 0},
+		{"with a name in it", func(s *scene, _ int) string { return "http://a:b@127.0.0.2:" + s.token.port() }, 0},
+		{"to another scheme", func(s *scene, _ int) string { return "ftp://127.0.0.2:" + s.token.port() }, 0},
+		{"to itself", func(*scene, int) string { return "" }, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, newWitness, newWitness)
+			s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL))
+			var hops atomic.Int64
+			var last atomic.Value // the last query
+			s.token.answer = func(w http.ResponseWriter, r *http.Request) {
+				last.Store(r.URL.Query())
+				n := int(hops.Add(1)) - 1
+				if tt.hops > 0 && n == tt.hops {
+					giveToken(w, r)
+					return
+				}
+				w.Header().Set("Location", tt.to(s, n))
+				w.WriteHeader(http.StatusMovedPermanently)
+			}
+			challenge := challenging(s.bearer(s.token.URL + "/token"))
+			s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/token" {
+					last.Store(r.URL.Query())
+					giveToken(w, r)
+					return
+				}
+				challenge(w, r)
+			}
+			_, err := s.client.GetManifest(within(t), repo, "latest")
+			s.check(t, err, nil)
+			if s.foreign.count() > 0 {
+				t.Errorf("the foreign server was asked:\n%s", s.foreign.all())
+			}
+			if tt.hops == 0 || tt.hops > maxRedirects {
+				wantKind(t, err, Refused)
+				if n := s.client.refusals(t); n != 1 {
+					t.Errorf("%d refusals counted, want 1", n)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if scopes := last.Load().(url.Values)["scope"]; len(scopes) != 1 || scopes[0] != "repository:"+repo+":pull" {
+				t.Errorf("a token was asked for with the scopes %q", scopes)
+			}
+		})
+	}
+}
+
+// TestChallengesInAnyOrder: Bearer is met wherever it stands among challenges
+// of other schemes, in one field or in several, with credentials and without.
+func TestChallengesInAnyOrder(t *testing.T) {
+	t.Parallel()
+	others := []string{`Negotiate`, `Negotiate YIIabc==`, `NTLM`, `Digest realm="d", qop="auth", nonce="n"`, `Basic realm="b", charset="UTF-8"`}
+	all := strings.Join(others, ", ")
+	for name, fields := range map[string]func(bearer string) []string{
+		"first":               func(b string) []string { return []string{b + ", " + all} },
+		"last":                func(b string) []string { return []string{all + ", " + b} },
+		"in the middle":       func(b string) []string { return []string{others[3] + "," + b + "," + others[4]} },
+		"in the last field":   func(b string) []string { return append(slices.Clone(others), b) },
+		"in the first one":    func(b string) []string { return append([]string{b}, others...) },
+		"within a field":      func(b string) []string { return []string{others[0], others[4] + ", " + b, others[3]} },
+		"behind a broken one": func(b string) []string { return []string{`Digest realm="d`, b} },
+	} {
+		for who, login := range map[string]change{"anybody": func(*Options) {}, "the box": withCredentials} {
+			t.Run(name+"/"+who, func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, newWitness, newWitness)
+				s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), login)
+				s.registry.answer = challenging(fields(s.bearer(s.token.URL))...)
+				_, err := s.client.GetManifest(within(t), repo, "latest")
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.check(t, err, map[string]*witness{"the box": s.token}[who])
+			})
+		}
+	}
+}
+
+// TestBasicIsTheLastChoice: a password goes to a registry that asks for nothing
+// else.
+func TestBasicIsTheLastChoice(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, newWitness, newWitness)
+	s.registry.answer = challenging(`Basic realm="b", `+s.bearer(s.foreign.URL), `Basic realm="b"`)
+	_, err := s.client.GetManifest(within(t), repo, "latest")
+	wantKind(t, err, Denied)
+	s.check(t, err, nil)
+	if s.foreign.count() > 0 {
+		t.Error("the foreign server was asked")
+	}
+	s.registry.answer = challenging(s.bearer(s.foreign.URL), `Basic realm="b"`, s.bearer(s.token.URL))
+	_, err = s.client.GetManifest(within(t), repo, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, err, s.token)
 }
 
 // TestTokenServiceChallenges: a token service's own 401 sends nobody anywhere.

@@ -58,29 +58,19 @@ func (c *Client) Ping(ctx context.Context) error {
 // A caller answers with his password, so a registry that wants the password
 // itself, or names another token service, challenges nobody through hubcap.
 func (c *confined) relayChallenge(resp *http.Response) {
-	headers := resp.Header.Values("WWW-Authenticate")
+	fields := resp.Header.Values("WWW-Authenticate")
 	resp.Header.Del("WWW-Authenticate")
-	for _, header := range headers {
-		ch, ok := parseChallenge(header)
-		if !ok || ch.scheme != "bearer" {
-			continue
-		}
-		if !c.tokenService(ch.realm) {
-			c.refuseRealm(ch.realm)
-			return
-		}
-		realm, err := url.Parse(ch.realm)
-		if err != nil {
-			return
-		}
-		realm.RawQuery = ownQuery(realm).Encode()
-		challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(printable(ch.service))
-		if repository, ok := repositoryOf(resp.Request.URL.Path, c.registry.Path); ok {
-			challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
-		}
-		resp.Header.Set("WWW-Authenticate", challenge)
+	ch, _ := c.bearer(fields)
+	realm, err := url.Parse(ch.realm)
+	if ch.realm == "" || err != nil {
 		return
 	}
+	realm.RawQuery = ownQuery(realm).Encode()
+	challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(printable(ch.service))
+	if repository, ok := repositoryOf(resp.Request.URL.Path, c.registry.Path); ok {
+		challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
+	}
+	resp.Header.Set("WWW-Authenticate", challenge)
 }
 
 // repositoryOf is the repository that a path below the registry's own asks

@@ -160,6 +160,10 @@ func TestExpiresIn(t *testing.T) {
 		{"text", `,"expires_in":"300"`, 290 * time.Second},
 		{"long", `,"expires_in":1e12`, time.Hour - 10*time.Second},
 		{"written out", `,"expires_in":1000000000000`, time.Hour - 10*time.Second},
+		{"empty", `,"expires_in":""`, 50 * time.Second},
+		{"words", `,"expires_in":"soon"`, 50 * time.Second},
+		{"no number", `,"expires_in":"NaN"`, 50 * time.Second},
+		{"true", `,"expires_in":true`, 50 * time.Second},
 		{"no float", `,"expires_in":1e999`, 50 * time.Second},
 	}
 	for _, tt := range tests {
