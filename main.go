@@ -39,6 +39,7 @@ import (
 	"hubcap/proxy/logging"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
@@ -203,13 +204,17 @@ func serve(ctx context.Context, c config.Config, logs *logging.Log) error {
 	}
 	ahead, stopAhead := newPrefetcher(c, held, all, log)
 	defer stopAhead()
+	puller := pull.New(pull.Options{
+		Cache: held, Tags: tags, Prefetch: ahead,
+		Identities: access.NewIdentities(time.Now), Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
+		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: time.Now,
+	})
 	handler := proxy.New(proxy.Options{
-		Upstreams: upstreams, Cache: held, Freshness: tags, Prefetch: ahead,
-		Grants: access.NewGrants(time.Now), Links: access.NewLinks(idx, all.Fills, log),
-		Identities: access.NewIdentities(time.Now), Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(log),
-		RateLimitWait: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(),
-		Misses:  quota.NewMisses(quota.MissesOptions{PerMinute: int(c.MaxMisses), Now: time.Now, Log: log}),
-		MinRate: int64(c.MinClientRate), Now: time.Now, Sleep: proxy.Sleep, Metrics: all.Requests, Log: log,
+		Upstreams: upstreams, Pull: puller, Cache: held,
+		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(log),
+		RateLimitWait: time.Duration(c.RateLimitWait),
+		Misses:        quota.NewMisses(quota.MissesOptions{PerMinute: int(c.MaxMisses), Now: time.Now, Log: log}),
+		MinRate:       int64(c.MinClientRate), Now: time.Now, Sleep: proxy.Sleep, Metrics: all.Requests, Log: log,
 	})
 	log.Info("hubcap starts", "version", version(), "registries", hosts(c), "default", c.DefaultUpstream)
 	log.Info("cache", "dir", absolute(c.DataDir), "size", gib(room.cache), "largest_blob", gib(room.maxBlob), "kept_free", gib(room.minFree))

@@ -6,51 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kind is what a client asked for.
-type Kind uint8
-
-// The kinds of request a mirror port knows.
-const (
-	KindOther     Kind = iota // health, and whatever is no part of the registry protocol
-	KindPing                  // GET /v2/
-	KindManifest              // …/manifests/<tag or digest>
-	KindBlob                  // …/blobs/<digest>
-	KindTags                  // …/tags/list
-	KindReferrers             // …/referrers/<digest>
-	kinds
-)
-
-var kindNames = [kinds]string{"other", "ping", "manifest", "blob", "tags", "referrers"}
-
-func (k Kind) String() string { return kindNames[k] }
-
-// Result is what an answer was made from.
-type Result uint8
-
-// The results of a request, one for each answer.
-const (
-	ResultLocal     Result = iota // answered by hubcap itself: ping, health
-	ResultHit                     // held, no upstream asked
-	ResultConfirmed               // held, and the upstream says it is still so
-	ResultStale                   // held, the upstream failed
-	ResultMiss                    // fetched for this request, and kept
-	ResultJoined                  // read along with a fill that another request began
-	ResultUncached                // streamed through, not kept
-	ResultPassed                  // passed through by design: HEAD of what is not held, a list that is too long to be kept
-	ResultNotFound                // the upstream does not have it, or nobody may pull it
-	ResultRefused                 // grammar, method, unknown registry, client not allowed
-	ResultLimited                 // the upstream's rate limit
-	ResultFailed                  // the upstream or hubcap failed
-	results
-)
-
-var resultNames = [results]string{
-	"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed",
-	"not_found", "refused", "limited", "failed",
-}
-
-func (r Result) String() string { return resultNames[r] }
-
 // ClientLimit is a limit that a client met.
 type ClientLimit uint8
 
@@ -65,9 +20,9 @@ var clientLimitNames = [clientLimits]string{"misses", "rate"}
 
 // Requests counts what clients asked and what they were given.
 type Requests struct {
-	total     [kinds][results]prometheus.Counter
-	bytes     []prometheus.Counter
-	firstByte [kinds][results]prometheus.Observer
+	total     *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	firstByte *prometheus.HistogramVec
 	aborted   prometheus.Counter
 	cut       prometheus.Counter
 	panics    prometheus.Counter
@@ -91,10 +46,13 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		Namespace: namespace, Name: "closed_requests_total",
 		Help: "Client requests of repositories that are not for everybody, by how the repository is shown.",
 	}, []string{"view"})
-	registry.MustRegister(total, firstByte, closed)
-	r := &Requests{
-		closed:  closed,
-		bytes:   counters(registry, "client_bytes_total", "Body bytes sent to clients, by what the answer was made from.", "result", resultNames[:]),
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "client_bytes_total",
+		Help: "Body bytes sent to clients, by what the answer was made from.",
+	}, []string{"result"})
+	registry.MustRegister(total, bytes, firstByte, closed)
+	return &Requests{
+		total: total, bytes: bytes, firstByte: firstByte, closed: closed,
 		aborted: counter(registry, "client_aborts_total", "Answers whose client went away before the end."),
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
 		panics:  counter(registry, "panics_total", "Requests and fills ended by a bug; the log has the stack."),
@@ -102,24 +60,19 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: refused for its misses, cut for its rate.", "limit", clientLimitNames[:]),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
-	for k := range kinds {
-		for res := range results {
-			r.total[k][res] = total.WithLabelValues(kindNames[k], resultNames[res])
-			r.firstByte[k][res] = firstByte.WithLabelValues(kindNames[k], resultNames[res])
-		}
-	}
-	return r
 }
 
 // Started notes a request that begins to be answered; Done ends it.
 func (r *Requests) Started() { r.running.Inc() }
 
-// Done notes an answer: bytes of body, and the time to its first byte.
-func (r *Requests) Done(k Kind, res Result, bytes int64, firstByte time.Duration) {
+// Done notes an answer: what was asked for, what the answer was made from, its
+// bytes of body, and the time to its first byte. Kind and result are of closed
+// sets; series appear with the first answer of theirs.
+func (r *Requests) Done(kind, result string, bytes int64, firstByte time.Duration) {
 	r.running.Dec()
-	r.total[k][res].Inc()
-	r.bytes[res].Add(float64(bytes))
-	r.firstByte[k][res].Observe(firstByte.Seconds())
+	r.total.WithLabelValues(kind, result).Inc()
+	r.bytes.WithLabelValues(result).Add(float64(bytes))
+	r.firstByte.WithLabelValues(kind, result).Observe(firstByte.Seconds())
 }
 
 // Closed notes a request of a repository that is not for everybody. view is one

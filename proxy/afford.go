@@ -7,6 +7,7 @@ import (
 
 	"hubcap/metrics"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
 
@@ -24,8 +25,8 @@ var errMisspent = refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "you hav
 // afford refuses a client that has asked for too much in vain what a registry
 // would have to be asked for. What is held it gets, and what a pull under way
 // is made of.
-func (h *Handler) afford(a *answer, rt route) error {
-	if h.Misses.Wait(a.client) == 0 || h.known(rt) {
+func (h *Handler) afford(a *answer, rt route, repo pull.Repository) error {
+	if h.Misses.Wait(a.client) == 0 || known(rt, repo) {
 		return nil
 	}
 	return h.mayAsk(a)
@@ -41,22 +42,16 @@ func (h *Handler) mayAsk(a *answer) error {
 	return &misspent{errMisspent, wait}
 }
 
-// known tells what is held, or known to exist.
-func (h *Handler) known(rt route) (known bool) {
-	switch repo := h.repository(rt); {
-	case rt.as.barred:
-	case rt.kind == metrics.KindManifest && rt.tag != "":
-		known = h.Freshness.Knows(repo, rt.tag)
-	case rt.kind == metrics.KindManifest:
-		_, known = h.Cache.Manifest(rt.digest)
-	case rt.kind == metrics.KindBlob:
-		known = h.sizes.of(rt) >= 0 || h.Cache.Has(h.want(rt, rt.digest, -1))
-	case rt.kind == metrics.KindReferrers:
-		known = h.Freshness.KnowsReferrers(repo, rt.digest)
-	case rt.kind == metrics.KindTags:
-		known = h.Freshness.KnowsTags(repo)
+// known reports whether what is asked for is held, or known to exist.
+func known(rt route, repo pull.Repository) bool {
+	switch rt.kind {
+	case kindReferrers:
+		return repo.KnowsReferrers(rt.digest)
+	case kindTags:
+		return repo.KnowsTags()
+	default:
+		return repo.Knows(rt.reference())
 	}
-	return known
 }
 
 // countMiss notes what a registry was asked in vain: it has no such thing, or
@@ -64,7 +59,7 @@ func (h *Handler) known(rt route) (known bool) {
 func (h *Handler) countMiss(a *answer, rt route, err error) {
 	var up *upstream.Error
 	refused := errors.As(err, &up) && !up.Failing() && !freshness.Remembered(err)
-	passed := err == nil && a.result == metrics.ResultPassed && rt.kind != metrics.KindManifest
+	passed := err == nil && a.result == resultPassed && rt.kind != kindManifest
 	if refused || passed || a.vain {
 		h.Misses.Missed(a.client)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"hubcap/cache"
-	"hubcap/metrics"
+	"hubcap/proxy/access"
 )
 
 // bodyPatience is how long a client is waited for that sends a body, once it
@@ -30,9 +30,10 @@ type answer struct {
 	late     bool          // that was too long
 	vain     bool          // a registry was asked, and there is nothing
 
-	client    netip.Addr // invalid where nobody knows
-	kind      metrics.Kind
-	result    metrics.Result
+	client    netip.Addr  // invalid where nobody knows
+	view      access.View // of the repository that is asked for
+	kind      kind
+	result    result
 	size      int64         // bytes of what was asked for; negative when nobody knew before the end
 	status    int           // 0 until the head is written
 	sent      int64         // body bytes

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"hubcap/cache"
-	"hubcap/metrics"
 	"hubcap/proxy/access"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
 
@@ -22,13 +22,13 @@ type apiError struct {
 	status  int
 	code    string
 	message string
-	result  metrics.Result
+	result  result
 }
 
 func (e *apiError) Error() string { return fmt.Sprintf("%d %s: %s", e.status, e.code, e.message) }
 
 func refuse(status int, code, message string) *apiError {
-	return &apiError{status, code, message, metrics.ResultRefused}
+	return &apiError{status, code, message, resultRefused}
 }
 
 // The refusals that need no upstream.
@@ -44,36 +44,33 @@ var (
 	errRepositoryDenied = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve that repository")
 	errNotAllowed       = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
 	errRange            = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")
-	errManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", metrics.ResultNotFound}
+	errManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", resultNotFound}
 )
 
 // The answers to what an upstream, the disk or a bug made of a request.
 var (
-	errBlobUnknown  = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", metrics.ResultNotFound}
-	errUnauthorized = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required", metrics.ResultRefused}
-	errForbidden    = &apiError{http.StatusForbidden, "DENIED", "the registry does not let you in, or not through this mirror", metrics.ResultRefused}
-	errWithdrawn    = &apiError{http.StatusForbidden, "DENIED", "the registry has it and gives it to nobody", metrics.ResultRefused}
-	errNameUnknown  = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", metrics.ResultNotFound}
-	errLimited      = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", metrics.ResultLimited}
-	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", metrics.ResultFailed}
-	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", metrics.ResultFailed}
-	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", metrics.ResultFailed}
-	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails and is not asked at present", metrics.ResultFailed}
-	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails, and not all of the image is held", metrics.ResultFailed}
-	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", metrics.ResultFailed}
+	errBlobUnknown  = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", resultNotFound}
+	errUnauthorized = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required", resultRefused}
+	errForbidden    = &apiError{http.StatusForbidden, "DENIED", "the registry does not let you in, or not through this mirror", resultRefused}
+	errWithdrawn    = &apiError{http.StatusForbidden, "DENIED", "the registry has it and gives it to nobody", resultRefused}
+	errNameUnknown  = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", resultNotFound}
+	errLimited      = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", resultLimited}
+	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", resultFailed}
+	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", resultFailed}
+	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", resultFailed}
+	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails and is not asked at present", resultFailed}
+	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails, and not all of the image is held", resultFailed}
+	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", resultFailed}
 )
 
 // toAPI is the one place where an error becomes an HTTP status, and a
 // challenge where the client has to log in.
-func (h *Handler) toAPI(err error, rt route) (api *apiError, challenge string) {
+func toAPI(err error, kind kind, view access.View) (api *apiError, challenge string) {
 	var up *upstream.Error
 	switch {
 	case errors.As(err, &api):
 	case errors.As(err, &up):
-		api, challenge = fromUpstream(up, rt), up.Challenge
-		if up.Kind == upstream.Denied && rt.as.view == access.Own {
-			h.Grants.Refused(rt.as.id)
-		}
+		api, challenge = fromUpstream(up, kind, view), up.Challenge
 	case errors.Is(err, cache.ErrWrongContent):
 		api = errContent
 	case errors.Is(err, context.DeadlineExceeded):
@@ -86,25 +83,40 @@ func (h *Handler) toAPI(err error, rt route) (api *apiError, challenge string) {
 	return api, challenge
 }
 
+// fromPull returns what a client is told where pull shows it nothing: that is no
+// failure.
+func fromPull(err error, kind kind) error {
+	switch {
+	case errors.Is(err, pull.ErrDenied):
+		return errRepositoryDenied
+	case errors.Is(err, pull.ErrHidden):
+		return unknown(kind)
+	case errors.Is(err, pull.ErrIncomplete):
+		return errIncomplete
+	default:
+		return err
+	}
+}
+
 // fromUpstream maps a registry's failure. Trouble never becomes 404, and
 // nothing becomes 401 at a port where nobody logs in: that would have dockerd
 // send its user's password here.
-func fromUpstream(e *upstream.Error, rt route) *apiError {
+func fromUpstream(e *upstream.Error, kind kind, view access.View) *apiError {
 	switch e.Kind {
 	case upstream.NotFound:
-		return unknown(rt.kind)
+		return unknown(kind)
 	case upstream.Withdrawn:
 		return errWithdrawn
 	case upstream.Denied:
 		switch {
 		case e.Challenge != "":
 			return errUnauthorized
-		case rt.as.view == access.Own:
+		case view == access.Own:
 			return errForbidden
 		case e.Credentials: // what they are used for is there
 			return errUpstream
 		}
-		return unknown(rt.kind)
+		return unknown(kind)
 	case upstream.RateLimited:
 		return errLimited
 	case upstream.Unreachable:
@@ -118,11 +130,11 @@ func fromUpstream(e *upstream.Error, rt route) *apiError {
 	}
 }
 
-func unknown(kind metrics.Kind) *apiError {
+func unknown(kind kind) *apiError {
 	switch kind {
-	case metrics.KindBlob:
+	case kindBlob:
 		return errBlobUnknown
-	case metrics.KindManifest:
+	case kindManifest:
 		return errManifestUnknown
 	default:
 		return errNameUnknown

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"hubcap/metrics"
 )
 
 // The grammar of the OCI distribution specification, as it stands there.
@@ -162,7 +160,7 @@ func FuzzRoute(f *testing.F) {
 		if want := slowRoute(u.EscapedPath(), u.RawQuery, def.Host); got != want {
 			t.Fatalf("%q: %q (%v), want %q", target, got, err, want)
 		}
-		if err != nil || rt.kind == metrics.KindPing {
+		if err != nil || rt.kind == kindPing {
 			return
 		}
 		again, err := parseRoute(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: encode(rt)}, Header: http.Header{}}, known, def)
@@ -179,13 +177,13 @@ func FuzzRoute(f *testing.F) {
 // means is a route in the words of slowRoute.
 func means(rt route) string {
 	switch rt.kind {
-	case metrics.KindPing:
+	case kindPing:
 		return rt.upstream.Host + " ping"
-	case metrics.KindManifest:
+	case kindManifest:
 		return rt.upstream.Host + " " + rt.name + " manifests " + rt.tag + rt.digest.String()
-	case metrics.KindBlob:
+	case kindBlob:
 		return rt.upstream.Host + " " + rt.name + " blobs " + rt.digest.String()
-	case metrics.KindReferrers:
+	case kindReferrers:
 		return rt.upstream.Host + " " + rt.name + " referrers " + rt.digest.String()
 	default:
 		return rt.upstream.Host + " " + rt.name + " tags list"

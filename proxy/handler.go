@@ -1,18 +1,15 @@
 // Package proxy answers clients of a registry from the cache and, where it
 // must, from the registries behind it. It knows HTTP and the OCI distribution
-// API; what a tag means, who may see what, how a registry is asked and where
-// bytes lie is known by the rooms it calls.
+// API; what a client is given from a repository is for the room pull.
 //
 // A handler returns an error and does not report it: ServeHTTP alone renders,
 // logs and counts.
 //
 // Files: handler.go (the frame), route.go, names.go and span.go (the request),
-// admit.go (on whose behalf), afford.go (who has asked too much in vain),
-// manifests.go, blobs.go and
-// lists.go (the answers), complete.go and patience.go (what becomes of them
-// while a registry fails or is limited), answer.go (the
-// response), errors.go (what clients are told), log.go (what the operator
-// is told).
+// kinds.go (what it asks for, and what the answer is made from), afford.go (the
+// not-found limit), manifests.go, blobs.go and lists.go (the answers),
+// patience.go (waiting while a registry is limited), answer.go (the response),
+// errors.go (what clients are told), log.go (what the operator is told).
 package proxy
 
 import (
@@ -25,44 +22,40 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/opencontainers/go-digest"
-
 	"hubcap/cache"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
-	"hubcap/proxy/freshness"
-	"hubcap/proxy/prefetch"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
 
-// Options is what a Handler needs; every field but Prefetch and RateLimitWait
-// is required.
+// Options is what a Handler needs; every field but RateLimitWait is
+// required.
 type Options struct {
-	Upstreams  *upstream.Set
-	Cache      *cache.Cache
-	Freshness  *freshness.Resolver
-	Identities *access.Identities
-	Grants     *access.Grants
-	Links      *access.Links
-	Clients    access.Clients
-	Gateway    *access.Gateway
-	Prefetch   *prefetch.Prefetcher // nil for none
-	Misses     *quota.Misses
+	Upstreams *upstream.Set
+	Pull      *pull.Puller
+	Cache     Cache
+	Clients   access.Clients
+	Gateway   *access.Gateway
+	Misses    *quota.Misses
 	// RateLimitWait is how long a miss is held at most while its registry
 	// wants to be left alone.
 	RateLimitWait time.Duration
-	// For how long what is held is served while its registry fails, from the
-	// first check that failed; negative for any time. What a client's own
-	// token opened is served as long as the registry's word for that counts.
-	StalePublic, StalePrivate time.Duration
 
 	MinRate int64 // bytes a second; a client that takes less of an answer is cut
 	Now     func() time.Time
 	Sleep   func(ctx context.Context, d time.Duration) error
 	Metrics *metrics.Requests
 	Log     *slog.Logger
+}
+
+// Cache is what a Handler asks of the cache itself: the rest is for pull.
+type Cache interface {
+	// Degraded names what is wrong with the disk.
+	Degraded() []string
+	// Looked counts a request for an object of size bytes, and whether it was held.
+	Looked(size int64, held bool)
 }
 
 // door is what differs between the ports that a Handler answers at.
@@ -74,10 +67,7 @@ type door struct {
 // Handler answers at the mirror ports.
 type Handler struct {
 	Options
-	sizes    *sizes
-	absent   *freshness.Failures               // blobs that are not there, by repository
-	indexes  *lru.Cache[string, digest.Digest] // that were seen to name a manifest, by repository
-	patience time.Duration                     // with a client, for one cache.Chunk
+	patience time.Duration // with a client, for one cache.Chunk
 	draining atomic.Bool
 	running  atomic.Int64 // answers
 	asked    atomic.Int64 // requests so far
@@ -86,8 +76,7 @@ type Handler struct {
 // New returns a Handler that is ready.
 func New(o Options) *Handler {
 	return &Handler{
-		Options: o, sizes: newSizes(), absent: freshness.NewFailures(o.Now), indexes: newIndexes(),
-		patience: cache.Chunk * time.Second / time.Duration(o.MinRate),
+		Options: o, patience: cache.Chunk * time.Second / time.Duration(o.MinRate),
 	}
 }
 
@@ -121,6 +110,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.answer(w, r, door{def: h.Upstreams.Default()})
 }
 
+// Login is the handler of a port at which clients can log in to the registries
+// that let them do so through hubcap.
+func (h *Handler) Login() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.answer(w, r, door{def: h.Upstreams.Default(), login: true})
+	})
+}
+
 // For is the handler of a mirror port where def is asked for what names no
 // registry.
 func (h *Handler) For(def *upstream.Upstream) http.Handler {
@@ -145,7 +142,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	if err != nil {
 		cut = h.fail(a, r, rt, err)
 	}
-	h.Metrics.Done(a.kind, a.result, a.sent, a.firstByte)
+	h.Metrics.Done(a.kind.String(), a.result.String(), a.sent, a.firstByte)
 	h.countLookup(a, r)
 	h.countMiss(a, rt, err)
 	h.log(a, r, rt, err)
@@ -168,9 +165,9 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 		size = a.sent
 	}
 	switch a.result {
-	case metrics.ResultHit, metrics.ResultConfirmed, metrics.ResultStale:
+	case resultHit, resultConfirmed, resultStale:
 		h.Cache.Looked(size, true)
-	case metrics.ResultMiss, metrics.ResultJoined, metrics.ResultUncached:
+	case resultMiss, resultJoined, resultUncached:
 		h.Cache.Looked(size, false)
 	}
 }
@@ -208,36 +205,73 @@ func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, h.Ready())
-	case rt.kind == metrics.KindPing && at.login && rt.upstream.Relay != nil:
-		rt.as.view = access.Own
+	case rt.kind == kindPing && at.login && rt.upstream.Relay != nil:
 		return rt, h.pingOwn(a, r, rt)
-	case rt.kind == metrics.KindPing:
+	case rt.kind == kindPing:
 		return rt, h.servePing(a, r)
 	}
-	err = h.patiently(r.Context(), a, func() (err error) {
-		if rt.as, err = h.admit(a, r, rt, at.login); err != nil {
-			return err
+	err = h.patiently(r.Context(), a, func() error {
+		repo, err := h.admit(a, r, rt, at.login)
+		if err == nil {
+			err = h.afford(a, rt, repo)
 		}
-		if err = h.afford(a, rt); err != nil {
-			return err
+		if err == nil {
+			err = h.serveContent(a, r, rt, repo)
 		}
-		return h.serveContent(a, r, rt)
+		return fromPull(err, rt.kind)
 	})
 	return rt, err
 }
 
-// serveContent answers from a repository.
-func (h *Handler) serveContent(a *answer, r *http.Request, rt route) error {
-	switch rt.kind {
-	case metrics.KindManifest:
-		return h.serveManifest(a, r, rt)
-	case metrics.KindBlob:
-		return h.serveBlob(a, r, rt)
-	case metrics.KindReferrers:
-		return h.serveReferrers(a, r, rt)
-	default:
-		return h.serveTags(a, r, rt)
+// admit opens the repository that a request asks for. A client's own token is
+// tried at the registry before anything that is held is looked at, except for
+// lists: who has not been seen to pull is given the registry's own.
+func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.Repository, error) {
+	repo, err := h.Pull.Repository(rt.upstream, rt.name, pull.Identity{Login: login, Token: bearer(r)})
+	a.view = repo.View
+	if a.view != access.Open {
+		h.Metrics.Closed(a.view.String())
 	}
+	if err != nil || repo.Proved() || rt.kind != kindBlob && rt.kind != kindManifest {
+		return repo, err
+	}
+	if err := h.mayAsk(a); err != nil {
+		return repo, err
+	}
+	return repo.Prove(r.Context(), rt.reference())
+}
+
+// bearer is the token that a client shows. A password is none of hubcap's
+// business, and counts as nothing shown.
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return ""
+	}
+	return token
+}
+
+// serveContent answers from a repository.
+func (h *Handler) serveContent(a *answer, r *http.Request, rt route, repo pull.Repository) error {
+	switch rt.kind {
+	case kindManifest:
+		return h.serveManifest(a, r, rt, repo)
+	case kindBlob:
+		return h.serveBlob(a, r, rt, repo)
+	case kindReferrers:
+		return h.serveReferrers(a, r, rt, repo)
+	default:
+		return h.serveTags(a, r, rt, repo)
+	}
+}
+
+// pingOwn answers GET /v2/ of a registry that clients log in to.
+func (h *Handler) pingOwn(a *answer, r *http.Request, rt route) error {
+	a.view = access.Own
+	if err := rt.upstream.Relay.As(bearer(r)).Ping(r.Context()); err != nil {
+		return err
+	}
+	return h.servePing(a, r)
 }
 
 // servePing answers GET /v2/: always at once, whatever the upstreams do.
@@ -259,7 +293,7 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 
 // local answers with a text of hubcap's own.
 func (a *answer) local(r *http.Request, status int, body string) error {
-	a.result = metrics.ResultLocal
+	a.result = resultLocal
 	a.set("Cache-Status", "hubcap")
 	a.head(status, int64(len(body)))
 	return a.body(r, []byte(body))
@@ -283,10 +317,10 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	}
 	if r.Context().Err() != nil { // nobody is there to be told
 		h.Metrics.Aborted()
-		a.result = metrics.ResultFailed
+		a.result = resultFailed
 		return true
 	}
-	api, challenge := h.toAPI(err, rt)
+	api, challenge := toAPI(err, rt.kind, a.view)
 	if challenge != "" {
 		a.set("Www-Authenticate", challenge)
 	}

@@ -11,19 +11,15 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"hubcap/metrics"
 	"hubcap/proxy/freshness"
-	"hubcap/proxy/upstream"
+	"hubcap/proxy/pull"
 )
 
 // serveTags answers with the tags of a repository, or a page of them.
-func (h *Handler) serveTags(a *answer, r *http.Request, rt route) error {
-	if rt.as.barred {
-		return h.servePassed(a, r, rt, "tags/list")
-	}
-	found, err := h.Freshness.Tags(r.Context(), h.repository(rt))
-	if errors.Is(err, upstream.ErrTooLong) {
-		return h.servePassed(a, r, rt, "tags/list")
+func (h *Handler) serveTags(a *answer, r *http.Request, rt route, repo pull.Repository) error {
+	found, err := repo.Tags(r.Context())
+	if errors.Is(err, pull.ErrNotKept) {
+		return h.servePassed(a, r, rt, repo, "tags/list")
 	}
 	if err != nil {
 		return err
@@ -84,13 +80,10 @@ func (rt route) pageLink(query url.Values) string {
 
 // serveReferrers answers with an index of the manifests that refer to another
 // one, or of those among them that have one artifact type.
-func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route) error {
-	if rt.as.barred {
-		return h.servePassed(a, r, rt, "referrers/"+rt.digest.String())
-	}
-	found, err := h.Freshness.Referrers(r.Context(), h.repository(rt), rt.digest)
-	if errors.Is(err, upstream.ErrTooLong) {
-		return h.servePassed(a, r, rt, "referrers/"+rt.digest.String())
+func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route, repo pull.Repository) error {
+	found, err := repo.Referrers(r.Context(), rt.digest)
+	if errors.Is(err, pull.ErrNotKept) {
+		return h.servePassed(a, r, rt, repo, "referrers/"+rt.digest.String())
 	}
 	if err != nil {
 		return err
@@ -130,12 +123,12 @@ func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string,
 
 // servePassed answers with what the registry says now to who asks: of a list
 // that is too long to be kept, or that is not known to be his to see.
-func (h *Handler) servePassed(a *answer, r *http.Request, rt route, what string) error {
-	got, err := h.client(r.Context(), rt).Get(r.Context(), rt.name, what, rt.query)
+func (h *Handler) servePassed(a *answer, r *http.Request, rt route, repo pull.Repository, what string) error {
+	got, err := repo.Pass(r.Context(), what, rt.query)
 	if err != nil {
 		return err
 	}
-	a.result = metrics.ResultPassed
+	a.result = resultPassed
 	a.set("Cache-Status", "hubcap; fwd=bypass")
 	a.set("Content-Type", got.MediaType)
 	if got.Next != nil {

@@ -31,6 +31,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
@@ -158,12 +159,15 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		running.Go(func() { ahead.Run(ctx) })
 		stopAhead = func() { cancel(); running.Wait() }
 	}
+	puller := pull.New(pull.Options{
+		Cache: r.cache, Tags: tags, Prefetch: ahead,
+		Identities: access.NewIdentities(r.clock.Now), Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
+		Patience: o.rateLimitWait, StalePublic: stalePublic, Now: r.clock.Now,
+	})
 	r.handler = New(Options{
-		Prefetch:  ahead,
-		Upstreams: r.upstreams(o, log), Cache: r.cache, Freshness: tags,
-		Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
-		Identities: access.NewIdentities(r.clock.Now), Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
-		RateLimitWait: o.rateLimitWait, StalePublic: stalePublic, Now: r.clock.Now, Sleep: r.sleep,
+		Upstreams: r.upstreams(o, log), Pull: puller, Cache: r.cache,
+		Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
+		RateLimitWait: o.rateLimitWait, Now: r.clock.Now, Sleep: r.sleep,
 		Misses:  quota.NewMisses(quota.MissesOptions{PerMinute: o.misses, Now: r.clock.Now, Log: log}),
 		MinRate: o.minRate, Metrics: r.all.Requests, Log: log,
 	})

@@ -7,14 +7,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"hubcap/metrics"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
 
 // route is a parsed request: the only reading of a URL and of Range. Behind
 // parseRoute every part of it is in its grammar.
 type route struct {
-	kind     metrics.Kind
+	kind     kind
 	live     bool // /livez
 	ready    bool // /readyz
 	upstream *upstream.Upstream
@@ -25,7 +25,11 @@ type route struct {
 	digest   digest.Digest // of a manifest or blob asked for by digest, or of a referrers' subject
 	query    url.Values    // of tags and referrers, without ns
 	span     span          // of a blob
-	as       asker         // on whose behalf; not read from the request's head alone
+}
+
+// reference is the manifest or blob that is asked for.
+func (rt route) reference() pull.Reference {
+	return pull.Reference{Tag: rt.tag, Digest: rt.digest, Blob: rt.kind == kindBlob}
 }
 
 // registries looks names of registries up.
@@ -65,7 +69,7 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 		return rt, err
 	}
 	if rest == "" {
-		rt.kind = metrics.KindPing
+		rt.kind = kindPing
 		if rt.upstream == nil {
 			rt.upstream = def
 		}
@@ -127,20 +131,20 @@ func (rt *route) readResource(rest string, query url.Values) (name string, err e
 	reference := parts[len(parts)-1]
 	switch parts[len(parts)-2] {
 	case "manifests":
-		rt.kind = metrics.KindManifest
+		rt.kind = kindManifest
 		return name, rt.readReference(reference)
 	case "blobs":
-		rt.kind = metrics.KindBlob
+		rt.kind = kindBlob
 		return name, rt.readDigest(reference)
 	case "referrers":
-		rt.kind = metrics.KindReferrers
+		rt.kind = kindReferrers
 		rt.query = query
 		return name, rt.readDigest(reference)
 	case "tags":
 		if reference != "list" {
 			return "", errNoRoute
 		}
-		rt.kind = metrics.KindTags
+		rt.kind = kindTags
 		rt.query = query
 		return name, checkPage(query)
 	default:

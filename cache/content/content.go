@@ -29,8 +29,8 @@ const DockerConfig = "application/vnd.docker.container.image.v1+json"
 // MaxNesting is how many indexes may lie one in another and still be followed.
 const MaxNesting = 3
 
-// Manifest is what a manifest says. Descriptors with an invalid digest or a
-// negative size are left out.
+// Manifest is what a manifest says. Descriptors with an invalid digest are left
+// out.
 type Manifest struct {
 	Kind         Kind
 	MediaType    string // what the document calls itself, or else what its members say it is
@@ -45,7 +45,7 @@ type Manifest struct {
 type Child struct {
 	MediaType    string            `json:"mediaType"`
 	Digest       digest.Digest     `json:"digest"`
-	Size         int64             `json:"size"` // bytes
+	Size         int64             `json:"size"` // bytes; negative when the index does not say
 	ArtifactType string            `json:"artifactType"`
 	Platform     *ocispec.Platform `json:"platform"` // nil when the index does not say
 }
@@ -54,7 +54,7 @@ type Child struct {
 type Blob struct {
 	MediaType string        `json:"mediaType"`
 	Digest    digest.Digest `json:"digest"`
-	Size      int64         `json:"size"` // bytes, as the manifest says
+	Size      int64         `json:"size"` // bytes; negative when the manifest does not say
 	URLs      []string      `json:"urls"`
 }
 
@@ -93,18 +93,18 @@ func Parse(body []byte) (Manifest, error) {
 	switch {
 	case d.Manifests != nil && d.Layers == nil:
 		m.Kind = Index
-		m.Manifests = valid(*d.Manifests, func(c Child) (digest.Digest, int64) { return c.Digest, c.Size })
-	case d.Manifests == nil && (d.Layers != nil || d.Config != nil && known(blobOf(*d.Config))):
+		m.Manifests = valid(*d.Manifests)
+	case d.Manifests == nil && (d.Layers != nil || d.Config != nil && known(d.Config)):
 		m.Kind = Image
-		if d.Config != nil && known(blobOf(*d.Config)) {
+		if d.Config != nil && known(d.Config) {
 			m.Config = d.Config
 		}
 		if d.Layers != nil {
-			m.Layers = valid(*d.Layers, blobOf)
+			m.Layers = valid(*d.Layers)
 		}
 	case d.Blobs != nil && d.Manifests == nil:
 		m.Kind = Image
-		m.Layers = valid(*d.Blobs, blobOf)
+		m.Layers = valid(*d.Blobs)
 	default:
 		return Manifest{}, ErrNotManifest
 	}
@@ -129,16 +129,36 @@ func byShape(schemaVersion int, m Manifest) string {
 	}
 }
 
-func blobOf(b Blob) (digest.Digest, int64) { return b.Digest, b.Size }
+// described is a descriptor of a blob or of a manifest.
+type described interface {
+	target() (d digest.Digest, size *int64)
+}
 
-func known(d digest.Digest, size int64) bool { return size >= 0 && d.Validate() == nil }
+func (b *Blob) target() (digest.Digest, *int64)  { return b.Digest, &b.Size }
+func (c *Child) target() (digest.Digest, *int64) { return c.Digest, &c.Size }
 
-// valid leaves out the descriptors that describe nothing.
-func valid[T any](all []T, of func(T) (digest.Digest, int64)) []T {
+// known reports whether a descriptor names something. A size that is not given
+// becomes negative: nothing but the empty content has none.
+func known(of described) bool {
+	d, size := of.target()
+	if d.Validate() != nil {
+		return false
+	}
+	if *size <= 0 && d != d.Algorithm().FromBytes(nil) {
+		*size = -1
+	}
+	return true
+}
+
+// valid leaves out the descriptors that name nothing.
+func valid[T any, P interface {
+	*T
+	described
+}](all []T) []T {
 	kept := all[:0]
-	for _, one := range all {
-		if known(of(one)) {
-			kept = append(kept, one)
+	for i := range all {
+		if known(P(&all[i])) {
+			kept = append(kept, all[i])
 		}
 	}
 	return kept

@@ -51,7 +51,7 @@ func TestParse(t *testing.T) {
 		},
 		"empty index":                {body: `{"schemaVersion":2,"manifests":[]}`, kind: Index, mediaType: "application/vnd.oci.image.index.v1+json"},
 		"image with null manifests":  {body: `{"schemaVersion":2,"manifests":null,"layers":[` + blob(layer, "a", "") + `]}`, kind: Image, blobs: "a", needed: "a"},
-		"descriptors without sense":  {body: `{"layers":[{"digest":"x"},{"digest":"` + of("a") + `","size":-1},` + blob(layer, "b", "") + `]}`, kind: Image, blobs: "b", needed: "b"},
+		"descriptors without sense":  {body: `{"layers":[{"digest":"x"},{"digest":"sha256:ab"},` + blob(layer, "b", "") + `]}`, kind: Image, blobs: "b", needed: "b"},
 		"descriptor without a size":  {body: `{"layers":[{"digest":"` + of("a") + `"}]}`, kind: Image, blobs: "a", needed: "a"},
 		"parameters of a media type": {body: `{"config":` + blob(config+"; charset=utf-8", "c", "") + `}`, kind: Image, blobs: "c", needed: "c"},
 	} {
@@ -98,6 +98,19 @@ func TestParseRefuses(t *testing.T) {
 	for _, body := range []string{``, `null`, `[]`, `["v1","v2"]`, `{}`, `{"layers":[],"manifests":[]}`, `{"layers":7}`, `{"schemaVersion":2}`, `{"config":{"Env":[]},"rootfs":{}}`} {
 		if m, err := Parse([]byte(body)); !errors.Is(err, ErrNotManifest) {
 			t.Errorf("%s: %v, %v", body, m, err)
+		}
+	}
+}
+
+// TestSizes tells a size that is not given from that of the empty content.
+func TestSizes(t *testing.T) {
+	m, err := Parse([]byte(`{"layers":[{"digest":"` + of("a") + `"},{"digest":"` + of("b") + `","size":0},{"digest":"` + of("") + `","size":0},{"digest":"` + of("c") + `","size":-3},{"digest":"` + of("d") + `","size":4}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int64{-1, -1, 0, -1, 4} {
+		if got := m.Layers[i].Size; got != want {
+			t.Errorf("layer %d: %d, want %d", i, got, want)
 		}
 	}
 }

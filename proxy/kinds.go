@@ -1,0 +1,43 @@
+package proxy
+
+// kind is what a request asks for.
+type kind uint8
+
+// The kinds of request that a mirror port knows.
+const (
+	kindOther     kind = iota // health, and whatever is no part of the registry protocol
+	kindPing                  // GET /v2/
+	kindManifest              // …/manifests/<tag or digest>
+	kindBlob                  // …/blobs/<digest>
+	kindTags                  // …/tags/list
+	kindReferrers             // …/referrers/<digest>
+)
+
+var kindNames = [...]string{"other", "ping", "manifest", "blob", "tags", "referrers"}
+
+func (k kind) String() string { return kindNames[k] }
+
+// result is what an answer was made from.
+type result uint8
+
+// The results, one for each answer.
+const (
+	resultLocal     result = iota // answered by hubcap itself: ping, health
+	resultHit                     // held, no upstream asked
+	resultConfirmed               // held, and the upstream says it is still so
+	resultStale                   // held, the upstream failed
+	resultMiss                    // fetched for this request, and kept
+	resultJoined                  // read along with a fill that another request began
+	resultUncached                // streamed through, not kept
+	resultPassed                  // passed through by design: HEAD of what is not held, a list that is not kept
+	resultNotFound                // the upstream does not have it, or nobody may pull it
+	resultRefused                 // grammar, method, unknown registry, client not allowed
+	resultLimited                 // the upstream's rate limit
+	resultFailed                  // the upstream or hubcap failed
+)
+
+var resultNames = [...]string{
+	"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed", "not_found", "refused", "limited", "failed",
+}
+
+func (r result) String() string { return resultNames[r] }

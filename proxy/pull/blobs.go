@@ -1,0 +1,152 @@
+package pull
+
+import (
+	"context"
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache"
+	"hubcap/proxy/access"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/upstream"
+)
+
+// Blob is an open blob of a repository, for one reader.
+type Blob struct {
+	*cache.Blob
+	repository Repository
+	want       cache.Want
+	past       bool // read from the registry although it is held, for others
+}
+
+// Blob opens a blob, of which the bytes from off on will be read first. One
+// that is held for others has to be asked for as this client, and is given
+// where the registry it came from agrees; where another one does, it has to
+// come from there.
+func (r Repository) Blob(ctx context.Context, d digest.Digest, off int64) (Blob, error) {
+	r.puller.o.Prefetch.Blob(r.FullName(), d)
+	want := r.want(d, r.sizeOf(d))
+	want.Off = off
+	b, err := r.open(ctx, want)
+	return b, r.heard(err)
+}
+
+func (r Repository) open(ctx context.Context, want cache.Want) (b Blob, err error) {
+	held, f := r.puller.o.Cache, Reference{Digest: want.Digest, Blob: true}
+	b = Blob{repository: r}
+	if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrClosed) {
+		return b, err
+	}
+	size, err := r.witness(ctx, f).HeadBlob(ctx, r.Name, want.Digest)
+	if err != nil {
+		return b, err
+	}
+	if held.Confirm(want) {
+		r.linkTo(want.Digest)
+		want.Granted = true
+		if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrClosed) {
+			return b, err
+		}
+	}
+	want.Size = size
+	b.Blob, b.want, b.past = held.Past(want), want, true
+	return b, nil
+}
+
+// Send writes n bytes of the blob from off on to w; see cache.Blob.
+func (b Blob) Send(ctx context.Context, w cache.Sink, off, n int64) error {
+	if err := b.Blob.Send(ctx, w, off, n); err != nil {
+		return err
+	}
+	if b.past && (n < 0 || off+n == b.Size) { // the whole of it came from this repository
+		b.repository.puller.o.Cache.Proved(b.want)
+		b.repository.linkTo(b.want.Digest)
+	}
+	return nil
+}
+
+// BlobSize returns the size of a blob in bytes, negative where the registry
+// does not say it, and whether the blob is held. Nothing is fetched.
+func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, held bool, err error) {
+	blob, held, err := r.puller.o.Cache.Held(r.want(d, -1))
+	if held {
+		defer blob.Close()
+		return blob.Size, true, nil
+	}
+	closed, ask := errors.Is(err, cache.ErrClosed), r.client
+	if closed {
+		ask = r.witness
+	}
+	size, err = askForBlob(r, d, func() (int64, error) {
+		return ask(ctx, Reference{Digest: d, Blob: true}).HeadBlob(ctx, r.Name, d)
+	})
+	if err != nil {
+		return 0, false, r.heard(err)
+	}
+	if closed && r.puller.o.Cache.Confirm(r.want(d, size)) {
+		r.linkTo(d)
+	}
+	return size, false, nil
+}
+
+// sizeOf is the size that a manifest of the repository gives a blob, negative
+// when none did.
+func (r Repository) sizeOf(d digest.Digest) int64 {
+	if size, known := r.puller.sizes.Get(r.key(d)); known {
+		return size
+	}
+	return -1
+}
+
+// has reports whether a blob is held, or on its way, and shown to the client.
+func (r Repository) has(d digest.Digest) bool { return r.puller.o.Cache.Has(r.want(d, -1)) }
+
+// want is a blob of the repository, as the cache is asked for it.
+func (r Repository) want(d digest.Digest, size int64) cache.Want {
+	closed := r.View.Closed()
+	want := cache.Want{
+		Digest: d, Size: size, Host: r.Upstream.Host, Source: source{r, d},
+		Closed: closed, Granted: closed && r.puller.o.Links.Linked(r.FullName(), d),
+	}
+	if closed {
+		want.Repository = r.FullName()
+	}
+	return want
+}
+
+// source is a blob at its registry, as the cache reads it. Two are equal when
+// they ask the same registry for the same client.
+type source struct {
+	Repository
+	digest digest.Digest
+}
+
+// Open implements cache.Source.
+func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
+	blob, err := askForBlob(s.Repository, s.digest, func() (*upstream.Blob, error) {
+		return s.client(ctx, Reference{Digest: s.digest, Blob: true}).OpenBlob(ctx, s.Name, s.digest, off, n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.linkTo(s.digest)
+	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size}, nil
+}
+
+// askForBlob asks a registry about a blob, unless it said a moment ago that it
+// has none. What it says to one client's token says nothing to others.
+func askForBlob[T any](r Repository, d digest.Digest, ask func() (T, error)) (T, error) {
+	open, absent := r.View == access.Open, r.puller.absent
+	if open {
+		if err := absent.Of(r.key(d)); err != nil {
+			var none T
+			return none, err
+		}
+	}
+	got, err := ask()
+	if open && freshness.Absent(err) {
+		absent.Note(r.key(d), err, freshness.AbsentFor)
+	}
+	return got, err
+}
