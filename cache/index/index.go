@@ -3,7 +3,9 @@
 // truth about bytes; whatever it has lost or got wrong costs a question
 // upstream or an eviction out of order, and no more.
 //
-// It alone knows Badger. Files: index.go (records), open.go (the guard),
+// It alone knows Badger. Files: index.go (records), open.go (the start),
+// check.go (Badger's files tried in a process of their own), database.go (one
+// open Badger, and what its panics may not harm), dir.go (the data directory),
 // snapshot.go (what survives its loss), restore.go (a new index of it), room.go
 // (how much disk it may want).
 package index
@@ -94,8 +96,8 @@ func (x *Index) PutTag(key string, tag Tag, sync bool) error {
 	if err := x.set(tagPrefix+key, value); err != nil {
 		return err
 	}
-	if sync && !x.inMemory {
-		return x.db.Sync()
+	if sync {
+		return x.sync()
 	}
 	return nil
 }
@@ -288,31 +290,32 @@ func (x *Index) get(key string) (value []byte, err error) {
 // scan calls visit with the records of a family whose keys begin with prefix,
 // without the family's own; a value is visit's until it returns.
 func (x *Index) scan(family, prefix string, visit func(key string, value []byte) error) error {
-	return x.view(func(txn *badger.Txn) error {
-		options := badger.DefaultIteratorOptions
-		options.Prefix = []byte(family + prefix)
-		options.PrefetchValues = false
-		it := txn.NewIterator(options)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			key := strings.TrimPrefix(string(item.Key()), family)
-			if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return x.view(func(txn *badger.Txn) error { return scan(txn, family, prefix, visit) })
 }
 
-// view reads. Badger panics on some damage: the next start then makes a new
-// index.
-func (x *Index) view(read func(*badger.Txn) error) error {
-	err := guarded(func() error { return x.db.View(read) })
-	if errors.Is(err, errPanicked) {
-		x.damaged(err)
+func scan(txn *badger.Txn, family, prefix string, visit func(key string, value []byte) error) error {
+	options := badger.DefaultIteratorOptions
+	options.Prefix = []byte(family + prefix)
+	options.PrefetchValues = false
+	it := txn.NewIterator(options)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		key := strings.TrimPrefix(string(item.Key()), family)
+		if err := item.Value(func(value []byte) error { return visit(key, value) }); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+func (x *Index) view(read func(*badger.Txn) error) error {
+	return x.read(func(db *database) error { return db.View(read) })
+}
+
+// sync has what was written on disk when it returns.
+func (x *Index) sync() error {
+	return x.write(func(db *database) error { return db.Sync() })
 }
 
 func (x *Index) set(key string, value []byte) error {
@@ -325,22 +328,26 @@ func (x *Index) delete(key string) error {
 
 // update changes what a snapshot is of.
 func (x *Index) update(change func(*badger.Txn) error) error {
-	if err := x.room(); err != nil {
-		return err
-	}
 	x.changed.Store(true)
-	return x.db.Update(change)
+	return x.write(func(db *database) error {
+		if err := x.room(db); err != nil {
+			return err
+		}
+		return db.Update(change)
+	})
 }
 
 // batch writes many records that a snapshot does not have.
 func (x *Index) batch(fill func(set func(key string, value []byte) error) error) error {
-	if err := x.room(); err != nil {
-		return err
-	}
-	batch := x.db.NewWriteBatch()
-	defer batch.Cancel()
-	if err := fill(func(key string, value []byte) error { return batch.Set([]byte(key), value) }); err != nil {
-		return err
-	}
-	return batch.Flush()
+	return x.write(func(db *database) error {
+		if err := x.room(db); err != nil {
+			return err
+		}
+		batch := db.NewWriteBatch()
+		defer batch.Cancel()
+		if err := fill(func(key string, value []byte) error { return batch.Set([]byte(key), value) }); err != nil {
+			return err
+		}
+		return batch.Flush()
+	})
 }

@@ -12,59 +12,64 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"hubcap/cache/failpoint"
 )
 
 // renew makes a new index of the snapshot and opens it. It is made beside its
 // place, and has its name only once it is whole and on disk: whatever ends the
 // process, and the power with it, the next start finds a whole index or none.
-func (x *Index) renew(dir string) (err error) {
-	fresh := filepath.Join(x.Dir, newName)
+func (x *Index) renew(dir string) (*database, error) {
+	fresh := filepath.Join(x.path, newName)
 	failpoint.At(failpoint.RestoreBegun)
 	if err := os.RemoveAll(fresh); err != nil { // of a start that did not end
-		return err
+		return nil, err
 	}
 	failpoint.At(failpoint.RestoreCleared)
 	if err := x.fillNew(fresh); err != nil {
-		return errors.Join(err, os.RemoveAll(fresh))
+		return nil, errors.Join(err, os.RemoveAll(fresh))
 	}
 	failpoint.At(failpoint.RestoreFilled)
 	if err := os.Rename(fresh, dir); err != nil {
-		return errors.Join(err, os.RemoveAll(fresh))
+		return nil, errors.Join(err, os.RemoveAll(fresh))
 	}
 	failpoint.At(failpoint.RestoreRenamed)
-	if err := syncDir(x.Dir); err != nil {
-		return err
+	if err := syncDir(x.path); err != nil {
+		return nil, err
 	}
 	failpoint.At(failpoint.RestoreSynced)
 	x.tries().clear()
-	_ = os.Remove(filepath.Join(x.Dir, damagedName))
+	_ = os.Remove(filepath.Join(x.path, damagedName))
 	x.prune()
 	failpoint.At(failpoint.RestoreTidied)
-	x.db, err = open(settings(dir))
-	return err
+	return open(settings(dir))
 }
 
 // fillNew makes an index in dir and has all of it on disk when it returns.
-func (x *Index) fillNew(dir string) (err error) {
-	if x.db, err = open(settings(dir)); err != nil {
+func (x *Index) fillNew(dir string) error {
+	db, err := open(settings(dir))
+	if err != nil {
 		return err
 	}
 	failpoint.At(failpoint.RestoreOpened)
-	err = x.restore()
+	err = guarded(func() error { return x.restore(db) })
+	if x.lost = errors.Is(err, errPanicked); x.lost {
+		return err
+	}
 	failpoint.At(failpoint.RestoreWritten)
 	if err == nil {
-		err = x.room() // Badger writes when it closes
+		err = x.room(db) // Badger writes when it closes
 	}
 	if err != nil { // nothing of it is to be written any more, and it makes room
-		return errors.Join(err, guarded(x.db.DropAll), guarded(x.db.Close))
+		return errors.Join(err, guarded(db.DropAll), guarded(db.Close))
 	}
-	return guarded(x.db.Close)
+	return guarded(db.Close)
 }
 
 // prune removes all but the last indexes that were set aside.
 func (x *Index) prune() {
-	aside, err := filepath.Glob(filepath.Join(x.Dir, asideName+"*"))
+	aside, err := filepath.Glob(filepath.Join(x.path, asideName+"*"))
 	if err != nil {
 		return
 	}
@@ -77,11 +82,11 @@ func (x *Index) prune() {
 	}
 }
 
-// restore fills a new index from the snapshot. What cannot be read of it is
-// asked for upstream again, and is no error; that the index cannot be written
-// is one.
-func (x *Index) restore() error {
-	f, err := os.Open(filepath.Join(x.Dir, snapshotName))
+// restore fills an index from the snapshot, except with what it knows already.
+// What cannot be read of the snapshot is asked for upstream again, and is no
+// error; that the index cannot be written is one.
+func (x *Index) restore(db *database) error {
+	f, err := os.Open(filepath.Join(x.path, snapshotName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -91,7 +96,7 @@ func (x *Index) restore() error {
 		unread = err
 	} else {
 		defer f.Close()
-		restored, unread, err = x.restoreFrom(bufio.NewReaderSize(f, 64<<10))
+		restored, unread, err = x.restoreFrom(db, bufio.NewReaderSize(f, 64<<10))
 		if err != nil {
 			return err
 		}
@@ -102,7 +107,7 @@ func (x *Index) restore() error {
 		x.changed.Store(true)
 		return nil
 	}
-	x.Log.Info("the index was restored from the snapshot", "records", restored)
+	x.Log.Info("the index was filled from the snapshot", "records", restored)
 	return nil
 }
 
@@ -112,8 +117,8 @@ const roomEach = 1024
 
 // restoreFrom takes what makes sense of each line; unread is the first reason
 // why one does not.
-func (x *Index) restoreFrom(r *bufio.Reader) (restored int, unread, err error) {
-	batch := x.db.NewWriteBatch()
+func (x *Index) restoreFrom(db *database, r *bufio.Reader) (restored int, unread, err error) {
+	batch := db.NewWriteBatch()
 	defer batch.Cancel()
 	for number := 1; ; number++ {
 		line, end := r.ReadBytes('\n')
@@ -129,13 +134,14 @@ func (x *Index) restoreFrom(r *bufio.Reader) (restored int, unread, err error) {
 				unread = cmp.Or(unread, fmt.Errorf("line %d: %w", number, err))
 				break
 			}
-			if err := batch.Set([]byte(key), value); err != nil {
+			added, err := add(db, batch, key, value)
+			if err != nil {
 				return restored, unread, err
 			}
-			restored++
+			restored += added
 		}
 		if number%roomEach == 0 {
-			if err := x.room(); err != nil {
+			if err := x.room(db); err != nil {
 				return restored, unread, err
 			}
 		}
@@ -146,4 +152,16 @@ func (x *Index) restoreFrom(r *bufio.Reader) (restored int, unread, err error) {
 			return restored, unread, batch.Flush()
 		}
 	}
+}
+
+// add writes a record that db does not have, and returns how many that were.
+func add(db *database, batch *badger.WriteBatch, key string, value []byte) (added int, err error) {
+	err = db.View(func(txn *badger.Txn) error {
+		_, err := txn.Get([]byte(key))
+		return err
+	})
+	if !errors.Is(err, badger.ErrKeyNotFound) {
+		return 0, err
+	}
+	return 1, batch.Set([]byte(key), value)
 }

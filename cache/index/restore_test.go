@@ -56,7 +56,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			}
 			lose(t, dir)
 			x := reopen(t, dir)
-			n, err := x.count()
+			n, err := count(x.db)
 			if x.InMemory() || err != nil || n < tc.least || n > tc.most {
 				t.Errorf("%d records, %v; want %d to %d", n, err, tc.least, tc.most)
 			}

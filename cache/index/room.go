@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
+	"os"
 	"strings"
 	"syscall"
 )
@@ -15,12 +15,16 @@ import (
 // can recover.
 var ErrNoRoom = errors.New("the file system has no room")
 
-// room tells whether the index may be written. An unreadable figure does not
-// stop it.
-func (x *Index) room() error {
-	if x.inMemory {
+// room returns ErrNoRoom when a database may not be written. An unreadable
+// figure does not stop it.
+func (x *Index) room(db *database) error {
+	if db.inMemory {
 		return nil
 	}
+	return x.roomOnDisk()
+}
+
+func (x *Index) roomOnDisk() error {
 	free, err := x.Room()
 	if err == nil && free < x.Reserve {
 		return fmt.Errorf("%w: for %d bytes, and the index wants %d", ErrNoRoom, free, x.Reserve)
@@ -33,11 +37,11 @@ func (x *Index) room() error {
 func (x *Index) DiskBytes() int64 {
 	var total int64
 	// Files come and go under the walk; what is gone takes nothing.
-	_ = filepath.WalkDir(x.Dir, func(path string, entry fs.DirEntry, err error) error {
+	_ = fs.WalkDir(os.DirFS(x.path), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // see above
 		}
-		if top, err := filepath.Rel(x.Dir, path); err == nil && top != "." && !ours(top) {
+		if path != "." && !ours(path) {
 			if entry.IsDir() {
 				return fs.SkipDir
 			}
@@ -51,9 +55,9 @@ func (x *Index) DiskBytes() int64 {
 	return total
 }
 
-// ours tells whether a path below the data directory is the index's.
+// ours reports whether a path below the data directory is the index's.
 func ours(path string) bool {
-	top, _, _ := strings.Cut(path, string(filepath.Separator))
+	top, _, _ := strings.Cut(path, "/")
 	return top == indexName || strings.HasPrefix(top, indexName+".") || strings.HasPrefix(top, snapshotName)
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/failpoint"
@@ -48,18 +49,18 @@ func (x *Index) snapshot() {
 		return
 	}
 	failpoint.At(failpoint.SnapshotBegun)
-	name := filepath.Join(x.Dir, snapshotName)
+	name := filepath.Join(x.path, snapshotName)
 	err := x.writeSnapshot(name + ".new")
 	if err == nil {
 		failpoint.At(failpoint.SnapshotSynced)
 		if x.rotten.Swap(false) {
-			_ = os.Rename(name, filepath.Join(x.Dir, rottenName))
+			_ = os.Rename(name, filepath.Join(x.path, rottenName))
 		}
 		err = os.Rename(name+".new", name)
 		failpoint.At(failpoint.SnapshotRenamed)
 	}
 	if err == nil {
-		err = syncDir(x.Dir)
+		err = syncDir(x.path)
 	}
 	if err != nil {
 		x.changed.Store(true)
@@ -69,7 +70,11 @@ func (x *Index) snapshot() {
 }
 
 func (x *Index) writeSnapshot(name string) error {
-	count, err := x.count()
+	var n int
+	err := x.read(func(db *database) (err error) {
+		n, err = count(db)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -79,7 +84,7 @@ func (x *Index) writeSnapshot(name string) error {
 	}
 	w := bufio.NewWriter(f)
 	lines := json.NewEncoder(w)
-	err = lines.Encode(header{snapshotVersion, count})
+	err = lines.Encode(header{snapshotVersion, n})
 	if err == nil {
 		err = x.records(func(r record) error { return lines.Encode(r) })
 	}
@@ -87,7 +92,7 @@ func (x *Index) writeSnapshot(name string) error {
 	failpoint.At(failpoint.SnapshotWritten)
 	// An index that has less than the snapshot after a power cut would be taken
 	// for a damaged one. Where it cannot be synced, the snapshot is needed most.
-	_ = guarded(x.db.Sync)
+	_ = x.sync()
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
@@ -115,10 +120,14 @@ func (x *Index) linkRecords(visit func(record) error) error {
 	return errors.Join(err, failed)
 }
 
-// count is how many records a snapshot would have.
-func (x *Index) count() (n int, err error) {
-	one := func(string, []byte) error { n++; return nil }
-	err = errors.Join(x.scan(tagPrefix, "", one), x.scan(mediaPrefix, "", one), x.scan(linkPrefix, "", one))
+// count is how many records a snapshot of db would have.
+func count(db *database) (n int, err error) {
+	err = db.View(func(txn *badger.Txn) (err error) {
+		for _, family := range []string{tagPrefix, mediaPrefix, linkPrefix} {
+			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
+		}
+		return err
+	})
 	return n, err
 }
 
