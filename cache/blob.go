@@ -103,14 +103,14 @@ func (b *Blob) instead(ctx context.Context, start, off int64, err error) error {
 	return nil
 }
 
-// replace gives up a file that fails under its reader and finds the blob
-// elsewhere, from off on.
+// replace finds elsewhere, from off on, the blob of a file that fails under its
+// reader.
 func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) (body, error) {
+	err := b.cache.unreadable(b.want.Digest, off, cause)
 	if h, ok := b.body.(*held); ok && begun && !h.trusted {
 		return h.passOn(b.want, off, cause)
 	}
-	b.cache.lost(b.want.Digest, b.Size, -1, cause)
-	again, err := b.cache.Open(ctx, b.want)
+	again, err := b.cache.bring(ctx, b.want, err)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,8 @@
 // growing file), passing.go (what cannot be kept), manifests.go, remove.go
 // (eviction's hand), classes.go (who may see what is held), recover.go (the
 // start), usage.go (last use), verify.go and scrub.go (files at rest),
-// suspects.go, locks.go, disk.go (the file system's condition).
+// unread.go (files that
+// cannot be read now), suspects.go, locks.go, disk.go (the file system's condition).
 package cache
 
 import (
@@ -68,6 +69,7 @@ type Cache struct {
 	usage     *usage
 	classes   classes
 	suspects  suspects
+	unread    unread
 	trust     *trust
 	slots     *slots // of connections
 	turns     *slots // of fills
@@ -75,6 +77,7 @@ type Cache struct {
 	disk      disk
 	walked    chan struct{} // closed when the walk has ended
 	counted   atomic.Bool   // the ledger knows all files: the walk was not ended before it had seen them
+	unseen    atomic.Bool   // but for those in directories that it could not look at
 
 	locks   locks   // a digest's fill against its removal
 	handles handles // open files
@@ -101,6 +104,7 @@ func New(o Options) *Cache {
 		usage:     newUsage(o.Now),
 		classes:   classes{closed: make(map[digest.Digest][]string)},
 		suspects:  newSuspects(),
+		unread:    unread{at: make(map[digest.Digest]int64)},
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
 		turns:     newSlots(o.MaxFills, turnsOfHost(o.MaxFills)),
@@ -122,6 +126,7 @@ func New(o Options) *Cache {
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { every(base, o.FlushInterval, func() { c.usage.flush(c) }) })
 	c.running.Go(func() { c.scrub(base) })
+	c.running.Go(func() { every(base, rereadInterval, c.reread) })
 	c.running.Go(func() { c.watchDisk(base) })
 	return c
 }

@@ -30,8 +30,8 @@ var errReadOnly = diskError{errors.New("the data directory's file system is read
 
 // disk is what is known of the file system's condition.
 type disk struct {
-	troubles atomic.Uint32 // metrics.Troubles
-	failed   atomic.Int64  // when a write last failed, in seconds since 1970
+	troubles atomic.Uint32             // metrics.Troubles
+	failed   atomic.Pointer[time.Time] // when a write last failed; nil for never
 }
 
 // Degraded names what keeps the cache from working as it should. What is held
@@ -51,8 +51,19 @@ func (c *Cache) writable() error {
 // writeFailed notes an error of the disk that is not one of room.
 func (c *Cache) writeFailed(err error) {
 	if !errors.Is(err, syscall.ENOSPC) {
-		c.disk.failed.Store(c.Now().Unix())
+		now := c.Now()
+		c.disk.failed.Store(&now)
 	}
+}
+
+// writesFailed reports whether a write has failed within writesTrouble.
+func (c *Cache) writesFailed() bool {
+	at := c.disk.failed.Load()
+	if at == nil {
+		return false
+	}
+	since := c.Now().Sub(*at)
+	return since >= 0 && since < writesTrouble // the clock may have been set
 }
 
 // watchDisk looks after the file system until ctx ends.
@@ -90,13 +101,13 @@ func (c *Cache) lookAtDisk() {
 	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
 		c.holdBallast()
 	}
-	failed := c.Now().Sub(time.Unix(c.disk.failed.Load(), 0))
 	now := metrics.Troubles(0).
 		With(metrics.TroubleReadOnly, space.ReadOnly).
 		With(metrics.TroubleSpace, space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0).
 		With(metrics.TroubleInodes, space.NoInodes).
-		With(metrics.TroubleWrites, failed >= 0 && failed < writesTrouble).
-		With(metrics.TroubleIndex, c.Index.InMemory())
+		With(metrics.TroubleWrites, c.writesFailed()).
+		With(metrics.TroubleIndex, c.Index.InMemory()).
+		With(metrics.TroubleReads, c.unread.count.Load() > 0 || c.unseen.Load())
 	c.Metrics.Disk.Set(now)
 	before := metrics.Troubles(c.disk.troubles.Swap(uint32(now)))
 	if now == before {

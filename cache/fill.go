@@ -50,8 +50,9 @@ func isDisk(err error) bool { return errors.As(err, new(diskError)) }
 // asked; announced (size known, file made, or a verdict that it is not kept);
 // filling; verified; committed.
 type fill struct {
-	cache *Cache
-	want  Want // of the request that began it
+	cache    *Cache
+	want     Want // of the request that began it
+	replaces bool // a held file that cannot be read
 
 	ctx       context.Context // of the transfers; set before any begins
 	cancel    context.CancelCauseFunc
@@ -116,7 +117,7 @@ func (f *fill) run() {
 	defer f.cache.unlist(f)
 	defer f.guard(f.crashed)
 
-	if f.cache.Ledger.Holds(f.want.Digest) { // a manifest came by another way
+	if f.cache.Ledger.Holds(f.want.Digest) && !f.replaces { // a manifest came by another way
 		f.fail(errAgain)
 		return
 	}
@@ -324,7 +325,11 @@ func (f *fill) giveUp(err error) {
 	f.cache.unlist(f)
 	f.writer.Discard()
 	reserved := f.reserved
-	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	let := f.cache.handles.retire
+	if f.replaces {
+		let = f.cache.handles.replace // the file that is held keeps its name
+	}
+	let(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
 	f.count(err)
 }
 
@@ -342,6 +347,7 @@ func (f *fill) commit() {
 		f.giveUp(err)
 		return
 	}
+	f.cache.superseded(f.want.Digest)
 	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
 	f.cache.classed(f.want.Digest, class, f.want.Host)
 	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)

@@ -95,6 +95,26 @@ func (h *handles) release(d digest.Digest, one *handle) {
 	}
 }
 
+// replace says that there is another file of d. A reader of before may have
+// opened the one or the other, so that both count as open until the last of
+// them has closed its own. free is called then.
+func (h *handles) replace(d digest.Digest, free func()) {
+	h.mu.Lock()
+	before := h.open[d]
+	if before != nil {
+		next := &handle{readers: 1}
+		before.gone = func() {
+			free()
+			h.release(d, next)
+		}
+		h.open[d] = next
+	}
+	h.mu.Unlock()
+	if before == nil {
+		free()
+	}
+}
+
 // retire says that the file of d has lost its name. free is called once
 // nobody has it open any more, which may be now.
 func (h *handles) retire(d digest.Digest, free func()) {

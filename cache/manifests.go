@@ -121,8 +121,11 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 	defer b.Close()
 	one, err := c.load(b)
 	if err != nil {
-		if !errors.Is(err, errNoManifest) {
+		switch {
+		case errors.Is(err, ErrWrongContent):
 			c.lost(d, b.Size, b.Size, err)
+		case !errors.Is(err, errNoManifest):
+			_ = c.unreadable(d, 0, err)
 		}
 		return Manifest{}, false
 	}
@@ -233,7 +236,8 @@ func (c *Cache) store(one Manifest) (err error) {
 		return err
 	}
 	c.manifests.put(one) // the removal took it away
-	if _, held := c.Ledger.Touch(one.Digest); held {
+	_, held := c.Ledger.Touch(one.Digest)
+	if _, unread := c.unread.find(one.Digest); held && !unread {
 		if one.Closed {
 			c.noteFrom(one.Digest, one.Host)
 		} else {
@@ -267,6 +271,7 @@ func (c *Cache) store(one Manifest) (err error) {
 	if err != nil {
 		return err
 	}
+	c.superseded(one.Digest)
 	c.classed(one.Digest, class, one.Host)
 	c.trust.verified(one.Digest, stat, c.Now())
 	c.Ledger.Commit(one.Digest, size, size)

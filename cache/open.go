@@ -50,18 +50,26 @@ func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 	return b, err == nil, nil
 }
 
-// Has tells, without looking at its file, whether the blob is held or on its
-// way, and shown to who asks. It is no use of the blob.
+// Has reports whether the blob is held or on its way, and shown to who asks. It
+// looks at its file only where that could not be read the last time. It is no
+// use of the blob.
 func (c *Cache) Has(want Want) bool {
 	c.mu.Lock()
 	_, filling := c.fills[want.Digest]
 	c.mu.Unlock()
-	return filling || c.Ledger.Holds(want.Digest) &&
+	if filling {
+		return true
+	}
+	if at, known := c.unread.find(want.Digest); known && !c.readable(want.Digest, at) {
+		return false
+	}
+	return c.Ledger.Holds(want.Digest) &&
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
-// held opens a whole file. The error is errNotHeld, ErrClosed, or that of a
-// system which cannot open files that may well be good.
+// held opens a whole file. The error is errNotHeld, ErrClosed, or one of
+// opening a file that may well be good: errUnreadable, or that of a system which
+// can open no more files.
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
 	size, known := c.Ledger.Touch(d)
@@ -87,12 +95,10 @@ func (c *Cache) held(want Want) (*Blob, error) {
 		}, nil
 	}
 	c.handles.release(d, one)
-	if err == nil {
-		_ = f.Close()
+	if err != nil {
+		return nil, c.unreadable(d, 0, err)
 	}
-	if outOfHandles(err) {
-		return nil, err
-	}
+	_ = f.Close()
 	c.lost(d, size, stat.Size, err)
 	return nil, errNotHeld
 }
@@ -126,20 +132,33 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 // It returns when the size is known. ctx bounds the waiting, not the fill. The
 // error is ErrClosed, or the source's.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
+	b, err := c.held(want)
+	if err == nil {
+		return b, nil
+	}
+	return c.bring(ctx, want, err)
+}
+
+// bring is Open for a blob whose file gave err. One that cannot be read is not
+// tried again: a fill brings another one to take its place.
+func (c *Cache) bring(ctx context.Context, want Want, err error) (b *Blob, _ error) {
+	replace := errors.Is(err, errUnreadable)
 	for tries := 0; ; tries++ {
-		b, err := c.held(want)
-		if err == nil {
-			return b, nil
+		if !replace && tries > 0 {
+			if b, err = c.held(want); err == nil {
+				return b, nil
+			}
+			replace = errors.Is(err, errUnreadable)
 		}
 		if errors.Is(err, ErrClosed) {
 			return nil, err
 		}
-		if !errors.Is(err, errNotHeld) {
+		if !replace && !errors.Is(err, errNotHeld) {
 			return c.past(ctx, want, err)
 		}
 		var f *fill
 		var began bool
-		if f, began, err = c.join(want); err == nil {
+		if f, began, err = c.join(want, replace); err == nil {
 			b, err = f.open(ctx, want, began)
 		}
 		if err == nil {
@@ -192,8 +211,9 @@ const maxTries = 100
 
 // join returns the fill of a digest, beginning it where there is none. The
 // error is errAgain when the file is there after all: a fill commits before
-// it is taken off the list.
-func (c *Cache) join(want Want) (f *fill, began bool, err error) {
+// it is taken off the list. replace says that the file that is held cannot be
+// read.
+func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[want.Digest]; f != nil {
@@ -208,10 +228,11 @@ func (c *Cache) join(want Want) (f *fill, began bool, err error) {
 	if c.closed {
 		return nil, false, errStopped
 	}
-	if c.Ledger.Holds(want.Digest) {
+	if c.Ledger.Holds(want.Digest) && !replace {
 		return nil, false, errAgain
 	}
 	f = newFill(c, want)
+	f.replaces = replace
 	f.enter()
 	c.start(f)
 	return f, true, nil

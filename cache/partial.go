@@ -68,19 +68,24 @@ func (f *fill) resume() {
 	w, n, have, err := f.cache.left(d, reserved)
 	if err == nil && reserved <= f.cache.MaxBlob && f.mayResume(n) {
 		f.mu.Lock()
-		f.size, f.writer, f.reserved, f.have, f.resumed = reserved, w, reserved, have, true
+		f.size, f.writer, f.reserved, f.have, f.resumed = n.Size, w, reserved, have, true
 		f.mu.Unlock()
 		f.cache.Metrics.Fills.Resumed()
-		f.cache.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", reserved)
+		f.cache.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", n.Size)
 		return
 	}
-	if err != nil {
-		f.cache.Log.Warn("an unfinished download cannot be read and begins again", "digest", d, "err", err)
+	switch {
+	case err == nil:
+		w.Discard()
+	case errors.Is(err, errNoNote) || blobs.Absent(err):
+		f.cache.Log.Warn("an unfinished download makes no sense and begins again", "digest", d, "err", err)
 		if err := f.cache.Store.RemovePartial(d); err != nil {
 			f.cache.Log.Warn("an unfinished download cannot be removed; the next start tries again", "digest", d, "err", err)
 		}
-	} else {
-		w.Discard()
+	default: // it may be good
+		f.cache.Log.Warn("an unfinished download cannot be read now; it stays until a new one takes its place", "digest", d, "err", err)
+		f.cache.Ledger.Park(d, reserved)
+		return
 	}
 	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
 }
@@ -90,14 +95,15 @@ func (f *fill) mayResume(n note) bool {
 	return n.From == "" || f.want.Granted && f.want.Host == n.From
 }
 
-// left opens the partial download of d, which is to become size bytes, and
-// tells which of them are there.
-func (c *Cache) left(d digest.Digest, size int64) (*blobs.Writer, note, spans, error) {
+// left opens the partial download of d, which counts for so many bytes, and
+// returns which of them are there. It counts for more than it is to become when
+// its note could not be read at the start: then for what it takes on disk.
+func (c *Cache) left(d digest.Digest, counted int64) (*blobs.Writer, note, spans, error) {
 	w, p, err := c.Store.Resume(d)
 	if err != nil {
 		return nil, note{}, nil, err
 	}
-	if n, have, ok := decodeNote(p.Note, p.Size); ok && n.Size == size {
+	if n, have, ok := decodeNote(p.Note, p.Size); ok && n.Size <= counted {
 		return w, n, have, nil
 	}
 	w.Leave()
@@ -153,11 +159,12 @@ func (f *fill) saveNow() error {
 	return f.writer.Save(encoded)
 }
 
-// lasting tells whether what has come is worth keeping for another time.
+// lasting tells whether what has come is worth keeping for another time. A
+// digest is not both held and begun.
 func (f *fill) lasting() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.savable() || f.have.bytes() == 0 || errors.Is(f.err, errChanged) {
+	if f.replaces || !f.savable() || f.have.bytes() == 0 || errors.Is(f.err, errChanged) {
 		return false
 	}
 	why := failureOf(f.err)

@@ -20,7 +20,7 @@ import (
 // is, so that the kernel can send it (sendfile).
 func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
 	sent, err := io.CopyN(w, file, n)
-	if err != nil && ofTheFile(err) {
+	if err != nil && (ofTheFile(err) || errors.Is(err, syscall.ETIMEDOUT) && !readsOn(file)) {
 		err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return sent, err
@@ -39,11 +39,24 @@ func copySpan(w Sink, file *os.File, at, end int64) (sent int64, err error) {
 }
 
 // ofTheFile tells an error of the file from one of the client. sendfile gives
-// both as one of the connection; what a file can fail with, a connection
-// cannot.
+// both as one of the connection; but for ETIMEDOUT, what a file can fail with, a
+// connection cannot.
 func ofTheFile(err error) bool {
 	var path *fs.PathError
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) || errors.As(err, &path)
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ESTALE) ||
+		errors.Is(err, syscall.EACCES) || errors.As(err, &path)
+}
+
+// readsOn reports whether a file can be read from its position on, as far as
+// the kernel reads ahead of what it sends.
+func readsOn(file *os.File) bool {
+	buf := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(buf)
+	at, err := file.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = file.ReadAt(buf[:], at)
+	}
+	return err == nil || errors.Is(err, io.EOF)
 }
 
 // held reads a whole file.
@@ -119,7 +132,6 @@ func hashOf(d digest.Digest, file io.ReaderAt, part span) (hash.Hash, error) {
 // trusted has failed. What the reader was given of it is hashed together with
 // what follows; where it cannot be read again, there is no going on.
 func (h *held) passOn(want Want, off int64, cause error) (*passing, error) {
-	h.cache.lost(h.digest, h.size, -1, cause)
 	hash, err := hashOf(h.digest, h.file, span{0, off})
 	if err != nil {
 		return nil, cause

@@ -61,10 +61,18 @@ func (c *Cache) begin() {
 // partials are the unfinished downloads that can go on. The rest goes.
 func (c *Cache) partials() (kept []found) {
 	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
+		if _, _, err := c.Store.Find(p.Digest); err == nil {
+			return false // it is held whole
+		}
+		if p.NoteErr != nil {
+			c.Log.Warn("an unfinished download's note cannot be read now; it stays where it is", "digest", p.Digest, "err", p.NoteErr)
+			kept = append(kept, found{p.Digest, max(p.Size, p.Room), p.Modified.UnixNano()})
+			return true
+		}
 		n, _, ok := decodeNote(p.Note, p.Size)
 		// One that is larger than any blob that is kept is not taken up, and a
 		// bit that has flipped in a note could have everything evicted for it.
-		if _, _, whole := c.stored(p.Digest); !ok || whole || n.Size > c.MaxBlob {
+		if !ok || n.Size > c.MaxBlob {
 			return false
 		}
 		kept = append(kept, found{p.Digest, n.Size, p.Modified.UnixNano()})
@@ -74,7 +82,7 @@ func (c *Cache) partials() (kept []found) {
 		c.Log.Info("unfinished downloads that cannot go on are removed", "count", removed)
 	}
 	if err != nil {
-		c.Log.Warn("unfinished downloads cannot be removed; the next start tries again", "err", err)
+		c.Log.Warn("some unfinished downloads cannot be looked at or removed; the next start tries again", "err", err)
 	}
 	return kept
 }
@@ -115,6 +123,7 @@ func (c *Cache) takeUp(partials int) {
 		return
 	}
 	c.counted.Store(true)
+	c.unseen.Store(errors.Is(err, blobs.ErrUnseen))
 	if err = errors.Join(err, stuck); err != nil { // what was not seen may be there the next time
 		c.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
 	} else {
@@ -145,15 +154,15 @@ func (c *Cache) recollect(prefix string) recollection {
 	return r
 }
 
-// walking tells whether there may be files that the ledger does not know yet.
-func (c *Cache) walking() bool { return !isClosed(c.walked) }
+// walking reports whether there may be files that the ledger does not know yet.
+func (c *Cache) walking() bool { return !isClosed(c.walked) || c.unseen.Load() }
 
 // discover looks for a file that the ledger does not know yet.
 func (c *Cache) discover(d digest.Digest) {
 	if err := c.Index.Verified(d.String(), c.trust.learn); err != nil {
 		c.indexFailed(err)
 	}
-	if class, size, ok := c.stored(d); ok && c.plausible(d, size) {
+	if class, size, err := c.Store.Find(d); err == nil && c.plausible(d, size) {
 		c.learnClass(d, class)
 		c.Ledger.Adopt(d, size, c.Now(), false)
 	}
@@ -197,17 +206,6 @@ func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
 			c.classes.set(d, class)
 		}
 	}
-}
-
-// stored tells whether there is a file of d, of which class, and how large.
-func (c *Cache) stored(d digest.Digest) (class blobs.Class, size int64, ok bool) {
-	for _, class := range []blobs.Class{blobs.ClassOpen, blobs.ClassClosed} {
-		if f, stat, err := c.Store.Open(d, class); err == nil {
-			_ = f.Close()
-			return class, stat.Size, true
-		}
-	}
-	return 0, 0, false
 }
 
 // forgetGone removes what the index knows of files that are gone.

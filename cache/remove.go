@@ -40,6 +40,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.manifests.remove(d)
 	c.usage.forget(d)
 	c.trust.forget(d)
+	c.unread.remove(d)
 	closed := c.classes.of(d) == blobs.ClassClosed
 	failpoint.At(failpoint.RemoveBegun)
 	if err := c.Store.Remove(d); err != nil {
@@ -60,6 +61,18 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	}
 	failpoint.At(failpoint.RemoveForgot)
 	return nil
+}
+
+// superseded takes off the account what stood in the place of d's file that has
+// just been committed: a file that could not be read, or one that was being
+// evicted. The digest is held.
+func (c *Cache) superseded(d digest.Digest) {
+	c.unread.remove(d)
+	c.Ledger.Doom(d)
+	if size, doomed := c.Ledger.Doomed(d); doomed {
+		c.Ledger.Unlinked(d)
+		c.handles.replace(d, func() { c.Ledger.Freed(size) })
+	}
 }
 
 func (c *Cache) indexFailed(err error) {

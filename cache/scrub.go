@@ -52,8 +52,9 @@ func (c *Cache) scrub(ctx context.Context) {
 	}
 }
 
-// scrubRound verifies what is due now, the longest unverified first, and tells
-// whether more is due.
+// scrubRound verifies what is due now, the longest unverified first, and
+// reports whether there is more that need not wait. Where several files in a
+// row cannot be read, it ends: the others would hardly be better.
 func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 	due, count := c.due(scrubBatch)
 	stats := c.Ledger.Stats()
@@ -64,13 +65,24 @@ func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 		return limit.WaitN(ctx, n)
 	}
 	c.Metrics.Checks.Due(count)
+	unreadable := 0 // in a row
 	for i, one := range due {
 		if ctx.Err() != nil {
 			return false
 		}
-		// What it finds is counted, logged and removed where it is found.
+		// What it finds is counted, logged and, where it is wrong, removed where
+		// it is found.
 		_ = c.verify(ctx, one.digest, pace)
+		if _, known := c.unread.find(one.digest); known {
+			unreadable++
+		} else {
+			unreadable = 0
+		}
 		c.Metrics.Checks.Due(count - i - 1)
+		if unreadable == fewUnread {
+			c.Log.Warn("the scrubber pauses: several files in a row cannot be read", "files", unreadable)
+			return false
+		}
 	}
 	return count > len(due)
 }
@@ -83,7 +95,7 @@ type aged struct {
 
 // due are the blobs whose verification is half an interval old, or never was,
 // at most the given number of them, in the order of its age; count is how many
-// there are.
+// there are. Those that cannot be read are reread's.
 func (c *Cache) due(most int) (due []aged, count int) {
 	now := c.Now()
 	oldest := func() {
@@ -96,6 +108,9 @@ func (c *Cache) due(most int) (due []aged, count int) {
 			age = math.MaxInt64
 		}
 		if age < c.VerifyInterval/scrubDue {
+			return
+		}
+		if _, known := c.unread.find(d); known {
 			return
 		}
 		count++

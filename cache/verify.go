@@ -180,7 +180,8 @@ func (k *check) verdict(ctx context.Context) error {
 
 // verify hashes the file of d. What is not right is removed; pace is called
 // for the bytes that are about to be read. The error is errNotHeld for a blob
-// that has been evicted meanwhile.
+// that has been evicted meanwhile or whose file is not there, and errUnreadable
+// for one that cannot be read now.
 func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) error) error {
 	if !c.Ledger.Holds(d) {
 		return errNotHeld
@@ -189,9 +190,10 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	defer func() { c.handles.release(d, one) }()
 	f, before, err := c.openFile(d, c.classes.of(d))
 	if err != nil {
-		return c.unreadable(d, err)
+		return c.unreadable(d, 0, err)
 	}
 	defer f.Close()
+	var at int64
 	h := d.Algorithm().Hash()
 	buf := buffers.Get().(*[buffer]byte)
 	defer buffers.Put(buf)
@@ -204,17 +206,18 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 		}
 		n, err := f.Read(buf[:])
 		h.Write(buf[:n])
+		at += int64(n)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return c.unreadable(d, err)
+			return c.unreadable(d, at, err)
 		}
 	}
 	after, err := c.Store.Stat(f)
 	switch {
 	case err != nil:
-		return c.unreadable(d, err)
+		return c.unreadable(d, at, err)
 	case !hashesTo(h, d):
 		c.suspects.add(d)
 		c.lost(d, before.Size, after.Size, ErrWrongContent)
@@ -230,17 +233,9 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 // verified notes that the file of d, which may have been evicted meanwhile, is
 // right.
 func (c *Cache) verified(d digest.Digest, stat blobs.Stat) {
+	c.unread.remove(d)
 	c.trust.verified(d, stat, c.Now())
 	if !c.Ledger.Holds(d) {
 		c.trust.forget(d)
 	}
-}
-
-// unreadable gives up a file that cannot be read.
-func (c *Cache) unreadable(d digest.Digest, err error) error {
-	if outOfHandles(err) {
-		return err
-	}
-	c.lost(d, -1, -1, err)
-	return fmt.Errorf("%w: %w", errUnreadable, err)
 }

@@ -322,6 +322,9 @@ func (f *fill) prepare(stream *Stream) error {
 		f.cache.Ledger.Release(room)
 		return diskError{err}
 	}
+	if left, ok := f.cache.Ledger.Resume(f.want.Digest); ok { // the one before, which could not be read
+		f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(left) })
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.size, f.writer, f.reserved = size, w, room

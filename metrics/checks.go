@@ -9,7 +9,7 @@ type Check uint8
 const (
 	CheckRight      Check = iota
 	CheckWrong            // the content does not hash to the digest
-	CheckUnreadable       // missing, no regular file, or an error of the disk
+	CheckUnreadable       // missing, short or no regular file; or an error of the disk
 	checks
 )
 

@@ -12,10 +12,11 @@ const (
 	TroubleInodes                  // the file system makes no more files
 	TroubleWrites                  // the disk refused a write within the last minute
 	TroubleIndex                   // the index lives in memory only
+	TroubleReads                   // files that are held, or directories of them, cannot be read
 	troubles
 )
 
-var troubleNames = [troubles]string{"read_only", "space", "inodes", "writes", "index"}
+var troubleNames = [troubles]string{"read_only", "space", "inodes", "writes", "index", "reads"}
 
 func (t Trouble) String() string { return troubleNames[t] }
 

@@ -89,13 +89,15 @@ func (s *Store) Resume(d digest.Digest) (*Writer, Partial, error) {
 type Partial struct {
 	Digest   digest.Digest
 	Note     []byte    // empty when there is none
+	NoteErr  error     // why the note that is there cannot be read now; or nil
 	Size     int64     // bytes, up to the last that was written
+	Room     int64     // bytes that it takes on disk
 	Modified time.Time // when
 }
 
 // Partials calls keep with each download that a former process left behind,
-// and removes it unless keep says so. It returns how many were removed; err
-// tells of the first that cannot be.
+// and removes it unless keep says so; one that cannot be looked at now stays
+// where it is. It returns how many were removed, and the first failure.
 func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	entries, err := fs.ReadDir(s.root.FS(), partialDir)
 	if err != nil {
@@ -103,7 +105,11 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	}
 	kept := make(map[string]bool)
 	for _, entry := range entries {
-		if p, ok := s.partial(entry); ok && keep(p) {
+		p, unseen := s.partial(entry)
+		if unseen != nil && !Absent(unseen) {
+			err = cmp.Or(err, unseen)
+		}
+		if unseen == nil && keep(p) || unseen != nil && !Absent(unseen) {
 			kept[entry.Name()] = true
 			kept[entry.Name()+noteSuffix] = true
 		}
@@ -122,23 +128,29 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	return removed, err
 }
 
-// partial describes what an entry of the directory is; ok is false when it is
-// no download.
-func (s *Store) partial(entry fs.DirEntry) (p Partial, ok bool) {
+// partial describes what an entry of the directory is. Absent knows the error
+// when it is no download.
+func (s *Store) partial(entry fs.DirEntry) (Partial, error) {
 	algorithm, hash, _ := strings.Cut(entry.Name(), "-")
 	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hash)
 	if d.Validate() != nil {
-		return Partial{}, false
+		return Partial{}, fs.ErrNotExist
 	}
 	info, err := entry.Info()
-	if err != nil || !info.Mode().IsRegular() {
-		return Partial{}, false
-	}
-	note, err := s.note(partialPath(d) + noteSuffix)
 	if err != nil {
-		note = nil
+		return Partial{}, err
 	}
-	return Partial{Digest: d, Note: note, Size: info.Size(), Modified: info.ModTime()}, true
+	if !info.Mode().IsRegular() {
+		return Partial{}, errNotRegular
+	}
+	p := Partial{Digest: d, Size: info.Size(), Room: allocated(info), Modified: info.ModTime()}
+	if p.Note, err = s.note(partialPath(d) + noteSuffix); err != nil {
+		p.Note = nil
+		if !Absent(err) {
+			p.NoteErr = err
+		}
+	}
+	return p, nil
 }
 
 func (s *Store) note(name string) ([]byte, error) {

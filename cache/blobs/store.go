@@ -197,13 +197,43 @@ func (s *Store) Stat(f *os.File) (Stat, error) {
 	return Stat{Size: info.Size(), Signature: signature(info)}, nil
 }
 
+var errNotRegular = errors.New("not a regular file")
+
 // regular describes a file, and fails for anything else.
 func regular(f *os.File) (fs.FileInfo, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", f.Name())
+		err = fmt.Errorf("%s: %w", f.Name(), errNotRegular)
 	}
 	return info, err
+}
+
+// Absent reports whether err, of Open, Find or Resume, says that the file is not
+// there: nothing is, or something that is no regular file. After any other error
+// there may be a good file that cannot be read now.
+func Absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) ||
+		errors.Is(err, syscall.ENOTDIR) || // a file in place of a directory
+		errors.Is(err, syscall.ELOOP) || // a symbolic link
+		errors.Is(err, syscall.ENXIO) // a socket
+}
+
+// Find returns the class of the file of d and its size in bytes, without
+// opening it. Absent knows the error when there is none.
+func (s *Store) Find(d digest.Digest) (class Class, size int64, err error) {
+	for _, class := range classes {
+		info, statErr := s.root.Lstat(blobPath(d, class))
+		switch {
+		case statErr == nil && info.Mode().IsRegular():
+			return class, info.Size(), nil
+		case statErr == nil:
+			statErr = errNotRegular
+		}
+		if err == nil || Absent(err) {
+			err = statErr
+		}
+	}
+	return 0, 0, err
 }
 
 // Remove takes the name from the file of d, whatever it is that stands there,

@@ -4,7 +4,9 @@ package blobs
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +31,14 @@ func fileSystem(dir string) (Space, error) {
 		NoInodes: s.Files > 0 && s.Ffree == 0, // some make them as they need them, and say 0 of 0
 		ReadOnly: errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS),
 	}, nil
+}
+
+// allocated is how many bytes a file takes on disk.
+func allocated(info fs.FileInfo) int64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512 // POSIX leaves the unit open; all systems have this one
+	}
+	return info.Size()
 }
 
 // statAt looks at a file of an open directory, and follows no link.

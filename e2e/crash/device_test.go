@@ -5,13 +5,19 @@ import (
 	"testing"
 )
 
-// TestReadErrors has the disk fail to read what is cached, somewhere in the file: the rest comes from upstream in the same answer, and
-// the bad copy goes.
+// TestReadErrors has the disk fail to read what is cached, somewhere in the file: the rest comes from upstream in the same answer, and a
+// good copy takes the place of the bad one. While the registry is down nothing is removed, and what can be read again is served.
 func TestReadErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		beyond int64
-	}{{"at once", 0}, {"half-way", 512 << 10}} {
+		errno  syscall.Errno
+	}{
+		{"at once", 0, syscall.EIO},
+		{"half-way", 512 << 10, syscall.EIO},
+		{"a stale handle half-way", 512 << 10, syscall.ESTALE},
+		{"a time-out half-way", 512 << 10, syscall.ETIMEDOUT},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSite(t, begin(t))
 			disk := newFaultFS(t)
@@ -19,7 +25,7 @@ func TestReadErrors(t *testing.T) {
 			blobs := s.publishMany(rounds(10, 100), 768<<10, 1<<20)
 			s.hold(t, blobs...)
 			s.hub.Reset()
-			bad := &fault{operation: reading, below: "blobs/", beyond: tc.beyond, errno: syscall.EIO}
+			bad := &fault{operation: reading, below: "blobs/", beyond: tc.beyond, errno: tc.errno}
 			disk.inject(bad)
 			s.hold(t, blobs...)
 			disk.inject(nil)
@@ -32,6 +38,21 @@ func TestReadErrors(t *testing.T) {
 			if n := s.box.scrape()[`hubcap_checks_total{verdict="unreadable"}`]; n != int64(len(blobs)) {
 				t.Errorf("%d blobs were found unreadable, want %d", n, len(blobs))
 			}
+			s.mustPull(t, blobs...)
+			s.waitAccount(t, disk.backing)
+
+			disk.inject(bad)
+			s.hub.Down()
+			for _, b := range blobs {
+				if s.box.get(t.Context(), b, 0).err == nil {
+					t.Errorf("%s comes from nowhere", b.digest)
+				}
+				if !holds(disk.backing, b) {
+					t.Errorf("%s was removed, though it is good", b.digest)
+				}
+			}
+			waitUntil(t, "the box says so", func() bool { return s.box.scrape()[`hubcap_degraded{reason="reads"}`] == 1 })
+			disk.inject(nil)
 			s.mustPull(t, blobs...)
 			s.waitAccount(t, disk.backing)
 			t.Logf("%d reads failed", bad.met.Load())

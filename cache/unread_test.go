@@ -1,0 +1,345 @@
+//go:build linux
+
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// hinder has nobody be able to open a file, EAGAIN, until mend is called or 45
+// seconds have passed: a lease is held on it (fcntl(2), F_SETLEASE).
+func hinder(t *testing.T, name string) (mend func()) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("no leases here: %v", err)
+	}
+	mend = sync.OnceFunc(func() { f.Close() })
+	t.Cleanup(mend)
+	if f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0); !errors.Is(err, unix.EAGAIN) {
+		f.Close()
+		t.Skipf("leases do not hinder anybody here: %v", err)
+	}
+	return mend
+}
+
+// down is a source that does not answer.
+func down() *origin {
+	return &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
+}
+
+// inode tells one file of a name from another one.
+func inode(t *testing.T, name string) uint64 {
+	t.Helper()
+	var s unix.Stat_t
+	if err := unix.Stat(name, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Ino
+}
+
+func (r *rig) wantDegraded(reasons ...string) {
+	r.t.Helper()
+	r.lookAtDisk()
+	if got := r.Degraded(); !slices.Equal(got, reasons) {
+		r.t.Errorf("degraded %v, want %v", got, reasons)
+	}
+}
+
+// TestUnreadableFileStays asks for a file that cannot be opened while its source
+// does not answer: the file is left, and served once it can be read again.
+func TestUnreadableFileStays(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(700, 3*mib)
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	mend := hinder(t, r.file(d))
+	before := inode(t, r.file(d))
+	for range 3 {
+		if _, _, err := r.get(d, down(), 0, -1); !errors.Is(err, ErrSource) {
+			t.Errorf("%v, want the source's error", err)
+		}
+		if r.Has(Want{Digest: d}) {
+			t.Error("it counts as held, and nobody can have it")
+		}
+		if _, ok, err := r.Held(Want{Digest: d}); ok || err != nil {
+			t.Errorf("held: %v, %v", ok, err)
+		}
+	}
+	r.reread()
+	r.wantDegraded("reads")
+	r.wantChecks(0, 0, 1)
+	r.checkLedger()
+	mend()
+	if from := r.mustGet(d, down(), body); from != Held || inode(t, r.file(d)) != before {
+		t.Errorf("afterwards it comes from %d", from)
+	}
+	r.reread()
+	r.wantDegraded()
+	if !r.Has(Want{Digest: d}) {
+		t.Error("it does not count as held again")
+	}
+}
+
+// TestUnreadableFileIsReplaced asks for a file that cannot be opened while its
+// source answers: one transfer serves all, and what it brings takes the file's
+// place. A transfer that fails leaves the file as it is.
+func TestUnreadableFileIsReplaced(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(701, 12*mib)
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	mend := hinder(t, r.file(d))
+	before := inode(t, r.file(d))
+
+	wrong := bytes.Clone(body)
+	wrong[mib] ^= 1
+	if _, _, err := r.get(d, &origin{body: wrong}, 0, -1); !errors.Is(err, ErrWrongContent) {
+		t.Errorf("wrong bytes in its place: %v", err)
+	}
+	r.settle()
+	breaks := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(in, mib), errReader{permanent{ErrSource}}), nil
+	}}
+	if _, _, err := r.get(d, breaks, 0, -1); !errors.Is(err, ErrSource) {
+		t.Errorf("a source that breaks: %v", err)
+	}
+	r.checkLedger()
+	r.wantDegraded("reads")
+	if inode(t, r.file(d)) != before {
+		t.Error("the file was removed for nothing")
+	}
+
+	src := newMeter(body, 0, nil)
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			if got, _, err := r.get(d, src, 0, -1); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	r.checkLedger()
+	if n := src.given.Load(); n != int64(len(body)) {
+		t.Errorf("the source gave %d bytes of %d", n, len(body))
+	}
+	if from := r.mustGet(d, down(), body); from != Held || inode(t, r.file(d)) == before {
+		t.Errorf("afterwards it comes from %d", from)
+	}
+	r.wantDegraded()
+	mend()
+}
+
+// TestFileThatFailsUnderItsReaderIsReplaced has the disk fail in the middle of
+// an answer, while another one reads the same file: its bytes count until that
+// one has ended.
+func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := content(702, 3*mib)
+	src := &origin{body: body}
+	r.mustGet(d, src, body)
+	r.settle()
+	open := func() *Blob {
+		b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
+		if err != nil || b.Origin != Held {
+			t.Fatalf("%+v, %v", b, err)
+		}
+		return b
+	}
+	other, b := open(), open()
+	file := b.body.(*held).file
+	c := &breakAt{at: mib, do: func() { file.Close() }}
+	if err := b.Send(context.Background(), c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
+		t.Errorf("%d bytes, %v", c.Len(), err)
+	}
+	r.settle()
+	if s := r.Ledger.Stats(); s.Doomed != 3*mib || s.Bytes[1] != 3*mib {
+		t.Errorf("%+v; want the file that is read and the one in its place", s)
+	}
+	b.Close()
+	r.mustSend(opening{b: other}, body) // and closes it
+	r.checkLedger()
+	if n := src.opens.Load(); n != 2 {
+		t.Errorf("the source was opened %d times", n)
+	}
+	// What came in its place is removed like any other, and its bytes are free.
+	r.Ledger.Doom(d)
+	r.Remove(d)
+	r.checkLedger()
+}
+
+// TestScrubberLeavesWhatItCannotRead has a whole disk fail, and later a few
+// files only: nothing is removed, and the others are verified.
+func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
+	r, now := atRest(t, t.TempDir())
+	var all []digest.Digest
+	for i := range 12 {
+		body, d := content(uint64(710+i), 50_000)
+		r.mustGet(d, &origin{body: body}, body)
+		all = append(all, d)
+	}
+	r.settle()
+	now.Add(int64(13 * time.Hour))
+	var mend []func()
+	for _, d := range all {
+		mend = append(mend, hinder(t, r.file(d)))
+	}
+	if r.scrubRound(t.Context()) {
+		t.Error("it goes on at once")
+	}
+	r.wantChecks(0, 0, fewUnread)
+	r.wantDegraded("reads")
+	r.reread()
+	r.wantChecks(0, 0, fewUnread)
+	for _, one := range mend[fewUnread-1:] {
+		one()
+	}
+	// All but two can be read again. Those two, tried first, hold nothing up.
+	for _, d := range all[:fewUnread-1] {
+		_ = r.unreadable(d, 0, unix.EIO)
+	}
+	r.reread()
+	r.scrubRound(t.Context())
+	if n := r.checks("right"); n != len(all)-fewUnread+1 {
+		t.Errorf("%d files verified", n)
+	}
+	for _, one := range mend {
+		one()
+	}
+	r.reread()
+	r.scrubRound(t.Context())
+	if n := r.checks("right"); n != len(all) {
+		t.Errorf("%d files verified at last, want all", n)
+	}
+	r.wantDegraded()
+	r.checkLedger()
+}
+
+// TestUnreadableManifestStays does with a manifest on disk what was done with
+// blobs.
+func TestUnreadableManifestStays(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body := []byte(`{"schemaVersion":2,"mediaType":"m"}`)
+	one := Manifest{Digest: digest.FromBytes(body), MediaType: "m", Body: body}
+	put := func() {
+		stored := make(chan struct{})
+		r.PutManifest(one, func() { close(stored) })
+		<-stored
+	}
+	put()
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	mend := hinder(t, r.file(one.Digest))
+	before := inode(t, r.file(one.Digest))
+	if _, ok := r.Manifest(one.Digest); ok {
+		t.Error("it was read")
+	}
+	r.wantDegraded("reads")
+	r.checkLedger()
+	mend()
+	if got, ok := r.Manifest(one.Digest); !ok || !bytes.Equal(got.Body, body) || inode(t, r.file(one.Digest)) != before {
+		t.Errorf("afterwards: %v, %v", got, ok)
+	}
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	hinder(t, r.file(one.Digest))
+	if _, ok := r.Manifest(one.Digest); ok {
+		t.Error("it was read")
+	}
+	put()
+	r.wantDegraded()
+	r.checkLedger()
+	if inode(t, r.file(one.Digest)) == before {
+		t.Error("what came anew did not take its place")
+	}
+}
+
+// TestUnreadablePartialStays has an unfinished download, or its note, be
+// unreadable at the start or when it is to go on, while the source does not
+// answer. Afterwards it goes on where it was left.
+func TestUnreadablePartialStays(t *testing.T) {
+	body, d := content(703, partialSize)
+	for _, suffix := range []string{"", ".note"} {
+		for _, restart := range []bool{false, true} {
+			t.Run("file"+suffix+map[bool]string{true: ", at the start"}[restart], func(t *testing.T) {
+				dir := t.TempDir()
+				r := newRig(t, rigOptions{dir: dir})
+				r.leave(d, body)
+				counted := r.Ledger.Stats().Partial
+				name := filepath.Join(dir, "partial", "sha256-"+d.Encoded())
+				if restart {
+					r.stop()
+				}
+				mend := hinder(t, name+suffix)
+				if restart {
+					r = newRig(t, rigOptions{dir: dir})
+				}
+				if _, _, err := r.get(d, down(), 0, -1); !errors.Is(err, ErrSource) {
+					t.Errorf("%v, want the source's error", err)
+				}
+				if s := r.Ledger.Stats(); s.Partial < counted || s.Reserved != 0 {
+					t.Errorf("%+v, want %d bytes or some more of a partial download", s, counted)
+				}
+				mend()
+				src := &origin{body: body}
+				r.mustGet(d, src, body)
+				if !bytes.Contains(r.log.Bytes(), []byte("goes on where it was left")) {
+					t.Errorf("it began again:\n%s", r.log)
+				}
+				r.checkLedger()
+			})
+		}
+		t.Run("file"+suffix+", replaced", func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			r.leave(d, body)
+			hinder(t, filepath.Join(r.dir, "partial", "sha256-"+d.Encoded()+suffix))
+			r.mustGet(d, &origin{body: body}, body)
+			r.checkLedger()
+			if from := r.mustGet(d, down(), body); from != Held {
+				t.Errorf("origin %d", from)
+			}
+		})
+	}
+}
+
+// TestWalkThatCannotSeeADirectory starts while a directory cannot be looked at:
+// what lies there is found when it is asked for.
+func TestWalkThatCannotSeeADirectory(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body, d := content(704, mib)
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	r.stop()
+	at := filepath.Join(dir, "blobs", "open", "sha256", d.Encoded()[:2])
+	if err := os.Rename(at, filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	r = newRig(t, rigOptions{dir: dir})
+	r.unseen.Store(true) // as ErrUnseen has it
+	r.wantDegraded("reads")
+	if err := os.Rename(filepath.Join(dir, "away"), at); err != nil {
+		t.Fatal(err)
+	}
+	if from := r.mustGet(d, down(), body); from != Held {
+		t.Errorf("origin %d", from)
+	}
+	r.checkLedger()
+}
