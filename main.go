@@ -269,6 +269,18 @@ func there(some []*port.Port) port.Group {
 	return slices.DeleteFunc(some, func(p *port.Port) bool { return p == nil })
 }
 
+// addresses are where hubcap listens.
+func addresses(c config.Config) []config.Address {
+	all := []config.Address{c.Listen, c.AdminListen}
+	if c.AuthListen != "" {
+		all = append(all, c.AuthListen)
+	}
+	for _, m := range c.Mirrors {
+		all = append(all, m.Address)
+	}
+	return all
+}
+
 // open takes all ports, or none.
 func open(c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) (p ports, err error) {
 	defer func() {
@@ -327,6 +339,12 @@ func clientLimits(c config.Config, process quota.Process, all *metrics.Metrics, 
 
 // listen serves all ports until ctx ends, then drains.
 func listen(ctx context.Context, c config.Config, process quota.Process, handler *proxy.Handler, mirrors []http.Handler, operator http.Handler, all *metrics.Metrics, log *slog.Logger) error {
+	for _, at := range addresses(c) {
+		port.Await(ctx, string(at), log)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
 	p, err := open(c, process, handler, mirrors, operator, all, log)
 	if err != nil {
 		return err

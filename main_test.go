@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -155,18 +156,24 @@ func launch(t *testing.T, environ ...string) *box {
 func start(t *testing.T, environ ...string) *box {
 	t.Helper()
 	b := launch(t, environ...)
+	b.waitReady()
+	return b
+}
+
+func (b *box) waitReady() {
+	b.t.Helper()
 	for deadline := time.Now().Add(soon); ; time.Sleep(5 * time.Millisecond) {
 		if line := b.line("ready"); line != nil {
 			b.mirror, b.admin = fmt.Sprint(line["mirror"]), fmt.Sprint(line["admin"])
-			return b
+			return
 		}
 		select {
 		case <-b.done:
-			t.Fatalf("it did not start: %v", b.err)
+			b.t.Fatalf("it did not start: %v", b.err)
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it is not ready")
+			b.t.Fatal("it is not ready")
 		}
 	}
 }
@@ -369,6 +376,44 @@ func TestPortInUse(t *testing.T) {
 			oneLine(t, launch(t, setting).wait(), setting, "address already in use")
 		})
 	}
+}
+
+// TestAddressThatComesLate listens on an address that an interface gets after
+// the start. Loopback has all of 127.0.0.0/8 and one address of IPv6, so that
+// another one is missing until it is added.
+func TestAddressThatComesLate(t *testing.T) {
+	const late = "fd00:4875:6263::1" // nobody's
+	ip := func(args ...string) error {
+		return exec.Command("ip", append([]string{"-6", "address"}, args...)...).Run()
+	}
+	if os.Getuid() != 0 || ip("add", late+"/128", "dev", "lo") != nil || ip("del", late+"/128", "dev", "lo") != nil {
+		t.Skip("addresses cannot be added to the loopback interface")
+	}
+	for _, name := range []string{"HUBCAP_LISTEN", "HUBCAP_ADMIN_LISTEN"} {
+		t.Run(name, func(t *testing.T) {
+			b := launch(t, name+"=["+late+"]:0")
+			for deadline := time.Now().Add(soon); b.line("no interface has the address to listen on; hubcap waits until one has it") == nil; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it does not say that it waits")
+				}
+			}
+			if err := ip("add", late+"/128", "dev", "lo"); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = ip("del", late+"/128", "dev", "lo") }()
+			b.waitReady()
+			if status, _, _ := b.get(b.admin, "/readyz"); status != http.StatusOK {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+	t.Run("it may be stopped", func(t *testing.T) {
+		b := launch(t, "HUBCAP_LISTEN=["+late+"]:0")
+		b.cancel()
+		if err := b.wait(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestDataDirectoryThatCannotBe(t *testing.T) {

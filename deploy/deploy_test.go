@@ -309,3 +309,12 @@ func TestUnitIsConfined(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestUnitNeverGivesUp: with systemd's default, five failures within ten seconds
+// of boot would be the end.
+func TestUnitNeverGivesUp(t *testing.T) {
+	unit, _, _ := strings.Cut(strings.Join(statements(t, "hubcap.service"), "\n"), "[Service]")
+	if !strings.Contains(unit, "\nStartLimitIntervalSec=0\n") {
+		t.Error("the unit is given up after some failures")
+	}
+}

@@ -165,7 +165,8 @@ func (l *Log) take(room []byte, torn bool) (b batch, ok bool) {
 	if b.notice == 0 {
 		b.text, l.pending = l.pending, room
 	} else {
-		b.text, l.pending = append(room, l.pending...), l.pending[:0]
+		room = append(room, l.pending...)
+		b.text, l.pending = room, l.pending[:0]
 	}
 	l.missing, l.overflow = l.overflow, 0
 	return b, true

@@ -10,10 +10,12 @@ package port
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"hubcap/metrics"
@@ -79,6 +81,38 @@ func Listen(o Options) (*Port, error) {
 		})
 	}
 	return p, nil
+}
+
+// awaitEvery is how often an address that is not there yet is tried.
+const awaitEvery = 500 * time.Millisecond
+
+// Await returns once the address's host is one of this machine's, or when ctx
+// ends: at boot, interfaces may come up after hubcap, and an IPv6 address counts
+// only once nobody else was found to have it. Whether the port is free is not
+// looked at; any other trouble is Listen's to report.
+func Await(ctx context.Context, address string, log *slog.Logger) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return
+	}
+	for told := false; ; {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err == nil {
+			_ = l.Close()
+		}
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return
+		}
+		if !told {
+			told = true
+			log.Warn("no interface has the address to listen on; hubcap waits until one has it", "address", address, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(awaitEvery):
+		}
+	}
 }
 
 // Serve answers until the port is closed.
