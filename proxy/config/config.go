@@ -61,7 +61,7 @@ type variables struct {
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
 	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull fetches the rest of an image once its first blob is asked for, behind everything that clients ask for; off does not"`
 	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"bytes a second that all blobs together may come in with, such as 20MB; no cap where it is not set"`
-	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, and for its TLS handshake"`
+	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, whatever number of addresses it has, for an outgoing proxy to pass hubcap on, and for the TLS handshake, each"`
 	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`
 	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"for the next byte of a registry's answer"`
 	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`

@@ -9,7 +9,7 @@
 // Files: client.go (what can be asked), lists.go (of a repository), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
-// dial.go (the address filter),
+// dial.go (the address filter, and which address answers),
 // transport.go (connections, retries, time-outs), hosts.go (which hosts are
 // left alone), budget.go (the pull limit), error.go (what can go wrong),
 // refusal.go (who refuses, and in what words).
@@ -51,7 +51,7 @@ type Options struct {
 	PrivateCIDRs []netip.Prefix
 	RootCAs      *x509.CertPool // nil for the system's
 
-	ConnectTimeout time.Duration
+	ConnectTimeout time.Duration // for a connection, to whichever of a name's addresses; for what an outgoing proxy does for it; for its TLS handshake: each
 	HeaderTimeout  time.Duration
 	StallTimeout   time.Duration // for the next byte of a body
 	TryAgain       time.Duration // how long a host that fails is left alone before one request tries it
@@ -128,7 +128,7 @@ func (o Options) network(m *metrics.Upstream) http.RoundTripper {
 	if o.Offline {
 		return offline{}
 	}
-	return &counted{newTransport(o, &dialer{allowed: o.PrivateCIDRs, timeout: o.ConnectTimeout}), m}
+	return &counted{unbound{newTransport(o, newDialer(o.PrivateCIDRs, o.ConnectTimeout))}, m}
 }
 
 // Failing tells that the registry or its token service did not answer when it

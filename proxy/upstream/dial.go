@@ -2,14 +2,20 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // inside are the addresses that a registry, its token service and its CDN
@@ -89,20 +95,176 @@ func embedded(addr netip.Addr) netip.Addr {
 	}
 }
 
+// attemptDelay is how long one address has to answer before the next one is
+// tried beside it: the Connection Attempt Delay that RFC 8305, section 5,
+// recommends.
+const attemptDelay = 250 * time.Millisecond
+
 // dialer connects where the filter lets it: it looks at the resolved address
 // at the moment of connecting, when a name can no longer change its meaning.
+// timeout bounds one connection, whatever number of addresses it takes; behind
+// an outgoing proxy, it is also the time that the proxy has for its part.
 type dialer struct {
-	allowed []netip.Prefix
-	timeout time.Duration
-	proxies sync.Map // host:port of outgoing proxies; their addresses are exempt
+	allowed  []netip.Prefix
+	timeout  time.Duration
+	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	answered *lru.Cache[string, netip.Addr] // the address that a host:port was last connected at
+	proxies  sync.Map                       // host:port of outgoing proxies; their addresses are exempt
 }
 
+func newDialer(allowed []netip.Prefix, timeout time.Duration) *dialer {
+	answered, err := lru.New[string, netip.Addr](hostsKept)
+	if err != nil {
+		panic(err) // only a size below one is an error
+	}
+	return &dialer{allowed: allowed, timeout: timeout, lookup: net.DefaultResolver.LookupNetIP, answered: answered}
+}
+
+// dial connects to the address that answers first. net.Dialer would divide its
+// time-out up between the addresses of a family and try one after the other, so
+// that some dead ones take all of it.
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	nd := net.Dialer{Timeout: d.timeout, KeepAlive: 30 * time.Second}
-	if _, exempt := d.proxies.Load(address); !exempt {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	addrs, err := d.lookup(ctx, "ip", host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	nd := net.Dialer{KeepAlive: 30 * time.Second}
+	_, proxy := d.proxies.Load(address)
+	if !proxy {
 		nd.Control = d.control
 	}
-	return nd.DialContext(ctx, network, address)
+	last, _ := d.answered.Get(address)
+	conn, at, err := race(ctx, inTurn(addrs, last), func(ctx context.Context, at netip.Addr) (net.Conn, error) {
+		return nd.DialContext(ctx, network, net.JoinHostPort(at.String(), port))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) > 1 {
+		d.answered.Add(address, at)
+	}
+	if proxy {
+		d.bound(ctx, conn)
+	}
+	return conn, nil
+}
+
+// inTurn is the order in which addresses are tried: first the one that last
+// answered, if it is still among them, then the families by turns (RFC 8305,
+// section 4), each in the resolver's order.
+func inTurn(addrs []netip.Addr, last netip.Addr) []netip.Addr {
+	var families [2][]netip.Addr
+	for _, a := range addrs {
+		a = a.Unmap()
+		if first := addrs[0].Unmap(); a.Is4() == first.Is4() {
+			families[0] = append(families[0], a)
+		} else {
+			families[1] = append(families[1], a)
+		}
+	}
+	var all []netip.Addr
+	for i := range addrs {
+		for _, f := range families {
+			if i < len(f) {
+				all = append(all, f[i])
+			}
+		}
+	}
+	if i := slices.Index(all, last); i > 0 {
+		all = slices.Insert(slices.Delete(all, i, i+1), 0, last)
+	}
+	return all
+}
+
+// race connects to one address after the other, without waiting for one that is
+// slow, and returns the first connection. The others are given up. The error is
+// that of the address that failed first.
+func race(ctx context.Context, addrs []netip.Addr, connect func(context.Context, netip.Addr) (net.Conn, error)) (net.Conn, netip.Addr, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type attempt struct {
+		conn net.Conn
+		at   netip.Addr
+		err  error
+	}
+	ended := make(chan attempt, len(addrs))
+	first := error(&net.OpError{Op: "dial", Err: errors.New("the name has no address")})
+	for begun, failed := 0, 0; failed < len(addrs); {
+		var slow <-chan time.Time
+		if begun < len(addrs) {
+			go func(at netip.Addr) {
+				conn, err := connect(ctx, at)
+				ended <- attempt{conn, at, err}
+			}(addrs[begun])
+			begun++
+			slow = time.After(attemptDelay)
+		}
+		select {
+		case <-slow:
+		case a := <-ended:
+			if a.err == nil {
+				go func() {
+					for range begun - failed - 1 {
+						if late := <-ended; late.err == nil {
+							_ = late.conn.Close()
+						}
+					}
+				}()
+				return a.conn, a.at, nil
+			}
+			if failed++; failed == 1 {
+				first = a.err
+			}
+		}
+	}
+	return nil, netip.Addr{}, first
+}
+
+// proxyConnKey is what a request's context has its proxyConn under.
+type proxyConnKey struct{}
+
+// proxyConn is the connection to an outgoing proxy that was made for a request.
+type proxyConn struct{ conn atomic.Pointer[net.Conn] }
+
+// bound gives a proxy the time-out to answer CONNECT or to speak SOCKS: for
+// CONNECT, net/http waits for a minute, for SOCKS without end. Connections that
+// are ready to be used have no deadline any more.
+func (d *dialer) bound(ctx context.Context, conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(d.timeout))
+	if t, ok := ctx.Value(proxyConnKey{}).(*proxyConn); ok {
+		t.conn.Store(&conn)
+	}
+}
+
+// tunnelled lifts the deadline of the tunnel when the proxy has opened it: what
+// follows is the TLS handshake, whose time-out http.Transport keeps.
+func tunnelled(ctx context.Context, _ *url.URL, _ *http.Request, _ *http.Response) error {
+	if t, ok := ctx.Value(proxyConnKey{}).(*proxyConn); ok {
+		if conn := t.conn.Load(); conn != nil {
+			return (*conn).SetDeadline(time.Time{})
+		}
+	}
+	return nil
+}
+
+// unbound lifts the deadlines of connections as requests get them. Two
+// connections may be made for one request, so that tunnelled may have missed
+// one.
+type unbound struct{ base http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (u unbound) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := context.WithValue(req.Context(), proxyConnKey{}, new(proxyConn))
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { _ = got.Conn.SetDeadline(time.Time{}) },
+	})
+	return u.base.RoundTrip(req.WithContext(ctx))
 }
 
 func (d *dialer) control(_, address string, _ syscall.RawConn) error {

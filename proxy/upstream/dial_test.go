@@ -9,8 +9,14 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -413,5 +419,210 @@ func TestProxyIsNoTarget(t *testing.T) {
 	wantKind(t, err, Refused)
 	if strings.Contains(proxy.all(), "GET /internal") {
 		t.Errorf("the proxy itself was asked:\n%s", proxy.all())
+	}
+}
+
+// TestRace: a dead address costs its successor a quarter of a second, one that
+// refuses costs nothing, and nothing outlives the winner.
+func TestRace(t *testing.T) {
+	t.Parallel()
+	at := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, i}) }
+	for name, tc := range map[string]struct {
+		// For each address: how long it takes to answer; negative when it refuses then.
+		takes  []time.Duration
+		winner byte // counted from 1; 0 for none
+		took   time.Duration
+	}{
+		"the first":            {[]time.Duration{time.Millisecond, 0}, 1, time.Millisecond},
+		"three dead":           {[]time.Duration{time.Hour, time.Hour, time.Hour, time.Millisecond}, 4, 751 * time.Millisecond},
+		"three that refuse":    {[]time.Duration{-1, -1, -1, time.Millisecond}, 4, time.Millisecond + 3},
+		"slow, and not slower": {[]time.Duration{400 * time.Millisecond, time.Second}, 1, 400 * time.Millisecond},
+		"both late":            {[]time.Duration{400 * time.Millisecond, 200 * time.Millisecond}, 1, 400 * time.Millisecond},
+		"all dead":             {[]time.Duration{time.Hour, time.Hour}, 0, 5 * time.Second},
+		"all refuse":           {[]time.Duration{-1, -1}, 0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var addrs []netip.Addr
+				for i := range tc.takes {
+					addrs = append(addrs, at(byte(i)))
+				}
+				open := new(atomic.Int64)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				began := time.Now()
+				conn, got, err := race(ctx, addrs, func(ctx context.Context, a netip.Addr) (net.Conn, error) {
+					takes := tc.takes[a.As4()[3]]
+					select {
+					case <-time.After(max(takes, -takes)):
+					case <-ctx.Done():
+						if ctx.Err() == context.DeadlineExceeded {
+							return nil, ctx.Err()
+						}
+						time.Sleep(time.Millisecond) // it comes through nevertheless
+					}
+					if takes < 0 {
+						return nil, syscall.ECONNREFUSED
+					}
+					open.Add(1)
+					return closing{open: open}, nil
+				})
+				if took := time.Since(began); took != tc.took {
+					t.Errorf("took %v, want %v", took, tc.took)
+				}
+				if tc.winner == 0 {
+					if err == nil {
+						t.Error("there is a winner")
+					}
+					return
+				}
+				if err != nil || got != at(tc.winner-1) {
+					t.Fatalf("%v %v, want number %d", got, err, tc.winner)
+				}
+				_ = conn.Close()
+				time.Sleep(time.Second)
+				if n := open.Load(); n != 0 {
+					t.Errorf("%d connections are left open", n)
+				}
+			})
+		})
+	}
+}
+
+// closing counts itself out.
+type closing struct {
+	net.Conn
+	open *atomic.Int64
+}
+
+func (c closing) Close() error {
+	c.open.Add(-1)
+	return nil
+}
+
+func TestInTurn(t *testing.T) {
+	t.Parallel()
+	addrs := func(all ...string) (parsed []netip.Addr) {
+		for _, a := range all {
+			parsed = append(parsed, netip.MustParseAddr(a))
+		}
+		return parsed
+	}
+	for _, tc := range []struct {
+		last     string
+		in, want []netip.Addr
+	}{
+		{"::", addrs("2600::1", "2600::2", "8.8.8.1", "8.8.8.2", "8.8.8.3"), addrs("2600::1", "8.8.8.1", "2600::2", "8.8.8.2", "8.8.8.3")},
+		{"8.8.8.2", addrs("8.8.8.1", "::ffff:8.8.8.2"), addrs("8.8.8.2", "8.8.8.1")},
+		{"8.8.8.9", addrs("8.8.8.1", "2600::1"), addrs("8.8.8.1", "2600::1")},
+		{"::", nil, nil},
+	} {
+		if got := inTurn(tc.in, netip.MustParseAddr(tc.last)); !slices.Equal(got, tc.want) {
+			t.Errorf("%v, %s last: %v, want %v", tc.in, tc.last, got, tc.want)
+		}
+	}
+}
+
+// blackhole is an address where nobody answers: its queue of connections is
+// full, so that the kernel ignores further ones.
+func blackhole(t *testing.T, address string) {
+	t.Helper()
+	at := netip.MustParseAddrPort(address)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}); err != nil {
+		t.Skip(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+}
+
+// TestDeadAddresses: of the four addresses of a name three are dead. The fourth
+// is found in time, and is the first to be asked from then on.
+func TestDeadAddresses(t *testing.T) {
+	t.Parallel()
+	_, port := listen(t, "127.0.0.1:0")
+	addrs := []netip.Addr{}
+	for _, dead := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} {
+		blackhole(t, dead+":"+port)
+		addrs = append(addrs, netip.MustParseAddr(dead))
+	}
+	d := newDialer(loopback, 5*time.Second)
+	d.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+		return append(slices.Clip(addrs), netip.MustParseAddr("127.0.0.1")), nil
+	}
+	for i, most := range []time.Duration{2 * time.Second, attemptDelay, attemptDelay} {
+		began := time.Now()
+		conn, err := d.dial(within(t), "tcp", "registry.test:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if took := time.Since(began); took > most {
+			t.Errorf("connection %d took %v", i, took)
+		}
+	}
+}
+
+// TestSilentProxy: the time-out for connecting bounds what a proxy does, too,
+// and bounds no transfer through it.
+func TestSilentProxy(t *testing.T) {
+	t.Parallel()
+	l, port := listen(t, "127.0.0.1:0")
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() { io.Copy(io.Discard, conn); conn.Close() })
+		}
+	})
+	t.Cleanup(open.Wait)
+	t.Cleanup(func() { l.Close() })
+	for _, scheme := range []string{"http", "https", "socks5"} {
+		client := newFixture(t, "https://registry.example", reaching(), func(o *Options) {
+			o.ConnectTimeout = 200 * time.Millisecond
+			o.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(scheme + "://127.0.0.1:" + port) }
+		})
+		_, err := client.GetManifest(within(t), repo, "latest")
+		if e := wantKind(t, err, Unreachable); !e.Temporary() {
+			t.Errorf("%s: %v", scheme, err)
+		}
+	}
+}
+
+// TestTransferThroughAProxy takes longer than connecting may.
+func TestTransferThroughAProxy(t *testing.T) {
+	t.Parallel()
+	for name, tls := range map[string]bool{"CONNECT": true, "forward": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hub := fakehub.Start(t, fakehub.Options{TLS: tls, Names: fakehub.DockerHub(), Anonymous: true})
+			image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 1000))
+			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
+			const most = 500 * time.Millisecond
+			client := newFixture(t, hub.RegistryURL(), through(t, proxy.Server), reaching(), func(o *Options) {
+				o.ConnectTimeout = most
+				if tls {
+					o.RootCAs = poolOf(t, hub.CAPEM())
+				}
+			})
+			hub.Script(fakehub.Always(&fakehub.Fault{Delay: 2 * most}))
+			b, err := client.OpenBlob(within(t), repo, image.Layers[0].Digest, 0, -1)
+			readBlob(t, b, err)
+		})
 	}
 }

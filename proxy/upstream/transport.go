@@ -27,6 +27,7 @@ func newTransport(o Options, d *dialer) *http.Transport {
 			RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12,
 			ClientSessionCache: tls.NewLRUClientSessionCache(0), // without one no session is resumed; 0 is its own default, 64 hosts
 		},
+		OnProxyConnectResponse: tunnelled,
 		TLSHandshakeTimeout:    o.ConnectTimeout,
 		ResponseHeaderTimeout:  o.HeaderTimeout,
 		DisableCompression:     true,
