@@ -543,14 +543,14 @@ func copyDir(to, from string) error {
 }
 
 // TestModel treats caches in random ways and holds them against a map.
-// HUBCAP_MODEL=<seeds> runs so many.
+// TEST_MODEL=<seeds> runs so many.
 func TestModel(t *testing.T) {
 	seeds := slices.Clone(modelRegressions)
 	if *modelSeed != 0 {
 		seeds = []uint64{*modelSeed}
 	} else {
 		n := 5
-		if _, err := fmt.Sscan(os.Getenv("HUBCAP_MODEL"), &n); err != nil {
+		if _, err := fmt.Sscan(os.Getenv("TEST_MODEL"), &n); err != nil {
 			n = 5
 		}
 		first := uint64(time.Now().UnixNano())

@@ -85,7 +85,7 @@ var notUnpacked = map[string]outcome{"artifact": refuses, "chart": refuses}
 
 // installed is where .ci/run puts a client that must not stand before the system's own in the path.
 func installed(name string) string {
-	dir := os.Getenv("HUBCAP_E2E_CLIENTS")
+	dir := os.Getenv("TEST_E2E_CLIENTS")
 	if dir == "" {
 		dir = filepath.Join(build.Default.GOPATH, "bin", "hubcap-e2e")
 	}

@@ -65,7 +65,7 @@ func debianImage(t *testing.T) *image {
 
 func debianCache(t *testing.T) string {
 	t.Helper()
-	dir := os.Getenv("HUBCAP_E2E_CACHE")
+	dir := os.Getenv("TEST_E2E_CACHE")
 	if dir == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {

@@ -30,7 +30,7 @@ var binary struct {
 	err  error
 }
 
-// hubcapBinary builds hubcap; HUBCAP_E2E_RACE=1 builds it with the race detector.
+// hubcapBinary builds hubcap; TEST_E2E_RACE=1 builds it with the race detector.
 func hubcapBinary(t *testing.T) string {
 	t.Helper()
 	binary.once.Do(func() {
@@ -38,7 +38,7 @@ func hubcapBinary(t *testing.T) string {
 			return
 		}
 		args := []string{"build", "-o", filepath.Join(binary.dir, "hubcap")}
-		if os.Getenv("HUBCAP_E2E_RACE") != "" {
+		if os.Getenv("TEST_E2E_RACE") != "" {
 			args = append(args, "-race")
 		}
 		build := exec.Command("go", append(args, ".")...)

@@ -2,10 +2,10 @@
 //
 // The tests need root, private namespaces and the clients themselves. What is missing skips a test by name, and so does -short.
 //
-//	HUBCAP_E2E=require     what is missing is a failure: a CI machine that has lost a client is noticed
-//	HUBCAP_E2E_CLIENTS=dir where .ci/run has put the clients that Debian lacks; by default bin/hubcap-e2e below GOPATH
-//	HUBCAP_E2E_CACHE=dir   where the image made from Debian is kept; by default in the user's cache directory
-//	HUBCAP_E2E_RACE=1      builds hubcap with the race detector
+//	TEST_E2E=require     what is missing is a failure: a CI machine that has lost a client is noticed
+//	TEST_E2E_CLIENTS=dir where .ci/run has put the clients that Debian lacks; by default bin/hubcap-e2e below GOPATH
+//	TEST_E2E_CACHE=dir   where the image made from Debian is kept; by default in the user's cache directory
+//	TEST_E2E_RACE=1      builds hubcap with the race detector
 package e2e
 
 import (
@@ -44,8 +44,8 @@ func need(t *testing.T, programs ...string) {
 // missing skips the test, or fails it where everything is required to be there.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()
-	if os.Getenv("HUBCAP_E2E") == "require" {
-		t.Fatalf(format+", and HUBCAP_E2E=require", args...)
+	if os.Getenv("TEST_E2E") == "require" {
+		t.Fatalf(format+", and TEST_E2E=require", args...)
 	}
 	t.Skipf(format, args...)
 }

@@ -97,7 +97,7 @@ func (f figures) near(want figures) bool {
 // answer may have been broken off.
 func readTrace(t *testing.T) (pulls []pull, objects int, workingSet int64) {
 	t.Helper()
-	const variable = "HUBCAP_TEST_TRACE"
+	const variable = "TEST_TRACE"
 	file := os.Getenv(variable)
 	if file == "" {
 		t.Skipf("%s is not set: it names a CSV file of pulls with the columns time, op, digest, size", variable)

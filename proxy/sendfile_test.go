@@ -19,13 +19,13 @@ import (
 // that sends a held layer from a port of its own, and of one whose response writer hides ReadFrom,
 // which is how sendfile is lost.
 func TestWarmBlobIsSentByTheKernel(t *testing.T) {
-	const child = "HUBCAP_TEST_SENDFILE"
+	const child = "TEST_SENDFILE"
 	if how := os.Getenv(child); how != "" {
 		sendWarmBlob(t, how == "hidden")
 		return
 	}
 	skip := t.Skipf
-	if os.Getenv("HUBCAP_E2E") == "require" {
+	if os.Getenv("TEST_E2E") == "require" {
 		skip = t.Fatalf
 	}
 	strace, err := exec.LookPath("strace")

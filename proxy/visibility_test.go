@@ -25,7 +25,7 @@ import (
 
 // tries is how often each way to what is not for everybody is tried.
 func tries() int {
-	if os.Getenv("HUBCAP_VISIBILITY") == "full" {
+	if os.Getenv("TEST_VISIBILITY") == "full" {
 		return 10_000
 	}
 	return 100

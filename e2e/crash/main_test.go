@@ -4,9 +4,9 @@
 // The tests drive the real binary in front of fakehub. Those that need a file system of their own need root; what is missing skips a
 // test by name, and so does -short.
 //
-//	HUBCAP_CRASH=full      as many rounds as a release asks for, instead of a minute or two of them
-//	HUBCAP_CRASH_SEED=n    the moments, sizes and places of an earlier run, which printed n
-//	HUBCAP_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
+//	TEST_CRASH=full      as many rounds as a release asks for, instead of a minute or two of them
+//	TEST_CRASH_SEED=n    the moments, sizes and places of an earlier run, which printed n
+//	TEST_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
 //
 // Files: main_test.go (this), box_test.go (the process), site_test.go (content and pulls), account_test.go (what must hold of the data
 // directory), disk_test.go and faultfs_test.go (file systems that fail); the tests themselves in kill_test.go, power_test.go, failpoint_test.go,
@@ -34,11 +34,11 @@ import (
 var binary string
 
 // insideVariable tells the test binary that it runs in the mount namespace that it asked for.
-const insideVariable = "HUBCAP_CRASH_INSIDE"
+const insideVariable = "TEST_CRASH_INSIDE"
 
 // seed is what every random choice of this run is made from.
 var seed = func() uint64 {
-	if n, err := strconv.ParseUint(os.Getenv("HUBCAP_CRASH_SEED"), 10, 64); err == nil {
+	if n, err := strconv.ParseUint(os.Getenv("TEST_CRASH_SEED"), 10, 64); err == nil {
 		return n
 	}
 	return uint64(time.Now().UnixNano())
@@ -110,13 +110,13 @@ func begin(t testing.TB, programs ...string) *rand.Rand {
 			missing(t, "%s is not installed", program)
 		}
 	}
-	t.Logf("HUBCAP_CRASH_SEED=%d", seed)
+	t.Logf("TEST_CRASH_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // rounds is how many rounds a test has.
 func rounds(quick, full int) int {
-	if os.Getenv("HUBCAP_CRASH") == "full" {
+	if os.Getenv("TEST_CRASH") == "full" {
 		return full
 	}
 	return quick
@@ -133,8 +133,8 @@ func progress(t testing.TB, round int) {
 // missing skips the test, or fails it where everything is required to be there.
 func missing(t testing.TB, format string, args ...any) {
 	t.Helper()
-	if os.Getenv("HUBCAP_E2E") == "require" {
-		t.Fatalf(format+", and HUBCAP_E2E=require", args...)
+	if os.Getenv("TEST_E2E") == "require" {
+		t.Fatalf(format+", and TEST_E2E=require", args...)
 	}
 	t.Skipf(format, args...)
 }

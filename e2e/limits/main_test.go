@@ -3,8 +3,8 @@
 //
 // What the machine does not have skips a test by name, and so does -short.
 //
-//	HUBCAP_LIMITS=full     as many connections and bytes as a release asks for, instead of a minute of them
-//	HUBCAP_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
+//	TEST_LIMITS=full     as many connections and bytes as a release asks for, instead of a minute of them
+//	TEST_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
 //
 // Files: main_test.go (this), box_test.go (the process and its clients); the tests themselves in crowd_test.go and memory_test.go.
 package limits
@@ -52,7 +52,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 
 // number is how many of something a test has.
 func number(quick, full int) int {
-	if os.Getenv("HUBCAP_LIMITS") == "full" {
+	if os.Getenv("TEST_LIMITS") == "full" {
 		return full
 	}
 	return quick

@@ -152,12 +152,11 @@ func unknown(values map[string]string) []string {
 	return warnings
 }
 
-// foreign tells the variables that Kubernetes sets for a service that is
-// called hubcap.
+// foreign reports whether Kubernetes sets a variable of that name for a service
+// that is called hubcap.
 func foreign(name string) bool {
 	rest := strings.TrimPrefix(name, Prefix)
-	return rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") ||
-		strings.HasPrefix(rest, "TEST_") || strings.HasPrefix(rest, "E2E")
+	return rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_")
 }
 
 // distance is the number of letters to insert, delete or replace to make a of

@@ -18,6 +18,8 @@ func TestUnknownNames(t *testing.T) {
 		{"a number as no other writes it", "HUBCAP_UPSTREAM_00_HOST", "HUBCAP_UPSTREAM_<n>_HOST"},
 		{"a number that does not fit", "HUBCAP_UPSTREAM_99999999999999999999_HOST", "HUBCAP_UPSTREAM_<n>_HOST"},
 		{"a number that is none", "HUBCAP_UPSTREAM_X_HOST", "HUBCAP_UPSTREAM_<n>_HOST"},
+		{"a name that tests once had", "HUBCAP_TEST_LISTEN", "HUBCAP_AUTH_LISTEN"},
+		{"another one", "HUBCAP_E2E_LISTEN", "HUBCAP_LISTEN"},
 		{"no number", "HUBCAP_UPSTREAM_HOST", "HUBCAP_UPSTREAM_<n>_HOST"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
