@@ -17,9 +17,10 @@ type Source interface {
 	// the rest when n is negative. A source that knows no ranges begins at 0
 	// instead; Stream.Off tells.
 	//
-	// An error with a method Temporary() bool that answers false is final;
-	// after any other one the bytes are asked for again, up to a limit, and
-	// not before the time that its method Wait() time.Duration gives.
+	// An error with a method Temporary() bool that answers false is final.
+	// Where Repeats(ctx), the bytes are asked for again after any other one,
+	// up to a limit, and not before the time that its method Wait()
+	// time.Duration gives; so it is not for Open to try again.
 	Open(ctx context.Context, off, n int64) (*Stream, error)
 }
 
@@ -37,12 +38,25 @@ func (s *Stream) part(size int64) bool {
 	return size >= 0 && (s.Off > 0 || s.End > s.Off && s.End < size)
 }
 
-// maxBreaks is how often in a row a source may break without having given a
-// byte.
-const maxBreaks = 5
+type repeatsKey struct{}
 
-// firstBackoff is waited after the first break, and doubled after each more.
-const firstBackoff = 100 * time.Millisecond
+// Repeats reports whether a failed Open under ctx is tried again by its caller.
+func Repeats(ctx context.Context) bool { return ctx.Value(repeatsKey{}) != nil }
+
+// maxBreaks is how often in a row a source may break without having given a
+// byte, and maxSilences how often by a time-out: what a client waits for
+// without a byte is one time-out and one more.
+const (
+	maxBreaks   = 2
+	maxSilences = 1
+)
+
+// firstBackoff is waited after the first break, and backoffGrowth times as long
+// after each more: a host that is restarted is back within seconds.
+const (
+	firstBackoff  = 200 * time.Millisecond
+	backoffGrowth = 8
+)
 
 // errChanged says that a source gives another length than it gave before.
 var errChanged = fmt.Errorf("%w: it changed the blob's length in mid-transfer", ErrSource)
@@ -57,6 +71,7 @@ type resumer struct {
 	size    int64 // of the blob; negative while it is not known
 	stream  *Stream
 	breaks  int    // in a row, without a byte between them; all, where each begins at 0 again
+	silent  int    // of them by a time-out
 	resumed func() // called at each continuation after a break
 
 	restarts bool // the source knows no ranges: bytes that came before come again
@@ -79,7 +94,7 @@ func (r *resumer) Read(p []byte) (int, error) {
 		if n > 0 {
 			r.off += int64(n)
 			if !r.restarts {
-				r.breaks = 0
+				r.breaks, r.silent = 0, 0
 			}
 			return n, nil
 		}
@@ -106,7 +121,7 @@ func (r *resumer) ensure() error {
 		if r.end >= 0 && r.end != r.size {
 			n = r.end - r.off
 		}
-		stream, err := r.source.Open(r.ctx, r.off, n)
+		stream, err := r.source.Open(context.WithValue(r.ctx, repeatsKey{}, true), r.off, n)
 		if err == nil {
 			if r.breaks > 0 {
 				r.resumed()
@@ -153,10 +168,16 @@ func (r *resumer) broke(err error) error {
 	if final(err) {
 		return err
 	}
-	if r.breaks++; r.breaks > maxBreaks {
+	if isTimeout(err) {
+		r.silent++
+	}
+	if r.breaks++; r.breaks > maxBreaks || r.silent > maxSilences {
 		return err
 	}
-	pause := firstBackoff << (r.breaks - 1)
+	pause := firstBackoff
+	for range r.breaks - 1 {
+		pause *= backoffGrowth
+	}
 	pause = max(pause, waitFor(err))
 	pause += time.Duration(rand.Int64N(int64(pause)/2 + 1)) //nolint:gosec // jitter, not a secret
 	select {
@@ -179,6 +200,12 @@ func (r *resumer) Close() {
 func final(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && !t.Temporary()
+}
+
+// isTimeout reports whether err is that of a source that gave no sign of life.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 // waitFor is how long a source wants to be left alone.

@@ -530,10 +530,11 @@ func TestTrouble(t *testing.T) {
 		{"no answer", &fakehub.Fault{CloseBeforeHeaders: true}, 504, "UNAVAILABLE"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t, rigOptions{})
-			img := r.hub.Image("owner/app", "v1", fakehub.RandomBlob(15, 1000))
-			r.hub.Script(fakehub.Always(tc.fault, fakehub.OfRole(fakehub.RoleRegistry)))
-			for _, path := range []string{"/v2/owner/app/manifests/v1", blobPath("owner/app", img.Layers[0].Digest), "/v2/owner/app/tags/list"} {
+			layer := fakehub.RandomBlob(15, 1000)
+			for _, path := range []string{"/v2/owner/app/manifests/v1", blobPath("owner/app", digest.FromBytes(layer)), "/v2/owner/app/tags/list"} {
+				r := newRig(t, rigOptions{})
+				r.hub.Image("owner/app", "v1", layer)
+				r.hub.Script(fakehub.Always(tc.fault, fakehub.OfRole(fakehub.RoleRegistry)))
 				got := r.get(path)
 				if got.StatusCode != tc.status || got.code() != tc.code {
 					t.Errorf("%s: %d %s", path, got.StatusCode, got.code())

@@ -124,6 +124,9 @@ type source struct {
 
 // Open implements cache.Source.
 func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
+	if cache.Repeats(ctx) {
+		ctx = upstream.Once(ctx)
+	}
 	blob, err := askForBlob(s.Repository, s.digest, func() (*upstream.Blob, error) {
 		return s.client(ctx, Reference{Digest: s.digest, Blob: true}).OpenBlob(ctx, s.Name, s.digest, off, n)
 	})

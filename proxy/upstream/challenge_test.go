@@ -377,13 +377,13 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		h := http.Header{}
 		h.Set("Retry-After", value)
-		if got := retryAfter(h); got != want {
+		if got := retryAfter(h, time.Now()); got != want {
 			t.Errorf("%q: got %v, want %v", value, got, want)
 		}
 	}
 	soon := time.Now().Add(time.Hour)
 	h := http.Header{"Retry-After": {soon.UTC().Format(http.TimeFormat)}}
-	if got := retryAfter(h); got <= 0 || got > time.Hour {
+	if got := retryAfter(h, time.Now()); got <= 0 || got > time.Hour {
 		t.Errorf("in an hour: got %v", got)
 	}
 }

@@ -9,9 +9,10 @@
 // Files: client.go (what can be asked), lists.go (of a repository), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
-// dial.go (the address filter, and which address answers),
-// transport.go (connections, retries, time-outs), hosts.go (which hosts are
-// left alone), budget.go (the pull limit), error.go (what can go wrong),
+// dial.go (the address filter, and which address answers), transport.go
+// (connections, retries, time-outs), reconnect.go (connections that are dead),
+// hosts.go (what is known of hosts), circuit.go (which of them are left alone),
+// silence.go (429), budget.go (the pull limit), error.go (what can go wrong),
 // refusal.go (who refuses, and in what words).
 package upstream
 
@@ -128,13 +129,24 @@ func (o Options) network(m *metrics.Upstream) http.RoundTripper {
 	if o.Offline {
 		return offline{}
 	}
-	return &counted{unbound{newTransport(o, newDialer(o.PrivateCIDRs, o.ConnectTimeout))}, m}
+	t := newTransport(o, newDialer(o.PrivateCIDRs, o.ConnectTimeout))
+	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.CloseIdleConnections, trust: trustIdle, patience: o.ConnectTimeout}
 }
 
-// Failing tells that the registry or its token service did not answer when it
-// was last asked, whoever did, and that not long ago, or wants to be left alone
-// for longer than patience: what is not held is likely not to be had.
-func (c *Client) Failing(patience time.Duration) bool { return c.offline || c.hosts.failing(patience) }
+// Trouble says what of the registry is down: hosts that take no connection, do
+// not answer the question how they are, or are left alone by their circuit,
+// and those that have asked, by a 429, to be left alone for longer than
+// patience. What a single object's failures say of it is nothing.
+func (c *Client) Trouble(patience time.Duration) Trouble {
+	if c.offline {
+		return Trouble{Registry: true, Blobs: true}
+	}
+	return c.hosts.trouble(patience)
+}
+
+// Failing reports whether the registry or its token service is in trouble:
+// what is not held is likely not to be had.
+func (c *Client) Failing(patience time.Duration) bool { return c.Trouble(patience).Registry }
 
 // Credentials tells whether the client asks with the box's credentials.
 func (c *Client) Credentials() bool { return c.login != nil }
@@ -362,6 +374,7 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 // an address that is signed for some minutes, and one is enough for all the
 // pieces of a blob.
 func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Digest, header http.Header) (*http.Request, *http.Response, error) {
+	ctx = withObject(ctx, d.String())
 	key := repository + "@" + d.String()
 	if at, ok := c.locations.get(key); ok {
 		req, resp, err := c.sendTo(ctx, at, header)
@@ -369,10 +382,14 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 			return req, resp, nil
 		}
 		c.locations.forget(key)
-		if err == nil {
-			resp.Body.Close()
-		} else if ctx.Err() != nil {
+		switch {
+		case err != nil && (ctx.Err() != nil || isOnce(ctx)):
 			return nil, nil, err
+		case err != nil: // there may be another host for it by now
+		case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests: // it has been tried again already
+			return req, resp, nil
+		default:
+			resp.Body.Close()
 		}
 	}
 	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
@@ -482,7 +499,8 @@ func (c *Client) authorized(req *http.Request, repository string) (*http.Respons
 // the registry does, with other words.
 func wrongGuess(resp *http.Response, err error, known string) bool {
 	if err != nil {
-		return errors.As(err, new(*tokenRefusal)) || errors.Is(err, errBadToken)
+		var refused *tokenRefusal
+		return errors.As(err, &refused) && refused.status < 500 || errors.Is(err, errBadToken)
 	}
 	return resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != known
 }

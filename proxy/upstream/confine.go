@@ -117,7 +117,7 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	}
 	text := readRefusal(resp.Body, c.patience)
 	if resp.StatusCode == http.StatusTooManyRequests { // the auth client would forget for how long
-		return nil, &postponed{hostPort(at), c.hosts.of(at).wait(), true, resp.StatusCode}
+		return nil, &postponed{hostPort(at), c.hosts.of(at).silence.wait(), true, resp.StatusCode}
 	}
 	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 	refusal.code, refusal.message = words(text, secretsIn(req))

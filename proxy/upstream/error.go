@@ -194,20 +194,38 @@ func kindOf(status int) Kind {
 }
 
 // maxRetryAfter bounds what is believed of a Retry-After: the window of
-// Docker Hub's pull limit.
+// Docker Hub's pull limit. What speaks of no pull limit is bounded by
+// maxSilence.
 const maxRetryAfter = 6 * time.Hour
 
-// retryAfter reads Retry-After in both of its forms (RFC 9110, 10.2.3).
-func retryAfter(h http.Header) time.Duration {
+// A Retry-After of seconds that is above these is a time since 1970, in seconds
+// or in milliseconds: no registry means a wait of thirty years, and Docker Hub
+// has sent the first.
+const (
+	sinceEpochSeconds = 1e9
+	sinceEpochMillis  = 1e12
+)
+
+// retryAfter reads Retry-After in both of its forms (RFC 9110, 10.2.3). A time
+// in it is held against the answer's own Date, so that no clock has to be
+// right; against now where there is none.
+func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
-	if value == "" {
-		return 0
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
 	}
-	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
-		return min(max(time.Duration(min(seconds, int64(maxRetryAfter/time.Second)))*time.Second, 0), maxRetryAfter)
+	var wait time.Duration
+	if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+		switch {
+		case n > sinceEpochMillis:
+			wait = time.UnixMilli(n).Sub(now)
+		case n > sinceEpochSeconds:
+			wait = time.Unix(n, 0).Sub(now)
+		case n > 0:
+			wait = time.Duration(n) * time.Second
+		}
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = at.Sub(now)
 	}
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(time.Until(at), 0), maxRetryAfter)
-	}
-	return 0
+	return min(max(wait, 0), maxRetryAfter)
 }

@@ -3,153 +3,365 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hubcap/e2e/fakehub"
 )
 
-// answers is a network that answers with the next of some statuses; 0 is no
-// answer. After the last one it is well.
-type answers struct {
-	statuses []int
+// network answers requests for objects, and questions, with statuses; 0 is no
+// answer, negative no connection. It counts what it is asked.
+type network struct {
+	status   func(object string) int
+	question func() int // 401 when nil
 	asked    int
+	asks     int
 	slow     time.Duration // before each answer
+	body     func(object string) io.ReadCloser
 }
 
-func (a *answers) RoundTrip(req *http.Request) (*http.Response, error) {
-	a.asked++
-	status := http.StatusOK
-	if len(a.statuses) > 0 {
-		status, a.statuses = a.statuses[0], a.statuses[1:]
+func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
+	status, object := http.StatusOK, strings.TrimPrefix(req.URL.Path, "/v2/x/manifests/")
+	switch {
+	case req.URL.Path == "/v2/" && req.Method == http.MethodGet || req.URL.Path == "/" && req.Method == http.MethodHead:
+		n.asks++
+		if status = http.StatusUnauthorized; n.question != nil {
+			status = n.question()
+		}
+	default:
+		n.asked++
+		if n.status != nil {
+			status = n.status(object)
+		}
 	}
 	select {
-	case <-time.After(a.slow):
+	case <-time.After(n.slow):
 	case <-req.Context().Done():
-		return nil, req.Context().Err()
 	}
-	if status == 0 {
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	switch {
+	case status < 0:
+		return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	case status == 0:
 		return nil, errors.New("no answer")
 	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+	resp := &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: req}
+	if n.body != nil && status == http.StatusOK {
+		resp.Body = n.body(object)
+	}
+	return resp, nil
 }
 
-func many(status, n int) (all []int) {
-	for range n {
-		all = append(all, status)
-	}
-	return all
-}
+func always(status int) func(string) int { return func(string) int { return status } }
 
-// carefully is a network behind a circuit breaker, without retries.
-func carefully(f *fixture, network http.RoundTripper) func(ctx context.Context) error {
-	at, err := url.Parse("https://registry.test/v2/x/manifests/y")
-	if err != nil {
-		panic(err)
-	}
+// carefully asks a network behind a circuit for an object, without retries.
+func carefully(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
 	c := &careful{base: network, hosts: f.hosts, budget: f.budget, registry: f.url, patience: time.Hour}
-	return func(ctx context.Context) error {
-		resp, err := c.RoundTrip((&http.Request{Method: http.MethodGet, URL: at, Header: http.Header{}}).WithContext(ctx))
-		if err == nil {
-			resp.Body.Close()
+	return func(ctx context.Context, object string) error {
+		at, err := url.Parse("https://" + host + "/v2/x/manifests/" + object)
+		if err != nil {
+			panic(err)
 		}
+		resp, err := c.RoundTrip((&http.Request{Method: http.MethodGet, URL: at, Header: http.Header{}}).WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
 		return err
 	}
 }
 
-// TestCircuit counts what reaches a host that fails.
+// objects are n different ones.
+func objects(n int) (all []string) {
+	for i := range n {
+		all = append(all, strconv.Itoa(i))
+	}
+	return all
+}
+
+// TestCircuit counts what reaches a host that fails, or seems to: a failing
+// object is no failing host, and the host is asked how it is before it is left
+// alone.
 func TestCircuit(t *testing.T) {
+	one := slices.Repeat([]string{"one"}, 100)
+	mixed := slices.Repeat([]string{"bad", "worse", "good"}, 30)
+	badAndGood := func(object string) int {
+		if object == "good" {
+			return 200
+		}
+		return 503
+	}
 	for name, tt := range map[string]struct {
-		statuses []int
-		requests int // that are made, one after the other
-		asked    int // of them reach the host
-		failing  bool
+		network network
+		objects []string
+		asked   int // requests that reach the host
+		asks    int // questions that do
+		trouble bool
 	}{
-		"no answer":                {many(0, 100), 100, tripAfter, true},
-		"502":                      {many(502, 100), 100, tripAfter, true},
-		"503":                      {many(503, 100), 100, tripAfter, true},
-		"504":                      {many(504, 100), 100, tripAfter, true},
-		"500 is one request's":     {many(500, 100), 100, 100, true},
-		"404":                      {many(404, 100), 100, 100, false},
-		"now and then":             {[]int{0, 0, 0, 0, 200, 0, 0, 0, 0, 200}, 20, 20, false},
-		"one failure":              {[]int{200, 0}, 2, 2, true},
-		"one failure, then answer": {[]int{200, 0, 200}, 3, 3, false},
+		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false},
+		"one object, 503":                {network{status: always(503)}, one, 100, 1, false},
+		"one object, 500":                {network{status: always(500)}, one, 100, 1, false},
+		"many objects, 502":              {network{status: always(502)}, objects(100), 100, 1, false},
+		"many objects, 404":              {network{status: always(404)}, objects(100), 100, 0, false},
+		"many objects, 501":              {network{status: always(501)}, objects(100), 100, 0, false},
+		"two objects among good ones":    {network{status: badAndGood}, mixed, 90, 1, false},
+		"no connection":                  {network{status: always(-1)}, objects(100), tripAfter, 0, true},
+		"one object, no connection":      {network{status: always(-1)}, one, 100, 0, true},
+		"host does not answer":           {network{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true},
+		"host takes no connection":       {network{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true},
+		"host answers 503":               {network{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true},
+		"host answers 500":               {network{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true},
+		"one object, host answers 503":   {network{status: always(503), question: func() int { return 503 }}, one, 100, 1, true},
+		"503, and the question says 403": {network{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-				network := &answers{statuses: tt.statuses}
-				ask := carefully(f, network)
-				for range tt.requests {
-					if err := ask(t.Context()); errors.As(err, new(*postponed)) && network.asked < tt.asked {
-						t.Fatalf("not asked after %d requests", network.asked)
+		for _, host := range []string{"registry.test", "cdn.test"} {
+			t.Run(name+", "+host, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+					ask := carefully(f, &tt.network, host)
+					tt.network.asked, tt.network.asks = 0, 0
+					for _, object := range tt.objects {
+						if err := ask(t.Context(), object); errors.As(err, new(*postponed)) && tt.network.asked < tt.asked {
+							t.Fatalf("not asked after %d requests", tt.network.asked)
+						}
 					}
-				}
-				if network.asked != tt.asked {
-					t.Errorf("%d requests reached the host, want %d", network.asked, tt.asked)
-				}
-				if f.Failing(0) != tt.failing {
-					t.Errorf("failing: %t", f.Failing(0))
-				}
-				if tt.failing {
+					if tt.network.asked != tt.asked || tt.network.asks != tt.asks {
+						t.Errorf("%d requests and %d questions reached the host, want %d and %d", tt.network.asked, tt.network.asks, tt.asked, tt.asks)
+					}
+					want := Trouble{Registry: tt.trouble && host == "registry.test", Blobs: tt.trouble && host == "cdn.test"}
+					if got := f.Trouble(0); got != want || f.Failing(0) != want.Registry {
+						t.Errorf("got %+v, want %+v", got, want)
+					}
 					time.Sleep(failingFor + time.Second)
-					if f.Failing(0) {
-						t.Error("a failure of long ago still counts")
+					if got := f.Trouble(0); got != (Trouble{}) {
+						t.Errorf("evidence of long ago still counts: %+v", got)
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
-// TestCircuitTriesAgain lets time pass: one request tries the host, the others
-// do not wait for it.
+// TestCircuitOpensLater: a host that was well a moment ago is asked again.
+func TestCircuitOpensLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+		n := &network{status: always(503)}
+		ask := carefully(f, n, "registry.test")
+		_ = ask(t.Context(), "first")
+		n.question = func() int { return 503 }
+		for range 3 {
+			for _, object := range objects(10) {
+				_ = ask(t.Context(), object)
+			}
+		}
+		if n.asked != 31 || n.asks != 1 || f.Failing(0) {
+			t.Errorf("%d requests and %d questions within a moment", n.asked, n.asks)
+		}
+		time.Sleep(askAgain)
+		for _, object := range objects(10) {
+			_ = ask(t.Context(), object)
+		}
+		if n.asked != 32 || n.asks != 2 || !f.Failing(0) {
+			t.Errorf("%d requests and %d questions", n.asked, n.asks)
+		}
+	})
+}
+
+func circuits(f *fixture, role, state string) float64 {
+	v, _ := f.metrics.Value("hubcap_upstream_circuits", "role", role, "state", state)
+	return v
+}
+
+// TestCircuitTriesAgain lets time pass: one request asks the host how it is,
+// the others do not wait for the answer.
 func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		network := &answers{statuses: many(0, tripAfter+1)}
-		ask := carefully(f, network)
-		circuits := func(state string) float64 {
-			v, _ := f.metrics.Value("hubcap_upstream_circuits", "role", "registry", "state", state)
-			return v
+		n := &network{status: always(0), question: func() int { return 0 }}
+		ask := carefully(f, n, "registry.test")
+		for _, object := range objects(tripAfter) {
+			_ = ask(t.Context(), object)
 		}
-		for range tripAfter {
-			_ = ask(t.Context())
-		}
-		if circuits("open") != 1 {
+		if circuits(f, "registry", "open") != 1 {
 			t.Error("the open circuit is not exported")
 		}
 		time.Sleep(11 * time.Second)
-		_ = ask(t.Context()) // fails again
-		if err := ask(t.Context()); network.asked != tripAfter+1 || err == nil {
-			t.Fatalf("%d requests reached the host, %v", network.asked, err)
+		for range 2 { // one asks
+			if err := ask(t.Context(), "a"); !errors.As(err, new(*postponed)) {
+				t.Fatal(err)
+			}
+		}
+		if n.asked != tripAfter || n.asks != 2 {
+			t.Fatalf("%d requests and %d questions reached the host", n.asked, n.asks)
 		}
 		time.Sleep(11 * time.Second)
-		network.slow = time.Second
+		n.question, n.status, n.slow = nil, always(200), time.Second
 		tried := make(chan error)
-		go func() { tried <- ask(t.Context()) }()
+		go func() { tried <- ask(t.Context(), "a") }()
 		synctest.Wait()
-		if circuits("half_open") != 1 || circuits("open") != 0 {
+		if circuits(f, "registry", "half_open") != 1 || circuits(f, "registry", "open") != 0 {
 			t.Error("the half-open circuit is not exported")
 		}
-		if err := ask(t.Context()); !errors.As(err, new(*postponed)) {
+		if err := ask(t.Context(), "b"); !errors.As(err, new(*postponed)) {
 			t.Errorf("a second request while one tries the host: %v", err)
 		}
 		if err := <-tried; err != nil {
 			t.Fatal(err)
 		}
-		if err := ask(t.Context()); err != nil {
+		if err := ask(t.Context(), "b"); err != nil {
 			t.Errorf("the host is well: %v", err)
 		}
-		if circuits("half_open") != 0 || circuits("open") != 0 {
+		if circuits(f, "registry", "half_open") != 0 || circuits(f, "registry", "open") != 0 || f.Failing(0) {
 			t.Error("a closed circuit is exported")
+		}
+	})
+}
+
+// TestCircuitOfAHostThatAnswersBadly: where the question is always answered by a
+// 5xx, one request decides.
+func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+		n := &network{status: always(503), question: func() int { return 503 }}
+		ask := carefully(f, n, "cdn.test")
+		for _, object := range objects(10) {
+			_ = ask(t.Context(), object)
+		}
+		time.Sleep(10 * time.Second)
+		for _, object := range objects(10) {
+			_ = ask(t.Context(), object)
+		}
+		if n.asked != tripAfter+1 {
+			t.Errorf("%d requests, want one that tries", n.asked)
+		}
+		time.Sleep(10 * time.Second)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := ask(gone, "a"); !errors.Is(err, context.Canceled) { // the one that tries leaves
+			t.Error(err)
+		}
+		n.status = always(200)
+		for _, object := range objects(10) {
+			if err := ask(t.Context(), object); err != nil {
+				t.Fatalf("the host is well: %v", err)
+			}
+		}
+	})
+}
+
+// hanging is a body that never comes.
+type hanging struct{ end func() }
+
+func (h hanging) Read([]byte) (int, error) { h.end(); return 0, errStalled }
+func (hanging) Close() error               { return nil }
+
+// TestCircuitOfSilentBodies: a host that sends headers and no bodies, of several
+// objects, is left alone, whatever it answers to questions; a body closes its
+// circuit.
+func TestCircuitOfSilentBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+		n := &network{}
+		ask := carefully(f, n, "cdn.test")
+		get := func(object string) error {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			n.body = func(string) io.ReadCloser { return hanging{func() { cancel(errStalled) }} }
+			return ask(ctx, object)
+		}
+		for range 10 {
+			if err := get("one"); !errors.Is(err, errStalled) {
+				t.Fatal(err)
+			}
+		}
+		if got := f.Trouble(0); got != (Trouble{}) {
+			t.Errorf("one object is no host: %+v", got)
+		}
+		for _, object := range objects(10) {
+			_ = get(object)
+		}
+		if n.asked != 10+tripAfter-1 || f.Trouble(0) != (Trouble{Blobs: true}) {
+			t.Errorf("%d requests, %+v", n.asked, f.Trouble(0))
+		}
+		time.Sleep(10 * time.Second)
+		for _, object := range objects(10) {
+			_ = get(object)
+		}
+		if n.asked != 10+tripAfter {
+			t.Errorf("%d requests, want one that tries", n.asked)
+		}
+		time.Sleep(10 * time.Second)
+		n.body = func(string) io.ReadCloser { return io.NopCloser(strings.NewReader("bytes")) }
+		for _, object := range objects(10) {
+			if err := ask(t.Context(), object); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := f.Trouble(0); got != (Trouble{}) || circuits(f, "elsewhere", "open") != 0 {
+			t.Errorf("bodies come: %+v", got)
+		}
+	})
+}
+
+// TestTroubleEnds: who only looks at what is known has a host asked that was
+// down, so that a registry that is back is known to be.
+func TestTroubleEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+		n := &network{status: always(-1), question: func() int { return -1 }}
+		_ = carefully(f, n, "registry.test")(t.Context(), "a")
+		for range 20 { // the evidence stays fresh
+			time.Sleep(10 * time.Second)
+			if !f.Failing(0) {
+				t.Fatal("the registry is down, and does not count as down")
+			}
+			synctest.Wait()
+		}
+		if n.asks != 20 {
+			t.Errorf("asked %d times in 200 seconds", n.asks)
+		}
+		n.question = nil
+		time.Sleep(10 * time.Second)
+		f.Failing(0)
+		synctest.Wait()
+		if f.Failing(0) || f.hosts.troubles.Load() != 0 {
+			t.Error("the registry is well")
+		}
+	})
+}
+
+// TestTroubleOfManyHosts: blobs that come from another host now are to be had.
+func TestTroubleOfManyHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
+		down := carefully(f, &network{status: always(-1)}, "cdn1.test")
+		up := carefully(f, &network{}, "cdn2.test")
+		_ = up(t.Context(), "a")
+		time.Sleep(time.Second)
+		_ = down(t.Context(), "a")
+		if got := f.Trouble(0); got != (Trouble{Blobs: true}) {
+			t.Errorf("got %+v", got)
+		}
+		time.Sleep(time.Second)
+		_ = up(t.Context(), "a")
+		if got := f.Trouble(0); got != (Trouble{}) {
+			t.Errorf("got %+v", got)
 		}
 	})
 }
@@ -158,15 +370,15 @@ func TestCircuitTriesAgain(t *testing.T) {
 func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = time.Hour })
-		ask := carefully(f, &answers{slow: time.Second})
+		ask := carefully(f, &network{slow: time.Second}, "registry.test")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 3 * tripAfter {
-			if err := ask(ctx); !errors.Is(err, context.Canceled) {
+			if err := ask(ctx, "a"); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
 		}
-		if err := ask(t.Context()); err != nil || f.Failing(0) {
+		if err := ask(t.Context(), "a"); err != nil || f.Failing(0) {
 			t.Errorf("%v, failing %t", err, f.Failing(0))
 		}
 	})
@@ -176,7 +388,7 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 func TestFailingIsSeenByAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "https://registry.test")
-	f.hosts.of(f.url).learn(http.StatusInternalServerError, nil)
+	f.hosts.of(f.url).circuit.note("a", unconnected, false)
 	err := together(8, func(int) error {
 		for range 10_000 {
 			if !f.Failing(0) {
@@ -188,31 +400,93 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	f.hosts.of(f.url).learn(http.StatusOK, nil)
+	f.hosts.of(f.url).circuit.note("b", works, false)
 	if f.Failing(0) || f.hosts.troubles.Load() != 0 {
 		t.Error("the host is well, and looked at by each request")
 	}
 }
 
-// TestHostsAreToldApart: a CDN that fails leaves the registry alone.
+// TestHostsAreToldApart: a CDN that fails leaves the registry alone, and is what
+// is in trouble.
 func TestHostsAreToldApart(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true}, func(o *Options) { o.TryAgain = time.Hour })
-	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	layers := [][]byte{fakehub.RandomBlob(1, 10), fakehub.RandomBlob(2, 10), fakehub.RandomBlob(3, 10), fakehub.RandomBlob(4, 10)}
+	img := hub.Image(repo, "latest", layers...)
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 503}, fakehub.OfRole(fakehub.RoleCDN)))
-	for range tripAfter {
-		if _, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1); err == nil {
-			t.Fatal("no failure")
-		}
+	open := func(i int) error {
+		_, err := client.OpenBlob(within(t), repo, img.Layers[i].Digest, 0, -1)
+		return err
 	}
+	for i := range tripAfter - 1 {
+		wantKind(t, open(i), ServerError)
+	}
+	wantKind(t, open(tripAfter-1), Unasked) // the first time it failed, and was not sent again
 	hub.Reset()
-	_, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
-	wantKind(t, err, Unasked)
+	wantKind(t, open(tripAfter), Unasked)
 	if n := hub.Count(fakehub.OfRole(fakehub.RoleCDN)); n != 0 {
 		t.Errorf("%d requests to the CDN", n)
 	}
 	if err := client.head(within(t)); err != nil || client.Failing(0) {
 		t.Errorf("the registry is well: %v", err)
+	}
+	if got := client.Trouble(0); got != (Trouble{Blobs: true}) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestFailingObjectIsNoFailingHost asks for one object after another that
+// always fails, everywhere where one can: others are had all the time.
+func TestFailingObjectIsNoFailingHost(t *testing.T) {
+	t.Parallel()
+	bad := fakehub.RandomBlob(1, 1000)
+	d := digest.FromBytes(bad)
+	for name, tt := range map[string]struct {
+		fault  fakehub.Fault
+		filter fakehub.Filter
+		ask    func(c *Client) error
+	}{
+		"manifest": {fakehub.Fault{Status: 502}, fakehub.OfReference("bad"), func(c *Client) error {
+			_, err := c.GetManifest(t.Context(), repo, "bad")
+			return err
+		}},
+		"tags": {fakehub.Fault{Status: 503}, fakehub.OfKind(fakehub.KindTags), func(c *Client) error {
+			_, err := c.Get(t.Context(), repo, "tags/list", nil)
+			return err
+		}},
+		"referrers": {fakehub.Fault{Status: 504}, fakehub.OfKind(fakehub.KindReferrers), func(c *Client) error {
+			_, err := c.Get(t.Context(), repo, "referrers/"+d.String(), nil)
+			return err
+		}},
+		"layer": {fakehub.Fault{CloseBeforeHeaders: true}, fakehub.OfReference(d), func(c *Client) error {
+			_, err := c.OpenBlob(t.Context(), repo, d, 0, -1)
+			return err
+		}},
+		"layer at the CDN": {fakehub.Fault{CloseBeforeHeaders: true}, fakehub.All(fakehub.OfKind(fakehub.KindCDN), fakehub.OfReference(d)), func(c *Client) error {
+			_, err := c.OpenBlob(t.Context(), repo, d, 0, -1)
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.TryAgain = time.Hour })
+			img := hub.Image(repo, "latest", fakehub.RandomBlob(2, 10))
+			hub.AddBlob(repo, bad)
+			hub.Script(fakehub.Always(&tt.fault, tt.filter))
+			for range 4 {
+				_ = together(3, func(int) error { return tt.ask(client.Client) })
+				if _, err := client.GetManifest(within(t), repo, "latest"); err != nil {
+					t.Fatal(err)
+				}
+				b, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
+				if got := readBlob(t, b, err); len(got) != 10 {
+					t.Errorf("%d bytes", len(got))
+				}
+				if got := client.Trouble(0); got != (Trouble{}) {
+					t.Errorf("%+v", got)
+				}
+			}
+		})
 	}
 }
 
@@ -220,10 +494,10 @@ func TestOffline(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.Offline, o.TryAgain = true, time.Hour })
 	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
-	for range 2 * tripAfter {
+	for range 10 {
 		_, err := client.GetManifest(within(t), repo, "latest")
 		e := wantKind(t, err, Unasked)
-		if !e.Failing() || e.Temporary() || !errors.Is(e, errOffline) || !client.Failing(0) {
+		if !e.Failing() || e.Temporary() || !errors.Is(e, errOffline) || client.Trouble(0) != (Trouble{Registry: true, Blobs: true}) {
 			t.Errorf("%v: failing %t, temporary %t", e, e.Failing(), e.Temporary())
 		}
 	}
@@ -243,11 +517,11 @@ func TestNoDescriptorIsNotTheHostsFault(t *testing.T) {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
 		err := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", errno)}
-		if got := outcomeOf(req, nil, err); !errors.Is(got, errNotItsFault) {
+		if got := outcomeOf(req, nil, err); got != nothing {
 			t.Errorf("%v: %v", errno, got)
 		}
 	}
-	if got := outcomeOf(req, nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); errors.Is(got, errNotItsFault) {
+	if got := outcomeOf(req, nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); got != unconnected {
 		t.Error("a host that refuses connections is not to blame")
 	}
 }

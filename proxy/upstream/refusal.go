@@ -134,10 +134,10 @@ func readRefusal(body io.ReadCloser, patience time.Duration) []byte {
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), Credentials: c.login != nil,
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.now()), Credentials: c.login != nil,
 	}
-	if e.Kind == RateLimited && e.RetryAfter <= 0 {
-		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).wait())
+	if e.Kind == RateLimited { // as it was understood when it came, in whole seconds as it was sent
+		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).silence.wait()).Round(time.Second)
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")

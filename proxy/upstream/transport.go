@@ -73,8 +73,26 @@ func notSent(err error) bool {
 	return errors.Is(err, errRefused) || errors.Is(err, errOffline) || errors.As(err, new(*postponed))
 }
 
+type onceKey struct{}
+
+// Once has a request sent once: its caller sends it again if it fails. Token
+// requests that it causes, for which others wait as well, are not concerned.
+func Once(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
+
+func isOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
+
+// retrying sends again what the policy says.
+type retrying struct{ once, again http.RoundTripper }
+
 func withRetries(base http.RoundTripper) http.RoundTripper {
-	return &retry.Transport{Base: base, Policy: func() retry.Policy { return retryPolicy{} }}
+	return &retrying{base, &retry.Transport{Base: base, Policy: func() retry.Policy { return retryPolicy{} }}}
+}
+
+func (r *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
+	if isOnce(req.Context()) && !req.URL.Query().Has("scope") {
+		return r.once.RoundTrip(req)
+	}
+	return r.again.RoundTrip(req)
 }
 
 // counted counts every hop of every request.
@@ -97,7 +115,14 @@ func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // errStalled says that an upstream sent nothing for the stall time-out.
-var errStalled = errors.New("the upstream stalled")
+var errStalled error = stalled{}
+
+type stalled struct{}
+
+func (stalled) Error() string { return "the upstream stalled" }
+
+// Timeout says that the answer has been waited for long enough.
+func (stalled) Timeout() bool { return true }
 
 // watched is a body that gives up when nothing comes for a while. Not the
 // whole may take no longer, only the next byte.

@@ -31,6 +31,7 @@ func poolOf(t *testing.T, pem []byte) *x509.CertPool {
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	down := &fakehub.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"7"}}}
+	manifests := fakehub.OfKind(fakehub.KindManifest)
 	tests := []struct {
 		name     string
 		script   fakehub.Script
@@ -39,15 +40,15 @@ func TestRetries(t *testing.T) {
 		kind     Kind
 		class    string
 	}{
-		{"503 twice", fakehub.Times(2, down), 3, true, 0, "5xx"},
+		{"503 twice", fakehub.Times(2, down, manifests), 3, true, 0, "5xx"},
 		{"503 for ever", fakehub.Always(down), 3, false, ServerError, "5xx"},
 		{"501", fakehub.Always(&fakehub.Fault{Status: http.StatusNotImplemented}), 1, false, ServerError, "5xx"},
 		{"429", fakehub.Always(&fakehub.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7"}}}), 1, false, RateLimited, "429"},
 		{"404", fakehub.Always(&fakehub.Fault{Status: http.StatusNotFound}), 1, false, NotFound, "4xx"},
 		{"400", fakehub.Always(&fakehub.Fault{Status: http.StatusBadRequest}), 1, false, Invalid, "4xx"},
-		{"closed twice", fakehub.Times(2, &fakehub.Fault{CloseBeforeHeaders: true}), 3, true, 0, "none"},
+		{"closed twice", fakehub.Times(2, &fakehub.Fault{CloseBeforeHeaders: true}, manifests), 3, true, 0, "none"},
 		{"closed for ever", fakehub.Always(&fakehub.Fault{CloseBeforeHeaders: true}), 3, false, Unreachable, "none"},
-		{"first closed, then 503", fakehub.First(fakehub.Once(&fakehub.Fault{CloseBeforeHeaders: true}), fakehub.Once(down)), 3, true, 0, "none"},
+		{"first closed, then 503", fakehub.First(fakehub.Once(&fakehub.Fault{CloseBeforeHeaders: true}, manifests), fakehub.Once(down, manifests)), 3, true, 0, "none"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestRetries(t *testing.T) {
 			hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 			hub.Script(tt.script)
 			_, err := client.GetManifest(within(t), repo, "latest")
-			if n := hub.Count(); n != tt.requests {
+			if n := hub.Count(manifests); n != tt.requests {
 				t.Errorf("%d requests, want %d", n, tt.requests)
 			}
 			if n, _ := client.metrics.Value("hubcap_upstream_requests_total", "class", tt.class); n == 0 {
@@ -95,7 +96,7 @@ func TestHeaderTimeout(t *testing.T) {
 			if e := wantKind(t, err, Unreachable); !e.Temporary() {
 				t.Errorf("got %v, want a temporary failure", err)
 			}
-			if n := hub.Count(); n != 1 {
+			if n := hub.Count(fakehub.OfKind(fakehub.KindManifest)); n != 1 {
 				t.Errorf("%d requests, want 1", n)
 			}
 		})
@@ -111,6 +112,14 @@ func TestRegistryDown(t *testing.T) {
 	wantKind(t, err, Unreachable)
 	_, err = client.HeadBlob(within(t), repo, digest.FromString("x"))
 	wantKind(t, err, Unreachable)
+	if !client.Failing(0) {
+		t.Error("the registry is down")
+	}
+	hub.Up()
+	if err := client.head(within(t)); err != nil || client.Failing(0) {
+		t.Errorf("the registry is back: %v", err)
+	}
+	hub.Down()
 	_, err = client.Get(within(t), repo, "tags/list", nil)
 	wantKind(t, err, Unreachable)
 	hub.Up()

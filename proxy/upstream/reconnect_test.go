@@ -1,0 +1,171 @@
+package upstream
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hubcap/e2e/fakehub"
+)
+
+// forgetful is a NAT in front of a server: what goes over connections that it
+// has forgotten vanishes, new ones work.
+type forgetful struct {
+	net.Listener
+	to string
+
+	mu    sync.Mutex
+	known []*atomic.Bool // of each connection, whether it is forgotten
+	over  sync.WaitGroup
+}
+
+func newForgetful(t *testing.T, to string) *forgetful {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &forgetful{Listener: l, to: to}
+	f.over.Go(f.serve)
+	t.Cleanup(func() { l.Close(); f.over.Wait() })
+	return f
+}
+
+func (f *forgetful) serve() {
+	for {
+		from, err := f.Accept()
+		if err != nil {
+			return
+		}
+		to, err := net.Dial("tcp", f.to)
+		if err != nil {
+			from.Close()
+			continue
+		}
+		forgotten := new(atomic.Bool)
+		f.mu.Lock()
+		f.known = append(f.known, forgotten)
+		f.mu.Unlock()
+		pass := func(to, from net.Conn) {
+			defer to.Close()
+			buf := make([]byte, 4096)
+			for {
+				n, err := from.Read(buf)
+				if err != nil {
+					return
+				}
+				if forgotten.Load() {
+					continue
+				}
+				if _, err := to.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}
+		f.over.Go(func() { pass(to, from) })
+		f.over.Go(func() { pass(from, to) })
+	}
+}
+
+func (f *forgetful) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.known {
+		one.Store(true)
+	}
+}
+
+func (f *forgetful) connections() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.known)
+}
+
+// TestForgottenConnections: requests over connections that a NAT has forgotten
+// are answered over new ones, and say nothing of their host.
+func TestForgottenConnections(t *testing.T) {
+	t.Parallel()
+	hub := fakehub.Start(t, fakehub.Options{Anonymous: true, Latency: 20 * time.Millisecond})
+	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	nat := newForgetful(t, hub.Host())
+	client := newFixture(t, "http://"+nat.Addr().String(), func(o *Options) { o.HeaderTimeout, o.TryAgain = time.Second, time.Hour })
+	pull := func(int) error {
+		_, err := client.GetManifest(context.WithoutCancel(t.Context()), repo, "latest")
+		return err
+	}
+	if err := together(8, pull); err != nil {
+		t.Fatal(err)
+	}
+	before := nat.connections()
+	for range 2 {
+		nat.forget()
+		if err := together(8, pull); err != nil {
+			t.Error(err)
+		}
+		if err := pull(0); err != nil { // none that is dead is left
+			t.Error(err)
+		}
+	}
+	if n := hub.Count(fakehub.OfKind(fakehub.KindPing)); n != 0 {
+		t.Errorf("the host was asked %d times how it is", n)
+	}
+	if client.Trouble(0) != (Trouble{}) || nat.connections() == before {
+		t.Errorf("%+v, %d connections and %d before", client.Trouble(0), nat.connections(), before)
+	}
+}
+
+// TestLongIdleConnection: a connection that was idle for long is given up
+// sooner than the header time-out, and a new one has the whole of it.
+func TestLongIdleConnection(t *testing.T) {
+	t.Parallel()
+	slow := make(chan time.Duration, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case d := <-slow:
+			select {
+			case <-time.After(d):
+			case <-r.Context().Done():
+			}
+		default:
+		}
+		_, _ = io.WriteString(w, "body")
+	}))
+	defer server.Close()
+	transport := &http.Transport{ResponseHeaderTimeout: 10 * time.Second}
+	defer transport.CloseIdleConnections()
+	r := &reconnecting{base: transport, closeIdle: transport.CloseIdleConnections, trust: 0, patience: 50 * time.Millisecond}
+	get := func(method string) error {
+		req, err := http.NewRequestWithContext(within(t), method, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := r.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || method == http.MethodGet && string(body) != "body" || resp.Request != req {
+			t.Errorf("%q, %v", body, err)
+		}
+		return nil
+	}
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		if err := get(method); err != nil {
+			t.Fatal(err)
+		}
+		slow <- time.Hour              // over the idle connection
+		slow <- 200 * time.Millisecond // over the new one: longer than the patience with an idle one
+		if err := get(method); err != nil {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if len(slow) != 0 {
+		t.Errorf("%d requests less than expected", len(slow))
+	}
+}
