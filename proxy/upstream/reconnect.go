@@ -44,7 +44,7 @@ func (r *reconnecting) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // try sends a request, and reports whether the connection seems dead.
-func (r *reconnecting) try(req *http.Request) (resp *http.Response, err error, dead bool) { //nolint:revive // dead is about err
+func (r *reconnecting) try(req *http.Request) (resp *http.Response, err error, dead bool) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w := &idleWatch{trust: r.trust, patience: r.patience, expired: func() { cancel(errDeadConnection) }}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: w.begin})

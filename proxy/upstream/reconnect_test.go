@@ -22,6 +22,7 @@ type forgetful struct {
 
 	mu    sync.Mutex
 	known []*atomic.Bool // of each connection, whether it is forgotten
+	open  []net.Conn
 	over  sync.WaitGroup
 }
 
@@ -33,7 +34,15 @@ func newForgetful(t *testing.T, to string) *forgetful {
 	}
 	f := &forgetful{Listener: l, to: to}
 	f.over.Go(f.serve)
-	t.Cleanup(func() { l.Close(); f.over.Wait() })
+	t.Cleanup(func() {
+		l.Close()
+		f.mu.Lock()
+		for _, one := range f.open {
+			one.Close()
+		}
+		f.mu.Unlock()
+		f.over.Wait()
+	})
 	return f
 }
 
@@ -50,7 +59,7 @@ func (f *forgetful) serve() {
 		}
 		forgotten := new(atomic.Bool)
 		f.mu.Lock()
-		f.known = append(f.known, forgotten)
+		f.known, f.open = append(f.known, forgotten), append(f.open, from, to)
 		f.mu.Unlock()
 		pass := func(to, from net.Conn) {
 			defer to.Close()

@@ -70,7 +70,7 @@ func (s *silence) begin(retryAfter time.Duration, probe bool) (tell bool) {
 		retryAfter = s.pause
 	}
 	s.probed = now
-	if until := now.Add(min(retryAfter, maxSilence)); until.After(s.until) {
+	if until := now.Add(min(retryAfter, maxSilence)); probe || until.After(s.until) {
 		s.until = until
 	}
 	if tell = now.Sub(s.told) >= tellAfter; tell {
