@@ -430,17 +430,63 @@ func contentRange(header string) (first, end, size int64, ok bool) {
 
 // send asks for what is below a repository. The caller closes the body.
 func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
-	scope := registry.Reference{Registry: c.url.Host, Repository: repository}
-	ctx = auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
 	path, query, _ := strings.Cut(what, "?")
 	at := c.url.JoinPath("v2", repository, path)
 	at.RawQuery = query
-	return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
-		if c.login != nil {
-			return c.asOwner(req, repository)
+	return c.follow(at, func(at *url.URL) (*http.Request, *http.Response, error) {
+		if name, ok := repositoryOf(at.Path, c.url.Path); ok {
+			repository = name // by which the registry knows it
 		}
-		return c.authorized(req, repository)
+		scope := registry.Reference{Registry: c.url.Host, Repository: repository}
+		ctx := auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
+		return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
+			if c.login != nil {
+				return c.asOwner(req, repository)
+			}
+			return c.authorized(req, repository)
+		})
 	})
+}
+
+// follow asks at an address, and again where the registry redirects within
+// itself: there it is asked as anywhere, with credentials, and with a token for
+// the name that it has there.
+func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http.Response, error)) (*http.Request, *http.Response, error) {
+	for hops := 0; ; hops++ {
+		req, resp, err := ask(at)
+		if err != nil {
+			return nil, nil, err
+		}
+		next := c.movedTo(resp)
+		if next == nil {
+			return req, resp, nil
+		}
+		resp.Body.Close()
+		if hops == maxRedirects {
+			c.metrics.Refused()
+			return nil, nil, &Error{
+				Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil,
+				err: fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects),
+			}
+		}
+		at = next
+	}
+}
+
+// movedTo returns the address that the registry redirects to within itself; nil
+// where it does not.
+func (c *Client) movedTo(resp *http.Response) *url.URL {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil
+	}
+	next, err := resp.Location()
+	if err != nil || !sameOrigin(resp.Request.URL, c.url) || !withinRegistry(c.url, next) {
+		return nil
+	}
+	next.Host = c.url.Host // in the spelling that credentials are kept under
+	return next
 }
 
 // exchange makes a request, has it sent by do, and watches over the answer's

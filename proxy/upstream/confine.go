@@ -252,11 +252,15 @@ func (c *confined) refuseRealm(realm string) {
 }
 
 // checkRedirect lets a request follow a redirect, without whatever it carried
-// for the host before. It is the HTTP client's CheckRedirect.
+// for the host before. It is the HTTP client's CheckRedirect. A redirect within
+// the registry is Client.send's to follow.
 func (c *confined) checkRedirect(req *http.Request, via []*http.Request) error {
 	if err := c.mayFollow(req, via); err != nil {
 		c.metrics.Refused()
 		return err
+	}
+	if len(via) == 1 && sameOrigin(via[0].URL, c.registry) && withinRegistry(c.registry, req.URL) {
+		return http.ErrUseLastResponse
 	}
 	for _, name := range []string{"Authorization", "Cookie", "Referer"} {
 		req.Header.Del(name)
@@ -276,6 +280,17 @@ func (c *confined) mayFollow(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: a redirect of a %s", errRefused, req.Method)
 	}
 	return nil
+}
+
+// withinRegistry reports whether a registry that redirects to u is to be asked
+// there as it is asked anywhere: with a token, where it wants one. A query on
+// what belongs to no repository is a signature, and stands in a token's place.
+func withinRegistry(registry, u *url.URL) bool {
+	if _, detour := realmOf(u); detour || !sameOrigin(registry, u) {
+		return false
+	}
+	_, ok := repositoryOf(u.Path, registry.Path)
+	return ok || u.RawQuery == ""
 }
 
 // sameOrigin compares scheme, host and port.

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"oras.land/oras-go/v2/registry"
 )
 
 // As returns a client that asks as a caller of hubcap: with the bearer token
@@ -28,8 +30,8 @@ type callerKey struct{}
 // relayed tells a request that is made for a caller.
 func relayed(ctx context.Context) bool { return ctx.Value(callerKey{}) != nil }
 
-// do sends req with the caller's token and nothing else. A redirect does not
-// carry it along.
+// do sends req with the caller's token and nothing else. A redirect to another
+// host does not carry it along.
 func (a *caller) do(c *Client, req *http.Request) (*http.Response, error) {
 	maps.Copy(req.Header, c.auth.Header)
 	if a.token != "" {
@@ -40,8 +42,10 @@ func (a *caller) do(c *Client, req *http.Request) (*http.Response, error) {
 
 // Ping asks whether the registry lets the caller in at all.
 func (c *Client) Ping(ctx context.Context) error {
-	req, resp, err := c.exchange(ctx, http.MethodGet, c.url.JoinPath("v2/"), nil, func(req *http.Request) (*http.Response, error) {
-		return c.caller.do(c, req)
+	req, resp, err := c.follow(c.url.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
+		return c.exchange(ctx, http.MethodGet, at, nil, func(req *http.Request) (*http.Response, error) {
+			return c.caller.do(c, req)
+		})
 	})
 	if err != nil {
 		return err
@@ -73,9 +77,10 @@ func (c *confined) relayChallenge(resp *http.Response) {
 	resp.Header.Set("WWW-Authenticate", challenge)
 }
 
-// repositoryOf is the repository that a path below the registry's own asks
-// for. The scope of a challenge is made of it, and not taken from the registry,
-// which could have a caller get a token that opens another one.
+// repositoryOf returns the repository that a path below the registry's own asks
+// for. The scope of a challenge or token request is made of it, and not taken
+// from the registry, which could have a token got that opens another one; so
+// nothing but a name is one.
 func repositoryOf(path, base string) (name string, ok bool) {
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(base, "/")+"/v2/")
 	if !ok {
@@ -83,7 +88,8 @@ func repositoryOf(path, base string) (name string, ok bool) {
 	}
 	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/", "/referrers/"} {
 		if i := strings.LastIndex(rest, kind); i > 0 {
-			return rest[:i], true
+			name = rest[:i]
+			return name, registry.Reference{Repository: name}.ValidateRepository() == nil
 		}
 	}
 	return "", false
