@@ -58,6 +58,7 @@ var (
 	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", resultFailed}
 	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", resultFailed}
 	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", resultFailed}
+	errSchema1      = &apiError{http.StatusBadGateway, "UNSUPPORTED", "the upstream registry has it as a manifest of Docker's schema 1, which this mirror does not pass on", resultFailed}
 	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails and is not asked at present", resultFailed}
 	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails, and not all of the image is held", resultFailed}
 	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", resultFailed}
@@ -124,6 +125,9 @@ func fromUpstream(e *upstream.Error, kind kind, view access.View) *apiError {
 	case upstream.Unasked:
 		return errUnasked
 	case upstream.Invalid:
+		if errors.Is(e, upstream.ErrSchema1) {
+			return errSchema1
+		}
 		return errContent
 	default:
 		return errUpstream

@@ -13,20 +13,19 @@
 // (connections, retries, time-outs), reconnect.go (connections that are dead),
 // hosts.go (what is known of hosts), circuit.go (which of them are left alone),
 // silence.go (429), budget.go (the pull limit), error.go (what can go wrong),
-// refusal.go (who refuses, and in what words).
+// refusal.go (who refuses, and in what words), encoding.go and shape.go (how a
+// text is encoded, and what a manifest is).
 package upstream
 
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"math"
-	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -35,6 +34,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
@@ -114,7 +114,7 @@ func newClient(o Options, identity string) *Client {
 	}
 	c.auth = &auth.Client{
 		Client: &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
-		Header: http.Header{"User-Agent": {o.UserAgent}},
+		Header: http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
 		Cache:  c.tokens,
 	}
 	if o.LogsIn() {
@@ -158,8 +158,8 @@ func (c *Client) Grants(repository string) bool { return c.tokens.grants(reposit
 // Descriptor is what a registry says of a manifest.
 type Descriptor struct {
 	Digest    digest.Digest // empty when the registry does not say
-	MediaType string
-	Size      int64 // bytes; negative when the registry does not say
+	MediaType string        // empty when the registry does not say
+	Size      int64         // bytes; negative when the registry does not say
 }
 
 // Manifest is a manifest whose body hashes to its digest.
@@ -168,12 +168,15 @@ type Manifest struct {
 	Body []byte
 }
 
-// acceptManifests are the types asked for; a registry that has another one
-// may send it.
-var acceptManifests = []string{
-	"application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, " +
-		"application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*",
-}
+// acceptManifests are the types asked for. Registries that take the header by
+// the letter send no other one, so schema 1 is among them: that it is refused
+// says more than that there is nothing.
+var acceptManifests = []string{strings.Join([]string{
+	ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json",
+	ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json",
+	"application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json",
+	schema1Signed, schema1, "*/*",
+}, ", ")}
 
 // HeadManifest asks what reference, a tag or digest, names. It costs no pull
 // at Docker Hub.
@@ -186,9 +189,14 @@ func (c *Client) HeadManifest(ctx context.Context, repository, reference string)
 	if resp.StatusCode != http.StatusOK {
 		return Descriptor{}, c.refusal(req, resp)
 	}
-	d := Descriptor{MediaType: resp.Header.Get("Content-Type"), Size: resp.ContentLength}
-	if isWebPage(d.MediaType) {
+	d := Descriptor{MediaType: resp.Header.Get("Content-Type"), Size: sizeOf(resp)}
+	switch plain := plainType(d.MediaType); {
+	case isWebPage(d.MediaType):
 		return Descriptor{}, c.invalid(req, "a web page in place of a manifest")
+	case isSchema1(plain):
+		return Descriptor{}, c.invalid(req, "%w: %s", ErrSchema1, plain)
+	case plain == "" || saysNothing(plain):
+		d.MediaType = ""
 	}
 	if named, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
 		d.Digest = named
@@ -211,12 +219,18 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 		return Manifest{}, c.refusal(req, resp)
 	}
 	c.metrics.Pulled()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxManifest+1))
-	if err != nil {
+	body, err := readText(resp.Header, resp.Body, c.maxManifest)
+	switch {
+	case errors.Is(err, errAboveBound):
+		return Manifest{}, c.invalid(req, "a manifest above %d bytes", c.maxManifest)
+	case errors.Is(err, errEncoding):
+		return Manifest{}, c.invalid(req, "a manifest that is %w", err)
+	case err != nil:
 		return Manifest{}, c.failure(req, err)
 	}
-	if int64(len(body)) > c.maxManifest {
-		return Manifest{}, c.invalid(req, "a manifest above %d bytes", c.maxManifest)
+	// Its digest is not that of its bytes, which say more than a wrong digest.
+	if named, old := schema1Of(resp.Header.Get("Content-Type"), body); old {
+		return Manifest{}, c.invalid(req, "%w: %s", ErrSchema1, named)
 	}
 	d, err := manifestDigest(reference, resp.Header.Get("Docker-Content-Digest"), body)
 	if err != nil {
@@ -268,49 +282,6 @@ func manifestDigest(reference, header string, body []byte) (digest.Digest, error
 	return named, nil
 }
 
-// manifestType is the type that the header gives, which must be the one that
-// the manifest itself names if it does: what two readers take for two things
-// is not passed on (CVE-2021-41190). A web page is no manifest.
-func manifestType(header string, body []byte) (string, error) {
-	var m *struct {
-		MediaType string          `json:"mediaType"`
-		Manifests json.RawMessage `json:"manifests"`
-		Layers    json.RawMessage `json:"layers"`
-	}
-	if err := json.Unmarshal(body, &m); err != nil {
-		return "", fmt.Errorf("a manifest that is no JSON object: %w", err)
-	}
-	if m == nil {
-		return "", errors.New("a manifest that is no JSON object: null")
-	}
-	if err := checkShape(body); err != nil {
-		return "", fmt.Errorf("a manifest that is not to be passed on: %w", err)
-	}
-	if m.Manifests != nil && m.Layers != nil {
-		return "", errors.New("a manifest that is an image and an index at once")
-	}
-	if header == "" {
-		header = m.MediaType
-	}
-	plain, _, err := mime.ParseMediaType(header)
-	if err != nil {
-		return "", fmt.Errorf("a manifest without a media type: %w", err)
-	}
-	if isWebPage(plain) {
-		return "", errors.New("a web page in place of a manifest")
-	}
-	if m.MediaType != "" && m.MediaType != plain {
-		return "", fmt.Errorf("a manifest announced as %.100q that calls itself %.100q", plain, m.MediaType)
-	}
-	return header, nil
-}
-
-// isWebPage tells what captive portals and error pages are sent as.
-func isWebPage(mediaType string) bool {
-	plain, _, err := mime.ParseMediaType(mediaType)
-	return err == nil && plain == "text/html"
-}
-
 // HeadBlob asks for the size of a blob, negative when the registry does not
 // say.
 func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Digest) (size int64, err error) {
@@ -322,7 +293,16 @@ func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Diges
 	if resp.StatusCode != http.StatusOK {
 		return 0, c.refusal(req, resp)
 	}
-	return resp.ContentLength, nil
+	return sizeOf(resp), nil
+}
+
+// sizeOf is the size of what an answer to a HEAD speaks of, negative when it
+// does not say: an encoding has another one.
+func sizeOf(resp *http.Response) int64 {
+	if isEncoded(resp.Header) {
+		return -1
+	}
+	return resp.ContentLength
 }
 
 // Blob is an answer with bytes of a blob.

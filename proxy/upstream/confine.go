@@ -179,9 +179,12 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 	slow := resp.Body
 	defer slow.Close()
 	cut := time.AfterFunc(c.patience, func() { slow.Close() })
-	body, err := io.ReadAll(io.LimitReader(slow, maxToken+1))
+	body, err := readText(resp.Header, slow, maxToken)
 	if !cut.Stop() {
 		return nil, errStalled
+	}
+	if errors.Is(err, errAboveBound) || errors.Is(err, errEncoding) {
+		return nil, fmt.Errorf("%w: %w", errBadToken, err)
 	}
 	if err != nil {
 		return nil, err
@@ -191,8 +194,8 @@ func (c *confined) readToken(ctx context.Context, resp *http.Response) (*http.Re
 		AccessToken string          `json:"access_token"`
 		ExpiresIn   json.RawMessage `json:"expires_in"`
 	}
-	if len(body) > maxToken || json.Unmarshal(body, &answer) != nil {
-		return nil, fmt.Errorf("%w: no JSON, or above %d bytes", errBadToken, maxToken)
+	if json.Unmarshal(body, &answer) != nil {
+		return nil, fmt.Errorf("%w: no JSON", errBadToken)
 	}
 	if answer.Token == "" && answer.AccessToken == "" {
 		return nil, fmt.Errorf("%w: no token in it", errBadToken)

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -108,7 +106,7 @@ func referrersIn(mediaType string, body []byte) ([]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if plain, _, err := mime.ParseMediaType(mediaType); err != nil || plain != ocispec.MediaTypeImageIndex {
+	if plainType(mediaType) != ocispec.MediaTypeImageIndex {
 		return nil, fmt.Errorf("%.100q in place of an index", mediaType)
 	}
 	var index struct {
@@ -179,12 +177,14 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 	if resp.StatusCode != http.StatusOK {
 		return Answer{}, c.refusal(req, resp)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
-	if err != nil {
-		return Answer{}, c.failure(req, err)
-	}
-	if len(body) > maxPage || !json.Valid(body) {
+	body, err := readText(resp.Header, resp.Body, maxPage)
+	switch {
+	case errors.Is(err, errAboveBound) || err == nil && !json.Valid(body):
 		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
+	case errors.Is(err, errEncoding):
+		return Answer{}, c.invalid(req, "a list that is %w", err)
+	case err != nil:
+		return Answer{}, c.failure(req, err)
 	}
 	return Answer{
 		MediaType: resp.Header.Get("Content-Type"),

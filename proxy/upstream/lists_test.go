@@ -162,7 +162,7 @@ func TestReferrers(t *testing.T) {
 		"no descriptor":             {ocispec.MediaTypeImageIndex, index(`["x"]`)},
 		"manifests and no array":    {ocispec.MediaTypeImageIndex, index(`{}`)},
 		"a web page":                {"text/html", `{}`},
-		"an index of no type":       {"", `{"schemaVersion":2,"manifests":[]}`},
+		"an index of no version":    {"", `{"manifests":[]}`},
 		"a docker manifest list":    {"application/vnd.docker.distribution.manifest.list.v2+json", `{"schemaVersion":2,"manifests":[]}`},
 		"something that is no JSON": {ocispec.MediaTypeImageIndex, `{`},
 	} {

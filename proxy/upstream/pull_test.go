@@ -314,6 +314,12 @@ func TestWrongManifest(t *testing.T) {
 		{name: "no media type at all", fault: fakehub.Fault{Body: []byte("{}"), DropContentType: true, DropDigestHeader: true}},
 		{name: "garbled media type", fault: fakehub.Fault{Header: http.Header{"Content-Type": {";;"}}}},
 
+		{name: "octets of no type inside", fault: fakehub.Fault{Body: []byte("{}"), Header: http.Header{"Content-Type": {"application/octet-stream"}}, DropDigestHeader: true}},
+		{name: "a list of tags", fault: fakehub.Fault{Body: []byte(`{"tags":[]}`), Header: http.Header{"Content-Type": {"application/json"}}, DropDigestHeader: true}},
+
+		{name: "called octets", fault: fakehub.Fault{Header: http.Header{"Content-Type": {"application/octet-stream"}}}, ok: true},
+		{name: "called text", fault: fakehub.Fault{Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}}, ok: true},
+		{name: "called JSON", fault: fakehub.Fault{Header: http.Header{"Content-Type": {"application/json"}}}, ok: true},
 		{name: "media type in the body only", fault: fakehub.Fault{DropContentType: true}, ok: true},
 		{name: "media type with a parameter", fault: fakehub.Fault{Header: http.Header{"Content-Type": {ocispec.MediaTypeImageManifest + "; charset=utf-8"}}}, ok: true},
 		{name: "no digest header", fault: fakehub.Fault{DropDigestHeader: true}, ok: true},

@@ -3,7 +3,6 @@ package upstream
 import (
 	"encoding/json"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -183,6 +182,5 @@ func announcesOCI(h http.Header) bool {
 	if h.Get("Content-Type") == "" {
 		return h.Get("Docker-Distribution-Api-Version") != ""
 	}
-	plain, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && plain == "application/json"
+	return plainType(h.Get("Content-Type")) == "application/json"
 }

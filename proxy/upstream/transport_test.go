@@ -365,7 +365,7 @@ func TestNothingIsDecompressed(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	for _, r := range hub.Log() {
-		if r.Header.Get("Accept-Encoding") != "" || r.Proto != "HTTP/1.1" {
+		if r.Header.Get("Accept-Encoding") != "identity" || r.Proto != "HTTP/1.1" {
 			t.Errorf("%s %s came by %s with Accept-Encoding %q", r.Method, r.Path, r.Proto, r.Header.Get("Accept-Encoding"))
 		}
 	}
