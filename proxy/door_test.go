@@ -101,6 +101,7 @@ var blindRows = []badRow{
 	{id: "B20d", raw: blobOf(hex64), status: 400, code: "DIGEST_INVALID"},
 	{id: "B20e", raw: blobOf("sha256:sha256:" + hex64), status: 400, code: "DIGEST_INVALID"},
 	{id: "B20f", raw: blobOf("sha256%3A" + hex64), status: 400, code: "DIGEST_INVALID", note: "one spelling"},
+	{id: "B20g", raw: get("/v2/a/b/manifests/sha256%3a" + hex64), status: 400, code: "DIGEST_INVALID", note: "one spelling"},
 	{id: "B21", raw: blobOf("sha256:..%2f..%2f" + hex64[:54]), status: 400, code: "DIGEST_INVALID", header: map[string]string{"Location": ""}},
 	{id: "B21b", raw: blobOf("sha256:../../" + hex64[:58]), status: 404, code: "UNSUPPORTED", header: map[string]string{"Location": ""}},
 	{id: "B22", raw: blobOf("latest"), status: 400, code: "DIGEST_INVALID"},
@@ -301,7 +302,7 @@ func (row badRow) check(t *testing.T, raw []byte) {
 // fixedTexts are all that a client is told of a failure.
 func fixedTexts() (texts []string) {
 	for _, one := range []*apiError{
-		errNoRoute, errAbsolute, errMethod, errNameInvalid, errDigestInvalid, errPageInvalid, errUnknownRegistry, errTwoRegistries,
+		errNoRoute, errAbsolute, errMethod, errNameInvalid, errDigestInvalid, errColonEncoded, errPageInvalid, errUnknownRegistry, errTwoRegistries,
 		errRange, errManifestUnknown, errBlobUnknown, errNameUnknown, errUnreachable,
 	} {
 		texts = append(texts, one.message)

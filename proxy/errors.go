@@ -38,6 +38,7 @@ var (
 	errMethod           = refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror")
 	errNameInvalid      = refuse(http.StatusBadRequest, "NAME_INVALID", "invalid repository name")
 	errDigestInvalid    = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest")
+	errColonEncoded     = refuse(http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: its colon must not be written as %3A")
 	errPageInvalid      = refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
 	errUnknownRegistry  = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
 	errTwoRegistries    = refuse(http.StatusNotFound, "NAME_UNKNOWN", "the path and ns name different registries")

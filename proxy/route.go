@@ -157,7 +157,7 @@ func (rt *route) readReference(s string) error {
 	case isTag(s):
 		rt.tag = s
 		return nil
-	case strings.Contains(s, ":"):
+	case strings.Contains(s, ":"), hasEncodedColon(s):
 		return rt.readDigest(s)
 	case strings.Contains(strings.ToLower(s), "%2f"):
 		return errNameInvalid
@@ -168,12 +168,19 @@ func (rt *route) readReference(s string) error {
 
 func (rt *route) readDigest(s string) error {
 	d := digest.Digest(s)
-	if d.Validate() != nil || d.Algorithm() != digest.SHA256 && d.Algorithm() != digest.SHA512 {
+	switch {
+	case hasEncodedColon(s):
+		return errColonEncoded
+	case !upstream.Serves(d):
 		return errDigestInvalid
 	}
 	rt.digest = d
 	return nil
 }
+
+// hasEncodedColon reports whether a reference is spelled as some clients spell
+// digests: there is one spelling of each, and none is decoded.
+func hasEncodedColon(s string) bool { return strings.Contains(strings.ToLower(s), "%3a") }
 
 // checkPage checks the n of a tag list; the rest is the registry's to judge.
 func checkPage(query url.Values) error {

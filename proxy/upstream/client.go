@@ -157,7 +157,7 @@ func (c *Client) Grants(repository string) bool { return c.tokens.grants(reposit
 
 // Descriptor is what a registry says of a manifest.
 type Descriptor struct {
-	Digest    digest.Digest // empty when the registry does not say
+	Digest    digest.Digest // empty when the registry does not say, or says one that is not served
 	MediaType string        // empty when the registry does not say
 	Size      int64         // bytes; negative when the registry does not say
 }
@@ -198,7 +198,7 @@ func (c *Client) HeadManifest(ctx context.Context, repository, reference string)
 	case plain == "" || saysNothing(plain):
 		d.MediaType = ""
 	}
-	if named, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
+	if named := digest.Digest(resp.Header.Get("Docker-Content-Digest")); Serves(named) {
 		d.Digest = named
 	}
 	return d, nil
@@ -266,8 +266,15 @@ func (c *Client) mayPull(ctx context.Context, repository, reference string) erro
 	}
 }
 
+// Serves reports whether content is known by digests like d: of an algorithm
+// that hubcap asks for and keeps content by.
+func Serves(d digest.Digest) bool {
+	return d.Validate() == nil && (d.Algorithm() == digest.SHA256 || d.Algorithm() == digest.SHA512)
+}
+
 // manifestDigest is the digest that was asked for, or else that the registry
-// names, or else the body's sha256; the body hashes to it.
+// names, or else the body's sha256, as for a digest that hubcap does not serve;
+// the body hashes to it.
 func manifestDigest(reference, header string, body []byte) (digest.Digest, error) {
 	named, err := digest.Parse(header)
 	if err != nil {
@@ -278,6 +285,9 @@ func manifestDigest(reference, header string, body []byte) (digest.Digest, error
 	}
 	if got := named.Algorithm().FromBytes(body); got != named {
 		return "", fmt.Errorf("a manifest that hashes to %s and not to %s", got, named)
+	}
+	if !Serves(named) {
+		named = digest.FromBytes(body)
 	}
 	return named, nil
 }
