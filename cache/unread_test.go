@@ -16,27 +16,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
-)
 
-// hinder has nobody be able to open a file, EAGAIN, until mend is called or 45
-// seconds have passed: a lease is held on it (fcntl(2), F_SETLEASE).
-func hinder(t *testing.T, name string) (mend func()) {
-	t.Helper()
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
-		t.Skipf("no leases here: %v", err)
-	}
-	mend = sync.OnceFunc(func() { f.Close() })
-	t.Cleanup(mend)
-	if f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0); !errors.Is(err, unix.EAGAIN) {
-		f.Close()
-		t.Skipf("leases do not hinder anybody here: %v", err)
-	}
-	return mend
-}
+	"hubcap/e2e/testkit"
+)
 
 // down is a source that does not answer.
 func down() *origin {
@@ -68,7 +50,7 @@ func TestUnreadableFileStays(t *testing.T) {
 	body, d := content(700, 3*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
-	mend := hinder(t, r.file(d))
+	mend := testkit.Unopenable(t, r.file(d))
 	before := inode(t, r.file(d))
 	for range 3 {
 		if _, _, err := r.get(d, down(), 0, -1); !errors.Is(err, ErrSource) {
@@ -104,7 +86,7 @@ func TestUnreadableFileIsReplaced(t *testing.T) {
 	body, d := content(701, 12*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
-	mend := hinder(t, r.file(d))
+	mend := testkit.Unopenable(t, r.file(d))
 	before := inode(t, r.file(d))
 
 	wrong := bytes.Clone(body)
@@ -198,7 +180,7 @@ func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 	now.Add(int64(13 * time.Hour))
 	var mend []func()
 	for _, d := range all {
-		mend = append(mend, hinder(t, r.file(d)))
+		mend = append(mend, testkit.Unopenable(t, r.file(d)))
 	}
 	if r.scrubRound(t.Context()) {
 		t.Error("it goes on at once")
@@ -246,7 +228,7 @@ func TestUnreadableManifestStays(t *testing.T) {
 	put()
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir})
-	mend := hinder(t, r.file(one.Digest))
+	mend := testkit.Unopenable(t, r.file(one.Digest))
 	before := inode(t, r.file(one.Digest))
 	if _, ok := r.Manifest(one.Digest); ok {
 		t.Error("it was read")
@@ -259,7 +241,7 @@ func TestUnreadableManifestStays(t *testing.T) {
 	}
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir})
-	hinder(t, r.file(one.Digest))
+	testkit.Unopenable(t, r.file(one.Digest))
 	if _, ok := r.Manifest(one.Digest); ok {
 		t.Error("it was read")
 	}
@@ -287,7 +269,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 				if restart {
 					r.stop()
 				}
-				mend := hinder(t, name+suffix)
+				mend := testkit.Unopenable(t, name+suffix)
 				if restart {
 					r = newRig(t, rigOptions{dir: dir})
 				}
@@ -309,7 +291,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 		t.Run("file"+suffix+", replaced", func(t *testing.T) {
 			r := newRig(t, rigOptions{})
 			r.leave(d, body)
-			hinder(t, filepath.Join(r.dir, "partial", "sha256-"+d.Encoded()+suffix))
+			testkit.Unopenable(t, filepath.Join(r.dir, "partial", "sha256-"+d.Encoded()+suffix))
 			r.mustGet(d, &origin{body: body}, body)
 			r.checkLedger()
 			if from := r.mustGet(d, down(), body); from != Held {
