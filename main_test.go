@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -452,6 +453,56 @@ func behind(t *testing.T, hub *fakehub.Hub) []string {
 	return []string{
 		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + hub.RegistryURL(),
 		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
+	}
+}
+
+// TestReplacedCAFile has the site's authority replaced while hubcap runs.
+func TestReplacedCAFile(t *testing.T) {
+	hub, other := fakehub.Start(t, fakehub.Options{TLS: true}), fakehub.Start(t, fakehub.Options{TLS: true})
+	for _, tag := range []string{"v1", "v2"} {
+		hub.Image("library/demo", tag, fakehub.RandomBlob(1, 1000))
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	at := time.Now()
+	write := func(content []byte) {
+		t.Helper()
+		at = at.Add(time.Second) // it looks changed, however coarse the system's clock is
+		if err := errors.Join(os.WriteFile(file, content, 0o600), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(other.CAPEM())
+	b := start(t, append(behind(t, hub), "HUBCAP_CA_FILE="+file)...)
+	if status, _, _ := b.get(b.mirror, "/v2/library/demo/manifests/v1"); status < 500 {
+		t.Fatalf("a registry that nobody vouches for: %d", status)
+	}
+	write(hub.CAPEM())
+	answered := func(tag string) {
+		t.Helper()
+		for deadline := time.Now().Add(soon); ; {
+			time.Sleep(1100 * time.Millisecond) // the file is looked at once a second, and a registry that fails too often is left alone
+			status, _, body := b.get(b.mirror, "/v2/library/demo/manifests/"+tag)
+			if status == http.StatusOK {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d %s", tag, status, body)
+			}
+		}
+	}
+	answered("v1")
+	write([]byte("no certificate"))
+	const broken = "a changed file of authorities' certificates cannot be used; those read before stay trusted"
+	for deadline, i := time.Now().Add(soon), 0; b.line(broken) == nil; i++ {
+		b.get(b.mirror, fmt.Sprint("/v2/library/demo/manifests/none-", i)) // asks the registry
+		time.Sleep(50 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatal("the broken file is not told of")
+		}
+	}
+	answered("v2")
+	if n := strings.Count(b.log.String(), broken); n != 1 {
+		t.Errorf("the broken file is told of %d times", n)
 	}
 }
 

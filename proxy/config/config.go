@@ -66,7 +66,7 @@ type variables struct {
 	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"for the next byte of a registry's answer"`
 	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`
 	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"the registry for requests that name none"`
-	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's"`
+	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's; read again when they change"`
 	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror ports, which speak TLS then; read again when it changes"`
 	TLSKeyFile      string    `env:"TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of AUTH_LISTEN; TLS_CERT_FILE when empty"`

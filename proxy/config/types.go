@@ -1,16 +1,15 @@
 package config
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
 )
 
@@ -227,26 +226,25 @@ func (p Prefixes) String() string {
 }
 
 // CAFile is a file of PEM certificates, read.
-type CAFile struct {
-	path string
-	pem  []byte
-}
+type CAFile struct{ *upstream.CAFile }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *CAFile) UnmarshalText(text []byte) error {
-	path := string(text)
-	pem, err := os.ReadFile(path)
+	file, err := upstream.ReadCAFile(string(text))
 	if err != nil {
-		return fmt.Errorf("want a file of PEM certificates; it cannot be read: %w", errors.Unwrap(err))
+		return fmt.Errorf("want a file of PEM certificates; %w", err)
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		return errors.New("want a file of PEM certificates; there is none in it")
-	}
-	*f = CAFile{path, pem}
+	f.CAFile = file
 	return nil
 }
 
-func (f CAFile) String() string { return f.path }
+// String is the file's name, or nothing.
+func (f CAFile) String() string {
+	if f.CAFile == nil {
+		return ""
+	}
+	return f.Path()
+}
 
 // Secret is a value that is shown to nobody.
 type Secret = credentials.Secret

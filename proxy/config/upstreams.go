@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,7 +29,7 @@ type registry struct {
 	Deny         Globs      `env:"DENY" means:"globs of repositories that may not be pulled, whatever ALLOW says"`
 	TokenHosts   []string   `env:"TOKEN_HOSTS" means:"hosts, with a port where it is not the standard one, that may receive the credentials, besides the registry's own"`
 	PrivateCIDRs Prefixes   `env:"PRIVATE_CIDRS" means:"private ranges of addresses that the registry, its token hosts and its redirects may lie in"`
-	CAFile       CAFile     `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry"`
+	CAFile       CAFile     `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry; read again when they change"`
 	TagTTL       Duration   `env:"TAG_TTL" means:"how long its tags are answered without asking"`
 }
 
@@ -99,7 +98,7 @@ func (c *Config) entry(host string) upstream.Entry {
 	e := upstream.Entry{Host: host, TagTTL: time.Duration(c.TagTTL)}
 	e.Label = host
 	e.URL = &url.URL{Scheme: "https", Host: host}
-	e.RootCAs = pool(c.CAFile)
+	e.CAFiles = caFiles(c.CAFile)
 	c.timeouts(&e.Options)
 	return e
 }
@@ -151,9 +150,7 @@ func (c *Config) apply(e upstream.Entry, o ownRegistry) (upstream.Entry, error) 
 	if r.TagTTL > 0 {
 		e.TagTTL = time.Duration(r.TagTTL)
 	}
-	if r.CAFile.pem != nil {
-		e.RootCAs = pool(c.CAFile, r.CAFile)
-	}
+	e.CAFiles = caFiles(c.CAFile, r.CAFile)
 	if err := c.applyRules(&e, r, n); err != nil {
 		return e, err
 	}
@@ -163,21 +160,12 @@ func (c *Config) apply(e upstream.Entry, o ownRegistry) (upstream.Entry, error) 
 	return e, nil
 }
 
-// pool is the system's authorities and those of the files, or nil for the
-// system's alone.
-func pool(files ...CAFile) *x509.CertPool {
-	var all *x509.CertPool
+// caFiles are the files that are set.
+func caFiles(files ...CAFile) (all []*upstream.CAFile) {
 	for _, f := range files {
-		if f.pem == nil {
-			continue
+		if f.CAFile != nil {
+			all = append(all, f.CAFile)
 		}
-		if all == nil {
-			var err error
-			if all, err = x509.SystemCertPool(); err != nil {
-				all = x509.NewCertPool()
-			}
-		}
-		all.AppendCertsFromPEM(f.pem)
 	}
 	return all
 }

@@ -42,7 +42,8 @@ func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.An
 // troubled reports whether what is not held of a repository is unlikely to be
 // had.
 func (r Repository) troubled() bool {
-	return r.Upstream.Anonymous.Failing(r.puller.o.Patience) || r.puller.o.Tags.Refusing(r.Upstream.Host)
+	t := r.Upstream.Anonymous.Trouble(r.puller.o.Patience)
+	return t.Registry || t.Blobs || r.puller.o.Tags.Refusing(r.Upstream.Host)
 }
 
 // earlierWhole returns the latest earlier digest of the tag whose image

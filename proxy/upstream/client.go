@@ -9,7 +9,8 @@
 // Files: client.go (what can be asked), lists.go (of a repository), set.go and presets.go (which
 // registries there are), confine.go and challenge.go (where credentials may
 // go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
-// dial.go (the address filter, and which address answers), transport.go
+// dial.go (the address filter, and which address answers), authorities.go
+// (whose certificates count), transport.go
 // (connections, retries, time-outs), reconnect.go (connections that are dead),
 // hosts.go (what is known of hosts), circuit.go (which of them are left alone),
 // silence.go (429), budget.go (the pull limit), error.go (what can go wrong),
@@ -43,14 +44,14 @@ import (
 )
 
 // Options is what a Client needs. All but the Login, TokenHosts,
-// PrivateCIDRs and RootCAs is required.
+// PrivateCIDRs and CAFiles is required.
 type Options struct {
 	Label string   // the configured host or pattern: for logs and metrics
 	URL   *url.URL // where the registry is; what stands before /v2/
 	credentials.Login
 	TokenHosts   []string // that may be asked for tokens, as TokenHost spells them
 	PrivateCIDRs []netip.Prefix
-	RootCAs      *x509.CertPool // nil for the system's
+	CAFiles      []*CAFile // of authorities that are trusted beside the system's
 
 	ConnectTimeout time.Duration // for a connection, to whichever of a name's addresses; for what an outgoing proxy does for it; for its TLS handshake: each
 	HeaderTimeout  time.Duration
@@ -129,8 +130,12 @@ func (o Options) network(m *metrics.Upstream) http.RoundTripper {
 	if o.Offline {
 		return offline{}
 	}
-	t := newTransport(o, newDialer(o.PrivateCIDRs, o.ConnectTimeout))
-	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.CloseIdleConnections, trust: trustIdle, patience: o.ConnectTimeout}
+	d := newDialer(o.PrivateCIDRs, o.ConnectTimeout)
+	t := &renewed{
+		authorities: o.authorities(),
+		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
+	}
+	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, patience: o.ConnectTimeout}
 }
 
 // Trouble says what of the registry is down: hosts that take no connection, do

@@ -364,7 +364,7 @@ func TestProxy(t *testing.T) {
 			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
 			changes := []change{through(t, proxy.Server), reaching(), withCredentials, trusting(t, hub.TokenURL())}
 			if tls {
-				changes = append(changes, func(o *Options) { o.RootCAs = poolOf(t, hub.CAPEM()) })
+				changes = append(changes, trusted(hub.CAPEM()))
 			}
 			client := newFixture(t, hub.RegistryURL(), changes...)
 			if _, err := client.GetManifest(within(t), repo, "latest"); err != nil {
@@ -614,12 +614,7 @@ func TestTransferThroughAProxy(t *testing.T) {
 			image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 1000))
 			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
 			const most = 500 * time.Millisecond
-			client := newFixture(t, hub.RegistryURL(), through(t, proxy.Server), reaching(), func(o *Options) {
-				o.ConnectTimeout = most
-				if tls {
-					o.RootCAs = poolOf(t, hub.CAPEM())
-				}
-			})
+			client := newFixture(t, hub.RegistryURL(), through(t, proxy.Server), reaching(), trusted(hub.CAPEM()), func(o *Options) { o.ConnectTimeout = most })
 			hub.Script(fakehub.Always(&fakehub.Fault{Delay: 2 * most}))
 			b, err := client.OpenBlob(within(t), repo, image.Layers[0].Digest, 0, -1)
 			readBlob(t, b, err)

@@ -112,6 +112,12 @@ func reaching(cidrs ...string) change {
 	return func(o *Options) { o.PrivateCIDRs = allowed }
 }
 
+// trusted has a client trust authorities; their certificates are in no file that
+// could change.
+func trusted(pem []byte) change {
+	return func(o *Options) { o.CAFiles = []*CAFile{{pem: pem}} }
+}
+
 func withStallTimeout(d time.Duration) change { return func(o *Options) { o.StallTimeout = d } }
 
 // newHub starts a hub and a client that trusts its token service.

@@ -32,7 +32,7 @@ type login struct {
 
 func newLogin(o Options, m *metrics.Upstream) *login {
 	return &login{
-		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.RootCAs}),
+		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.authorities().current}),
 		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, log: o.Log,
 	}
 }

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -19,12 +20,12 @@ import (
 // connection a transfer is what lets several transfers of one blob add up,
 // and it takes less work a byte. Nothing is decompressed: a digest is of the
 // bytes as they are.
-func newTransport(o Options, d *dialer) *http.Transport {
+func newTransport(o Options, d *dialer, roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
 		Proxy:       d.through(o.Proxy),
 		DialContext: d.dial,
 		TLSClientConfig: &tls.Config{
-			RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12,
+			RootCAs: roots, MinVersion: tls.VersionTLS12,
 			ClientSessionCache: tls.NewLRUClientSessionCache(0), // without one no session is resumed; 0 is its own default, 64 hosts
 		},
 		OnProxyConnectResponse: tunnelled,

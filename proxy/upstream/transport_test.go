@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,15 +16,6 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/metrics"
 )
-
-func poolOf(t *testing.T, pem []byte) *x509.CertPool {
-	t.Helper()
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		t.Fatal("no certificate")
-	}
-	return pool
-}
 
 // TestRetries counts the requests that one failing request becomes.
 func TestRetries(t *testing.T) {

@@ -59,12 +59,12 @@ type Login struct {
 // LogsIn tells whether there is anything to log in with.
 func (l Login) LogsIn() bool { return l.Kind != Given || l.Username != "" || l.Token != "" }
 
-// Options is what New needs. All but RootCAs is required.
+// Options is what New needs. All is required.
 type Options struct {
 	Login
 	Host    string                                // of the registry, with the port if it names one
 	Proxy   func(*http.Request) (*url.URL, error) // for asking a cloud
-	RootCAs *x509.CertPool                        // likewise; nil for the system's
+	RootCAs func() *x509.CertPool                 // likewise: who may vouch for it now; nil for the system's authorities
 }
 
 // New makes the keeper of a registry's credential. Nothing is asked yet.

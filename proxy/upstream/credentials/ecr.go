@@ -88,9 +88,7 @@ func (s ecrSource) config(ctx context.Context, region string, fips bool) (aws.Co
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = s.Proxy
 		t.DisableKeepAlives = true // the next request is hours away
-		if s.RootCAs != nil {
-			t.TLSClientConfig = &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}
-		}
+		t.TLSClientConfig = &tls.Config{RootCAs: s.RootCAs(), MinVersion: tls.VersionTLS12}
 	})
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(region), config.WithHTTPClient(client), config.WithRetryMaxAttempts(2),

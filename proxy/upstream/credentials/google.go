@@ -32,9 +32,9 @@ func (s googleSource) get(ctx context.Context) (auth.Credential, time.Time, erro
 	if !isGoogle(s.Host) {
 		return auth.EmptyCredential, time.Time{}, fmt.Errorf("%s is no registry of Google's", s.Host)
 	}
-	transport := &http.Transport{Proxy: s.Proxy, DisableKeepAlives: true} // the next request is most of an hour away
-	if s.RootCAs != nil {
-		transport.TLSClientConfig = &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}
+	transport := &http.Transport{
+		Proxy: s.Proxy, TLSClientConfig: &tls.Config{RootCAs: s.RootCAs(), MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true, // the next request is most of an hour away
 	}
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport, Timeout: patience})
 	// Found anew each time: a source that is kept hands out the token that it

@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -177,7 +178,7 @@ func TestECR(t *testing.T) {
 			}))
 			defer server.Close()
 			awsEnvironment(t, server.URL)
-			got, until, err := ecrSource{Options{Host: tc.host, Proxy: direct}}.get(t.Context())
+			got, until, err := ecrSource{Options{Host: tc.host, Proxy: direct, RootCAs: systems}}.get(t.Context())
 			tellsNothing(t, err)
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
@@ -222,7 +223,7 @@ func TestGoogle(t *testing.T) {
 			}))
 			defer server.Close()
 			t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", serviceAccount(t, server.URL))
-			got, until, err := googleSource{Options{Host: tc.host, Proxy: direct}}.get(t.Context())
+			got, until, err := googleSource{Options{Host: tc.host, Proxy: direct, RootCAs: systems}}.get(t.Context())
 			tellsNothing(t, err)
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
@@ -237,7 +238,7 @@ func TestGoogle(t *testing.T) {
 	}
 	t.Run("no such file", func(t *testing.T) {
 		t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "none"))
-		if _, _, err := (googleSource{Options{Host: "gcr.io", Proxy: direct}}).get(t.Context()); err == nil || !strings.Contains(err.Error(), "application default") {
+		if _, _, err := (googleSource{Options{Host: "gcr.io", Proxy: direct, RootCAs: systems}}).get(t.Context()); err == nil || !strings.Contains(err.Error(), "application default") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -281,3 +282,6 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// systems are the system's authorities.
+func systems() *x509.CertPool { return nil }
