@@ -13,8 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/config"
 )
+
+func TestMain(m *testing.M) { os.Exit(testkit.Main{M: m}.Run()) }
 
 // mirror is what the client files call the box: the one name to replace.
 const mirror = "hubcap:5000"
@@ -301,9 +304,7 @@ func TestRegistriesAreKnown(t *testing.T) {
 // TestUnitIsConfined holds the unit against systemd's own measure of what a
 // service could still do: 0 to 100, where 100 is an ordinary one.
 func TestUnitIsConfined(t *testing.T) {
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("systemd-analyze is not installed")
-	}
+	testkit.NeedPrograms(t, "systemd-analyze")
 	out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", "hubcap.service").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

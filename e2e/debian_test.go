@@ -20,6 +20,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"hubcap/e2e/testkit"
 )
 
 // debianRecipe names the image in the cache. Change it with anything below that changes the image.
@@ -97,7 +99,7 @@ func buildDebian(t *testing.T, layout string) {
 	t.Helper()
 	need(t, "debootstrap", "chroot", "tar", "apt-get")
 	if os.Getuid() != 0 {
-		missing(t, "debootstrap needs root")
+		testkit.Missing(t, "debootstrap needs root")
 	}
 	started := time.Now()
 	mirror := debianMirror(t)
@@ -125,7 +127,7 @@ func debianMirror(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `. /etc/os-release; echo "$ID $VERSION_CODENAME"; apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages'`).Output()
 	if err != nil {
-		missing(t, "apt knows no mirror: %v", err)
+		testkit.Missing(t, "apt knows no mirror: %v", err)
 	}
 	lines := strings.Split(string(out), "\n")
 	id, codename, _ := strings.Cut(lines[0], " ")
@@ -135,7 +137,7 @@ func debianMirror(t *testing.T) string {
 			return fields[2]
 		}
 	}
-	missing(t, "this is no Debian with a mirror in its apt configuration")
+	testkit.Missing(t, "this is no Debian with a mirror in its apt configuration")
 	return ""
 }
 

@@ -3,18 +3,16 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
 
 // mirror and admin are where hubcap listens. Every namespace has these ports to itself.
@@ -22,42 +20,6 @@ const (
 	mirror = "127.0.0.1:5000"
 	admin  = "127.0.0.1:5001"
 )
-
-// binary is hubcap, built once a test run.
-var binary struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// hubcapBinary builds hubcap; TEST_E2E_RACE=1 builds it with the race detector.
-func hubcapBinary(t *testing.T) string {
-	t.Helper()
-	binary.once.Do(func() {
-		if binary.dir, binary.err = os.MkdirTemp("", "hubcap-"); binary.err != nil {
-			return
-		}
-		args := []string{"build", "-o", filepath.Join(binary.dir, "hubcap")}
-		if os.Getenv("TEST_E2E_RACE") != "" {
-			args = append(args, "-race")
-		}
-		build := exec.Command("go", append(args, ".")...)
-		build.Dir = ".."
-		if out, err := build.CombinedOutput(); err != nil {
-			binary.err = fmt.Errorf("go build: %w\n%s", err, out)
-		}
-	})
-	if binary.err != nil {
-		t.Fatal(binary.err)
-	}
-	return filepath.Join(binary.dir, "hubcap")
-}
-
-func removeHubcapBinary() {
-	if binary.dir != "" {
-		_ = os.RemoveAll(binary.dir)
-	}
-}
 
 // hubcap is a running box.
 type hubcap struct {
@@ -77,7 +39,7 @@ func (s *site) startHubcap(t *testing.T, dataDir string, settings ...string) *hu
 
 func startHubcap(t *testing.T, ns *namespace, dataDir string, settings ...string) *hubcap {
 	t.Helper()
-	cmd := exec.Command(hubcapBinary(t))
+	cmd := exec.Command(testkit.Hubcap(t, ".."))
 	cmd.Env = environment(append([]string{
 		"HUBCAP_LISTEN=" + mirror,
 		"HUBCAP_ADMIN_LISTEN=" + admin,

@@ -11,10 +11,11 @@ package e2e
 import (
 	"flag"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
+
+	"hubcap/e2e/testkit"
 )
 
 // Threads that have entered a namespace are thrown away afterwards, which cannot be done to the main thread:
@@ -23,9 +24,7 @@ func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code := m.Run()
-	removeHubcapBinary()
-	os.Exit(code)
+	os.Exit(testkit.Main{M: m}.Run())
 }
 
 // need skips the test unless every program is installed.
@@ -34,20 +33,7 @@ func need(t *testing.T, programs ...string) {
 	if testing.Short() {
 		t.Skip("real clients take their time: not with -short")
 	}
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			missing(t, "%s is not installed", program)
-		}
-	}
-}
-
-// missing skips the test, or fails it where everything is required to be there.
-func missing(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("TEST_E2E") == "require" {
-		t.Fatalf(format+", and TEST_E2E=require", args...)
-	}
-	t.Skipf(format, args...)
+	testkit.NeedPrograms(t, programs...)
 }
 
 // scratch is a directory for the time of a test. Its path is short, unlike t.TempDir's: the daemons put Unix sockets far below it,

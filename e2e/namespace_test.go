@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hubcap/e2e/testkit"
 )
 
 // namespace is a network of its own with a loopback interface and nothing else, mounts and a process tree of its own.
@@ -55,7 +57,7 @@ func newNamespace(t *testing.T, hosts ...string) *namespace {
 	t.Helper()
 	need(t, "ip", "mount")
 	if os.Getuid() != 0 {
-		missing(t, "namespaces need root")
+		testkit.Missing(t, "namespaces need root")
 	}
 	hostsFile := filepath.Join(scratch(t), "hosts")
 	if err := os.WriteFile(hostsFile, []byte("127.0.0.1 localhost "+strings.Join(hosts, " ")+"\n"), 0o644); err != nil {
@@ -73,12 +75,12 @@ func newNamespace(t *testing.T, hosts ...string) *namespace {
 		t.Fatal(err)
 	}
 	if err := first.Start(); err != nil {
-		missing(t, "namespaces are not permitted here (%v)", err)
+		testkit.Missing(t, "namespaces are not permitted here (%v)", err)
 	}
 	ns := &namespace{first: first, stdin: stdin}
 	t.Cleanup(ns.close)
 	if line, _ := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
-		missing(t, "mounts inside a namespace are not permitted here")
+		testkit.Missing(t, "mounts inside a namespace are not permitted here")
 	}
 	if err := ns.open(); err != nil {
 		t.Fatal(err)

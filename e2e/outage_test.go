@@ -29,6 +29,9 @@ func always(f fakehub.Fault) func(hub *fakehub.Hub) {
 func TestOutage(t *testing.T) {
 	need(t)
 	daemons := []string{"dockerd", "ctr", "containerd2"}
+	for _, name := range daemons {
+		clientNamed(t, name)
+	}
 	// A question that fails is asked three times, and again after five seconds: on a slow machine a pull may see that twice.
 	const tries = 2 * 3
 	for _, outage := range outages {

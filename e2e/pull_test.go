@@ -51,13 +51,14 @@ func runDebian(t *testing.T, pulled session, debian *image) {
 
 // TestPullDebianAllAtOnce lets all the clients pull from the cold box at the same time: one transfer serves them all.
 func TestPullDebianAllAtOnce(t *testing.T) {
-	need(t)
+	for _, c := range clients {
+		need(t, c.programs...)
+	}
 	debian := debianImage(t)
 	s := newSite(t, debian)
 	s.startHubcap(t, scratch(t), longTTL)
 	var sessions []session
 	for _, c := range clients {
-		need(t, c.programs...)
 		sessions = append(sessions, c.start(t, s, mirror))
 	}
 	var pulls sync.WaitGroup

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) {
 		panic("a test used the default transport")
 	})
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(testkit.Main{M: m})
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

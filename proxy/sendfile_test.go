@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/port"
 )
 
@@ -24,21 +25,14 @@ func TestWarmBlobIsSentByTheKernel(t *testing.T) {
 		sendWarmBlob(t, how == "hidden")
 		return
 	}
-	skip := t.Skipf
-	if os.Getenv("TEST_E2E") == "require" {
-		skip = t.Fatalf
-	}
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		skip("strace is missing")
-	}
+	testkit.NeedPrograms(t, "strace")
 	count := func(how string) int {
 		out := filepath.Join(t.TempDir(), "strace")
-		cmd := exec.CommandContext(t.Context(), strace, "-f", "-c", "-e", "trace=sendfile", "-o", out,
+		cmd := exec.CommandContext(t.Context(), "strace", "-f", "-c", "-e", "trace=sendfile", "-o", out,
 			os.Args[0], "-test.run=^"+t.Name()+"$")
 		cmd.Env = append(os.Environ(), child+"="+how)
 		if output, err := cmd.CombinedOutput(); err != nil {
-			skip("strace does not work here: %v\n%s", err, output)
+			testkit.Missing(t, "strace does not work here: %v\n%s", err, output)
 		}
 		table, err := os.ReadFile(out)
 		must(t, err)

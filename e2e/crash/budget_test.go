@@ -2,6 +2,7 @@ package crash
 
 import (
 	"errors"
+	"hubcap/e2e/testkit"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -61,7 +62,7 @@ func newTmpfs(t *testing.T, options string) (dir string) {
 	needRoot(t)
 	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		unable(t, "tmpfs: %v", err)
+		testkit.Unable(t, "tmpfs: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"hubcap/e2e/testkit"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func newDisk(t *testing.T, kind string, size int64, options string) *disk {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
 	if err := d.mount(); err != nil {
-		unable(t, "%v", err)
+		testkit.Unable(t, "%v", err)
 	}
 	return d
 }
@@ -95,7 +96,7 @@ func (d *disk) cutPower(t *testing.T) {
 	}
 	defer root.Close()
 	if err := unix.IoctlSetPointerInt(int(root.Fd()), shutdown, noLogFlush); err != nil {
-		unable(t, "cutting the power: %v", err)
+		testkit.Unable(t, "cutting the power: %v", err)
 	}
 }
 
@@ -116,12 +117,6 @@ func (d *disk) sync(t *testing.T) {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		unable(t, "a file system of one's own needs root")
+		testkit.Unable(t, "a file system of one's own needs root")
 	}
-}
-
-// unable skips the test on a machine that cannot run it, whatever is installed.
-func unable(t *testing.T, format string, args ...any) {
-	t.Helper()
-	t.Skipf("this machine cannot: "+format, args...)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hubcap/cache/failpoint"
+	"hubcap/e2e/testkit"
 )
 
 // TestFailpoints kills hubcap between each two steps of a commit, a save, a removal, a snapshot, and of setting an index aside and
@@ -19,7 +20,7 @@ func TestFailpoints(t *testing.T) {
 	random := begin(t)
 	s := newSite(t, random, "HUBCAP_CACHE_SIZE=96MiB", "HUBCAP_MAX_BLOB=48MiB", "HUBCAP_DRAIN_TIMEOUT=200ms", "HUBCAP_TAG_TTL=1d")
 	armed := filepath.Join(t.TempDir(), "hubcap")
-	if err := build(armed, "-tags", "failpoint"); err != nil {
+	if err := testkit.Build(root, armed, "-tags", "failpoint"); err != nil {
 		t.Fatal(err)
 	}
 	held := s.tagged("held")
@@ -112,7 +113,7 @@ func (s *site) mustPullTag(t *testing.T, tag string, want *blob) {
 // TestNoFailpointsInRelease looks for their names in the binary that everybody gets.
 func TestNoFailpointsInRelease(t *testing.T) {
 	begin(t)
-	content, err := os.ReadFile(binary)
+	content, err := os.ReadFile(testkit.Hubcap(t, root))
 	if err != nil {
 		t.Fatal(err)
 	}

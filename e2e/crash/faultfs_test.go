@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"hubcap/e2e/testkit"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -49,12 +50,12 @@ func newFaultFS(t *testing.T) *faultFS {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(f.dir, unix.MNT_DETACH) })
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		unable(t, "%v", err)
+		testkit.Unable(t, "%v", err)
 	}
 	// DirectMount needs no program, but root.
 	options := &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "faults", Name: "faults"}}
 	if _, err := fs.Mount(f.dir, &faultNode{root.(*fs.LoopbackNode), f}, options); err != nil {
-		unable(t, "FUSE: %v", err)
+		testkit.Unable(t, "FUSE: %v", err)
 	}
 	return f
 }

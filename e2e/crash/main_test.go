@@ -16,11 +16,10 @@ package crash
 import (
 	"errors"
 	"flag"
-	"fmt"
+	"hubcap/e2e/testkit"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -30,8 +29,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binary is hubcap, built once a test run.
-var binary string
+// root is the module's directory, seen from here.
+const root = "../.."
 
 // insideVariable tells the test binary that it runs in the mount namespace that it asked for.
 const insideVariable = "TEST_CRASH_INSIDE"
@@ -52,12 +51,7 @@ func TestMain(m *testing.M) {
 		}
 		// A machine that has no namespaces to give may still have mounts.
 	}
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(testkit.Main{M: m}.Run())
 }
 
 // runInside runs this binary again with mounts of its own: they go with its last process, however it ends.
@@ -73,43 +67,13 @@ func runInside() (code int, err error) {
 	return again.ProcessState.ExitCode(), nil
 }
 
-func buildAndRun(m *testing.M) (code int, err error) {
-	if testing.Short() {
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "hubcap-crash-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "hubcap")
-	if err := build(binary); err != nil {
-		return 0, err
-	}
-	return m.Run(), nil
-}
-
-// build makes a hubcap, with further arguments for go build.
-func build(to string, arguments ...string) error {
-	build := exec.Command("go", append([]string{"build", "-o", to}, arguments...)...)
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // begin is the first line of each test. The random numbers are the test's own, so that each can be replayed alone.
 func begin(t testing.TB, programs ...string) *rand.Rand {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("crashes take their time: not with -short")
 	}
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			missing(t, "%s is not installed", program)
-		}
-	}
+	testkit.NeedPrograms(t, programs...)
 	t.Logf("TEST_CRASH_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
@@ -128,15 +92,6 @@ func progress(t testing.TB, round int) {
 	if done := round + 1; done%50 == 0 {
 		t.Logf("%d rounds", done)
 	}
-}
-
-// missing skips the test, or fails it where everything is required to be there.
-func missing(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("TEST_E2E") == "require" {
-		t.Fatalf(format+", and TEST_E2E=require", args...)
-	}
-	t.Skipf(format, args...)
 }
 
 // waitUntil polls a condition. The deadline only keeps a broken test from hanging.

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 const repository = "library/crash"
@@ -42,7 +43,7 @@ type blob struct {
 
 func newSite(t testing.TB, random *rand.Rand, settings ...string) *site {
 	t.Helper()
-	return &site{hub: fakehub.Start(t, fakehub.Options{}), binary: binary, extra: settings, random: random}
+	return &site{hub: fakehub.Start(t, fakehub.Options{}), binary: testkit.Hubcap(t, root), extra: settings, random: random}
 }
 
 // settings are hubcap's whole environment, except for the data directory.

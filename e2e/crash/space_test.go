@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hubcap/e2e/testkit"
 	"io"
 	"os"
 	"path/filepath"
@@ -226,11 +227,11 @@ func (d *disk) failReadOnly(t *testing.T) {
 	t.Helper()
 	triggers, err := filepath.Glob("/sys/fs/ext4/loop*/trigger_fs_error")
 	if err != nil || len(triggers) == 0 {
-		unable(t, "there is no trigger_fs_error")
+		testkit.Unable(t, "there is no trigger_fs_error")
 	}
 	device := d.device(t)
 	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("hubcap's test\n"), 0o200); err != nil {
-		unable(t, "trigger_fs_error: %v", err)
+		testkit.Unable(t, "trigger_fs_error: %v", err)
 	}
 	probe := filepath.Join(d.dir, "probe")
 	if err := os.WriteFile(probe, nil, 0o600); err == nil {

@@ -55,7 +55,7 @@ func newBox(t *testing.T, before string, settings ...string) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.cmd = exec.Command("/bin/sh", "-c", before+`; exec "$0"`, binary)
+	b.cmd = exec.Command("/bin/sh", "-c", before+`; exec "$0"`, testkit.Hubcap(t, "../.."))
 	b.cmd.Env = append([]string{
 		"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
 		"HUBCAP_CACHE_SIZE=2GiB", "HUBCAP_MIN_FREE=1MiB", "HUBCAP_LOG_LEVEL=info",

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // open opens connections that send the beginning of a request, or nothing, and go on to hold them. Each is read to its end.
@@ -43,7 +44,7 @@ func room(t *testing.T, want int) {
 	t.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < uint64(want) {
-		t.Skipf("the tests may open %d files, and %d are wanted", limit.Cur, want)
+		testkit.Unable(t, "the tests may open %d files, and %d are wanted", limit.Cur, want)
 	}
 }
 

@@ -11,43 +11,15 @@ package limits
 
 import (
 	"flag"
-	"fmt"
+	"hubcap/e2e/testkit"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 )
 
-// binary is hubcap, built once a test run.
-var binary string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (code int, err error) {
-	if testing.Short() {
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "hubcap-limits-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "hubcap")
-	build := exec.Command("go", "build", "-o", binary)
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return m.Run(), nil
+	os.Exit(testkit.Main{M: m}.Run())
 }
 
 // number is how many of something a test has.

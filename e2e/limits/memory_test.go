@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 const memoryLimit = 256 << 20 // bytes
@@ -25,11 +26,11 @@ func newCgroup(t *testing.T) cgroup {
 	const root = "/sys/fs/cgroup/memory"
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		t.Skip(err)
+		testkit.Unable(t, "%v", err)
 	}
 	path := regexp.MustCompile(`(?m)^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$`).FindSubmatch(own)
 	if path == nil {
-		t.Skip("this machine has no memory groups of version 1")
+		testkit.Unable(t, "it has no memory groups of version 1")
 	}
 	dir := filepath.Join(root, string(path[1]))
 	if _, err := os.Stat(dir); err != nil { // it is seen from outside
@@ -37,7 +38,7 @@ func newCgroup(t *testing.T) cgroup {
 	}
 	g := cgroup(filepath.Join(dir, fmt.Sprintf("hubcap-test-%d", os.Getpid())))
 	if err := os.Mkdir(string(g), 0o755); err != nil {
-		t.Skipf("this machine gives out no memory groups of version 1: %v", err)
+		testkit.Unable(t, "memory groups of version 1: %v", err)
 	}
 	t.Cleanup(func() {
 		eventually(t, "the group is empty", func() bool {
@@ -46,7 +47,7 @@ func newCgroup(t *testing.T) cgroup {
 		})
 	})
 	if err := os.WriteFile(g.file("memory.limit_in_bytes"), []byte(strconv.Itoa(memoryLimit)), 0); err != nil {
-		t.Skipf("the memory of a group cannot be limited: %v", err)
+		testkit.Unable(t, "the memory of a group cannot be limited: %v", err)
 	}
 	return g
 }
@@ -104,7 +105,7 @@ func TestMemory(t *testing.T) {
 	b.assertAlive(t)
 	kills := regexp.MustCompile(`(?m)^oom_kill (\d+)$`).FindStringSubmatch(g.read(t, "memory.oom_control"))
 	if kills == nil {
-		t.Skip("this kernel does not count what it kills")
+		testkit.Unable(t, "the kernel does not count what it kills")
 	}
 	if kills[1] != "0" {
 		t.Errorf("%s processes were killed for want of memory", kills[1])
