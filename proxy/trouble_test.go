@@ -169,3 +169,37 @@ func TestUseOfAnImage(t *testing.T) {
 		r.get(blobPath("demo", one.Digest)).want(t, 200, nil, "hubcap; hit")
 	}
 }
+
+// TestBlobsHostIsDown: the registry is well, and the host that it sends clients
+// to for blobs is not. A tag that has moved is answered with the image before,
+// an image that cannot be had at all is 503 at its manifest.
+func TestBlobsHostIsDown(t *testing.T) {
+	for name, fail := range map[string]func(*fakehub.Hub){
+		"unreachable": func(h *fakehub.Hub) { h.Down(fakehub.RoleCDN) },
+		"500": func(h *fakehub.Hub) {
+			h.Script(fakehub.Always(&fakehub.Fault{Status: 500}, fakehub.OfKind(fakehub.KindCDN)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{tryAgain: time.Hour})
+			base := fakehub.RandomBlob(9, 1000)
+			first := r.hub.Image("library/demo", "latest", base, fakehub.RandomBlob(1, 1000))
+			r.pullWhole(t, "latest", first)
+			second := r.hub.Image("library/demo", "latest", base, fakehub.RandomBlob(3, 1000))
+			r.hub.Image("library/cold", "latest", fakehub.RandomBlob(4, 1000))
+			fail(r.hub)
+			r.clock.Advance(time.Minute)
+			r.get("/v2/demo/manifests/latest").want(t, 200, second.Body, "")
+			for i := range 4 { // different objects
+				if got := r.get(blobPath("demo", r.hub.AddRandomBlob("library/demo", uint64(50+i), 1000))); got.StatusCode < 500 {
+					t.Errorf("a blob that cannot be had: %d", got.StatusCode)
+				}
+			}
+			r.get("/v2/demo/manifests/latest").want(t, 200, first.Body, previousStatus)
+			for _, one := range append(first.Layers, first.Config) {
+				r.get(blobPath("demo", one.Digest)).want(t, 200, nil, "hubcap; hit")
+			}
+			r.get("/v2/cold/manifests/latest").want(t, 503, nil, "")
+		})
+	}
+}

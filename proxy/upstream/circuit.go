@@ -28,7 +28,7 @@ const (
 	nothing                    // says nothing: the client left, or the request was not sent
 	unconnected                // no connection: the host itself
 	failed                     // a 5xx, or no answer on a connection: the host, or the object
-	noBody                     // headers, and then the body stopped: the host, or the object
+	noBlob                     // no blob where the host gives nothing else, or a body that stopped: the host, or the object
 )
 
 // health is a host's answer to the question how it is.
@@ -54,8 +54,9 @@ const (
 // host: the circuit opens after tripAfter different objects have failed without
 // a success between them, and only if there is evidence about the host itself:
 // no connection to it can be made, or it does not answer the question how it
-// is. Bodies that stop are evidence on their own, once there are tripAfter of
-// them: the question says nothing of bodies.
+// is. Bodies that stop, and any failure of a host that gives nothing but blobs,
+// are evidence on their own, once there are tripAfter of them: the question
+// says nothing of blobs.
 //
 // It closes when the question is answered well; where that does not prove
 // enough, one request is sent to try the host. It does no I/O. Its methods may
@@ -63,6 +64,7 @@ const (
 type circuit struct {
 	now      func() time.Time
 	tryAgain time.Duration        // how long it stays open
+	blobs    bool                 // the host gives nothing but blobs
 	moved    func(from, to state) // called with mu held
 	bad      func()               // called with mu held, for new evidence that the host is down
 
@@ -107,7 +109,7 @@ func (c *circuit) tried(h health) (ok, trial bool) {
 	case h == silent:
 		c.shut()
 		return false, false
-	case h == well && c.bodies() < tripAfter:
+	case h == well && c.noBlobs() < tripAfter:
 		c.recover()
 		return true, false
 	default: // the question may be one that this host answers badly, or says too little
@@ -129,6 +131,9 @@ func (c *circuit) note(object string, how outcome, trial bool) {
 			c.move(open)
 		}
 	default:
+		if c.blobs && how == failed {
+			how = noBlob
+		}
 		if _, known := c.failed[object]; known || len(c.failed) < objectsKept {
 			c.failed[object] = how
 		}
@@ -161,7 +166,7 @@ func (c *circuit) answered(h health) {
 	c.asking, c.asked = false, c.now()
 	switch h {
 	case well:
-		if c.bodies() < tripAfter {
+		if c.noBlobs() < tripAfter {
 			c.vindicate()
 		}
 	case unwell, silent:
@@ -204,7 +209,7 @@ func (c *circuit) recover() {
 // vindicate takes the blame for failed objects from the host, which is well.
 func (c *circuit) vindicate() {
 	for object, how := range c.failed {
-		if how != noBody {
+		if how != noBlob {
 			delete(c.failed, object)
 		}
 	}
@@ -221,10 +226,10 @@ func (c *circuit) evidence() {
 	c.bad()
 }
 
-// bodies is how many objects' bodies have stopped.
-func (c *circuit) bodies() (n int) {
+// noBlobs is how many blobs have not come, or not to their end.
+func (c *circuit) noBlobs() (n int) {
 	for _, how := range c.failed {
-		if how == noBody {
+		if how == noBlob {
 			n++
 		}
 	}
@@ -233,7 +238,7 @@ func (c *circuit) bodies() (n int) {
 
 // trip opens the circuit where there is enough against the host.
 func (c *circuit) trip() {
-	if c.state == closed && (c.bodies() >= tripAfter || len(c.failed) >= tripAfter && !c.down.IsZero()) {
+	if c.state == closed && (c.noBlobs() >= tripAfter || len(c.failed) >= tripAfter && !c.down.IsZero()) {
 		c.shut()
 	}
 }

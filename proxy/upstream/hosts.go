@@ -93,7 +93,7 @@ func (h *hosts) of(u *url.URL) *host {
 	}
 	one := &host{hosts: h, name: name, silence: silence{now: h.now}}
 	one.circuit = circuit{
-		now: h.now, tryAgain: h.tryAgain, moved: one.moved, bad: func() { h.troubles.Add(1) }, failed: make(map[string]outcome),
+		now: h.now, tryAgain: h.tryAgain, blobs: h.role(name) == metrics.RoleElsewhere, moved: one.moved, bad: func() { h.troubles.Add(1) }, failed: make(map[string]outcome),
 	}
 	one.question.method, one.question.url = http.MethodHead, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
 	if sameOrigin(u, h.url) {
@@ -366,7 +366,7 @@ func (b *heard) Read(p []byte) (int, error) {
 	case b.closed.Load() || cause != nil && !errors.Is(cause, errStalled):
 		b.learn(nothing, false)
 	default:
-		b.learn(noBody, true) // however much came before
+		b.learn(noBlob, true) // however much came before
 	}
 	return n, err
 }

@@ -113,22 +113,23 @@ func TestCircuit(t *testing.T) {
 		asked   int // requests that reach the host
 		asks    int // questions that do
 		trouble bool
+		blobs   bool // a host that gives nothing but blobs is left alone all the same
 	}{
-		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false},
-		"one object, 503":                {network{status: always(503)}, one, 100, 1, false},
-		"one object, 500":                {network{status: always(500)}, one, 100, 1, false},
-		"many objects, 502":              {network{status: always(502)}, objects(100), 100, 1, false},
-		"many objects, 404":              {network{status: always(404)}, objects(100), 100, 0, false},
-		"many objects, 501":              {network{status: always(501)}, objects(100), 100, 0, false},
-		"two objects among good ones":    {network{status: badAndGood}, mixed, 90, 1, false},
-		"no connection":                  {network{status: always(-1)}, objects(100), tripAfter, 0, true},
-		"one object, no connection":      {network{status: always(-1)}, one, 100, 0, true},
-		"host does not answer":           {network{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true},
-		"host takes no connection":       {network{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true},
-		"host answers 503":               {network{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true},
-		"host answers 500":               {network{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true},
-		"one object, host answers 503":   {network{status: always(503), question: func() int { return 503 }}, one, 100, 1, true},
-		"503, and the question says 403": {network{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false},
+		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false, false},
+		"one object, 503":                {network{status: always(503)}, one, 100, 1, false, false},
+		"one object, 500":                {network{status: always(500)}, one, 100, 1, false, false},
+		"many objects, 502":              {network{status: always(502)}, objects(100), 100, 1, false, true},
+		"many objects, 404":              {network{status: always(404)}, objects(100), 100, 0, false, false},
+		"many objects, 501":              {network{status: always(501)}, objects(100), 100, 0, false, false},
+		"two objects among good ones":    {network{status: badAndGood}, mixed, 90, 1, false, false},
+		"no connection":                  {network{status: always(-1)}, objects(100), tripAfter, 0, true, false},
+		"one object, no connection":      {network{status: always(-1)}, one, 100, 0, true, false},
+		"host does not answer":           {network{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
+		"host takes no connection":       {network{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 503":               {network{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 500":               {network{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
+		"one object, host answers 503":   {network{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
+		"503, and the question says 403": {network{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
 	} {
 		for _, host := range []string{"registry.test", "cdn.test"} {
 			t.Run(name+", "+host, func(t *testing.T) {
@@ -136,6 +137,9 @@ func TestCircuit(t *testing.T) {
 					f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 					ask := carefully(f, &tt.network, host)
 					tt.network.asked, tt.network.asks = 0, 0
+					if tt.blobs && host == "cdn.test" {
+						tt.asked, tt.trouble = tripAfter, true
+					}
 					for _, object := range tt.objects {
 						if err := ask(t.Context(), object); errors.As(err, new(*postponed)) && tt.network.asked < tt.asked {
 							t.Fatalf("not asked after %d requests", tt.network.asked)
