@@ -154,7 +154,7 @@ func serve(ctx context.Context, c config.Config, logs *logging.Log) error {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
 	defer store.Close()
-	room, err := budget(c, store)
+	room, err := budget(c, store, log)
 	if err != nil {
 		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
 	}
@@ -428,19 +428,25 @@ type limits struct {
 	quota.Margins
 }
 
-// budget settles the limits. A cache size that was not set is settled at the
-// first start and remembered, since what is free then is the measure.
-func budget(c config.Config, store *blobs.Store) (limits, error) {
+// budget settles the limits.
+func budget(c config.Config, store *blobs.Store, log *slog.Logger) (limits, error) {
 	space, err := store.Space()
 	if err != nil {
 		return limits{}, fmt.Errorf("its file system's size is not to be read: %w", err)
 	}
 	size := c.CacheBytes(space.Total, space.Free)
 	if !c.CacheSizeSet() {
-		size = min(quota.Remembered(store.Dir("cache-size"), size), space.Total)
+		size = quota.CacheSize(store.Dir("cache-size"), size, space.Total, func(size, before int64) int64 {
+			return config.GrownCacheBytes(size, before, space.Total)
+		}, log)
+	}
+	minFree, small := c.MinFreeBytes(space.Total)
+	if small {
+		log.Info("the file system is small: less of it is kept free than the default of HUBCAP_MIN_FREE",
+			"file_system", gib(space.Total), "kept_free", gib(minFree), "default", c.MinFree)
 	}
 	return limits{
-		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: c.MinFreeBytes(space.Total),
+		cache: size, maxBlob: c.MaxBlobBytes(size), minFree: minFree,
 		Margins: quota.MarginsOf(size, space.Total),
 	}, nil
 }

@@ -214,6 +214,11 @@ func (o *origin) Open(_ context.Context, off, n int64) (*Stream, error) {
 	return &Stream{Body: io.NopCloser(r), Off: off, End: end, Size: size}, nil
 }
 
+// down is a source that does not answer.
+func down() *origin {
+	return &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
+}
+
 // cutAfter ends r with an error after n bytes.
 func cutAfter(r io.Reader, n int64) io.Reader {
 	return io.MultiReader(io.LimitReader(r, n), errReader{io.ErrUnexpectedEOF})

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hubcap/cache/blobs"
+	"hubcap/e2e/testkit"
 )
 
 // mounted is a file system of the test's own.
@@ -92,6 +93,23 @@ func TestOthersFillTheDisk(t *testing.T) {
 	r.settle()
 	if !r.Ledger.Holds(bigDigest) {
 		t.Error("it is not kept though there is room again")
+	}
+}
+
+// TestFirstMinuteOf1970 starts a box whose clock has not been set yet: no write
+// has failed. One that fails then counts for a minute.
+func TestFirstMinuteOf1970(t *testing.T) {
+	for _, start := range []time.Duration{0, 30 * time.Second} {
+		clock := testkit.NewClock(time.Unix(0, 0).Add(start))
+		r := newRig(t, rigOptions{change: func(o *Options) { o.Now = clock.Now }})
+		r.wantDegraded()
+		r.writeFailed(unix.EIO)
+		r.wantDegraded("writes")
+		clock.Advance(writesTrouble)
+		r.wantDegraded()
+		r.writeFailed(unix.EIO)
+		clock.Advance(56 * 365 * 24 * time.Hour) // it is set
+		r.wantDegraded()
 	}
 }
 

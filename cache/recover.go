@@ -47,7 +47,7 @@ func (c *Cache) begin() {
 		defer close(c.walked)
 		defer c.janitor.Wake()
 		defer c.Ledger.EndAdoption()
-		c.takeUp(len(partials))
+		c.takeUp(partials)
 	})
 	late := time.NewTimer(c.StartWithin)
 	defer late.Stop()
@@ -90,10 +90,14 @@ func (c *Cache) partials() (kept []found) {
 // takeUp counts the files into the ledger: with their last use as far as the
 // index knows it, with their making where it does not. It makes far more
 // garbage than it keeps, and the process is not to grow for it.
-func (c *Cache) takeUp(partials int) {
+func (c *Cache) takeUp(partials []found) {
 	defer debug.SetGCPercent(debug.SetGCPercent(walkGC))
 	var objects, bytes int64
 	var stuck error
+	latest := time.Unix(0, 0)
+	for _, p := range partials {
+		latest = later(latest, time.Unix(0, p.used))
+	}
 	var known recollection
 	err := c.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
@@ -115,10 +119,12 @@ func (c *Cache) takeUp(partials int) {
 			at = modified
 		}
 		c.Ledger.Adopt(d, size, at, false)
+		latest = later(latest, at)
 		objects++
 		bytes += size
 		return nil
 	})
+	c.usage.learn(latest)
 	if errors.Is(err, errStopped) {
 		return
 	}
@@ -130,7 +136,14 @@ func (c *Cache) takeUp(partials int) {
 		c.forgetGone()
 	}
 	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, and nothing soon needs that much again
-	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "unfinished", partials)
+	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "unfinished", len(partials))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // recollection is what the index knows of the files of one directory. It is

@@ -20,11 +20,6 @@ import (
 	"hubcap/e2e/testkit"
 )
 
-// down is a source that does not answer.
-func down() *origin {
-	return &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
-}
-
 // inode tells one file of a name from another one.
 func inode(t *testing.T, name string) uint64 {
 	t.Helper()

@@ -13,11 +13,16 @@ import (
 // usage notes when blobs were last used, in memory, and writes it to the
 // index in batches, and with it what was verified. What a crash loses costs an
 // eviction out of order.
+//
+// The times never go back, whatever the clock does: what is used later has a
+// later one, or the same. So the order stays right where the clock was wrong for
+// a while; the times themselves run ahead then, until the clock has caught up.
 type usage struct {
 	now func() time.Time
 
-	mu   sync.Mutex
-	used map[digest.Digest]time.Time // since the last flush
+	mu     sync.Mutex
+	used   map[digest.Digest]time.Time // since the last flush
+	latest time.Time                   // of all times, those in the index too once learn was called
 
 	total int64 // bytes that the index knows of; the flusher's
 }
@@ -27,10 +32,42 @@ func newUsage(now func() time.Time) *usage {
 }
 
 func (u *usage) touch(d digest.Digest) {
-	now := u.now()
+	now := u.now().Round(0) // without the monotonic clock, which the index does not know
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.used[d] = now
+	if now.After(u.latest) {
+		u.latest = now
+	}
+	u.used[d] = u.latest
+}
+
+// learn notes the latest use that was known before the start. What was used
+// since comes after it.
+func (u *usage) learn(before time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	after := before.Add(time.Second) // the index keeps whole ones
+	for d, at := range u.used {
+		if at.Before(after) {
+			u.used[d] = after
+		}
+	}
+	if after.After(u.latest) {
+		u.latest = after
+	}
+}
+
+// take returns what was used since the last flush. Where the times run ahead of
+// the clock, each flush is a second later than the one before.
+func (u *usage) take() map[digest.Digest]time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	batch := u.used
+	u.used = make(map[digest.Digest]time.Time)
+	if len(batch) > 0 && u.latest.After(u.now()) {
+		u.latest = u.latest.Add(time.Second)
+	}
+	return batch
 }
 
 func (u *usage) forget(d digest.Digest) {
@@ -40,10 +77,10 @@ func (u *usage) forget(d digest.Digest) {
 }
 
 func (u *usage) flush(c *Cache) {
-	u.mu.Lock()
-	batch := u.used
-	u.used = make(map[digest.Digest]time.Time)
-	u.mu.Unlock()
+	var batch map[digest.Digest]time.Time
+	if isClosed(c.walked) { // else the latest use is not known yet
+		batch = u.take()
+	}
 	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
 	if len(batch) > 0 {
 		if err := c.Index.PutUsed(batch); err != nil {

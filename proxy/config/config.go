@@ -38,6 +38,8 @@ type Config struct {
 	Mirrors   []Mirror         // the further ones
 	Upstreams []upstream.Entry // presets and the operator's own, merged by host
 	Warnings  []string         // what is strange and yet allowed
+
+	minFreeSet bool // by the operator
 }
 
 // variables are the plain ones. The tag `means` is the README's text.
@@ -50,7 +52,7 @@ type variables struct {
 	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"blobs, partial downloads, index"`
 	CacheSize       Share     `env:"CACHE_SIZE" means:"bytes that everything in the data directory may take; also a share of the file system, 60%"`
 	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
-	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system"`
+	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system. The default is at most a quarter of it"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
 	TagRules        TagRules  `env:"TAG_RULES" means:"for how long by glob, the first that matches counts: *:latest=30s,registry.k8s.io/**=24h,*:v*=immutable"`
 	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long what is held is served while its registry fails, from the first check that failed: 0 for not at all, unlimited, or a time such as 24h"`
@@ -100,10 +102,11 @@ func load(environ []string) (c Config, err error) {
 	if values, err = readSecretFiles(values); err != nil {
 		return c, err
 	}
+	c.minFreeSet = values[Prefix+"MIN_FREE"] != ""
 	if err := c.checkTLS(); err != nil {
 		return c, err
 	}
-	if c.CacheSize.set() && c.CacheSize.share == 0 && c.CacheSize.bytes < minCache {
+	if c.CacheSize.set() && c.CacheSize.share == 0 && c.CacheSize.bytes < minCache { // 0% too
 		return c, refused(Prefix+"CACHE_SIZE", c.CacheSize.String(), errors.New("want at least 64MiB"))
 	}
 	if err := c.loadUpstreams(values); err != nil {
@@ -221,8 +224,27 @@ func (c *Config) CacheBytes(total, free int64) int64 {
 // MaxBlobBytes settles the largest blob that is kept.
 func (c *Config) MaxBlobBytes(cache int64) int64 { return min(c.MaxBlob.of(cache), cache) }
 
+// GrownCacheBytes is the cache size, where none is set, on a file system that
+// has grown to total bytes since the size was settled on before bytes. Half of
+// what was added is the cache's, as of what was free in the beginning.
+func GrownCacheBytes(size, before, total int64) int64 {
+	return max(size, min(total/5*4, size+(total-before)/2))
+}
+
+// smallShare is the share of a file system that stays free where the default
+// floor would leave the cache nothing, or little: below 8 GiB.
+const smallShare = 4
+
 // MinFreeBytes settles the free-space floor of a file system of total bytes.
-func (c *Config) MinFreeBytes(total int64) int64 { return c.MinFree.of(total) }
+// small reports whether it is less than the default because the file system is
+// small; a floor that was set is kept to.
+func (c *Config) MinFreeBytes(total int64) (floor int64, small bool) {
+	floor = c.MinFree.of(total)
+	if !c.minFreeSet && floor > total/smallShare {
+		return total / smallShare, true
+	}
+	return floor, false
+}
 
 // Address is where to listen: host:port, the host may be missing.
 type Address string

@@ -114,9 +114,10 @@ func (r *Rate) UnmarshalText(text []byte) error {
 
 // Share is a number of bytes, or a share of something in per cent.
 type Share struct {
-	text  string
-	bytes int64
-	share float64
+	text    string
+	bytes   int64
+	share   float64 // of the whole, where isShare
+	isShare bool
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -124,11 +125,10 @@ func (s *Share) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
 	if number, ok := strings.CutSuffix(t, "%"); ok {
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		share := n / 100
-		if err != nil || !(share > 0 && share <= 1) {
-			return errors.New("want a share above 0% and up to 100%, or a size such as 50GiB")
+		if err != nil || !(n >= 0 && n <= 100) {
+			return errors.New("want a share from 0% to 100%, or a size such as 50GiB")
 		}
-		*s = Share{text: t, share: share}
+		*s = Share{text: t, share: n / 100, isShare: true}
 		return nil
 	}
 	bytes, err := parseSize(t)
@@ -147,7 +147,7 @@ func (s Share) set() bool      { return s.text != "" }
 
 // of settles a share of whole bytes.
 func (s Share) of(whole int64) int64 {
-	if s.share > 0 {
+	if s.isShare {
 		return int64(s.share * float64(whole))
 	}
 	return s.bytes

@@ -158,6 +158,8 @@ func TestShare(t *testing.T) {
 		{"a share", "60%", 600 << 20},
 		{"a fraction of a per cent", "0.5%", 5 << 20},
 		{"all of it", "100%", whole},
+		{"nothing of it", "0%", 0},
+		{"so little that it is nothing", "5e-324%", 0},
 		{"spaces around", " 60 % ", 600 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -182,14 +184,12 @@ func TestShareRefuses(t *testing.T) {
 		{"zero", "0", "want more than nothing"},
 		{"zero bytes", "0B", "want more than nothing"},
 		{"less than a byte", "0.1", "want more than nothing"},
-		{"zero per cent", "0%", "want a share above 0% and up to 100%"},
-		{"negative per cent", "-1%", "want a share above 0% and up to 100%"},
-		{"above all of it", "101%", "want a share above 0% and up to 100%"},
-		{"no number", "NaN%", "want a share above 0% and up to 100%"},
-		{"infinite", "Inf%", "want a share above 0% and up to 100%"},
-		{"so little that it is nothing", "5e-324%", "want a share above 0% and up to 100%"},
-		{"per cent alone", "%", "want a share above 0% and up to 100%"},
-		{"per cent twice", "5%%", "want a share above 0% and up to 100%"},
+		{"negative per cent", "-1%", "want a share from 0% to 100%"},
+		{"above all of it", "101%", "want a share from 0% to 100%"},
+		{"no number", "NaN%", "want a share from 0% to 100%"},
+		{"infinite", "Inf%", "want a share from 0% to 100%"},
+		{"per cent alone", "%", "want a share from 0% to 100%"},
+		{"per cent twice", "5%%", "want a share from 0% to 100%"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := parsed[Share](tc.text)
@@ -461,22 +461,46 @@ func TestBudgets(t *testing.T) {
 		{"80% of a disk with room for more", nil, tib, 2 * tib, tib / 5 * 4, tib / 5, tib / 20},
 		{"half of what is free", nil, tib, tib / 4, tib / 8, tib / 32, tib / 20},
 		{"small disk", nil, 10 << 30, 10 << 30, 5 << 30, 5 << 28, 2 << 30},
+		{"tiny disk", nil, 1 << 30, 1 << 30, 1 << 29, 1 << 27, 1 << 28},
+		{"disk of the floor's size with a floor that was set", []string{"HUBCAP_CACHE_SIZE=", "HUBCAP_MIN_FREE=max(5%,2GiB)"}, 2 << 30, 2 << 30, 1 << 30, 1 << 28, 2 << 30},
 		{"a size", []string{"HUBCAP_CACHE_SIZE=64GiB"}, tib, 0, 64 << 30, 16 << 30, tib / 20},
 		{"a share", []string{"HUBCAP_CACHE_SIZE=25%"}, tib, 0, tib / 4, tib / 16, tib / 20},
 		{"a largest blob above the cache", []string{"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MAX_BLOB=5GiB"}, tib, 0, 1 << 30, 1 << 30, tib / 20},
 		{"no floor", []string{"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MIN_FREE=0"}, tib, 0, 1 << 30, 1 << 28, 0},
+		{"a share of nothing as the floor", []string{"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MIN_FREE=0%"}, tib, 0, 1 << 30, 1 << 28, 0},
+		{"the larger of a share of nothing and a size", []string{"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MIN_FREE=max(0%,1GiB)"}, tib, 0, 1 << 30, 1 << 28, 1 << 30},
+		{"no blob at all", []string{"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MAX_BLOB=0%"}, tib, 0, 1 << 30, 0, tib / 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := mustLoad(t, tc.environ...)
 			cache := c.CacheBytes(tc.total, tc.free)
-			got := []int64{cache, c.MaxBlobBytes(cache), c.MinFreeBytes(tc.total)}
+			minFree, small := c.MinFreeBytes(tc.total)
+			if want := strings.HasPrefix(tc.name, "tiny"); small != want {
+				t.Errorf("small: %t, want %t", small, want)
+			}
+			got := []int64{cache, c.MaxBlobBytes(cache), minFree}
 			if want := []int64{tc.cache, tc.maxBlob, tc.minFree}; !near(got, want) {
 				t.Errorf("cache, largest blob, floor = %d, want %d", got, want)
 			}
-			if c.CacheSizeSet() != (len(tc.environ) > 0) {
+			if c.CacheSizeSet() != (len(tc.environ) > 0 && tc.environ[0] != "HUBCAP_CACHE_SIZE=") {
 				t.Errorf("CacheSizeSet() = %t", c.CacheSizeSet())
 			}
 		})
+	}
+}
+
+func TestGrownCache(t *testing.T) {
+	for _, tc := range []struct{ size, before, total, want int64 }{
+		{50, 100, 200, 100},
+		{80, 100, 200, 130},
+		{80, 100, 110, 85},
+		{10, 100, 100, 10},
+		{90, 100, 101, 90}, // more than the share, which others' files had left
+	} {
+		const gib = 1 << 30
+		if got := GrownCacheBytes(tc.size*gib, tc.before*gib, tc.total*gib); got != tc.want*gib {
+			t.Errorf("%d GiB on %d that are %d now: %.1f, want %d", tc.size, tc.before, tc.total, float64(got)/gib, tc.want)
+		}
 	}
 }
 

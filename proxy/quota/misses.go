@@ -89,7 +89,7 @@ func (m *Misses) wait(bucket *rate.Limiter, now time.Time) time.Duration {
 // tell says, once a minute at most, who is over his number.
 func (m *Misses) tell(client netip.Addr, now time.Time) {
 	last := m.told.Load()
-	if now.UnixNano()-last < int64(time.Minute) || !m.told.CompareAndSwap(last, now.UnixNano()) {
+	if last != 0 && now.UnixNano()-last < int64(time.Minute) || !m.told.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
 	m.Log.Warn("a client has asked for too much that does not exist: until it stops, it is refused what is not held; HUBCAP_MAX_MISSES_PER_CLIENT allows a gateway more",

@@ -1,0 +1,69 @@
+package quota
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hubcap/e2e/testkit"
+)
+
+// TestCacheSize starts several times on one file system, which others fill,
+// which grows, and which shrinks.
+func TestCacheSize(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cache-size")
+	logged := new(testkit.Log)
+	log := slog.New(slog.NewTextHandler(logged, nil))
+	grown := func(size, before int64) int64 { return size + before }
+	for i, tc := range []struct{ first, total, want int64 }{
+		{500, 1000, 500},  // the first start
+		{100, 1000, 500},  // there is less free now
+		{100, 1009, 500},  // it varies
+		{100, 2000, 1500}, // it has grown
+		{100, 2000, 1500},
+		{100, 1200, 1200}, // it has shrunk
+		{100, 2000, 1500}, // and grown back
+	} {
+		if got := CacheSize(file, tc.first, tc.total, grown, log); got != tc.want {
+			t.Errorf("start %d: %d bytes, want %d", i, got, tc.want)
+		}
+	}
+	if n := strings.Count(logged.String(), "has grown"); n != 1 {
+		t.Errorf("the log says %d times that it has grown:\n%s", n, logged)
+	}
+}
+
+func TestCacheSizeFiles(t *testing.T) {
+	grown := func(size, before int64) int64 { return size + before }
+	for content, want := range map[string][2]int64{ // at this start, and at the next one on twice the total
+		"700\n":      {700, 1700}, // of a former version
+		"700 1000\n": {700, 1700},
+		"":           {500, 1500}, // after a power cut
+		"garbage":    {500, 1500},
+		"-1 1000":    {500, 1500},
+		"0":          {500, 1500},
+	} {
+		file := filepath.Join(t.TempDir(), "cache-size")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		got := [2]int64{CacheSize(file, 500, 1000, grown, log), CacheSize(file, 1, 2000, grown, log)}
+		if got != want {
+			t.Errorf("%q: %v, want %v", content, got, want)
+		}
+	}
+	// What cannot be read is no first start.
+	dir := filepath.Join(t.TempDir(), "cache-size")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := CacheSize(dir, 500, 1000, grown, slog.New(slog.DiscardHandler)); got != 500 {
+		t.Errorf("%d bytes, want 500", got)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		t.Errorf("it was written over: %v", err)
+	}
+}
