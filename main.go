@@ -2,12 +2,14 @@
 // other OCI registry.
 //
 //	hubcap              serves
-//	hubcap config       prints every variable, its default and its value
+//	hubcap config       prints every variable, its default and its value, and
+//	                    fails where the start would
 //	hubcap version      prints the version
 //	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -93,7 +95,9 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 		_, err := fmt.Fprintln(stdout, version())
 		return err
 	case "config":
-		return config.Print(stdout, environ)
+		if err := config.Print(stdout, environ); err != nil {
+			return err
+		}
 	case "", "healthcheck":
 	default:
 		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
@@ -102,10 +106,14 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 	if command == "" {
 		return serveLogged(c, err, stderr)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case command == "config":
+		return judge(c)
+	default:
+		return healthcheck(c)
 	}
-	return healthcheck(c)
 }
 
 // serveLogged serves until a signal ends it. Whatever it has to say is in the
@@ -127,6 +135,9 @@ func serveLogged(c config.Config, failure error, stderr io.Writer) error {
 		}
 	}
 	if failure == nil {
+		failure = judge(c)
+	}
+	if failure == nil {
 		failure = serve(ctx, c, logs)
 	}
 	if failure != nil {
@@ -134,6 +145,28 @@ func serveLogged(c config.Config, failure error, stderr io.Writer) error {
 		return logged{failure}
 	}
 	return nil
+}
+
+// judge returns the error for which the start would stop, as far as that can be
+// told beside a hubcap that runs with the same configuration.
+func judge(c config.Config) error {
+	if err := blobs.Check(c.DataDir); err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", c.DataDir, err)
+	}
+	check := func(variable string, at config.Address, cert, key string) error {
+		if err := port.Check(string(at), cert, key); err != nil {
+			return fmt.Errorf("HUBCAP_%s=%s: %w", variable, at, err)
+		}
+		return nil
+	}
+	err := check("LISTEN", c.Listen, c.TLSCertFile, c.TLSKeyFile)
+	for n, m := range c.Mirrors {
+		err = cmp.Or(err, check(fmt.Sprintf("LISTEN_%d_ADDRESS", n), m.Address, c.TLSCertFile, c.TLSKeyFile))
+	}
+	if c.AuthListen != "" {
+		err = cmp.Or(err, check("AUTH_LISTEN", c.AuthListen, c.AuthCertFile, c.AuthKeyFile))
+	}
+	return cmp.Or(err, check("ADMIN_LISTEN", c.AdminListen, "", ""))
 }
 
 func newLog(c config.Config, w io.Writer) *logging.Log {

@@ -44,17 +44,73 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A wrong configuration can be looked at, and does not hide the version.
-func TestCommandsThatNeedNoValidConfiguration(t *testing.T) {
-	for _, name := range []string{"version", "config"} {
-		if _, err := command([]string{name}, "HUBCAP_LISTEN=wrong"); err != nil {
-			t.Errorf("hubcap %s: %v", name, err)
+// A wrong configuration does not hide the version.
+func TestVersionNeedsNoValidConfiguration(t *testing.T) {
+	if _, err := command([]string{"version"}, "HUBCAP_LISTEN=wrong"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConfigRefusesWhatTheStartRefuses compares what both say. The variables are
+// printed all the same, and nothing is made.
+func TestConfigRefusesWhatTheStartRefuses(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
 		}
+		return file
+	}
+	garbage := write("garbage", "garbage")
+	write("future/layout", "99\n")
+	for _, environ := range [][]string{
+		{"HUBCAP_LISTEN=wrong"},
+		{"HUBCAP_CACHE_SIZE=1MiB"},
+		{"HUBCAP_CA_FILE=" + garbage},
+		{"HUBCAP_CA_FILE=/does/not/exist"},
+		{"HUBCAP_DEFAULT_UPSTREAM=registry.example.com"},
+		{"HUBCAP_UPSTREAM_0_PASSWORD_FILE=/does/not/exist", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_USERNAME=me"},
+		{"HUBCAP_TLS_CERT_FILE=/does/not/exist", "HUBCAP_TLS_KEY_FILE=" + garbage},
+		{"HUBCAP_TLS_CERT_FILE=" + garbage, "HUBCAP_TLS_KEY_FILE=" + garbage},
+		{"HUBCAP_AUTH_LISTEN=127.0.0.1:0", "HUBCAP_AUTH_TLS_CERT_FILE=" + garbage, "HUBCAP_AUTH_TLS_KEY_FILE=" + garbage},
+		{"HUBCAP_LISTEN=192.0.2.1:5000"},
+		{"HUBCAP_ADMIN_LISTEN=192.0.2.1:5001"},
+		{"HUBCAP_LISTEN_0_ADDRESS=192.0.2.1:5002", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io"},
+		{"HUBCAP_DATA_DIR=" + garbage},
+		{"HUBCAP_DATA_DIR=" + filepath.Join(garbage, "data")},
+		{"HUBCAP_DATA_DIR=" + filepath.Join(dir, "future")},
+	} {
+		t.Run(environ[0], func(t *testing.T) {
+			fresh := filepath.Join(dir, "fresh")
+			environ := append([]string{"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + fresh}, environ...)
+			_, start := command(nil, environ...)
+			out, config := command([]string{"config"}, environ...)
+			if start == nil || config == nil || start.Error() != config.Error() || strings.Contains(start.Error(), "\n") {
+				t.Errorf("the start says\n%v\nand hubcap config\n%v", start, config)
+			}
+			if !strings.Contains(out, "HUBCAP_TAG_TTL") {
+				t.Errorf("the variables are not shown:\n%s", out)
+			}
+			if _, err := os.Stat(fresh); err == nil {
+				t.Error("a data directory was made")
+			}
+		})
+	}
+}
+
+// TestConfigBesideARunningHubcap finds nothing wrong with its port and directory
+// in use.
+func TestConfigBesideARunningHubcap(t *testing.T) {
+	dir := t.TempDir()
+	b := start(t, "HUBCAP_DATA_DIR="+dir)
+	if _, err := command([]string{"config"}, "HUBCAP_DATA_DIR="+dir, "HUBCAP_LISTEN="+b.mirror, "HUBCAP_ADMIN_LISTEN="+b.admin); err != nil {
+		t.Error(err)
 	}
 }
 
 func TestConfigCommand(t *testing.T) {
-	out, err := command([]string{"config"}, "PATH=/bin", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_PASSWORD=hunter2",
+	out, err := command([]string{"config"}, "PATH=/bin", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_USERNAME=me", "HUBCAP_UPSTREAM_0_PASSWORD=hunter2",
 		"HUBCAP_LISTEN_0_ADDRESS=:5002", "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io")
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@
 // A digest has one file, of one class. Every file name is made of a parsed
 // digest and nothing else, and no symbolic link is followed.
 //
-// Files: store.go, class.go, writer.go (one download; Commit is the commit point),
+// Files: store.go, check.go (whether a directory would do), class.go, writer.go (one download; Commit is the commit point),
 // partial.go (downloads that go on another time), walk.go, space.go,
 // system_*.go (what differs between systems).
 package blobs
@@ -108,19 +108,29 @@ func (s *Store) take() error {
 }
 
 func (s *Store) checkLayout() error {
-	found, err := s.root.ReadFile("layout")
-	// A power cut leaves an empty one.
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(found) == 0 || string(found) == formerVersion) {
-		return s.writeLayout()
-	}
-	if err != nil {
+	present, err := layoutOf(s.root)
+	if err != nil || present {
 		return err
 	}
+	return s.writeLayout()
+}
+
+// layoutOf reports whether a data directory has the present layout; otherwise it
+// is to have it. The error is for one that this package does not know.
+func layoutOf(root *os.Root) (present bool, err error) {
+	found, err := root.ReadFile("layout")
+	// A power cut leaves an empty one.
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(found) == 0 || string(found) == formerVersion) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	if string(found) != version {
-		return fmt.Errorf("its layout is version %q and this hubcap knows %q; use the hubcap that wrote it, or another directory",
+		return false, fmt.Errorf("its layout is version %q and this hubcap knows %q; use the hubcap that wrote it, or another directory",
 			strings.TrimSpace(string(found)), strings.TrimSpace(version))
 	}
-	return nil
+	return true, nil
 }
 
 // writeLayout does so in such a way that a power cut leaves all of it, or none.

@@ -33,6 +33,9 @@ func fileSystem(dir string) (Space, error) {
 	}, nil
 }
 
+// writable returns why no file can be made in a directory.
+func writable(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }
+
 // allocated is how many bytes a file takes on disk.
 func allocated(info fs.FileInfo) int64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {

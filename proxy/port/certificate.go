@@ -32,7 +32,7 @@ type stamp struct {
 func loadCertificate(o Options) (*certificate, error) {
 	c := &certificate{Options: o}
 	c.seen, _ = c.stamp()
-	read, err := c.read()
+	read, err := readCertificate(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +44,10 @@ func loadCertificate(o Options) (*certificate, error) {
 	return c, nil
 }
 
-func (c *certificate) read() (*tls.Certificate, error) {
-	read, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+func readCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	read, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
+		return nil, fmt.Errorf("certificate %s with key %s: %w", certFile, keyFile, err)
 	}
 	return &read, nil
 }
@@ -87,7 +87,7 @@ func (c *certificate) reload() {
 		return // that was told
 	}
 	c.seen = now
-	read, err := c.read()
+	read, err := readCertificate(c.CertFile, c.KeyFile)
 	if err != nil {
 		c.Metrics.Certificate(c.Name, false, c.current.Leaf.NotAfter)
 		c.Log.Warn("a new certificate cannot be used; the one before stays", "port", c.Name, "err", err)

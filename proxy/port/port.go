@@ -115,6 +115,32 @@ func Await(ctx context.Context, address string, log *slog.Logger) {
 	}
 }
 
+// Check returns the error for which Listen would refuse an address or a
+// certificate, as far as that can be told without taking the port.
+func Check(address, certFile, keyFile string) error {
+	if certFile != "" {
+		if _, err := readCertificate(certFile, keyFile); err != nil {
+			return err
+		}
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0")) // any port shows whether the address is this machine's
+	if errors.Is(err, syscall.EADDRNOTAVAIL) { // Await waits for it
+		return nil
+	}
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return err
+	}
+	return l.Close()
+}
+
 // Serve answers until the port is closed.
 func (p *Port) Serve() error { return p.server.Serve(p.listener) }
 
