@@ -90,24 +90,17 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 // others have filled the file system; the janitor evicts then.
 func (c *Cache) lookAtDisk() {
 	space, err := c.Store.Space()
-	if err != nil {
-		return // the janitor says so
-	}
-	if space.Free < c.Reserve && !space.ReadOnly {
-		if c.Store.DropBallast() {
-			c.Log.Warn("the file system is nearly full; its ballast is given up", "free_bytes", space.Free, "dir", c.Store.Dir())
-		}
-		c.janitor.Wake()
-	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
-		c.holdBallast()
+	seen := err == nil // else the janitor says why
+	if seen {
+		c.tendBallast(space)
 	}
 	now := metrics.Troubles(0).
 		With(metrics.TroubleReadOnly, space.ReadOnly).
-		With(metrics.TroubleSpace, space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0).
+		With(metrics.TroubleSpace, seen && (space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)).
 		With(metrics.TroubleInodes, space.NoInodes).
 		With(metrics.TroubleWrites, c.writesFailed()).
 		With(metrics.TroubleIndex, c.Index.InMemory()).
-		With(metrics.TroubleReads, c.unread.count.Load() > 0 || c.unseen.Load())
+		With(metrics.TroubleReads, !seen || c.unread.count.Load() > 0 || c.unseen.Load())
 	c.Metrics.Disk.Set(now)
 	before := metrics.Troubles(c.disk.troubles.Swap(uint32(now)))
 	if now == before {
@@ -118,6 +111,19 @@ func (c *Cache) lookAtDisk() {
 	} else {
 		c.Log.Warn("the data directory is in trouble: what is held is served, and the rest may only be passed through",
 			"reasons", strings.Join(now.Names(), ","), "dir", c.Store.Dir(), "free_bytes", space.Free)
+	}
+}
+
+// tendBallast gives the ballast up when the file system is nearly full, and
+// sets it aside again when there is room.
+func (c *Cache) tendBallast(space blobs.Space) {
+	if space.Free < c.Reserve && !space.ReadOnly {
+		if c.Store.DropBallast() {
+			c.Log.Warn("the file system is nearly full; its ballast is given up", "free_bytes", space.Free, "dir", c.Store.Dir())
+		}
+		c.janitor.Wake()
+	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
+		c.holdBallast()
 	}
 }
 

@@ -320,3 +320,16 @@ func TestWalkThatCannotSeeADirectory(t *testing.T) {
 	}
 	r.checkLedger()
 }
+
+// TestFileSystemThatCannotBeLookedAt is degraded as long as it is so.
+func TestFileSystemThatCannotBeLookedAt(t *testing.T) {
+	r := newRig(t, rigOptions{dir: filepath.Join(t.TempDir(), "data")})
+	if err := os.Rename(r.dir, r.dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	r.wantDegraded("reads")
+	if err := os.Rename(r.dir+"-away", r.dir); err != nil {
+		t.Fatal(err)
+	}
+	r.wantDegraded()
+}

@@ -18,13 +18,13 @@ func Unopenable(t testing.TB, name string) (mend func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mend = sync.OnceFunc(func() { f.Close() })
+	mend = sync.OnceFunc(func() { _ = f.Close() })
 	t.Cleanup(mend)
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
 		t.Skipf("no leases here: %v", err)
 	}
 	if opened, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0); !errors.Is(err, unix.EAGAIN) {
-		opened.Close()
+		_ = opened.Close()
 		t.Skipf("leases do not keep anybody out here: %v", err)
 	}
 	return mend
