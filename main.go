@@ -322,7 +322,7 @@ func open(c config.Config, process quota.Process, handler *proxy.Handler, mirror
 		}
 	}()
 	clients := clientLimits(c, process, all, log)
-	operators := port.NewLimits(port.LimitsOptions{Total: maxAdmin, PerClient: maxAdmin, Now: time.Now, Metrics: all.Ports, Log: log})
+	operators := port.NewLimits(port.LimitsOptions{Total: maxAdmin, PerClient: maxAdmin, Waiting: maxAdmin, Now: time.Now, Metrics: all.Ports, Log: log})
 	listen := func(name, variable string, at config.Address, h http.Handler, cert, key string, l *port.Limits) (*port.Port, error) {
 		one, err := port.Listen(port.Options{
 			Name: name, Address: string(at), Handler: h, CertFile: cert, KeyFile: key,
@@ -354,19 +354,22 @@ func open(c config.Config, process quota.Process, handler *proxy.Handler, mirror
 
 // clientLimits are the limits of the connections of clients, at all their
 // ports together. One address gets no more than half of all, or one that
-// connects and says nothing would keep everybody out.
+// takes its time would keep everybody out.
 func clientLimits(c config.Config, process quota.Process, all *metrics.Metrics, log *slog.Logger) *port.Limits {
 	total := process.Connections
 	if c.MaxConnections > 0 {
 		total = int(c.MaxConnections)
 	}
-	perClient := min(int(c.MaxPerClient), max(total/2, config.MinLimit))
-	log.Info("limits", "connections", total, "of_one_client", perClient, "descriptors", process.Descriptors, "fills", process.Fills)
+	perClient := max(total/2, config.MinLimit)
+	if c.MaxPerClient > 0 {
+		perClient = min(perClient, int(c.MaxPerClient))
+	}
+	log.Info("limits", "connections", total, "of_one_client", perClient, "waiting", process.Waiting, "descriptors", process.Descriptors, "fills", process.Fills)
 	if total > process.Connections {
 		log.Warn("HUBCAP_MAX_CONNECTIONS is more than file descriptors and memory are for", "connections", total, "enough_for", process.Connections)
 	}
 	return port.NewLimits(port.LimitsOptions{
-		Total: total, PerClient: perClient, Exempt: c.TrustedProxies, Now: time.Now, Metrics: all.Ports, Log: log,
+		Total: total, PerClient: perClient, Waiting: process.Waiting, Exempt: c.TrustedProxies, Now: time.Now, Metrics: all.Ports, Log: log,
 	})
 }
 

@@ -703,43 +703,54 @@ func TestDrainEnds(t *testing.T) {
 }
 
 // TestLimits has one client open as many connections as it may have, and one
-// more.
+// more, which waits for another one of its own.
 func TestLimits(t *testing.T) {
 	for _, tc := range []struct {
 		name, settings string
-		ofOne          float64
-		refused        bool
+		ofOne          int
+		waits          bool
 	}{
 		{"a client", "HUBCAP_MAX_CONNECTIONS_PER_CLIENT=40", 40, true},
 		{"half of all", "HUBCAP_MAX_CONNECTIONS=80", 40, true},
-		{"a proxy", "HUBCAP_TRUSTED_PROXIES=127.0.0.1", 256, false},
+		{"a proxy", "HUBCAP_TRUSTED_PROXIES=127.0.0.1\nHUBCAP_MAX_CONNECTIONS_PER_CLIENT=40", 40, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := start(t, tc.settings)
-			if got := b.line("limits")["of_one_client"]; got != tc.ofOne {
+			b := start(t, strings.Split(tc.settings, "\n")...)
+			if got := b.line("limits")["of_one_client"]; got != float64(tc.ofOne) {
 				t.Errorf("of one client: %v, want %v", got, tc.ofOne)
 			}
-			most := int(tc.ofOne)
-			if !tc.refused {
-				most++
-			}
-			var last net.Conn
-			for range most + 1 {
+			var all []net.Conn
+			for range tc.ofOne + 1 {
 				conn, err := net.Dial("tcp", b.mirror)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				last = conn
+				all = append(all, conn)
 			}
-			if _, err := io.WriteString(last, "GET /v2/ HTTP/1.0\r\n\r\n"); err != nil && !tc.refused {
+			for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+				_, _, metrics := b.get(b.admin, "/metrics")
+				served := tc.ofOne
+				if !tc.waits {
+					served++
+				}
+				if strings.Contains(metrics, fmt.Sprintf("hubcap_connections{port=\"mirror\"} %d\n", served)) &&
+					strings.Contains(metrics, `hubcap_connections_waiting{port="mirror"} 1`+"\n") == tc.waits {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("want %d connections, and another one that waits: %t", tc.ofOne, tc.waits)
+				}
+			}
+			if tc.waits {
+				all[0].Close()
+			}
+			last := all[len(all)-1]
+			if _, err := io.WriteString(last, "GET /v2/ HTTP/1.0\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
-			if got, _ := io.ReadAll(last); (len(got) == 0) != tc.refused {
-				t.Errorf("the last connection is answered %q", got)
-			}
-			if status, _, _ := b.get(b.admin, "/livez"); status != 200 {
-				t.Errorf("the operator is answered %d", status)
+			if got, _ := io.ReadAll(last); len(got) == 0 {
+				t.Error("the last connection is not answered")
 			}
 		})
 	}

@@ -168,6 +168,7 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	m.Upstreams.Circuit("docker.io", RoleRegistry, CircuitOpen, 1)
 	m.Ports.Certificate("mirror", true, time.Now())
 	m.Ports.Opened("mirror")
+	m.Ports.Waits("mirror", 1)
 	m.Ports.Limited("mirror", LimitIdle)
 	m.Requests.Closed("shared")
 	m.Log(func() uint64 { return 0 })

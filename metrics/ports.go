@@ -11,15 +11,16 @@ type ConnectionLimit uint8
 
 // The limits of connections.
 const (
-	LimitPerClient   ConnectionLimit = iota // refused: its client has too many
-	LimitTotal                              // waited: there were too many in all
+	LimitPerClient   ConnectionLimit = iota // waited: its address had as many as it may
+	LimitTotal                              // waited: there were as many as there may be
+	LimitWaiting                            // refused: too many of its address waited
 	LimitIdle                               // closed between two requests, to make room for others
 	LimitHead                               // ended before the head of a request had come: too slow, too long, or never meant to
 	LimitDescriptors                        // not accepted: the process has too many files open
 	ConnectionLimits                        // how many there are
 )
 
-var connectionLimitNames = [ConnectionLimits]string{"per_client", "total", "idle", "head", "descriptors"}
+var connectionLimitNames = [ConnectionLimits]string{"per_client", "total", "waiting", "idle", "head", "descriptors"}
 
 func (l ConnectionLimit) String() string { return connectionLimitNames[l] }
 
@@ -27,6 +28,7 @@ func (l ConnectionLimit) String() string { return connectionLimitNames[l] }
 // shown to them. A port's name is one of a closed set: mirror, auth, admin.
 type Ports struct {
 	open    *prometheus.GaugeVec
+	waiting *prometheus.GaugeVec
 	limited *prometheus.CounterVec
 	read    *prometheus.GaugeVec
 	expires *prometheus.GaugeVec
@@ -38,9 +40,13 @@ func newPorts(registry prometheus.Registerer) *Ports {
 			Namespace: namespace, Name: "connections",
 			Help: "Connections of clients that are open.",
 		}, []string{"port"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "connections_waiting",
+			Help: "Connections of clients that are accepted and wait to be served.",
+		}, []string{"port"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "connection_limits_total",
-			Help: "Connections of clients that met a limit: refused per_client, waited for the total, closed when idle, ended without a head of a request, not accepted for want of descriptors.",
+			Help: "Connections of clients that met a limit: waited because its address had all it may have (per_client) or there were as many as there may be (total), refused because too many of its address were waiting, closed when idle, ended without a head of a request, not accepted for want of descriptors.",
 		}, []string{"port", "limit"}),
 		read: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "tls_last_reload_success",
@@ -51,15 +57,18 @@ func newPorts(registry prometheus.Registerer) *Ports {
 			Help: "When the certificate that a port shows expires, in seconds since 1970.",
 		}, []string{"port"}),
 	}
-	registry.MustRegister(p.open, p.limited, p.read, p.expires)
+	registry.MustRegister(p.open, p.waiting, p.limited, p.read, p.expires)
 	return p
 }
 
-// Opened notes a connection that is accepted; Closed ends it.
+// Opened notes a connection that is served; Closed ends it.
 func (p *Ports) Opened(port string) { p.open.WithLabelValues(port).Inc() }
 
 // Closed notes the end of a connection.
 func (p *Ports) Closed(port string) { p.open.WithLabelValues(port).Dec() }
+
+// Waits notes n more connections that wait to be served.
+func (p *Ports) Waits(port string, n int) { p.waiting.WithLabelValues(port).Add(float64(n)) }
 
 // Limited notes a connection that met a limit.
 func (p *Ports) Limited(port string, limit ConnectionLimit) {

@@ -234,7 +234,7 @@ func listen(t *testing.T, h http.Handler) string {
 	m, log := metrics.New().Ports, slog.New(slog.DiscardHandler)
 	p, err := port.Listen(port.Options{
 		Name: "mirror", Address: "127.0.0.1:0", Handler: h, HeadTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second, MaxHeader: 16 << 10,
-		Limits: port.NewLimits(port.LimitsOptions{Total: 1024, PerClient: 1024, Now: time.Now, Metrics: m, Log: log}),
+		Limits: port.NewLimits(port.LimitsOptions{Total: 1024, PerClient: 1024, Waiting: 1024, Now: time.Now, Metrics: m, Log: log}),
 		Now:    time.Now, Metrics: m, Log: log,
 	})
 	must(t, err)

@@ -64,7 +64,7 @@ func sendWarmBlob(t *testing.T, hidden bool) {
 	}
 	p, err := port.Listen(port.Options{
 		Name: "mirror", Address: "127.0.0.1:0", Handler: h, HeadTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeader: 16 * kib,
-		Limits: port.NewLimits(port.LimitsOptions{Total: 64, PerClient: 64, Now: time.Now, Metrics: r.all.Ports, Log: slog.New(slog.DiscardHandler)}),
+		Limits: port.NewLimits(port.LimitsOptions{Total: 64, PerClient: 64, Waiting: 64, Now: time.Now, Metrics: r.all.Ports, Log: slog.New(slog.DiscardHandler)}),
 		Now:    time.Now, Metrics: r.all.Ports, Log: slog.New(slog.DiscardHandler),
 	})
 	must(t, err)

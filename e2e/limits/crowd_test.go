@@ -121,3 +121,51 @@ func TestDescriptors(t *testing.T) {
 		})
 	}
 }
+
+// TestManyBehindOneAddress has 500 clients of one address, such as a branch behind NAT, pull one cold tag with the default settings, and
+// again with places for 32 of them at a time. All of them get it, the registry is asked once, and another address is served meanwhile.
+func TestManyBehindOneAddress(t *testing.T) {
+	const clients = 500
+	for _, tc := range []struct {
+		name     string
+		settings []string
+	}{
+		{"default settings", nil},
+		{"few places", []string{"HUBCAP_MAX_CONNECTIONS=64"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			room(t, 2*clients+500)
+			b := start(t, "true", tc.settings...)
+			image := b.hub.Image("library/demo", "v1", fakehub.RandomBlob(6, 1<<20))
+			ofTag := fakehub.OfKind(fakehub.KindManifest)
+			gate := make(chan struct{})
+			b.hub.Script(func(r *fakehub.Request) *fakehub.Fault {
+				if ofTag(r) {
+					<-gate
+				}
+				return nil
+			})
+			var all sync.WaitGroup
+			for range clients {
+				all.Go(func() {
+					if err := b.want(t.Context(), client(0), "/v2/library/demo/manifests/v1", image.Manifest.Digest); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			eventually(t, "all of them are there", func() bool {
+				return b.metric(t, "hubcap_connections", `port="mirror"`)+b.metric(t, "hubcap_connections_waiting", `port="mirror"`) == clients
+			})
+			if _, err := b.get(t.Context(), client(1), "/v2/"); err != nil {
+				t.Errorf("another address: %v", err)
+			}
+			close(gate)
+			all.Wait()
+			// One that is refused shows where tokens are to be had.
+			pulls, asked, tokens := b.hub.Count(ofTag, fakehub.OfMethod("GET"), fakehub.OfStatus(200)), b.hub.Count(ofTag), b.hub.Count(fakehub.OfKind(fakehub.KindToken))
+			if pulls != 1 || asked > 2 || tokens != 1 {
+				t.Errorf("the registry was asked %d times, gave the manifest %d times, and %d tokens; want 2, 1, 1", asked, pulls, tokens)
+			}
+		})
+	}
+}

@@ -76,7 +76,7 @@ type variables struct {
 	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
 	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"ranges of addresses of proxies in front of hubcap, whose X-Forwarded-For is believed; nobody's when empty"`
 	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"connections of clients in all, from 32 up; more wait until others end"`
-	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" envDefault:"256" means:"connections of one client address, from 32 up; more are closed at once. Those of TRUSTED_PROXIES may have any number"`
+	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"connections of one client address, from 32 up and half of all at most; more wait until one of them ends, and keep nobody else waiting. Those of TRUSTED_PROXIES may have any number"`
 	MaxMisses       Limit     `env:"MAX_MISSES_PER_CLIENT" envDefault:"1000" means:"questions a minute, from 32 up, that registries may be asked in vain for one client address; beyond them, what is not held is 429 to it"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"bytes a second, from 16B up; a client that takes less of an answer is cut"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`

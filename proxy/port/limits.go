@@ -16,80 +16,153 @@ import (
 
 // LimitsOptions is what Limits needs; every field but Exempt is required.
 type LimitsOptions struct {
-	Total     int            // connections of all ports under the limits
-	PerClient int            // connections of one address
-	Exempt    []netip.Prefix // addresses that may have more: proxies, with many clients behind them
+	Total     int            // connections that are served at a time, at all ports under the limits
+	PerClient int            // those of them that may be of one address
+	Waiting   int            // connections that are accepted and wait to be served; one address may have half of them
+	Exempt    []netip.Prefix // addresses that PerClient and its half of Waiting do not hold for: proxies, with many clients behind them
 	Now       func() time.Time
 	Metrics   *metrics.Ports
 	Log       *slog.Logger
 }
 
-// Limits bounds the connections of the ports that share it. A client that has
-// too many of its own has further ones closed at once. When there are too many
-// in all, new ones wait until others end: a client that is refused goes around
-// hubcap for good, and one that waits does so for as long as a silent one may
-// take at most. Connections that wait for their next request give their place
-// up to both.
+// Limits bounds the connections of the ports that share it, so that no address
+// keeps the others out. A connection is served at once if there is a place and
+// its address may have it. Otherwise it waits: it is not read, and costs a
+// descriptor and little else. A place that becomes free goes to the addresses
+// that wait by turns, and to the connections of one address in the order in
+// which they came; an address that has as many places as it may is passed over.
+// Connections that only wait for their next request give their place up to those
+// that wait for one.
+//
+// A client that is refused goes around hubcap for good, so that only an address
+// that has its share of the waiting connections too has further ones closed. When
+// all may wait that can, nothing is accepted until one of them is served.
 type Limits struct {
 	LimitsOptions
-	waiting atomic.Int32 // connections that are accepted and have no place yet
+	queued atomic.Int32 // connections that wait
 
 	mu      sync.Mutex
-	changed sync.Cond // a connection has ended, or a listener
+	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed
 	open    map[*conn]struct{}
-	clients map[netip.Addr]map[*conn]struct{} // those among them that have an address which PerClient holds for
+	clients map[netip.Addr]*clientConns // with connections that are open or wait
+	turns   []*clientConns              // with connections that wait, the next one first
 	told    [metrics.ConnectionLimits]time.Time
+}
+
+// clientConns are the connections of one address. Limits.mu is held for them.
+type clientConns struct {
+	addr    netip.Addr
+	exempt  bool
+	open    map[*conn]struct{}
+	waiting []*conn
 }
 
 // NewLimits returns limits under which nothing is open yet.
 func NewLimits(o LimitsOptions) *Limits {
-	l := &Limits{LimitsOptions: o, open: make(map[*conn]struct{}), clients: make(map[netip.Addr]map[*conn]struct{})}
+	l := &Limits{LimitsOptions: o, open: make(map[*conn]struct{}), clients: make(map[netip.Addr]*clientConns)}
 	l.changed.L = &l.mu
 	return l
 }
 
-// errCrowded says that a connection's client has too many.
-var errCrowded = errors.New("too many connections of one client")
-
-// enter counts a connection in, as soon as there is room for it. The error is
-// errCrowded, or net.ErrClosed when its listener ends meanwhile.
-func (l *Limits) enter(c *conn) error {
+// enter has a new connection served, or wait for that, or closes it. It returns
+// when the next one may be accepted.
+func (l *Limits) enter(c *conn, addr netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	own := l.clients[c.client]
-	if len(own) >= l.PerClient && !l.yield(own) {
-		l.met(metrics.LimitPerClient, c.from, "a client has as many connections as one may have, and more are refused; HUBCAP_MAX_CONNECTIONS_PER_CLIENT allows a gateway more, HUBCAP_TRUSTED_PROXIES names proxies", "client", c.client)
-		return errCrowded
+	if c.from.closed {
+		_ = c.TCPConn.Close()
+		return
 	}
-	if len(l.open) >= l.Total && !l.yield(l.open) {
-		l.met(metrics.LimitTotal, c.from, "there are as many connections as there may be, and new ones wait; HUBCAP_MAX_CONNECTIONS allows more", "connections", l.Total)
-		l.waiting.Add(1)
-		defer l.waiting.Add(-1)
-	}
-	for len(l.open) >= l.Total {
-		if c.from.closed {
-			return net.ErrClosed
+	c.client = l.client(addr)
+	switch {
+	case l.sated(c.client) && !l.yield(c.client.open):
+		l.met(metrics.LimitPerClient, c.from, "an address has as many connections as one may have, and further ones wait; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", addr)
+		if int(l.queued.Load()) >= l.Waiting {
+			l.refuse(c)
+			return
 		}
+	case len(l.open) >= l.Total && !l.yield(l.open):
+		l.met(metrics.LimitTotal, c.from, "there are as many connections as there may be, and new ones wait; HUBCAP_MAX_CONNECTIONS allows more", "connections", l.Total)
+	default:
+		l.serve(c)
+		return
+	}
+	if !c.client.exempt && len(c.client.waiting) >= max(l.Waiting/2, 1) {
+		l.refuse(c)
+		return
+	}
+	l.wait(c)
+	for int(l.queued.Load()) > l.Waiting && !c.from.closed {
 		l.changed.Wait()
 	}
-	l.open[c] = struct{}{}
-	if c.client.IsValid() {
-		if l.clients[c.client] == nil {
-			l.clients[c.client] = make(map[*conn]struct{})
-		}
-		l.clients[c.client][c] = struct{}{}
-	}
-	l.Metrics.Opened(c.from.name)
-	return nil
 }
 
-// yield closes one of the connections that waits for its next request, and
-// tells whether there was one. l.mu is held.
+// sated reports whether an address has all the places that it may have.
+func (l *Limits) sated(who *clientConns) bool { return !who.exempt && len(who.open) >= l.PerClient }
+
+// serve hands a connection to its listener. l.mu is held, here and below.
+func (l *Limits) serve(c *conn) {
+	l.clients[c.client.addr] = c.client // it may have been forgotten for want of connections
+	l.open[c] = struct{}{}
+	c.client.open[c] = struct{}{}
+	l.Metrics.Opened(c.from.name)
+	c.from.ready = append(c.from.ready, c)
+	c.from.wake.Signal()
+}
+
+// wait puts a connection behind the others of its address.
+func (l *Limits) wait(c *conn) {
+	l.clients[c.client.addr] = c.client
+	if len(c.client.waiting) == 0 {
+		l.turns = append(l.turns, c.client)
+	}
+	c.client.waiting = append(c.client.waiting, c)
+	l.queued.Add(1)
+	l.Metrics.Waits(c.from.name, 1)
+}
+
+// waited takes the first of an address's waiting connections out, and gives the
+// address its next turn after all others.
+func (l *Limits) waited(who *clientConns) *conn {
+	c := who.waiting[0]
+	who.waiting = who.waiting[1:]
+	l.turns = slices.DeleteFunc(l.turns, func(one *clientConns) bool { return one == who })
+	if len(who.waiting) > 0 {
+		l.turns = append(l.turns, who)
+	}
+	l.queued.Add(-1)
+	l.Metrics.Waits(c.from.name, -1)
+	return c
+}
+
+// advance serves connections that wait, as far as there are places.
+func (l *Limits) advance() {
+	for len(l.open) < l.Total {
+		i := slices.IndexFunc(l.turns, func(who *clientConns) bool { return !l.sated(who) })
+		if i < 0 {
+			break
+		}
+		l.serve(l.waited(l.turns[i]))
+	}
+	l.changed.Broadcast()
+}
+
+// refuse closes a connection that may not even wait.
+func (l *Limits) refuse(c *conn) {
+	l.met(metrics.LimitWaiting, c.from, "too many connections of one address wait already, and further ones are closed: its clients may go around hubcap; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", c.client.addr)
+	l.forget(c.client)
+	_ = c.TCPConn.Close()
+}
+
+// yield closes one of the connections that wait for their next request, and
+// reports whether there was one. What waits for a place does not get this one:
+// it would have had it before, had it been able to use it.
 func (l *Limits) yield(among map[*conn]struct{}) bool {
 	for c := range among {
 		if c.rest() {
 			l.Metrics.Limited(c.from.name, metrics.LimitIdle)
-			l.leaveLocked(c)
+			l.remove(c)
+			l.forget(c.client)
 			_ = c.TCPConn.Close()
 			return true
 		}
@@ -101,21 +174,43 @@ func (l *Limits) yield(among map[*conn]struct{}) bool {
 func (l *Limits) leave(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leaveLocked(c)
+	if _, open := l.open[c]; open {
+		l.remove(c)
+		l.forget(c.client)
+		l.advance()
+	}
 }
 
-func (l *Limits) leaveLocked(c *conn) {
-	if _, open := l.open[c]; !open {
-		return
-	}
+func (l *Limits) remove(c *conn) {
 	delete(l.open, c)
-	if own := l.clients[c.client]; own != nil {
-		if delete(own, c); len(own) == 0 {
-			delete(l.clients, c.client)
-		}
-	}
+	delete(c.client.open, c)
 	l.Metrics.Closed(c.from.name)
-	l.changed.Broadcast()
+}
+
+// client is an address's entry.
+func (l *Limits) client(addr netip.Addr) *clientConns {
+	who := l.clients[addr]
+	if who == nil {
+		exempt := slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(addr) })
+		who = &clientConns{addr: addr, exempt: exempt, open: make(map[*conn]struct{})}
+		l.clients[addr] = who
+	}
+	return who
+}
+
+// forget drops the entry of an address that has no connection any more.
+func (l *Limits) forget(who *clientConns) {
+	if len(who.open) == 0 && len(who.waiting) == 0 {
+		delete(l.clients, who.addr)
+	}
+}
+
+// wanted reports whether somebody waits for the place of an open connection.
+func (l *Limits) wanted(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(c.client.waiting) > 0 ||
+		len(l.open) >= l.Total && slices.ContainsFunc(l.turns, func(who *clientConns) bool { return !l.sated(who) })
 }
 
 // tryAgain is how long a listener waits at most before it tries to accept
@@ -130,6 +225,7 @@ func (l *Limits) starved(from *listener, err error) {
 	defer l.mu.Unlock()
 	l.met(metrics.LimitDescriptors, from, "no connection can be accepted for want of file descriptors; hubcap tries again", "err", err)
 	if l.yield(l.open) {
+		l.advance()
 		return
 	}
 	again := time.AfterFunc(tryAgain, func() {
@@ -151,38 +247,82 @@ func (l *Limits) met(limit metrics.ConnectionLimit, from *listener, text string,
 	}
 }
 
-// closing has whoever waits for room at a listener give up.
+// closing has a listener end: what waits there is closed, and what is about to
+// be served.
 func (l *Limits) closing(from *listener) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	from.closed = true
+	ended := from.ready
+	from.ready = nil
+	for _, who := range slices.Clone(l.turns) {
+		for range len(who.waiting) {
+			c := l.waited(who)
+			if c.from == from {
+				ended = append(ended, c)
+				continue
+			}
+			l.wait(c)
+		}
+		l.forget(who)
+	}
 	l.changed.Broadcast()
+	from.wake.Broadcast()
+	l.mu.Unlock()
+	for _, c := range ended {
+		_ = c.Close()
+	}
 }
 
-// client is the address that a connection counts for; invalid for one that may
-// have any number.
-func (l *Limits) client(c *net.TCPConn) netip.Addr {
+// addrOf is the address that a connection counts for.
+func addrOf(c *net.TCPConn) netip.Addr {
 	at, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := at.AddrPort().Addr().Unmap().WithZone("")
-	if slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-		return netip.Addr{}
-	}
-	return addr
+	return at.AddrPort().Addr().Unmap().WithZone("")
 }
 
-// listener counts the connections that it accepts.
+// listener serves the connections that its limits let through.
 type listener struct {
 	*net.TCPListener
 	name   string
 	limits *Limits
-	closed bool // limits.mu
+	accept sync.Once // starts accepting
+
+	wake   sync.Cond // any field below; its lock is limits.mu
+	ready  []*conn   // to be served
+	closed bool
+	failed error // of accepting
+}
+
+func newListener(l *net.TCPListener, name string, limits *Limits) *listener {
+	made := &listener{TCPListener: l, name: name, limits: limits}
+	made.wake.L = &limits.mu
+	return made
 }
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
+	l.accept.Do(func() { go l.acceptAll() })
+	l.limits.mu.Lock()
+	defer l.limits.mu.Unlock()
+	for len(l.ready) == 0 && !l.closed && l.failed == nil {
+		l.wake.Wait()
+	}
+	switch {
+	case l.closed:
+		return nil, net.ErrClosed
+	case len(l.ready) == 0:
+		return nil, l.failed
+	}
+	c := l.ready[0]
+	l.ready = l.ready[1:]
+	return c, nil
+}
+
+// acceptAll accepts connections until the listener is closed, also while there
+// is no place for some of them: others may have one.
+func (l *listener) acceptAll() {
 	for {
 		tcp, err := l.AcceptTCP()
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
@@ -190,23 +330,21 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			l.limits.mu.Lock()
+			defer l.limits.mu.Unlock()
+			l.failed = err
+			l.wake.Broadcast()
+			return
 		}
-		c := &conn{TCPConn: tcp, from: l, client: l.limits.client(tcp)}
-		if err = l.limits.enter(c); err == nil {
-			return c, nil
-		}
-		_ = tcp.Close()
-		if !errors.Is(err, errCrowded) {
-			return nil, err
-		}
+		l.limits.enter(&conn{TCPConn: tcp, from: l}, addrOf(tcp))
 	}
 }
 
 // Close implements net.Listener.
 func (l *listener) Close() error {
+	err := l.TCPListener.Close()
 	l.limits.closing(l)
-	return l.TCPListener.Close()
+	return err
 }
 
 // conn is a counted connection. It is a *net.TCPConn in all else, so that
@@ -214,14 +352,14 @@ func (l *listener) Close() error {
 type conn struct {
 	*net.TCPConn
 	from   *listener
-	client netip.Addr
+	client *clientConns
 	idle   atomic.Bool // waits for its next request
 	heard  atomic.Bool // a whole request head has come
 	ended  atomic.Bool
 }
 
 // rest takes a connection that waits for its next request out of use, and
-// tells whether it was one.
+// reports whether it was one.
 func (c *conn) rest() bool { return c.idle.CompareAndSwap(true, false) }
 
 // Close implements net.Conn.
@@ -235,11 +373,11 @@ func (c *conn) Close() error {
 	return c.TCPConn.Close()
 }
 
-// waits notes that a connection waits for its next request. While others wait
-// for a place it gives up its own.
+// waits notes that a connection waits for its next request. It gives up its
+// place if others wait for it.
 func (c *conn) waits() {
 	c.idle.Store(true)
-	if l := c.from.limits; l.waiting.Load() > 0 && c.rest() {
+	if l := c.from.limits; l.queued.Load() > 0 && l.wanted(c) && c.rest() {
 		l.Metrics.Limited(c.from.name, metrics.LimitIdle)
 		_ = c.Close()
 	}

@@ -3,6 +3,7 @@ package port
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -39,10 +40,10 @@ func newCrowd(t *testing.T, total, perClient int, change ...func(*Options, *Limi
 	t.Helper()
 	c := &crowd{
 		t: t, metrics: metrics.New(), log: new(testkit.Log), clock: time.Now(),
-		gate: make(chan struct{}), began: make(chan struct{}, 100), served: make(chan error, 1),
+		gate: make(chan struct{}), began: make(chan struct{}, 1000), served: make(chan error, 1),
 	}
 	l := LimitsOptions{
-		Total: total, PerClient: perClient, Now: func() time.Time { return c.clock },
+		Total: total, PerClient: perClient, Waiting: 64, Now: func() time.Time { return c.clock },
 		Metrics: c.metrics.Ports, Log: slog.New(slog.NewTextHandler(c.log, nil)),
 	}
 	o := Options{
@@ -151,35 +152,140 @@ func (c *crowd) busy(from string) *client {
 
 const one, another = "127.0.0.1", "127.0.0.2"
 
+// TestConnectionsOfOneClient: what an address opens beyond its limit waits for
+// its own connections, and nobody else does.
 func TestConnectionsOfOneClient(t *testing.T) {
 	c := newCrowd(t, 64, 2)
 	first, second := c.busy(one), c.busy(one)
+	var excess []*client
 	for range 3 {
-		excess := c.connect(one)
-		excess.ask("/")
-		if got := excess.status(); got != 0 {
-			t.Errorf("one connection too many is answered %d", got)
-		}
+		excess = append(excess, c.connect(one))
+		excess[len(excess)-1].ask("/")
 	}
+	eventually(t, "they wait", func() bool { return c.value("hubcap_connections_waiting") == 3 })
 	if n := c.limited("per_client"); n != 3 {
-		t.Errorf("%d are counted as refused, want 3", n)
-	}
-	if n := strings.Count(c.log.String(), "more are refused"); n != 1 {
-		t.Errorf("it is told %d times within a minute", n)
+		t.Errorf("%d are counted, want 3", n)
 	}
 	c.connect(another).gets(t, "another client")
+	if n := c.value("hubcap_connections_waiting"); n != 3 {
+		t.Errorf("%d wait, want 3", n)
+	}
 	close(c.gate)
-	for _, who := range []*client{first, second} {
+	for _, who := range append(excess, first, second) {
 		if got := who.status(); got != http.StatusOK {
-			t.Errorf("a connection within the limit: status %d", got)
+			t.Errorf("status %d", got)
 		}
 	}
-	// These two wait for their next requests now, and one of them makes room.
-	third := c.connect(one)
-	third.gets(t, "a new connection in place of an idle one")
-	if n := c.limited("idle"); n != 1 {
-		t.Errorf("%d idle ones were closed, want 1", n)
+	c.connect(one).gets(t, "a new connection in place of an idle one")
+	if n := c.limited("waiting"); n != 0 {
+		t.Errorf("%d were refused", n)
 	}
+}
+
+// TestTurns: a free place goes to the addresses by turns, whoever came first, and
+// an address that has all it may have is passed over.
+func TestTurns(t *testing.T) {
+	c := newCrowd(t, 3, 2)
+	c.busy(one)
+	c.busy(one)
+	silent := c.connect(another)
+	eventually(t, "it has a place", func() bool { return c.value("hubcap_connections") == 3 })
+	var waiting []*client
+	for i, from := range []string{one, "127.0.0.3", "127.0.0.3", "127.0.0.4"} {
+		waiting = append(waiting, c.connect(from))
+		waiting[i].ask("/slow")
+		eventually(t, "it waits", func() bool { return c.value("hubcap_connections_waiting") == i+1 })
+	}
+	must(t, silent.Close())
+	<-c.began
+	var turns []string
+	c.limits.mu.Lock()
+	for _, who := range c.limits.turns {
+		turns = append(turns, who.addr.String())
+	}
+	c.limits.mu.Unlock()
+	if got := strings.Join(turns, " "); got != "127.0.0.1 127.0.0.4 127.0.0.3" {
+		t.Errorf("the next turns are those of %s", got)
+	}
+	close(c.gate)
+	for _, who := range waiting {
+		if got := who.status(); got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}
+
+// TestTooManyWait refuses what one address has beyond half of those that wait.
+func TestTooManyWait(t *testing.T) {
+	c := newCrowd(t, 64, 1, func(_ *Options, l *LimitsOptions) { l.Waiting = 4 })
+	c.busy(one)
+	c.busy(another)
+	var waiting []*client
+	for i, from := range []string{one, one, another, another} {
+		waiting = append(waiting, c.connect(from))
+		waiting[i].ask("/")
+		eventually(t, "it waits", func() bool { return c.value("hubcap_connections_waiting") == i+1 })
+	}
+	if got := c.connect(one).status(); got != 0 {
+		t.Errorf("one too many is answered %d", got)
+	}
+	c.connect("127.0.0.3").gets(t, "a third client")
+	c.busy("127.0.0.3")
+	if got := c.connect("127.0.0.3").status(); got != 0 {
+		t.Errorf("one for which there is no room to wait is answered %d", got)
+	}
+	if n := c.limited("waiting"); n != 2 {
+		t.Errorf("%d are refused, want 2", n)
+	}
+	close(c.gate)
+	for _, who := range waiting {
+		if got := who.status(); got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}
+
+// TestAllWait has more connections than may be served and wait together: they
+// are accepted later.
+func TestAllWait(t *testing.T) {
+	c := newCrowd(t, 1, 1, func(_ *Options, l *LimitsOptions) { l.Waiting = 2 })
+	c.busy(one)
+	var all []*client
+	for i := range 6 {
+		all = append(all, c.connect(fmt.Sprintf("127.0.0.%d", 10+i)))
+		all[i].ask("/")
+	}
+	eventually(t, "they wait", func() bool { return c.value("hubcap_connections_waiting") == 3 }) // one beyond, before it stops accepting
+	close(c.gate)
+	for _, who := range all {
+		if got := who.status(); got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}
+
+// TestFiveHundredBehindOneAddress: all of them are answered while others are.
+func TestFiveHundredBehindOneAddress(t *testing.T) {
+	const many = 500
+	c := newCrowd(t, 64, 32, func(_ *Options, l *LimitsOptions) { l.Waiting = 2 * many })
+	var all sync.WaitGroup
+	for range many {
+		who := c.connect(one)
+		all.Go(func() {
+			who.ask("/slow")
+			if got := who.status(); got != http.StatusOK {
+				t.Errorf("status %d", got)
+			}
+		})
+	}
+	eventually(t, "all of them are served or wait", func() bool {
+		return c.value("hubcap_connections") == 32 && c.value("hubcap_connections_waiting") == many-32
+	})
+	for range 10 {
+		c.connect(another).gets(t, "another client")
+	}
+	close(c.gate)
+	all.Wait()
 }
 
 // TestConnectionsOfAProxy are of many clients.
@@ -240,9 +346,9 @@ func TestPortsShareTheirLimits(t *testing.T) {
 	conn, err := net.Dial("tcp", second.Addr().String())
 	must(t, err)
 	defer conn.Close()
-	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("a client has twice its number of connections")
-	}
+	eventually(t, "it waits for the connection at the other port", func() bool {
+		return c.value("hubcap_connections_waiting", "port", "auth") == 1
+	})
 	close(c.gate)
 }
 

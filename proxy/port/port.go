@@ -70,7 +70,7 @@ func Listen(o Options) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.listener = &listener{TCPListener: l.(*net.TCPListener), name: o.Name, limits: o.Limits}
+	p.listener = newListener(l.(*net.TCPListener), o.Name, o.Limits)
 	if p.tls {
 		p.listener = tls.NewListener(p.listener, &tls.Config{
 			MinVersion: tls.VersionTLS12,

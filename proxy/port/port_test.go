@@ -95,7 +95,7 @@ func (r *rig) options() Options {
 		Name: "mirror", Now: func() time.Time { return time.Unix(0, r.now.Load()) },
 		Address: "127.0.0.1:0", CertFile: r.cert, KeyFile: r.key,
 		HeadTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeader: 16 << 10,
-		Limits:  NewLimits(LimitsOptions{Total: 64, PerClient: 64, Now: time.Now, Metrics: metrics.New().Ports, Log: slog.New(slog.DiscardHandler)}),
+		Limits:  NewLimits(LimitsOptions{Total: 64, PerClient: 64, Waiting: 64, Now: time.Now, Metrics: metrics.New().Ports, Log: slog.New(slog.DiscardHandler)}),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { fmt.Fprint(w, req.Proto) }),
 		Metrics: metrics.New().Ports, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 	}

@@ -27,6 +27,7 @@ const (
 	manifestShare = 8 // of the memory is for manifests
 
 	maxConnections    = 16_384
+	maxWaiting        = 4096 // each takes some KiB of the kernel's
 	maxFills          = 256
 	maxTransfers      = 64
 	maxManifestMemory = 64 << 20 // bytes
@@ -36,7 +37,8 @@ const (
 type Process struct {
 	Descriptors int   // in all
 	Memory      int64 // bytes that Go keeps within; math.MaxInt64 when nobody says
-	Connections int   // of clients
+	Connections int   // of clients, served at a time
+	Waiting     int   // connections of clients that wait to be served
 	Fills       int   // at a time, those that wait for a connection included
 	Transfers   int   // connections of fills
 	Manifests   int64 // bytes of manifests in memory
@@ -66,11 +68,14 @@ func Settle(log *slog.Logger) Process {
 func of(descriptors int, memory int64) Process {
 	own := min(max(descriptors/2, minOwn), maxOwn)
 	within := func(share, each int64) int { return int(min(memory/share/each, math.MaxInt32)) }
+	// A connection has a socket and the file that it is sent, or a connection to
+	// a registry. One that waits has a socket, and there are to be half as many
+	// of those at least.
+	connections := max(min((descriptors-own)*2/5, within(connectionShare, perConnection), maxConnections), 1)
 	return Process{
 		Descriptors: descriptors, Memory: memory,
-		// A connection has a socket and the file that it is sent, or a
-		// connection to a registry.
-		Connections: max(min((descriptors-own)/2, within(connectionShare, perConnection), maxConnections), 1),
+		Connections: connections,
+		Waiting:     max(min(descriptors-own-2*connections, maxWaiting), 1),
 		// A fill has a file for writing, and one for the hasher or a
 		// reader that has left.
 		Fills:     max(min(own/4, within(fillShare, perFill), maxFills), 1),
