@@ -37,7 +37,7 @@ type session interface {
 // clients are those of Debian, and crane: they are quick, and take part in every test.
 var clients = []client{
 	{
-		name: "dockerd", programs: []string{"dockerd", "docker"}, agent: "docker", resumes: true,
+		name: "dockerd", programs: []string{"dockerd", "docker", "containerd", "runc"}, agent: "docker", resumes: true,
 		start: func(t *testing.T, s *site, mirror string) session { return startDockerd(t, s, mirror) },
 		// 20.10 knows no zstd, tells a mirror's answer from a registry's by nothing, and so tries the registry next.
 		cannot: map[string]outcome{"zstd": leaves, "artifact": refuses, "chart": refuses},

@@ -59,7 +59,8 @@ func TestPullFromAnotherRegistry(t *testing.T) {
 // TestDockerdOfASiteWithARegistry: dockerd asks a mirror port whose default is the site's own registry, and the one of Docker Hub for what is not
 // there.
 func TestDockerdOfASiteWithARegistry(t *testing.T) {
-	need(t, "docker-registry", "dockerd", "docker")
+	need(t, "docker-registry")
+	clientNamed(t, "dockerd")
 	const own = "127.0.0.1:5002"
 	kept, public := multiArchImage(), singleImage("library/single")
 	kept.repository, kept.tag = "team/base", "v1"
