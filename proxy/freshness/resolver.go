@@ -13,7 +13,9 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -174,16 +176,16 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		if known, ok := r.tags.get(key); ok && r.fresh(repo, tag, r.age(known)) {
 			return r.describe(known, Fresh), nil
 		}
-		if err := r.failures.Of(key); err != nil {
+		if err := r.absent(key); err != nil {
 			return Answer{}, err
 		}
 		asked := r.now()
-		d, err := r.ask(ctx, repo, tag)
+		d, err := r.head(ctx, repo, tag)
 		if errors.Is(err, errNoHead) {
 			return r.fetchTag(ctx, repo, tag)
 		}
 		if err != nil {
-			return Answer{}, r.remember(repo, key, err)
+			return Answer{}, r.remember(repo, byHead(key), err)
 		}
 		one := r.tagOf(key, d, asked)
 		r.tags.set(key, one)
@@ -290,33 +292,110 @@ func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Dig
 	}
 	key := repo.tag("@" + d.String())
 	return r.share(ctx, repo.question("head", key), func(ctx context.Context) (Answer, error) {
-		if err := r.failures.Of(key); err != nil {
+		if err := r.absent(key); err != nil {
 			return Answer{}, err
 		}
-		found, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, d.String())
+		found, err := r.head(ctx, repo, d.String())
+		if errors.Is(err, errNoHead) {
+			return r.fetch(ctx, repo, d.String(), func() {})
+		}
 		if err != nil {
-			return Answer{}, r.remember(repo, key, err)
+			return Answer{}, r.remember(repo, byHead(key), err)
 		}
 		return Answer{Digest: d, MediaType: found.MediaType, Size: found.Size, State: Passed}, nil
 	})
 }
 
-// ask sends the HEAD for a tag. A registry that does not know HEAD, or tells
-// no digest, is errNoHead, and not asked so again for a while: about this
-// repository, since what is odd about one costs no pulls of the others.
-func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
-	question := "no head " + repo.tag("")
-	if err := r.failures.Of(question); err != nil {
-		return upstream.Descriptor{}, err
+// byHead is what a failure of a HEAD is known by. A GET is not answered with it:
+// there are registries, and balancers before them, that answer HEAD with a 404
+// or 403 and GET as they should.
+func byHead(key string) string { return "head " + key }
+
+// absent is the failure of a moment ago that a HEAD is answered with.
+func (r *Resolver) absent(key string) error {
+	if err := r.failures.Of(key); err != nil {
+		return err
 	}
-	d, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, tag)
-	var e *upstream.Error
-	if errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) ||
-		err == nil && (d.Digest == "" || d.MediaType == "" || d.Size < 0) {
-		r.failures.Note(question, errNoHead, noHeadFor)
+	return r.failures.Of(byHead(key))
+}
+
+// ask sends the HEAD for a tag that is known. A registry that refuses it is to
+// be asked by GET before that is believed, which is errNoHead.
+func (r *Resolver) ask(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
+	d, err := r.head(ctx, repo, tag)
+	if isKind(err, upstream.NotFound) || isKind(err, upstream.Withdrawn) || isKind(err, upstream.Denied) {
+		r.doubt(repo, tag, err)
 		return d, errNoHead
 	}
 	return d, err
+}
+
+// head sends the HEAD for a tag or digest. What is no answer to one is
+// errNoHead: the registry does not know HEAD, tells no digest, or fails in a way
+// that may be HEAD's own. It is not asked so again for a while, once that is
+// sure: about this repository, since what is odd about one costs no pulls of the
+// others.
+func (r *Resolver) head(ctx context.Context, repo Repository, reference string) (upstream.Descriptor, error) {
+	if err := r.failures.Of(noHead(repo)); err != nil {
+		return upstream.Descriptor{}, err
+	}
+	d, err := repo.Registry(ctx).HeadManifest(ctx, repo.Name, reference)
+	var e *upstream.Error
+	switch {
+	case err == nil && (d.Digest == "" && digest.Digest(reference).Validate() != nil || !isManifest(d.MediaType) || d.Size <= 0),
+		errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented):
+		r.failures.Note(noHead(repo), errNoHead, noHeadFor)
+		return d, errNoHead
+	case r.mayBeOfHead(repo, e):
+		r.doubt(repo, reference, err)
+		return d, errNoHead
+	}
+	return d, err
+}
+
+func noHead(repo Repository) string { return "no head " + repo.tag("") }
+
+// isManifest reports whether a media type may be that of a manifest: JSON with a
+// name.
+func isManifest(mediaType string) bool {
+	plain, _, err := mime.ParseMediaType(mediaType)
+	return err == nil && strings.HasPrefix(plain, "application/") && strings.HasSuffix(plain, "+json")
+}
+
+// mayBeOfHead reports whether a HEAD has failed where a GET may not: by an
+// answer that breaks the protocol, or behind a redirect whose address is signed
+// for GET, or by an error within the registry. The last is an outage as a rule,
+// and tried once in a while only.
+func (r *Resolver) mayBeOfHead(repo Repository, e *upstream.Error) bool {
+	switch {
+	case e == nil || errors.Is(e, upstream.ErrSchema1):
+		return false
+	case e.Kind == upstream.Invalid, e.Kind == upstream.ServerError && e.Status >= 400 && e.Status < 500:
+		return true
+	case e.Status != http.StatusInternalServerError:
+		return false
+	}
+	question := "tried " + noHead(repo)
+	if r.failures.Of(question) != nil {
+		return false
+	}
+	r.failures.Note(question, e, noHeadFor)
+	return true
+}
+
+// doubt notes why a reference is asked for by GET now: should that do, the
+// repository is not asked by HEAD for a while.
+func (r *Resolver) doubt(repo Repository, reference string, err error) {
+	r.failures.Note(repo.question("doubt", repo.tag(reference)), err, AbsentFor)
+}
+
+// settle notes that a reference was had by GET.
+func (r *Resolver) settle(repo Repository, reference string) {
+	doubt := repo.question("doubt", repo.tag(reference))
+	if r.failures.Of(doubt) != nil {
+		r.failures.Forget(doubt)
+		r.failures.Note(noHead(repo), errNoHead, noHeadFor)
+	}
 }
 
 // fetchTag fetches the manifest that a tag names, and moves the tag to it.
@@ -335,6 +414,7 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 	one := r.tagOf(key, m.Descriptor, asked)
 	answer := r.keep(repo, m, func() { r.tags.save(key, one, true) })
 	r.tags.set(key, one)
+	r.settle(repo, tag)
 	return answer, nil
 }
 
@@ -352,6 +432,7 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, reference string,
 	if err != nil {
 		return Answer{}, r.remember(repo, key, err)
 	}
+	r.settle(repo, reference)
 	return r.keep(repo, m, stored), nil
 }
 
