@@ -128,7 +128,7 @@ func Check(address, certFile, keyFile string) error {
 		return err
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0")) // any port shows whether the address is this machine's
-	if errors.Is(err, syscall.EADDRNOTAVAIL) { // Await waits for it
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {               // Await waits for it
 		return nil
 	}
 	if err != nil {
