@@ -23,7 +23,7 @@ var statements = []statement{
 	{3, "ns chooses a registry, docker.io by any of its names; an unknown one is 404; it does not go upstream", []string{"proxy TestNamesOfRegistries", "proxy TestBadInputIsRefusedBlind", "proxy TestStatements/statement 3", "e2e TestEveryClient"}},
 	{4, "a registry before or behind /v2/, also together with ns", []string{"proxy TestNamesOfRegistries", "e2e TestPullFromAnotherRegistry"}},
 	{5, "dockerd 20.10 takes no mirror with a path", []string{"e2e TestDockerdKnowsOneRegistry", "deploy TestDockerDaemon"}},
-	{6, "dockerd asks a mirror for Docker Hub only, and the README says so", []string{"e2e TestDockerdKnowsOneRegistry"}},
+	{6, "dockerd asks a mirror for Docker Hub only, and clients.md says so", []string{"e2e TestDockerdKnowsOneRegistry"}},
 	{7, "HEAD and GET of a manifest have the same explicit headers", []string{"proxy TestStatements/statement 7", "proxy TestPullColdThenWarm"}},
 	{8, "the media type is the upstream's, to the letter", []string{"proxy TestBytesAndTypesPassUnchanged"}},
 	{9, "bytes are served unchanged and not encoded", []string{"proxy TestStatements/statement 9", "proxy TestBytesAndTypesPassUnchanged"}},
@@ -129,9 +129,9 @@ func TestDockerdKnowsOneRegistry(t *testing.T) {
 		if seen := agents(s.hub.Log()); !slices.Equal(seen, []string{"docker"}) {
 			t.Errorf("quay.io saw %v, want dockerd itself", seen)
 		}
-		readme, err := os.ReadFile("../README.md")
-		if err != nil || !strings.Contains(string(readme), "Docker Hub only: dockerd asks no mirror for others") {
-			t.Errorf("the README does not say so: %v", err)
+		clients, err := os.ReadFile("../deploy/docs/clients.md")
+		if err != nil || !strings.Contains(string(clients), "Docker Hub only: dockerd never asks a mirror for other registries") {
+			t.Errorf("clients.md does not say so: %v", err)
 		}
 	})
 }

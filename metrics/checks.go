@@ -24,9 +24,9 @@ type Checks struct {
 
 func newChecks(registry prometheus.Registerer) *Checks {
 	return &Checks{
-		ended:    counters(registry, "checks_total", "Verifications of files at rest, by verdict.", "verdict", checkNames[:]),
-		scrubbed: counter(registry, "scrubbed_bytes_total", "Bytes that the scrubber has read."),
-		due:      gauge(registry, "scrub_due_objects", "Objects that wait for the scrubber in its present round."),
+		ended:    counters(registry, "checks_total", "Verifications of stored files: the content was right, was wrong, or could not be read.", "verdict", checkNames[:]),
+		scrubbed: counter(registry, "scrubbed_bytes_total", "Bytes that the scrubber has read to verify stored files."),
+		due:      gauge(registry, "scrub_due_objects", "Objects that the scrubber has yet to verify in its present round."),
 	}
 }
 

@@ -49,7 +49,7 @@ type Disk struct {
 func newDisk(registry prometheus.Registerer) *Disk {
 	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "degraded",
-		Help: "1 while what is held is served and new content may only be passed through, by reason.",
+		Help: "1 while the disk is in trouble, by reason: read_only (no writes), space (full), inodes (none left), writes (a write failed within the last minute), reads (cached files cannot be read), index (kept in memory only). Cached content is served; new content may be uncached.",
 	}, []string{"reason"})
 	registry.MustRegister(vec)
 	d := &Disk{}

@@ -51,16 +51,16 @@ type Fills struct {
 
 func newFills(registry prometheus.Registerer) *Fills {
 	return &Fills{
-		running:  gauge(registry, "fills_running", "Downloads into the cache going on."),
-		waiting:  gauge(registry, "fills_waiting", "Downloads into the cache, of those going on, that wait until there are fewer at a time."),
-		started:  counter(registry, "fills_started_total", "Downloads into the cache begun."),
-		joined:   counter(registry, "fills_joined_total", "Requests that read along with a download begun by another one."),
-		resumed:  counter(registry, "fills_resumed_total", "Times a download went on after a break."),
-		taken:    counter(registry, "fills_taken_over_total", "Pieces whose rest another connection brought because the first had stalled or would have come too late for a reader."),
-		finished: counter(registry, "fills_finished_total", "Downloads whose digest was right and that were kept."),
-		failed:   counters(registry, "fills_failed_total", "Downloads that ended without a blob to keep, by reason.", "reason", fillFailureNames[:]),
-		bypass:   counters(registry, "cache_bypass_total", "Answers streamed through without being kept, by reason.", "reason", bypassNames[:]),
-		index:    counter(registry, "index_errors_total", "Reads and writes of the index that failed; the files are the truth, so nothing is lost but order and tags."),
+		running:  gauge(registry, "fills_running", "Fills that are running. A fill is one download into the cache."),
+		waiting:  gauge(registry, "fills_waiting", "Running fills that wait for their turn, because too many run at once."),
+		started:  counter(registry, "fills_started_total", "Fills begun."),
+		joined:   counter(registry, "fills_joined_total", "Client requests that read from a fill that another request had begun."),
+		resumed:  counter(registry, "fills_resumed_total", "Times a fill went on after a broken connection, or from a partial fill on disk."),
+		taken:    counter(registry, "fills_taken_over_total", "Pieces of a fill that another connection finished, because the first one had stalled or would have been too late for a reader."),
+		finished: counter(registry, "fills_finished_total", "Fills whose digest was right and whose blob was stored."),
+		failed:   counters(registry, "fills_failed_total", "Fills that stored no blob, by reason.", "reason", fillFailureNames[:]),
+		bypass:   counters(registry, "cache_bypass_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), nospace, disk (a file could not be opened or written), closed (restricted content of another registry).", "reason", bypassNames[:]),
+		index:    counter(registry, "index_errors_total", "Failed reads and writes of the index. Blobs are not affected; tags and the order of last use may be lost."),
 	}
 }
 

@@ -48,15 +48,15 @@ func newLimits(registry prometheus.Registerer) limits {
 		return v
 	}
 	l := limits{
-		limit:     gauge("upstream_ratelimit_limit", "Pulls that the upstream allows in its window, as it last said.", "upstream", "identity"),
-		remaining: gauge("upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last said.", "upstream", "identity"),
-		window:    gauge("upstream_ratelimit_window_seconds", "The window that the pulls are counted in, as the upstream last said.", "upstream", "identity"),
-		exhausted: gauge("upstream_ratelimit_exhausted_seconds", "Seconds until no pull is left, at the pace of the last hour when the upstream last spoke of it; +Inf where they do not grow less.", "upstream", "identity"),
-		source:    gauge("upstream_ratelimit_source", "1 for whom the upstream counts the pulls of, as it last said.", "upstream", "identity", "source"),
-		circuits:  gauge("upstream_circuits", "Hosts of an upstream that fail and are left alone (open), or tried with one request (half_open), by the part that they play.", "upstream", "role", "state"),
+		limit:     gauge("upstream_ratelimit_limit", "Pulls that the upstream allows per window, as it last reported.", "upstream", "identity"),
+		remaining: gauge("upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last reported.", "upstream", "identity"),
+		window:    gauge("upstream_ratelimit_window_seconds", "Length of the window that pulls are counted in, as the upstream last reported.", "upstream", "identity"),
+		exhausted: gauge("upstream_ratelimit_exhausted_seconds", "Estimated seconds until the pull limit is exhausted, from the rate of the last hour; +Inf if the remaining pulls do not decrease.", "upstream", "identity"),
+		source:    gauge("upstream_ratelimit_source", "1 for the address or account whose pulls the upstream counts, as it last reported.", "upstream", "identity", "source"),
+		circuits:  gauge("upstream_circuits", "Hosts of an upstream whose circuit is open (no requests are sent) or half_open (one request tests the host), by role: registry, token (token service), elsewhere (redirect targets such as a CDN).", "upstream", "role", "state"),
 		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "upstream_pulls_total",
-			Help: "Manifests fetched from an upstream: what Docker Hub counts as pulls.",
+			Help: "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.",
 		}, []string{"upstream", "identity"}),
 	}
 	registry.MustRegister(l.pulls)

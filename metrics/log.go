@@ -7,6 +7,6 @@ import "github.com/prometheus/client_golang/prometheus"
 func (m *Metrics) Log(lost func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Namespace: namespace, Name: "log_lines_lost_total",
-		Help: "Lines of the log that were dropped because standard error was not read in time, or could not be written.",
+		Help: "Lines of the log that were dropped, because standard error was not read in time or could not be written.",
 	}, func() float64 { return float64(lost()) }))
 }

@@ -7,7 +7,8 @@
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
 // fills.go and checks.go (cache), upstreams.go and credentials.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging).
+// prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging),
+// families.go (their documentation).
 package metrics
 
 import (

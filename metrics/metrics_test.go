@@ -3,12 +3,12 @@ package metrics
 import (
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -151,32 +151,29 @@ func TestOneSourceAtATime(t *testing.T) {
 	}
 }
 
-// TestReadmeNamesWhatExists holds the README's metric names against a scrape.
-func TestReadmeNamesWhatExists(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// TestFamiliesAreComplete compares the documented metrics with those that are
+// registered. A metric that is missing needs a series in sample.
+func TestFamiliesAreComplete(t *testing.T) {
+	families, err := Families()
 	if err != nil {
 		t.Fatal(err)
 	}
+	documented := make(map[string]bool)
+	for _, f := range families {
+		documented[f.Name] = true
+	}
 	m := New()
-	m.Requests.Started()
-	m.Requests.Done("blob", "hit", 1, time.Millisecond)
-	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
-	up := m.Upstreams.Of("docker.io", "credentials")
-	up.Limit(1, time.Hour)
-	up.Remaining(1, time.Hour)
-	up.Source("192.0.2.1")
-	m.Upstreams.Circuit("docker.io", RoleRegistry, CircuitOpen, 1)
-	m.Ports.Certificate("mirror", true, time.Now())
-	m.Ports.Opened("mirror")
-	m.Ports.Waits("mirror", 1)
-	m.Ports.Limited("mirror", LimitIdle)
-	m.Requests.Closed("shared")
-	m.Log(func() uint64 { return 0 })
-	body := scrape(t, m)
-	for _, name := range regexp.MustCompile("`(hubcap_[a-z_]+)").FindAllStringSubmatch(string(readme), -1) {
-		if !strings.Contains(body, "# TYPE "+name[1]+" ") {
-			t.Errorf("the README names %s, which is not exported", name[1])
+	descs := make(chan *prometheus.Desc, 1000)
+	m.registry.Describe(descs)
+	close(descs)
+	for d := range descs {
+		name := regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1]
+		if strings.HasPrefix(name, namespace+"_") && !documented[name] {
+			t.Errorf("%s is registered and not documented", name)
 		}
+	}
+	if !documented["hubcap_cache_bytes"] {
+		t.Error("the ledger's figures are not documented")
 	}
 }
 

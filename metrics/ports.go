@@ -38,23 +38,23 @@ func newPorts(registry prometheus.Registerer) *Ports {
 	p := &Ports{
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "connections",
-			Help: "Connections of clients that are open.",
+			Help: "Client connections that are being served.",
 		}, []string{"port"}),
 		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "connections_waiting",
-			Help: "Connections of clients that are accepted and wait to be served.",
+			Help: "Client connections that are accepted and wait to be served.",
 		}, []string{"port"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "connection_limits_total",
-			Help: "Connections of clients that met a limit: waited because its address had all it may have (per_client) or there were as many as there may be (total), refused because too many of its address were waiting, closed when idle, ended without a head of a request, not accepted for want of descriptors.",
+			Help: "Client connections that met a limit: per_client (waited, their address had as many as it may have), total (waited, too many in total), waiting (closed, too many of their address waited), idle (closed between two requests to make room), head (closed before a complete request head), descriptors (not accepted, no file descriptor left).",
 		}, []string{"port", "limit"}),
 		read: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "tls_last_reload_success",
-			Help: "1 when a port's certificate could be read when its files last changed, else 0.",
+			Help: "1 if the port's certificate could be read when its files last changed, otherwise 0.",
 		}, []string{"port"}),
 		expires: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "tls_certificate_expiry_seconds",
-			Help: "When the certificate that a port shows expires, in seconds since 1970.",
+			Help: "Expiry of the port's current certificate, in seconds since 1970.",
 		}, []string{"port"}),
 	}
 	registry.MustRegister(p.open, p.waiting, p.limited, p.read, p.expires)

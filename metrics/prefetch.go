@@ -11,9 +11,9 @@ type Prefetch struct {
 
 func newPrefetch(registry prometheus.Registerer) *Prefetch {
 	return &Prefetch{
-		blobs:  counter(registry, "prefetch_blobs_total", "Blobs brought in before anybody asked for them."),
-		bytes:  counter(registry, "prefetch_bytes_total", "Bytes of the blobs brought in before anybody asked for them."),
-		wasted: counter(registry, "prefetch_wasted_bytes_total", "Bytes of those that nobody asked for within ten minutes."),
+		blobs:  counter(registry, "prefetch_blobs_total", "Blobs fetched before a client requested them."),
+		bytes:  counter(registry, "prefetch_bytes_total", "Bytes of the blobs fetched before a client requested them."),
+		wasted: counter(registry, "prefetch_wasted_bytes_total", "Bytes of prefetched blobs that no client requested within ten minutes."),
 	}
 }
 

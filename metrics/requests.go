@@ -35,29 +35,29 @@ type Requests struct {
 func newRequests(registry prometheus.Registerer) *Requests {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "requests_total",
-		Help: "Client requests, by what was asked and what the answer was made from.",
+		Help: "Client requests, by what was requested and where the answer came from.",
 	}, []string{"kind", "result"})
 	firstByte := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "first_byte_seconds",
-		Help:    "Seconds from the end of the request's head to the first byte of the answer.",
+		Help:    "Seconds from the end of the request head to the first byte of the answer.",
 		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind", "result"})
 	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "closed_requests_total",
-		Help: "Client requests of repositories that are not for everybody, by how the repository is shown.",
+		Help: "Client requests for repositories that are not public, by how they are shown: shared, own (the client's own token), hidden (404 on a mirror port), denied (by ALLOW or DENY).",
 	}, []string{"view"})
 	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "client_bytes_total",
-		Help: "Body bytes sent to clients, by what the answer was made from.",
+		Help: "Body bytes sent to clients, by where the answer came from.",
 	}, []string{"result"})
 	registry.MustRegister(total, bytes, firstByte, closed)
 	return &Requests{
 		total: total, bytes: bytes, firstByte: firstByte, closed: closed,
-		aborted: counter(registry, "client_aborts_total", "Answers whose client went away before the end."),
-		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended short of the last byte, because the rest was not to be had or not right."),
-		panics:  counter(registry, "panics_total", "Requests and fills ended by a bug; the log has the stack."),
-		delayed: counter(registry, "delayed_requests_total", "Times that a client's request was held because its upstream wants to be left alone for a short while."),
-		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: refused for its misses, cut for its rate.", "limit", clientLimitNames[:]),
+		aborted: counter(registry, "client_aborts_total", "Answers whose client disconnected before the end."),
+		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended early, because the rest could not be fetched or was wrong."),
+		panics:  counter(registry, "panics_total", "Requests, fills and verifications ended by a bug; the log has the stack."),
+		delayed: counter(registry, "delayed_requests_total", "Times a client request was held because its upstream asked to wait for a short time."),
+		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: misses (429, too many not-found responses), rate (disconnected, read too slowly).", "limit", clientLimitNames[:]),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
 }

@@ -57,18 +57,18 @@ type Space struct {
 func newSpace(registry prometheus.Registerer) *Space {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "cache_lookups_total",
-		Help: "Answers with the content of an object, by segment and by whether the object was held when it was asked for.",
+		Help: "GET answers with content, by whether it was cached: hit, or miss (also when another client's fill was running, and for uncached content). Segment small is objects below 1 MiB.",
 	}, []string{"segment", "result"})
 	age := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "eviction_age_seconds",
-		Help:    "Seconds from the last use of an object to its eviction, by segment.",
+		Help:    "Seconds from the last use of an object to its eviction. Hours call for a larger cache, months do not.",
 		Buckets: ages,
 	}, []string{"segment"})
 	registry.MustRegister(lookups, age)
 	s := &Space{
 		registry:  registry,
-		evictions: counters(registry, "evictions_total", "Objects evicted to make room, by segment.", "segment", segmentNames[:]),
-		evicted:   counters(registry, "evicted_bytes_total", "Bytes evicted to make room, by segment.", "segment", segmentNames[:]),
+		evictions: counters(registry, "evictions_total", "Objects evicted to make room.", "segment", segmentNames[:]),
+		evicted:   counters(registry, "evicted_bytes_total", "Bytes evicted to make room.", "segment", segmentNames[:]),
 	}
 	for seg, name := range segmentNames {
 		s.hits[seg] = lookups.WithLabelValues(name, "hit")
@@ -108,8 +108,8 @@ type spaceCollector struct {
 
 var (
 	budgetDesc  = prometheus.NewDesc("hubcap_cache_budget_bytes", "Bytes that the cache may use on disk.", nil, nil)
-	bytesDesc   = prometheus.NewDesc("hubcap_cache_bytes", "Bytes that the cache uses on disk, by what they are.", []string{"what"}, nil)
-	objectsDesc = prometheus.NewDesc("hubcap_cache_objects", "Objects held, by segment.", []string{"segment"}, nil)
+	bytesDesc   = prometheus.NewDesc("hubcap_cache_bytes", "Bytes that the cache uses on disk: small and large objects, partial fills, reserved (for running fills), doomed (evicted, not yet freed), index.", []string{"what"}, nil)
+	objectsDesc = prometheus.NewDesc("hubcap_cache_objects", "Cached objects.", []string{"segment"}, nil)
 )
 
 func (c *spaceCollector) Describe(ch chan<- *prometheus.Desc) {

@@ -57,11 +57,11 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		return v
 	}
 	return &Upstreams{
-		requests: vec("upstream_requests_total", "HTTP requests sent for an upstream, to its registry, token service and CDN, by how they were answered.", "upstream", "class"),
+		requests: vec("upstream_requests_total", "HTTP requests sent to an upstream, its token service and its CDN, by status class; none means no usable answer.", "upstream", "class"),
 		bytes:    vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
 		tokens:   vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
-		refused:  vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to follow.", "upstream"),
-		useless:  vec("upstream_credential_failures_total", "Requests for which the box's credentials for an upstream were of no use: not to be had, refused, or without the right to the repository.", "upstream", "reason"),
+		refused:  vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to use.", "upstream"),
+		useless:  vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 		limits:   newLimits(registry),
 	}
 }

@@ -4,8 +4,8 @@
 // stand-in for Docker Hub with its latency and caps, and every body is checked
 // against its digest.
 //
-//	go run ./e2e/bench                    prints the table
-//	go run ./e2e/bench -readme README.md  writes it into the README too
+//	go run ./e2e/bench                                        prints the table
+//	go run ./e2e/bench -write deploy/docs/benchmarks.md       also writes it into that file
 //
 // nginx and distribution (the program registry) are left out where they are
 // not in PATH. It runs on Linux, and wants a machine that does nothing else.
@@ -30,14 +30,14 @@ import (
 func main() {
 	reps := flag.Int("reps", 3, "how often each figure is measured; the median counts")
 	only := flag.String("only", "", "measure the rows whose name has this in it")
-	readme := flag.String("readme", "", "write the table into this file, between its markers")
+	document := flag.String("write", "", "also write the table into this file, between its markers: deploy/docs/benchmarks.md")
 	plain := flag.String("plain", "", "serve the files of this directory (what the run starts for itself)")
 	flag.Parse()
 	var err error
 	if *plain != "" {
 		err = servePlain(*plain)
 	} else {
-		err = run(*reps, *only, *readme)
+		err = run(*reps, *only, *document)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-func run(reps int, only, readme string) error {
+func run(reps int, only, document string) error {
 	b, err := newBench(reps)
 	if err != nil {
 		return err
@@ -69,10 +69,10 @@ func run(reps int, only, readme string) error {
 		}
 	}
 	fmt.Printf("\n%s", b.markdown())
-	if readme == "" {
+	if document == "" {
 		return nil
 	}
-	return replaceBetween(readme, "<!-- measured -->\n", "<!-- /measured -->\n", about+"\n\n"+b.markdown())
+	return replaceBetween(document, "<!-- measured -->\n", "<!-- /measured -->\n", about+"\n\n"+b.markdown())
 }
 
 // row is a line of the table: one figure of each contender.

@@ -42,45 +42,46 @@ type Config struct {
 	minFreeSet bool // by the operator
 }
 
-// variables are the plain ones. The tag `means` is the README's text.
+// variables are the plain ones. The tag `means` is the text of
+// deploy/docs/configuration.md; what stands in 'single quotes' is set as code.
 type variables struct {
-	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"mirror port; never answers 401"`
-	AuthListen      Address   `env:"AUTH_LISTEN" means:"TLS port where clients log in to registries with VISIBILITY=passthrough; off when empty"`
-	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"metrics and health; the rest behind the token in admin-token of the data directory"`
-	AdminNames      Names     `env:"ADMIN_NAMES" means:"names by which ADMIN_LISTEN may be addressed, besides addresses, localhost and the machine's own, separated by commas"`
-	Pprof           Switch    `env:"PPROF" envDefault:"false" means:"true serves Go's profiles below /debug/pprof/ of ADMIN_LISTEN, behind the token"`
-	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"blobs, partial downloads, index"`
-	CacheSize       Share     `env:"CACHE_SIZE" means:"bytes that everything in the data directory may take; also a share of the file system, 60%"`
-	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed through and not kept; a share is of the cache size"`
-	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"bytes of the file system that stay free; a share is of the file system. The default is at most a quarter of it"`
-	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is answered without asking its registry"`
-	TagRules        TagRules  `env:"TAG_RULES" means:"for how long by glob, the first that matches counts: *:latest=30s,registry.k8s.io/**=24h,*:v*=immutable"`
-	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long what is held is served while its registry fails, from the first check that failed: 0 for not at all, unlimited, or a time such as 24h"`
-	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true goes on serving the tags that their registry has deleted"`
-	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a client is held at most while a registry wants to be left alone (429 with a Retry-After); 0 for not at all"`
-	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true asks no registry, whatever is asked for; what is held is served"`
-	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long a verified file is trusted as long as it looks the same"`
-	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections for one large blob, 1 to 16; 1 asks for no ranges"`
-	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull fetches the rest of an image once its first blob is asked for, behind everything that clients ask for; off does not"`
-	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"bytes a second that all blobs together may come in with, such as 20MB; no cap where it is not set"`
-	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"for connecting to a registry, whatever number of addresses it has, for an outgoing proxy to pass hubcap on, and for the TLS handshake, each"`
-	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"for a registry's answer to begin"`
-	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"for the next byte of a registry's answer"`
-	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"for running answers at SIGTERM"`
-	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"the registry for requests that name none"`
-	CAFile          CAFile    `env:"CA_FILE" means:"PEM certificates of the site's own authorities, trusted beside the system's; read again when they change"`
-	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror ports, which speak TLS then; read again when it changes"`
+	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"address of the mirror port, which clients pull from; it never answers 401"`
+	AuthListen      Address   `env:"AUTH_LISTEN" means:"address of the login port (TLS), where clients use their own accounts for upstreams with VISIBILITY=passthrough; off when empty"`
+	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"address of the admin port: metrics and health without a token, the rest with the token in the file admin-token of the data directory"`
+	AdminNames      Names     `env:"ADMIN_NAMES" means:"host names under which the admin port may be called, separated by commas; IP addresses, localhost and the machine's own name always work"`
+	Pprof           Switch    `env:"PPROF" envDefault:"false" means:"true serves Go profiles below /debug/pprof/ on the admin port; they need the admin token"`
+	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"directory for blobs, partial fills and the index"`
+	CacheSize       Share     `env:"CACHE_SIZE" means:"maximum size of everything in the data directory, at least 64MiB; in bytes, or as a percentage of the file system such as 60%"`
+	MaxBlob         Share     `env:"MAX_BLOB" envDefault:"25%" means:"larger blobs are streamed to the client and not stored; a percentage is of the cache size"`
+	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"free space that hubcap leaves on the file system; a percentage is of the file system. The default is at most a quarter of it"`
+	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is served without asking its upstream"`
+	TagRules        TagRules  `env:"TAG_RULES" means:"TTL by glob of repository and tag; the first match counts: '*:latest=30s,registry.k8s.io/**=24h,*:v*=immutable'"`
+	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long cached content is served while its upstream fails, counted from the first failed check: 0 (never), unlimited, or a duration such as 24h"`
+	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true keeps serving cached tags that were deleted upstream"`
+	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a request for uncached content may wait after the upstream answered 429 with Retry-After; 0 answers at once"`
+	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true never asks an upstream; only cached content is served"`
+	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long an unchanged file counts as verified before it is hashed again"`
+	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections to the upstream for one large blob, 1 to 16; 1 requests the blob as a whole"`
+	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull: when the first blob of an image is requested, its other blobs are fetched too, with lower priority; off: only requested blobs are fetched"`
+	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"maximum bytes per second that all fills together receive, such as 20MB; unlimited when empty"`
+	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"maximum time to connect to an upstream, for an outgoing proxy to do so, and for the TLS handshake, each"`
+	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"maximum time until an upstream's response begins"`
+	StallTimeout    Duration  `env:"STALL_TIMEOUT" envDefault:"30s" means:"maximum time between two reads of an upstream's response body"`
+	DrainTimeout    Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" means:"how long running responses may continue after SIGTERM"`
+	DefaultUpstream string    `env:"DEFAULT_UPSTREAM" envDefault:"docker.io" means:"registry for requests that name none"`
+	CAFile          CAFile    `env:"CA_FILE" means:"PEM file of additional certificate authorities, trusted besides the system's; read again when it changes"`
+	TLSCertFile     string    `env:"TLS_CERT_FILE" means:"PEM certificate of the mirror ports, which then speak TLS; read again when it changes"`
 	TLSKeyFile      string    `env:"TLS_KEY_FILE" means:"PEM key of that certificate"`
-	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of AUTH_LISTEN; TLS_CERT_FILE when empty"`
+	AuthCertFile    string    `env:"AUTH_TLS_CERT_FILE" means:"PEM certificate of the login port; HUBCAP_TLS_CERT_FILE when empty"`
 	AuthKeyFile     string    `env:"AUTH_TLS_KEY_FILE" means:"PEM key of that certificate"`
-	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"ranges of addresses that may pull, separated by commas"`
-	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"ranges of addresses of proxies in front of hubcap, whose X-Forwarded-For is believed; nobody's when empty"`
-	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"connections of clients in all, from 32 up; more wait until others end"`
-	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"connections of one client address, from 32 up and half of all at most; more wait until one of them ends, and keep nobody else waiting. Those of TRUSTED_PROXIES may have any number"`
-	MaxMisses       Limit     `env:"MAX_MISSES_PER_CLIENT" envDefault:"1000" means:"questions a minute, from 32 up, that registries may be asked in vain for one client address; beyond them, what is not held is 429 to it"`
-	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"bytes a second, from 16B up; a client that takes less of an answer is cut"`
+	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"IP ranges of clients that may pull, separated by commas"`
+	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"IP ranges of reverse proxies whose X-Forwarded-For header is trusted, separated by commas; none when empty"`
+	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"maximum number of client connections that are served at a time, at least 32; further ones wait"`
+	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
+	MaxMisses       Limit     `env:"MAX_MISSES_PER_CLIENT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
+	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
-	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for machines"`
+	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`
 }
 
 // Load reads the environment, given as os.Environ gives it. Its error is one

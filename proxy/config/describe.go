@@ -19,14 +19,14 @@ type Variable struct {
 // computed are the defaults that depend on the machine or on other
 // variables.
 var computed = map[string]string{
-	Prefix + "CACHE_SIZE":                 "80% of the file system, at most half of what is free at first start",
-	Prefix + "ALLOW_CLIENTS":              "loopback, private, link-local and 100.64.0.0/10 ranges, and the networks of the box's interfaces",
-	Prefix + "STALE_IF_ERROR":             "unlimited for what anybody could pull, 0 for what is shared",
-	Prefix + "MAX_CONNECTIONS":            "what descriptors and memory allow, at most 16384",
-	Prefix + "MAX_CONNECTIONS_PER_CLIENT": "half of MAX_CONNECTIONS",
+	Prefix + "CACHE_SIZE":                 "80% of the file system, but at most half of the space that is free at the first start",
+	Prefix + "ALLOW_CLIENTS":              "loopback, private, link-local and 100.64.0.0/10 ranges, and the networks of the machine's interfaces",
+	Prefix + "STALE_IF_ERROR":             "unlimited for public content, 0 for shared content",
+	Prefix + "MAX_CONNECTIONS":            "as file descriptors and memory allow, at most 16384",
+	Prefix + "MAX_CONNECTIONS_PER_CLIENT": "half of HUBCAP_MAX_CONNECTIONS",
 	upstreamPrefix + "<n>_HOST":           "the well-known public registries",
 	upstreamPrefix + "<n>_URL":            "https://<host>",
-	upstreamPrefix + "<n>_TOKEN_HOSTS":    "the known ones",
+	upstreamPrefix + "<n>_TOKEN_HOSTS":    "those of the well-known public registries",
 	upstreamPrefix + "<n>_TAG_TTL":        Prefix + "TAG_TTL",
 }
 

@@ -107,13 +107,13 @@ func TestPrint(t *testing.T) {
 		{"nothing set", []string{"PATH=/bin"}, map[string]string{
 			"HUBCAP_LISTEN":                "default: :5000",
 			"HUBCAP_CA_FILE":               "not set",
-			"HUBCAP_CACHE_SIZE":            "default: 80% of the file system, at most half of what is free at first start",
+			"HUBCAP_CACHE_SIZE":            "default: 80% of the file system, but at most half of the space that is free at the first start",
 			"HUBCAP_UPSTREAM_<n>_HOST":     "default: the well-known public registries",
 			"HUBCAP_UPSTREAM_<n>_PASSWORD": "not set",
 		}},
 		{"values beside their defaults", []string{"HUBCAP_LISTEN=:6000", "HUBCAP_CACHE_SIZE=50GiB", "HUBCAP_LOG_LEVEL=", "HUBCAP_DATA_DIR=a=b"}, map[string]string{
 			"HUBCAP_LISTEN":     ":6000  (default: :5000)",
-			"HUBCAP_CACHE_SIZE": "50GiB  (default: 80% of the file system, at most half of what is free at first start)",
+			"HUBCAP_CACHE_SIZE": "50GiB  (default: 80% of the file system, but at most half of the space that is free at the first start)",
 			"HUBCAP_LOG_LEVEL":  "default: info",
 			"HUBCAP_DATA_DIR":   "a=b  (default: ./data)",
 		}},

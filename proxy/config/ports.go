@@ -11,8 +11,8 @@ import (
 
 // Mirror is one HUBCAP_LISTEN_<n>_…: a further mirror port.
 type Mirror struct {
-	Address  Address `env:"ADDRESS" means:"further mirror port, whose default registry is another one"`
-	Upstream string  `env:"UPSTREAM" means:"the registry for requests at that port that name none"`
+	Address  Address `env:"ADDRESS" means:"address of a further mirror port with a default registry of its own"`
+	Upstream string  `env:"UPSTREAM" means:"registry for requests on that port that name none"`
 }
 
 const mirrorPrefix = Prefix + "LISTEN_"

@@ -16,21 +16,21 @@ import (
 
 // registry is one HUBCAP_UPSTREAM_<n>_….
 type registry struct {
-	Host         string     `env:"HOST" means:"the registry's name; *.example.com stands for every name with one label more"`
-	URL          URL        `env:"URL" means:"where it really is; http:// only by naming it here"`
-	Username     Secret     `env:"USERNAME" means:"user for pulling public content under an account's rate limit"`
-	Password     Secret     `env:"PASSWORD" means:"password or token of that user"`
-	Token        Secret     `env:"TOKEN" means:"token that stands alone, without a user: ACR's refresh token, an identity token"`
-	Credentials  Kind       `env:"CREDENTIALS" means:"where credentials come from that are not written here: docker-config, ecr or google"`
-	Repositories Globs      `env:"REPOSITORIES" means:"globs of repositories that these credentials are for; all that no other entry of the host names when empty"`
-	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what anybody could pull; shared: also SHARED_REPOSITORIES, for everybody; passthrough: what each client's own token opens, at AUTH_LISTEN"`
-	Shared       Globs      `env:"SHARED_REPOSITORIES" means:"globs of repositories that everybody who reaches hubcap may pull with its credentials"`
-	Allow        Globs      `env:"ALLOW" means:"globs of repositories that may be pulled; all when empty"`
-	Deny         Globs      `env:"DENY" means:"globs of repositories that may not be pulled, whatever ALLOW says"`
-	TokenHosts   []string   `env:"TOKEN_HOSTS" means:"hosts, with a port where it is not the standard one, that may receive the credentials, besides the registry's own"`
-	PrivateCIDRs Prefixes   `env:"PRIVATE_CIDRS" means:"private ranges of addresses that the registry, its token hosts and its redirects may lie in"`
-	CAFile       CAFile     `env:"CA_FILE" means:"PEM certificates of authorities trusted for this registry; read again when they change"`
-	TagTTL       Duration   `env:"TAG_TTL" means:"how long its tags are answered without asking"`
+	Host         string     `env:"HOST" means:"name of the registry; '*.example.com' matches every name with exactly one more label"`
+	URL          URL        `env:"URL" means:"address of the registry; plain http:// is used only if it is set here"`
+	Username     Secret     `env:"USERNAME" means:"user name of the box's account; for public repositories it only raises the rate limit"`
+	Password     Secret     `env:"PASSWORD" means:"password or access token of that user"`
+	Token        Secret     `env:"TOKEN" means:"token without a user name, such as an ACR refresh token or an identity token"`
+	Credentials  Kind       `env:"CREDENTIALS" means:"external source of credentials: docker-config, ecr or google"`
+	Repositories Globs      `env:"REPOSITORIES" means:"globs of the repositories that these credentials are used for; when empty, all that no other entry of the same host names"`
+	Visibility   Visibility `env:"VISIBILITY" envDefault:"public" means:"public: what an anonymous client could pull; shared: also SHARED_REPOSITORIES, for every client; passthrough: what the client's own token may pull, on the login port only"`
+	Shared       Globs      `env:"SHARED_REPOSITORIES" means:"globs of private repositories that every client may pull with the box's credentials"`
+	Allow        Globs      `env:"ALLOW" means:"globs of the repositories that may be pulled; all when empty"`
+	Deny         Globs      `env:"DENY" means:"globs of repositories that may not be pulled, even if ALLOW matches them"`
+	TokenHosts   []string   `env:"TOKEN_HOSTS" means:"additional hosts that may receive the credentials, such as a token service; with the port unless it is the default one"`
+	PrivateCIDRs Prefixes   `env:"PRIVATE_CIDRS" means:"private IP ranges in which the registry, its token hosts and its redirect targets may lie"`
+	CAFile       CAFile     `env:"CA_FILE" means:"PEM file of additional certificate authorities for this registry; read again when it changes"`
+	TagTTL       Duration   `env:"TAG_TTL" means:"how long a tag of this registry is served without asking"`
 }
 
 // URL is where a registry is.

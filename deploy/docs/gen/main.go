@@ -1,0 +1,130 @@
+// Command gen writes the tables of variables and metrics into
+// deploy/docs/configuration.md and deploy/docs/metrics.md. They come from the
+// code: the tags of proxy/config and the Help texts of metrics.
+//
+//	go generate ./deploy/docs/gen
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"hubcap/metrics"
+	"hubcap/proxy/config"
+)
+
+//go:generate go run . ..
+
+// end is the line after a generated table; begin(name) is the line before it.
+const end = "<!-- /generated -->\n"
+
+func begin(name string) string { return "<!-- generated: " + name + " -->\n" }
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: gen <directory of the documents>")
+		os.Exit(2)
+	}
+	if err := run(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "gen:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string) error {
+	documents, err := tables()
+	if err != nil {
+		return err
+	}
+	for name, tables := range documents {
+		path := filepath.Join(dir, name)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		text, err := insert(string(old), tables)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tables returns the generated tables by document and name.
+func tables() (map[string]map[string]string, error) {
+	families, err := metrics.Families()
+	if err != nil {
+		return nil, err
+	}
+	variables := make(map[string]string)
+	for _, v := range config.Variables() {
+		name := "general"
+		if prefix, _, numbered := strings.Cut(v.Name, "<n>_"); numbered {
+			name = prefix
+		}
+		if variables[name] == "" {
+			variables[name] = "| variable | default | meaning |\n|---|---|---|\n"
+		}
+		variables[name] += fmt.Sprintf("| `%s` | %s | %s |\n", v.Name, defaultOf(v), cell(v.Means))
+	}
+	return map[string]map[string]string{
+		"configuration.md": variables,
+		"metrics.md":       {"metrics": metricsTable(families)},
+	}, nil
+}
+
+func defaultOf(v config.Variable) string {
+	if v.Default == "" || strings.Contains(v.Default, " ") {
+		return cell(v.Default)
+	}
+	return "`" + v.Default + "`"
+}
+
+func metricsTable(families []metrics.Family) string {
+	var t strings.Builder
+	t.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, f := range families {
+		var labels []string
+		for _, l := range f.Labels {
+			label := "`" + l.Name + "`"
+			if len(l.Values) > 0 {
+				label += ": " + strings.Join(l.Values, ", ")
+			}
+			labels = append(labels, label)
+		}
+		fmt.Fprintf(&t, "| `%s` | %s | %s | %s |\n", f.Name, f.Type, cell(strings.Join(labels, "; ")), cell(f.Help))
+	}
+	return t.String()
+}
+
+var (
+	quoted   = regexp.MustCompile(`(^|[ (])'([^' ]+)'`)
+	variable = regexp.MustCompile(`\b[A-Z]+(?:_[A-Z]+)+\b`)
+)
+
+// cell makes a text a cell of a Markdown table. What stands in 'single quotes'
+// and names of variables are set as code.
+func cell(text string) string {
+	text = strings.ReplaceAll(text, "|", `\|`)
+	text = quoted.ReplaceAllString(text, "$1`$2`")
+	return variable.ReplaceAllString(text, "`$0`")
+}
+
+// insert puts each table between its two lines of a document.
+func insert(text string, tables map[string]string) (string, error) {
+	for name, table := range tables {
+		before, rest, ok := strings.Cut(text, begin(name))
+		_, after, closed := strings.Cut(rest, end)
+		if !ok || !closed {
+			return "", fmt.Errorf("there are no lines %q and %q", strings.TrimSpace(begin(name)), strings.TrimSpace(end))
+		}
+		text = before + begin(name) + table + end + after
+	}
+	return text, nil
+}

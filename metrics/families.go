@@ -1,0 +1,102 @@
+package metrics
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Family is a metric as its documentation shows it.
+type Family struct {
+	Name   string
+	Type   string // counter, gauge or histogram
+	Help   string
+	Labels []Label // sorted by name
+}
+
+// Label is a label of a metric.
+type Label struct {
+	Name   string
+	Values []string // sorted; nil where they depend on the configuration or the upstream
+}
+
+// openLabels are the labels whose values are not a set of ours.
+var openLabels = []string{"upstream", "source"}
+
+// Families returns hubcap's own metrics, sorted by name. A metric that has
+// series only once something happens is sampled for it.
+func Families() ([]Family, error) {
+	m := New()
+	m.sample()
+	gathered, err := m.registry.Gather()
+	if err != nil {
+		return nil, err
+	}
+	var all []Family
+	for _, g := range gathered {
+		if !strings.HasPrefix(g.GetName(), namespace+"_") {
+			continue
+		}
+		f := Family{Name: g.GetName(), Type: strings.ToLower(g.GetType().String()), Help: g.GetHelp()}
+		for _, series := range g.GetMetric() {
+			for _, l := range series.GetLabel() {
+				f.add(l.GetName(), l.GetValue())
+			}
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// add notes that a series has the label with this value.
+func (f *Family) add(name, value string) {
+	i := slices.IndexFunc(f.Labels, func(l Label) bool { return l.Name == name })
+	if i < 0 {
+		i = len(f.Labels)
+		f.Labels = append(f.Labels, Label{Name: name})
+	}
+	l := &f.Labels[i]
+	if !slices.Contains(openLabels, name) && !slices.Contains(l.Values, value) {
+		l.Values = append(l.Values, value)
+		slices.Sort(l.Values)
+	}
+}
+
+// sample makes a series of every label value of the metrics that have none at
+// the start.
+func (m *Metrics) sample() {
+	for _, kind := range []string{"blob", "manifest", "tags", "referrers", "ping", "other"} {
+		for _, result := range []string{
+			"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed", "not_found", "refused", "limited", "failed",
+		} {
+			m.Requests.Started()
+			m.Requests.Done(kind, result, 0, 0)
+		}
+	}
+	m.Log(func() uint64 { return 0 })
+	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
+	for _, identity := range []string{"anonymous", "credentials", "client"} {
+		up := m.Upstreams.Of("docker.io", identity)
+		up.Limit(1, time.Hour)
+		up.Remaining(1, time.Hour)
+		up.Source("192.0.2.1")
+	}
+	for role := range roles {
+		for state := range circuitStates {
+			m.Upstreams.Circuit("docker.io", role, state, 1)
+		}
+	}
+	for _, port := range []string{"mirror", "auth", "admin"} {
+		m.Ports.Opened(port)
+		m.Ports.Waits(port, 1)
+		for limit := range ConnectionLimits {
+			m.Ports.Limited(port, limit)
+		}
+	}
+	for _, port := range []string{"mirror", "auth"} {
+		m.Ports.Certificate(port, true, time.Now())
+	}
+	for _, view := range []string{"shared", "own", "hidden", "denied"} {
+		m.Requests.Closed(view)
+	}
+}
