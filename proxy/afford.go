@@ -60,7 +60,7 @@ func (h *Handler) countMiss(a *answer, rt route, err error) {
 	var up *upstream.Error
 	refused := errors.As(err, &up) && !up.Failing() && !freshness.Remembered(err)
 	passed := err == nil && a.result == resultPassed && rt.kind != kindManifest
-	if refused || passed || a.vain {
+	if refused || passed || a.notFound {
 		h.Misses.Missed(a.client)
 	}
 }

@@ -13,36 +13,35 @@ import (
 	"hubcap/proxy/access"
 )
 
-// bodyPatience is how long a client is waited for that sends a body, once it
-// has been answered.
-const bodyPatience = 500 * time.Millisecond
+// bodyWait is how long the rest of a request's body is awaited after the response.
+const bodyWait = 500 * time.Millisecond
 
-// answer is the response to one request, as far as it has come. It counts,
-// moves the write deadline with the progress, and hands files to the kernel:
-// it has ReadFrom, which is what keeps sendfile.
+// answer is the response to one request. It counts bytes, moves the write
+// deadline as the client reads, and implements io.ReaderFrom so that files are
+// sent by sendfile.
 type answer struct {
 	w       http.ResponseWriter
 	from    io.ReaderFrom
 	control *http.ResponseController
 	began   time.Time
 
-	patience time.Duration // with the client, for one cache.Chunk; a slower one is cut
-	late     bool          // that was too long
-	vain     bool          // a registry was asked, and there is nothing
+	chunkTime time.Duration // the longest that the client may take for one cache.Chunk
+	late      bool          // the client has taken longer
+	notFound  bool          // a registry was asked, and the answer is an empty list
 
-	client    netip.Addr  // invalid where nobody knows
+	client    netip.Addr  // invalid if unknown
 	view      access.View // of the repository that is asked for
 	kind      kind
 	result    result
-	size      int64         // bytes of what was asked for; negative when nobody knew before the end
+	size      int64         // bytes of the whole object; negative if unknown before the end
 	status    int           // 0 until the head is written
 	sent      int64         // body bytes
 	firstByte time.Duration // 0 until the head is written
-	trouble   error         // of the upstream, under which something held was sent
+	trouble   error         // why a stale answer was sent
 }
 
-func newAnswer(w http.ResponseWriter, now time.Time, patience time.Duration) *answer {
-	a := &answer{w: w, control: http.NewResponseController(w), began: now, patience: patience}
+func newAnswer(w http.ResponseWriter, now time.Time, chunkTime time.Duration) *answer {
+	a := &answer{w: w, control: http.NewResponseController(w), began: now, chunkTime: chunkTime}
 	a.from, _ = w.(io.ReaderFrom)
 	return a
 }
@@ -61,27 +60,26 @@ func (a *answer) head(status int, size int64) {
 	a.w.WriteHeader(status)
 }
 
-// extend moves the write deadline, for up to n bytes. A connection without one
-// is no error.
+// extend moves the write deadline, for the next n bytes. Not all connections
+// have one, which is no error.
 func (a *answer) extend(n int) {
 	chunks := max(1, (n+cache.Chunk-1)/cache.Chunk)
-	_ = a.control.SetWriteDeadline(time.Now().Add(time.Duration(chunks) * a.patience))
+	_ = a.control.SetWriteDeadline(time.Now().Add(time.Duration(chunks) * a.chunkTime))
 }
 
-// endBody bounds the wait for the rest of a request's body, which net/http
-// reads at the end of an answer.
-func (a *answer) endBody() { _ = a.control.SetReadDeadline(time.Now().Add(bodyPatience)) }
+// endBody limits how long net/http waits for the rest of the request's body.
+func (a *answer) endBody() { _ = a.control.SetReadDeadline(time.Now().Add(bodyWait)) }
 
-// Write sends p.
+// Write writes p to the client.
 func (a *answer) Write(p []byte) (int, error) {
 	a.extend(len(p))
 	n, err := a.w.Write(p)
 	a.sent += int64(n)
-	a.judge(err)
+	a.checkLate(err)
 	return n, err
 }
 
-// ReadFrom sends what r has: a file, and then the kernel does it.
+// ReadFrom writes the content of r to the client: a file by sendfile.
 func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 	a.extend(0)
 	var n int64
@@ -92,23 +90,23 @@ func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 		n, err = io.Copy(a.w, r)
 	}
 	a.sent += n
-	a.judge(err)
+	a.checkLate(err)
 	return n, err
 }
 
-// judge notes a client that took too long.
-func (a *answer) judge(err error) {
+// checkLate notes that the client has missed the write deadline.
+func (a *answer) checkLate(err error) {
 	a.late = a.late || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// FlushError sends what net/http has kept back. A writer that keeps nothing
-// back need not know how.
+// FlushError sends what net/http has buffered. A writer without a buffer need
+// not support it.
 func (a *answer) FlushError() error {
 	a.extend(0)
 	err := a.control.Flush()
 	if errors.Is(err, http.ErrNotSupported) {
 		return nil
 	}
-	a.judge(err)
+	a.checkLate(err)
 	return err
 }

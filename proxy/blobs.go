@@ -50,7 +50,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route, repo pull.Repo
 	return blob.Send(r.Context(), a, off, n)
 }
 
-// serveBlobHead describes a blob without fetching it.
+// serveBlobHead answers HEAD of a blob. A blob that is not cached is not fetched.
 func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, repo pull.Repository, etag string) error {
 	size, held, err := repo.BlobSize(r.Context(), rt.digest)
 	if err != nil {
@@ -74,7 +74,7 @@ func (a *answer) blobHeader(d digest.Digest, etag string) {
 	a.set("Accept-Ranges", "bytes")
 }
 
-// describeBlob says in the header where a blob comes from (RFC 9211).
+// describeBlob sets Cache-Status (RFC 9211) to where a blob comes from.
 func describeBlob(a *answer, from cache.Origin) result {
 	status, result := "hubcap; hit", resultHit
 	switch from {

@@ -15,9 +15,9 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// apiError is what a client is told when it does not get what it asked for:
-// a status, a code of the OCI distribution specification, and one of the
-// fixed texts below. What really happened is for the log.
+// apiError is an error as the client sees it: a status, an error code of the OCI
+// distribution specification and one of the fixed texts below. The cause is only
+// in the log.
 type apiError struct {
 	status  int
 	code    string
@@ -31,7 +31,7 @@ func refuse(status int, code, message string) *apiError {
 	return &apiError{status, code, message, resultRefused}
 }
 
-// The refusals that need no upstream.
+// Errors that need no upstream.
 var (
 	errNoRoute          = refuse(http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
 	errAbsolute         = refuse(http.StatusBadRequest, "UNSUPPORTED", "this is no forward proxy")
@@ -48,25 +48,25 @@ var (
 	errManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", resultNotFound}
 )
 
-// The answers to what an upstream, the disk or a bug made of a request.
+// Errors caused by an upstream, the disk or a bug.
 var (
 	errBlobUnknown  = &apiError{http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", resultNotFound}
 	errUnauthorized = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required", resultRefused}
 	errForbidden    = &apiError{http.StatusForbidden, "DENIED", "the registry does not let you in, or not through this mirror", resultRefused}
-	errWithdrawn    = &apiError{http.StatusForbidden, "DENIED", "the registry has it and gives it to nobody", resultRefused}
+	errWithdrawn    = &apiError{http.StatusForbidden, "DENIED", "the registry has withdrawn it", resultRefused}
 	errNameUnknown  = &apiError{http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry", resultNotFound}
 	errLimited      = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the upstream registry's rate limit is reached", resultLimited}
 	errUnreachable  = &apiError{http.StatusGatewayTimeout, "UNAVAILABLE", "the upstream registry does not answer", resultFailed}
 	errUpstream     = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry failed", resultFailed}
-	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent something else than was asked for", resultFailed}
+	errContent      = &apiError{http.StatusBadGateway, "UNAVAILABLE", "the upstream registry sent wrong content", resultFailed}
 	errSchema1      = &apiError{http.StatusBadGateway, "UNSUPPORTED", "the upstream registry has it as a manifest of Docker's schema 1, which this mirror does not pass on", resultFailed}
-	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails and is not asked at present", resultFailed}
-	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry fails, and not all of the image is held", resultFailed}
+	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry is down; this mirror tries it again in a few seconds", resultFailed}
+	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry is down, and the image is not completely cached", resultFailed}
 	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", resultFailed}
 )
 
-// toAPI is the one place where an error becomes an HTTP status, and a
-// challenge where the client has to log in.
+// toAPI returns the client's view of an error, and the challenge if the client
+// has to log in. It is the only place where errors become HTTP statuses.
 func toAPI(err error, kind kind, view access.View) (api *apiError, challenge string) {
 	var up *upstream.Error
 	switch {
@@ -85,8 +85,8 @@ func toAPI(err error, kind kind, view access.View) (api *apiError, challenge str
 	return api, challenge
 }
 
-// fromPull returns what a client is told where pull shows it nothing: that is no
-// failure.
+// fromPull returns the apiError for the decisions of package pull, and any other
+// error as it is.
 func fromPull(err error, kind kind) error {
 	switch {
 	case errors.Is(err, pull.ErrDenied):
@@ -100,9 +100,9 @@ func fromPull(err error, kind kind) error {
 	}
 }
 
-// fromUpstream maps a registry's failure. Trouble never becomes 404, and
-// nothing becomes 401 at a port where nobody logs in: that would have dockerd
-// send its user's password here.
+// fromUpstream returns the apiError for an upstream's failure. Trouble never
+// becomes 404. A mirror port never answers 401: dockerd would send its user's
+// Docker Hub password.
 func fromUpstream(e *upstream.Error, kind kind, view access.View) *apiError {
 	switch e.Kind {
 	case upstream.NotFound:
@@ -115,7 +115,7 @@ func fromUpstream(e *upstream.Error, kind kind, view access.View) *apiError {
 			return errUnauthorized
 		case view == access.Own:
 			return errForbidden
-		case e.Credentials: // what they are used for is there
+		case e.Credentials: // they are used for public content only, so it exists
 			return errUpstream
 		}
 		return unknown(kind)
@@ -146,7 +146,7 @@ func unknown(kind kind) *apiError {
 	}
 }
 
-// body is the error as the OCI distribution specification wants it.
+// body is the error in JSON (OCI distribution specification, "Error Codes").
 func (e *apiError) body() []byte {
 	type one struct {
 		Code    string `json:"code"`
@@ -154,17 +154,16 @@ func (e *apiError) body() []byte {
 	}
 	body, err := json.Marshal(map[string][]one{"errors": {{e.code, e.message}}})
 	if err != nil {
-		panic(err) // two strings are always JSON
+		panic(err) // two strings can always be encoded
 	}
 	return append(body, '\n')
 }
 
-// maxClientWait is the longest that a client is told to wait. A registry's
-// pull limit is asked about more often than its window ends, and there are
-// clients that would sleep for hours.
+// maxClientWait is the largest Retry-After that a client gets. Some clients would
+// sleep for hours, and hubcap checks more often whether a limit has ended.
 const maxClientWait = time.Minute
 
-// retryAfter is what the client is told to wait, in seconds, or nothing.
+// retryAfter returns the Retry-After of an error, in seconds; "" for none.
 func retryAfter(err error) string {
 	var up *upstream.Error
 	var own *misspent
@@ -177,5 +176,5 @@ func retryAfter(err error) string {
 	return ""
 }
 
-// seconds are those of a duration, rounded up.
+// seconds returns a duration in whole seconds, rounded up.
 func seconds(d time.Duration) string { return strconv.FormatInt(int64(d.Seconds()+0.999), 10) }

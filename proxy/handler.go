@@ -1,15 +1,15 @@
-// Package proxy answers clients of a registry from the cache and, where it
-// must, from the registries behind it. It knows HTTP and the OCI distribution
-// API; what a client is given from a repository is for the room pull.
+// Package proxy serves the registry API to clients. It knows HTTP and the OCI
+// distribution specification. What a client gets from a repository is decided
+// by package pull.
 //
-// A handler returns an error and does not report it: ServeHTTP alone renders,
-// logs and counts.
+// The functions that serve a request return their error. Only Handler.answer
+// writes the error response, the log line and the metrics.
 //
-// Files: handler.go (the frame), route.go, names.go and span.go (the request),
-// kinds.go (what it asks for, and what the answer is made from), afford.go (the
+// Files: handler.go (from the request to the log line), route.go, names.go and
+// span.go (the parsed request), kinds.go (kinds of request and of result), afford.go (the
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
-// patience.go (waiting while a registry is limited), answer.go (the response),
-// errors.go (what clients are told), log.go (what the operator is told).
+// ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
+// errors.go (errors as clients see them), log.go (the log line of a request).
 package proxy
 
 import (
@@ -39,55 +39,55 @@ type Options struct {
 	Clients   access.Clients
 	Gateway   *access.Gateway
 	Misses    *quota.Misses
-	// RateLimitWait is how long a miss is held at most while its registry
-	// wants to be left alone.
+	// RateLimitWait is the longest that a request waits for a registry that
+	// has answered 429.
 	RateLimitWait time.Duration
 
-	MinRate int64 // bytes a second; a client that takes less of an answer is cut
+	MinRate int64 // bytes a second; slower clients are disconnected
 	Now     func() time.Time
 	Sleep   func(ctx context.Context, d time.Duration) error
 	Metrics *metrics.Requests
 	Log     *slog.Logger
 }
 
-// Cache is what a Handler asks of the cache itself: the rest is for pull.
+// Cache is the part of the cache that a Handler uses itself.
 type Cache interface {
-	// Degraded names what is wrong with the disk.
+	// Degraded returns the names of what is wrong with the disk.
 	Degraded() []string
-	// Looked counts a request for an object of size bytes, and whether it was held.
+	// Looked counts a lookup of an object of size bytes as a hit or a miss.
 	Looked(size int64, held bool)
 }
 
-// door is what differs between the ports that a Handler answers at.
-type door struct {
+// entry is what differs between the ports that a Handler serves.
+type entry struct {
 	def   *upstream.Upstream // for requests that name no registry
-	login bool               // whether clients log in there
+	login bool               // clients can log in at this port
 }
 
-// Handler answers at the mirror ports.
+// Handler serves the mirror ports.
 type Handler struct {
 	Options
-	patience time.Duration // with a client, for one cache.Chunk
-	draining atomic.Bool
-	running  atomic.Int64 // answers
-	asked    atomic.Int64 // requests so far
+	chunkTime time.Duration // the longest that a client may take for one cache.Chunk
+	draining  atomic.Bool
+	running   atomic.Int64 // requests being answered
+	asked     atomic.Int64 // requests since the start
 }
 
-// New returns a Handler that is ready.
+// New returns a Handler that serves at once.
 func New(o Options) *Handler {
 	return &Handler{
-		Options: o, patience: cache.Chunk * time.Second / time.Duration(o.MinRate),
+		Options: o, chunkTime: cache.Chunk * time.Second / time.Duration(o.MinRate),
 	}
 }
 
-// Drain has /readyz say that no more requests should come.
+// Drain makes /readyz answer 503, so that load balancers send no more requests.
 func (h *Handler) Drain() { h.draining.Store(true) }
 
-// Ready tells whether requests should come.
+// Ready reports whether Drain has not been called.
 func (h *Handler) Ready() bool { return !h.draining.Load() }
 
-// WaitQuiet returns when no answer has been running and nothing was asked for
-// the time quiet, at the latest after most or when ctx ends.
+// WaitQuiet returns when no request has been running or has arrived for the
+// time quiet, at the latest after the time most or when ctx ends.
 func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -105,34 +105,33 @@ func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
 	}
 }
 
-// ServeHTTP answers one request at a port where nobody logs in.
+// ServeHTTP serves a mirror port.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.answer(w, r, door{def: h.Upstreams.Default()})
+	h.answer(w, r, entry{def: h.Upstreams.Default()})
 }
 
-// Login is the handler of a port at which clients can log in to the registries
-// that let them do so through hubcap.
+// Login returns the handler of the port where clients log in to registries with
+// the visibility passthrough.
 func (h *Handler) Login() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.answer(w, r, door{def: h.Upstreams.Default(), login: true})
+		h.answer(w, r, entry{def: h.Upstreams.Default(), login: true})
 	})
 }
 
-// For is the handler of a mirror port where def is asked for what names no
-// registry.
+// For returns the handler of a mirror port with the default registry def.
 func (h *Handler) For(def *upstream.Upstream) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, door{def: def}) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, entry{def: def}) })
 }
 
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
-	a := newAnswer(w, time.Now(), h.patience)
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
+	a := newAnswer(w, time.Now(), h.chunkTime)
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	h.Metrics.Started()
 	if r.ContentLength != 0 {
-		// Nobody reads what a body brings, and the answer does not wait for it.
+		// A request needs no body. It is not read, and not waited for.
 		a.set("Connection", "close")
 		defer a.endBody()
 	}
@@ -147,15 +146,14 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at door) {
 	h.countMiss(a, rt, err)
 	h.log(a, r, rt, err)
 	if cut {
-		// The client must not take what it has for the whole.
+		// The client must see that the response is incomplete.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// countLookup counts whether the content that a client asked for was held. It
-// does so once an answer, since what lies below looks several times for one. A
-// HEAD asks for no content: to count those that found it, and not those that
-// the upstream answered, would flatter the cache.
+// countLookup counts a cache hit or miss, once per answer: the rooms below look
+// up an object several times for one request. A HEAD is not counted, because a
+// HEAD that misses does not fetch the content.
 func (h *Handler) countLookup(a *answer, r *http.Request) {
 	if r.Method != http.MethodGet {
 		return
@@ -172,8 +170,8 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 	}
 }
 
-// serveGuarded is serve, whose bugs cost one answer.
-func (h *Handler) serveGuarded(a *answer, r *http.Request, at door) (rt route, err error) {
+// serveGuarded calls serve and turns a panic into a 500 response.
+func (h *Handler) serveGuarded(a *answer, r *http.Request, at entry) (rt route, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Metrics.Panicked()
@@ -184,7 +182,7 @@ func (h *Handler) serveGuarded(a *answer, r *http.Request, at door) (rt route, e
 	return h.serve(a, r, at)
 }
 
-func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
+func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	rt, err := parseRoute(r, h.Upstreams, at.def)
 	a.set("X-Content-Type-Options", "nosniff")
 	if !rt.live && !rt.ready {
@@ -210,7 +208,7 @@ func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
 	case rt.kind == kindPing:
 		return rt, h.servePing(a, r)
 	}
-	err = h.patiently(r.Context(), a, func() error {
+	err = h.retryLimited(r.Context(), a, func() error {
 		repo, err := h.admit(a, r, rt, at.login)
 		if err == nil {
 			err = h.afford(a, rt, repo)
@@ -223,9 +221,9 @@ func (h *Handler) serve(a *answer, r *http.Request, at door) (route, error) {
 	return rt, err
 }
 
-// admit opens the repository that a request asks for. A client's own token is
-// tried at the registry before anything that is held is looked at, except for
-// lists: who has not been seen to pull is given the registry's own.
+// admit returns the repository that a request asks for. Where clients log in,
+// the client's token must be proved at the registry before cached content is
+// served. A list proves nothing, so an unproved client gets it from the registry.
 func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.Repository, error) {
 	repo, err := h.Pull.Repository(rt.upstream, rt.name, pull.Identity{Login: login, Token: bearer(r)})
 	a.view = repo.View
@@ -241,8 +239,7 @@ func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.
 	return repo.Prove(r.Context(), rt.reference())
 }
 
-// bearer is the token that a client shows. A password is none of hubcap's
-// business, and counts as nothing shown.
+// bearer returns the client's bearer token. A password (Basic) is ignored.
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
@@ -265,7 +262,8 @@ func (h *Handler) serveContent(a *answer, r *http.Request, rt route, repo pull.R
 	}
 }
 
-// pingOwn answers GET /v2/ of a registry that clients log in to.
+// pingOwn answers GET /v2/ of a registry that clients log in to: the registry
+// decides.
 func (h *Handler) pingOwn(a *answer, r *http.Request, rt route) error {
 	a.view = access.Own
 	if err := rt.upstream.Relay.As(bearer(r)).Ping(r.Context()); err != nil {
@@ -274,7 +272,7 @@ func (h *Handler) pingOwn(a *answer, r *http.Request, rt route) error {
 	return h.servePing(a, r)
 }
 
-// servePing answers GET /v2/: always at once, whatever the upstreams do.
+// servePing answers GET /v2/ with 200, whatever the state of the upstreams.
 func (h *Handler) servePing(a *answer, r *http.Request) error {
 	a.set("Content-Type", "application/json")
 	return a.local(r, http.StatusOK, "{}\n")
@@ -291,7 +289,7 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 	return a.local(r, http.StatusOK, "ok\n")
 }
 
-// local answers with a text of hubcap's own.
+// local answers with a text that hubcap makes itself.
 func (a *answer) local(r *http.Request, status int, body string) error {
 	a.result = resultLocal
 	a.set("Cache-Status", "hubcap")
@@ -299,7 +297,7 @@ func (a *answer) local(r *http.Request, status int, body string) error {
 	return a.body(r, []byte(body))
 }
 
-// body sends p, unless it is a HEAD.
+// body writes p, except for HEAD.
 func (a *answer) body(r *http.Request, p []byte) error {
 	if r.Method == http.MethodHead {
 		return nil
@@ -308,14 +306,14 @@ func (a *answer) body(r *http.Request, p []byte) error {
 	return err
 }
 
-// fail answers with an error. Where the head has been written already the
-// answer must be cut.
+// fail writes the error response. It reports whether the connection must be cut
+// because the head of a response has already been written.
 func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut bool) {
 	if a.status != 0 {
 		h.countCut(a, r, err)
 		return true
 	}
-	if r.Context().Err() != nil { // nobody is there to be told
+	if r.Context().Err() != nil { // the client has left
 		h.Metrics.Aborted()
 		a.result = resultFailed
 		return true
@@ -341,8 +339,8 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	return a.body(r, body) != nil
 }
 
-// countCut tells a client that was too slow, and one that went, from an answer
-// that hubcap had to end.
+// countCut counts an incomplete response by its cause: the client was too slow,
+// the client left, or hubcap had to cut it.
 func (h *Handler) countCut(a *answer, r *http.Request, err error) {
 	if a.late {
 		h.Metrics.Limited(metrics.ClientTooSlow)

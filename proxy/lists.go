@@ -38,8 +38,9 @@ func (h *Handler) serveTags(a *answer, r *http.Request, rt route, repo pull.Repo
 	return a.list(r, found, "application/json", body)
 }
 
-// page is the part of a JSON array of tags that the query asks for: at most n
-// after last, which need not be one of them. The link to what follows is set.
+// page returns the part of a JSON array of tags that the query asks for: at most
+// n tags after the tag last, which need not exist. It sets the Link to the next
+// page.
 func (rt route) page(a *answer, all []byte) ([]byte, error) {
 	var tags []string
 	if err := json.Unmarshal(all, &tags); err != nil {
@@ -61,15 +62,15 @@ func (rt route) page(a *answer, all []byte) ([]byte, error) {
 	return json.Marshal(tags)
 }
 
-// given is the repository's name as the client gave it in the path: what the
-// specification calls <name>.
+// given returns the repository's name as it stands in the request's path: <name>
+// in the specification.
 func (rt route) given() string {
 	_, rest, _ := cutVersion(rt.path)
 	return strings.TrimSuffix(rest, "/tags/list")
 }
 
-// pageLink is the link to a page of what a route asks for, by the name that
-// the client used.
+// pageLink returns the Link to a page of the list, under the name that the
+// client used.
 func (rt route) pageLink(query url.Values) string {
 	query.Del("ns")
 	if rt.ns != "" {
@@ -78,8 +79,8 @@ func (rt route) pageLink(query url.Values) string {
 	return "<" + rt.path + "?" + query.Encode() + `>; rel="next"`
 }
 
-// serveReferrers answers with an index of the manifests that refer to another
-// one, or of those among them that have one artifact type.
+// serveReferrers answers with an index of the manifests that refer to a digest,
+// filtered by artifact type if the client asks for one.
 func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route, repo pull.Repository) error {
 	found, err := repo.Referrers(r.Context(), rt.digest)
 	if errors.Is(err, pull.ErrNotKept) {
@@ -88,8 +89,8 @@ func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route, repo pull
 	if err != nil {
 		return err
 	}
-	// Anybody can think up a digest to which nothing refers.
-	a.vain = found.State == freshness.Fetched && found.Empty()
+	// A client can ask for any number of invented digests: they count as not found.
+	a.notFound = found.State == freshness.Fetched && found.Empty()
 	body := found.Body
 	if artifactType := rt.query.Get("artifactType"); artifactType != "" {
 		if body, err = filtered(body, artifactType); err != nil {
@@ -100,7 +101,7 @@ func (h *Handler) serveReferrers(a *answer, r *http.Request, rt route, repo pull
 	return a.list(r, found, ocispec.MediaTypeImageIndex, body)
 }
 
-// filtered is an index with the descriptors of one artifact type only.
+// filtered returns an index with only the descriptors of one artifact type.
 func filtered(body []byte, artifactType string) ([]byte, error) {
 	var index freshness.Index
 	if err := json.Unmarshal(body, &index); err != nil {
@@ -113,7 +114,7 @@ func filtered(body []byte, artifactType string) ([]byte, error) {
 	return json.Marshal(index)
 }
 
-// list sends what was made from a list.
+// list writes a response that was made from a list.
 func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string, body []byte) error {
 	a.result, a.size, a.trouble = describe(a, found), int64(len(body)), found.Trouble
 	a.set("Content-Type", mediaType)
@@ -121,8 +122,8 @@ func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string,
 	return a.body(r, body)
 }
 
-// servePassed answers with what the registry says now to who asks: of a list
-// that is too long to be kept, or that is not known to be his to see.
+// servePassed answers with the registry's own page: the list is too long to be
+// cached, or the client's token has not been proved.
 func (h *Handler) servePassed(a *answer, r *http.Request, rt route, repo pull.Repository, what string) error {
 	got, err := repo.Pass(r.Context(), what, rt.query)
 	if err != nil {

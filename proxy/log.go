@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// log writes the one line of a request: what was asked, what it was answered
-// from, and, when it was not, why. Health checks are left out.
+// log writes the log line of a request: what was asked, what the answer was made
+// from, and the error if there was one. Health checks are logged at level debug.
 func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 	level := slog.LevelInfo
 	var api *apiError
@@ -55,8 +55,8 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 	h.Log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// clientOf is the client as the log has it: with its port, where no proxy
-// stands before it.
+// clientOf returns the client's address for the log; with its port unless it
+// came through a proxy.
 func clientOf(a *answer, r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !a.client.IsValid() || peer.Addr().Unmap().WithZone("") == a.client {

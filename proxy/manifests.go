@@ -28,8 +28,8 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route, repo pull.
 	return a.body(r, found.Body)
 }
 
-// describe says in the header where a manifest comes from (RFC 9211), and
-// how old it is when that is not now.
+// describe sets Cache-Status (RFC 9211) to where a manifest or list comes from,
+// and Age if it is stale.
 func describe(a *answer, found freshness.Answer) result {
 	status, result := "hubcap; hit", resultHit
 	switch found.State {
@@ -58,7 +58,7 @@ func describe(a *answer, found freshness.Answer) result {
 	return result
 }
 
-// matches tells whether an If-None-Match names etag (RFC 9110, 13.1.2).
+// matches reports whether an If-None-Match names etag (RFC 9110, 13.1.2).
 func matches(header, etag string) bool {
 	if header == "" {
 		return false

@@ -5,13 +5,13 @@ import "strings"
 // maxName is the longest repository name, in bytes, as Docker has it.
 const maxName = 255
 
-// looksLikeHost tells a registry's name at the beginning of a repository's,
-// as Docker's references do: by a dot, a port, or localhost. A single label is
-// never one: on a mirror of Docker Hub it is somebody's account.
+// looksLikeHost reports whether the first part of a repository's name is a
+// registry, as in Docker's references: it has a dot or a port, or is localhost.
+// A single label is an account at Docker Hub.
 func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
-// isRegistry tells what could be a registry's name: a host with or without a
-// port, or an address.
+// isRegistry reports whether s can be a registry's name: a host or an address,
+// with or without a port.
 func isRegistry(s string) bool {
 	if s == "" || len(s) > 261 {
 		return false
@@ -30,7 +30,7 @@ func isRegistry(s string) bool {
 	return host != "" && !strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && (r < 'A' || r > 'Z') && r != '-' && r != '.' && r != '_' })
 }
 
-// isName tells a repository's name: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* between
+// isName reports whether s is a repository's name: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* between
 // slashes (OCI distribution specification).
 func isName(s string) bool {
 	if len(s) > maxName {
@@ -68,7 +68,7 @@ func isComponent(s string) bool {
 
 func isAlnum(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
 
-// isTag tells a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} (OCI distribution
+// isTag reports whether s is a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} (OCI distribution
 // specification).
 func isTag(s string) bool {
 	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {

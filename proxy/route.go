@@ -11,8 +11,8 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// route is a parsed request: the only reading of a URL and of Range. Behind
-// parseRoute every part of it is in its grammar.
+// route is a parsed request. parseRoute is the only code that reads the URL and
+// Range; every field of its result is valid by its grammar.
 type route struct {
 	kind     kind
 	live     bool // /livez
@@ -32,14 +32,13 @@ func (rt route) reference() pull.Reference {
 	return pull.Reference{Tag: rt.tag, Digest: rt.digest, Blob: rt.kind == kindBlob}
 }
 
-// registries looks names of registries up.
+// registries finds a registry by its name.
 type registries interface {
 	Find(name string) (*upstream.Upstream, bool)
 }
 
-// parseRoute reads a request; def is asked for what names no registry. Its
-// error is one of the fixed ones; then no upstream and no file has been
-// touched.
+// parseRoute parses a request. def is the registry for requests that name none.
+// The error is an apiError; no upstream and no file has been used.
 func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt route, err error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return rt, errMethod
@@ -104,7 +103,7 @@ func cutVersion(path string) (host, rest string, ok bool) {
 	return host, rest, true
 }
 
-// readQuery takes ns out of the query.
+// readQuery returns the query without ns, which it notes.
 func (rt *route) readQuery(raw string) (url.Values, error) {
 	query, err := url.ParseQuery(raw)
 	if err != nil || len(query["ns"]) > 1 {
@@ -120,8 +119,8 @@ func (rt *route) readQuery(raw string) (url.Values, error) {
 	return query, nil
 }
 
-// readResource reads what follows the version: from the right, because names
-// hold slashes. It returns the name.
+// readResource parses what follows the version, from the right, because names
+// contain slashes. It returns the repository's name.
 func (rt *route) readResource(rest string, query url.Values) (name string, err error) {
 	parts := strings.Split(rest, "/")
 	if len(parts) < 3 {
@@ -182,7 +181,7 @@ func (rt *route) readDigest(s string) error {
 // digests: there is one spelling of each, and none is decoded.
 func hasEncodedColon(s string) bool { return strings.Contains(strings.ToLower(s), "%3a") }
 
-// checkPage checks the n of a tag list; the rest is the registry's to judge.
+// checkPage checks the n of a tag list.
 func checkPage(query url.Values) error {
 	if !query.Has("n") {
 		return nil
@@ -194,10 +193,9 @@ func checkPage(query url.Values) error {
 	return nil
 }
 
-// readRegistry finds the registry that a client named apart from the
-// repository: before the version, by ns, or by both alike. Where the two differ
-// one of them is a mistake, and what the other registry has under that name is
-// not what was meant.
+// readRegistry finds the registry that the client named before the version, by
+// ns, or by both. If the two differ, one of them is a mistake, and the request
+// fails.
 func (rt *route) readRegistry(before string, known registries) error {
 	for _, named := range [...]string{before, rt.ns} {
 		if named == "" {
@@ -219,9 +217,9 @@ func (rt *route) readRegistry(before string, known registries) error {
 }
 
 // readName settles registry and repository. Some clients put the registry into
-// the name, and some of those name it by ns as well; another one than by ns is
-// the beginning of the repository's name. So is what names no registry here,
-// but at Docker Hub, where no name begins so.
+// the name, some give it by ns as well. If the name begins with another registry
+// than ns says, that is part of the repository's name. So is an unknown registry,
+// except at Docker Hub, where no name begins with a host.
 func (rt *route) readName(name string, known registries, def *upstream.Upstream) error {
 	if first, rest, nested := strings.Cut(name, "/"); nested && looksLikeHost(first) && isRegistry(first) {
 		up, ok := known.Find(first)

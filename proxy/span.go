@@ -19,16 +19,15 @@ const (
 	fromTo                   // bytes=first-last
 	from                     // bytes=first-
 	suffix                   // bytes=-last
-	unserved                 // a range of bytes that no blob has
+	unserved                 // a range that no blob can have
 )
 
 // blanks are the optional white space of HTTP (RFC 9110, 5.6.3).
 const blanks = " \t"
 
-// parseSpan reads a Range header (RFC 9110, 14.2), once for each request.
-// Other units and lists of several ranges are answered with the whole, as a
-// server may. What claims to be one range of bytes and is none cannot be
-// satisfied.
+// parseSpan parses a Range header (RFC 9110, 14.2). Other units and several
+// ranges are ignored, which the RFC allows: the response is the whole blob. A
+// malformed range of bytes cannot be satisfied (416).
 func parseSpan(header string) span {
 	unit, set, ok := strings.Cut(header, "=")
 	if !ok || !strings.EqualFold(strings.Trim(unit, blanks), "bytes") || strings.Contains(set, ",") {
@@ -52,8 +51,8 @@ func parseSpan(header string) span {
 	}
 }
 
-// position reads a number of bytes. One that no file can have is the largest
-// there is.
+// position parses a byte position. A number above the largest int64 becomes the
+// largest int64.
 func position(s string) (int64, bool) {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
 		return 0, false
@@ -65,8 +64,8 @@ func position(s string) (int64, bool) {
 	return int64(n), true
 }
 
-// of says which n bytes from off the span means in a blob of size bytes.
-// partial tells 206 from 200; ok is false for 416.
+// of returns which n bytes from off the span means in a blob of size bytes.
+// partial means status 206 instead of 200; ok is false for 416.
 func (s span) of(size int64) (off, n int64, partial, ok bool) {
 	switch {
 	case s.form == whole:
@@ -83,8 +82,7 @@ func (s span) of(size int64) (off, n int64, partial, ok bool) {
 	}
 }
 
-// begin is the first byte that is asked for, as far as that can be said
-// without the size.
+// begin returns the first byte of the span; 0 if that depends on the size.
 func (s span) begin() int64 {
 	if s.form == from || s.form == fromTo {
 		return s.first

@@ -9,18 +9,18 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// patiently answers, and answers again after a registry that wants to be left
-// alone for a short while was left alone: dockerd and containerd would take a
-// 429 for the end of hubcap and go to the registry themselves, which says it
-// to them too. What has begun to be sent is not begun again.
-func (h *Handler) patiently(ctx context.Context, a *answer, serve func() error) error {
+// retryLimited calls serve, and calls it again after a short rate limit of the
+// registry has ended, for RateLimitWait in all. Clients that got the 429 would
+// go to the registry themselves, and get it there too. A response that has
+// begun is not repeated.
+func (h *Handler) retryLimited(ctx context.Context, a *answer, serve func() error) error {
 	for left := h.RateLimitWait; ; {
 		err := serve()
 		wait := limitedFor(err)
 		if wait <= 0 || wait > left || a.status != 0 {
 			return err
 		}
-		// Those who wait do not all come back at one moment.
+		// Waiting clients must not all retry at the same moment.
 		wait = min(wait+rand.N(wait/8+1), left) //nolint:gosec // jitter, not a secret
 		left -= wait
 		h.Metrics.Delayed()
@@ -30,8 +30,8 @@ func (h *Handler) patiently(ctx context.Context, a *answer, serve func() error) 
 	}
 }
 
-// limitedFor is how long a registry that has answered 429 wants to be left
-// alone; 0 for any other failure.
+// limitedFor returns how long the registry's rate limit lasts; 0 for any error
+// but a 429.
 func limitedFor(err error) time.Duration {
 	var up *upstream.Error
 	if !errors.As(err, &up) || up.Kind != upstream.RateLimited {
@@ -40,7 +40,7 @@ func limitedFor(err error) time.Duration {
 	return up.RetryAfter
 }
 
-// Sleep waits for d, or until ctx ends.
+// Sleep returns after d or when ctx ends, with the cause of that.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
