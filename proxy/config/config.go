@@ -62,7 +62,7 @@ type variables struct {
 	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true never asks an upstream; only cached content is served"`
 	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long an unchanged file counts as verified before it is hashed again"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections to the upstream for one large blob, 1 to 16; 1 requests the blob as a whole"`
-	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull: when the first blob of an image is requested, its other blobs are fetched too, with lower priority; off: only requested blobs are fetched"`
+	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull: when the first layer of an image is requested, its other blobs are fetched too, with lower priority; off: only requested blobs are fetched"`
 	Bandwidth       Bandwidth `env:"BANDWIDTH" means:"maximum bytes per second that all fills together receive, such as 20MB; unlimited when empty"`
 	ConnectTimeout  Duration  `env:"CONNECT_TIMEOUT" envDefault:"5s" means:"maximum time to connect to an upstream, for an outgoing proxy to do so, and for the TLS handshake, each"`
 	HeaderTimeout   Duration  `env:"HEADER_TIMEOUT" envDefault:"25s" means:"maximum time until an upstream's response begins"`

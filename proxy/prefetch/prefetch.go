@@ -1,4 +1,4 @@
-// Package prefetch brings in the rest of an image once its first blob is
+// Package prefetch brings in the rest of an image once its first layer is
 // asked for. It knows which blobs belong together and what came of bringing
 // them; it knows neither HTTP nor registries, and reads no manifest.
 package prefetch
@@ -6,6 +6,7 @@ package prefetch
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -109,8 +110,9 @@ func (p *Prefetcher) Run(ctx context.Context) {
 }
 
 // Manifest notes that the manifest d of a repository was handed to a client.
-// wants tells its blobs, and is called only when they are not known yet.
-func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() []cache.Want) {
+// wants returns its layers and its other blobs, and is called only when they are
+// not known yet.
+func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() (layers, others []cache.Want)) {
 	if p == nil {
 		return
 	}
@@ -121,16 +123,18 @@ func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() [
 		known.begun, known.given = false, false
 		return
 	}
-	one := &image{wants: wants()}
+	layers, others := wants()
+	one := &image{wants: slices.Concat(layers, others)}
 	p.images.Add(key, one)
-	for _, w := range one.wants {
+	for _, w := range layers {
 		p.byBlob.Add(repository+"@"+w.Digest.String(), one)
 	}
 }
 
-// Blob notes that a client asks for the blob d of a repository. The first one
-// of an image has the others brought in, as far as there is room in the
-// queue.
+// Blob notes that a client asks for the blob d of a repository. The first layer
+// of an image has the other blobs brought in, as far as there is room in the
+// queue. A config does not: containerd 2 fetches the configs of all platforms of
+// an image, and the layers of one.
 func (p *Prefetcher) Blob(repository string, d digest.Digest) {
 	if p == nil {
 		return

@@ -48,12 +48,12 @@ func (s *store) taken() []digest.Digest {
 
 func named(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
 
-func wants(ids ...int) func() []cache.Want {
-	return func() (all []cache.Want) {
+func wants(ids ...int) func() (layers, others []cache.Want) {
+	return func() (all, _ []cache.Want) {
 		for _, i := range ids {
 			all = append(all, cache.Want{Digest: named(i), Size: -1})
 		}
-		return all
+		return all, nil
 	}
 }
 
@@ -98,7 +98,7 @@ func TestFirstBlobBringsTheOthers(t *testing.T) {
 		if got := s.taken(); len(got) != 0 {
 			t.Errorf("brought %v again", got)
 		}
-		p.Manifest("hub/a", named(100), func() []cache.Want { t.Error("read twice"); return nil })
+		p.Manifest("hub/a", named(100), func() (_, _ []cache.Want) { t.Error("read twice"); return nil, nil })
 		p.Blob("hub/a", named(1))
 		if got := s.taken(); !slices.Equal(got, digests(2, 3)) {
 			t.Errorf("at the next pull brought %v, want 2 and 3, which may have gone since", got)
@@ -145,6 +145,27 @@ func TestWasteIsCounted(t *testing.T) {
 
 func TestNoneDoesNothing(t *testing.T) {
 	var p *Prefetcher
-	p.Manifest("hub/a", named(100), func() []cache.Want { t.Error("read"); return nil })
+	p.Manifest("hub/a", named(100), func() (_, _ []cache.Want) { t.Error("read"); return nil, nil })
 	p.Blob("hub/a", named(1))
+}
+
+// TestConfigBeginsNothing: a client that looks at an image by its config does
+// not pull it.
+func TestConfigBeginsNothing(t *testing.T) {
+	s := &store{}
+	running(t, s, func(t *testing.T, p *Prefetcher, _ *metrics.Metrics) {
+		p.Manifest("hub/a", named(100), func() (layers, others []cache.Want) {
+			layers, _ = wants(1, 2)()
+			others, _ = wants(3)()
+			return layers, others
+		})
+		p.Blob("hub/a", named(3))
+		if got := s.taken(); len(got) != 0 {
+			t.Errorf("brought %v", got)
+		}
+		p.Blob("hub/a", named(1))
+		if got := s.taken(); !slices.Equal(got, digests(2, 3)) {
+			t.Errorf("brought %v, want the other layer and the config", got)
+		}
+	})
 }

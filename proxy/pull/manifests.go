@@ -50,18 +50,20 @@ func (r Repository) follow(found freshness.Answer, describe bool) {
 	if describe {
 		return
 	}
-	r.puller.o.Prefetch.Manifest(r.FullName(), found.Digest, func() (wants []cache.Want) {
+	r.puller.o.Prefetch.Manifest(r.FullName(), found.Digest, func() (layers, others []cache.Want) {
 		m, err := content.Parse(found.Body)
 		if err != nil {
-			return nil
+			return nil, nil
 		}
-		m.Blobs(func(b content.Blob) bool {
+		for _, b := range m.Layers {
 			if !b.Foreign() {
-				wants = append(wants, r.want(b.Digest, b.Size))
+				layers = append(layers, r.want(b.Digest, b.Size))
 			}
-			return true
-		})
-		return wants
+		}
+		if m.Config != nil {
+			others = append(others, r.want(m.Config.Digest, m.Config.Size))
+		}
+		return layers, others
 	})
 }
 
