@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,7 +49,7 @@ func (c *Cache) writable() error {
 
 // writeFailed notes an error of the disk that is not one of room.
 func (c *Cache) writeFailed(err error) {
-	if !errors.Is(err, syscall.ENOSPC) {
+	if !blobs.NoSpace(err) {
 		now := c.Now()
 		c.disk.failed.Store(&now)
 	}
@@ -96,7 +95,7 @@ func (c *Cache) lookAtDisk() {
 	}
 	now := metrics.Troubles(0).
 		With(metrics.TroubleReadOnly, space.ReadOnly).
-		With(metrics.TroubleSpace, seen && (space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)).
+		With(metrics.TroubleSpace, seen && (space.Full || space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)).
 		With(metrics.TroubleInodes, space.NoInodes).
 		With(metrics.TroubleWrites, c.writesFailed()).
 		With(metrics.TroubleIndex, c.Index.InMemory()).
@@ -114,10 +113,21 @@ func (c *Cache) lookAtDisk() {
 	}
 }
 
+// free is how many bytes the file system has free, for the janitor. One that
+// refuses bytes although it says that some are free, for a quota, lacks those
+// of the reserve.
+func (c *Cache) free() (int64, error) {
+	space, err := c.Store.Space()
+	if space.Full {
+		return min(space.Free, c.MinFree-c.Reserve), err
+	}
+	return space.Free, err
+}
+
 // tendBallast gives the ballast up when the file system is nearly full, and
 // sets it aside again when there is room.
 func (c *Cache) tendBallast(space blobs.Space) {
-	if space.Free < c.Reserve && !space.ReadOnly {
+	if (space.Free < c.Reserve || space.Full) && !space.ReadOnly {
 		if c.Store.DropBallast() {
 			c.Log.Warn("the file system is nearly full; its ballast is given up", "free_bytes", space.Free, "dir", c.Store.Dir())
 		}
@@ -138,18 +148,25 @@ func (c *Cache) holdBallast() {
 	}
 }
 
+// lookEach is how many bytes MakeRoom removes between two looks at the file
+// system.
+const lookEach = 1 << 20
+
 // MakeRoom frees the file system that others have filled, up to need bytes,
 // before there is a Cache: the ballast first, then the blobs that were written
 // longest ago.
 func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 	enough := func() bool {
+		_, _ = store.Room() // tries it; what it says of inodes is not of interest, and Space has the rest
 		space, err := store.Space()
-		return err != nil || space.ReadOnly || space.Free >= need
+		return err != nil || space.ReadOnly || !space.Full && space.Free >= need
 	}
+	ballast := store.Ballast()
 	if enough() {
 		return nil
 	}
-	if dropped := store.DropBallast(); dropped && enough() {
+	store.DropBallast()
+	if ballast > 0 && enough() {
 		log.Warn("the file system is nearly full; its ballast was given up", "dir", store.Dir())
 		return nil
 	}
@@ -159,13 +176,16 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 		return nil
 	})
 	slices.SortFunc(files, byUse)
-	removed := 0
+	removed, unseen := 0, int64(0)
 	for _, f := range files {
-		if enough() {
+		if unseen == 0 && enough() {
 			break
 		}
 		err = cmp.Or(err, store.Remove(f.digest))
 		removed++
+		if unseen += f.size; unseen >= lookEach {
+			unseen = 0
+		}
 	}
 	log.Warn("the file system is nearly full; blobs had to go before the start", "removed", removed, "dir", store.Dir())
 	if !enough() {
