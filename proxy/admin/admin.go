@@ -1,6 +1,5 @@
-// Package admin is the operator's port: metrics and health for everybody who
-// reaches it, and behind a token what shows more. It knows who may ask; it knows
-// nothing of what the answers say.
+// Package admin is the operator's port. Metrics and health need no token; the
+// rest does. It knows who may access what; it does not know the content.
 //
 // Files: admin.go, token.go (the token's file).
 package admin
@@ -11,7 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/pprof" // which also registers itself at a mux that nobody serves
+	"net/http/pprof" // which also registers itself at http.DefaultServeMux, which is not served
 	"net/netip"
 	"net/url"
 	"slices"
@@ -24,7 +23,7 @@ type Options struct {
 	Metrics http.Handler            // /metrics
 	Health  http.Handler            // /livez, /readyz
 	Config  func(w io.Writer) error // /admin/config: the settings, secrets masked
-	Token   string                  // empty: nobody has it
+	Token   string                  // empty: there is no access with a token
 	Names   []string                // by which the port may be addressed, besides localhost and addresses
 	Pprof   bool                    // /debug/pprof
 	Log     *slog.Logger
@@ -55,9 +54,9 @@ func (o *Options) config(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// fromHere refuses what a web page has an operator's browser send: to a name of
-// its own that it has pointed at this port (DNS rebinding), or from another
-// origin.
+// fromHere refuses requests that a web page makes the operator's browser send:
+// under a foreign name that resolves to this port (DNS rebinding), or from
+// another origin.
 func (o *Options) fromHere(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -70,8 +69,8 @@ func (o *Options) fromHere(next http.Handler) http.Handler {
 	})
 }
 
-// named tells whether a Host header names this port. An address always does:
-// only a name can be pointed elsewhere.
+// named reports whether a Host header is valid for this port. An address always
+// is: only a name can be made to resolve elsewhere.
 func (o *Options) named(host string) bool {
 	name := strings.ToLower((&url.URL{Host: host}).Hostname())
 	if _, err := netip.ParseAddr(name); err == nil || name == "localhost" {
@@ -80,7 +79,8 @@ func (o *Options) named(host string) bool {
 	return slices.ContainsFunc(o.Names, func(one string) bool { return strings.EqualFold(one, name) })
 }
 
-// crossOrigin tells a request that a browser sends for a page from elsewhere.
+// crossOrigin reports whether a browser sent the request for a page of another
+// origin.
 func crossOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
@@ -95,9 +95,9 @@ func crossOrigin(r *http.Request) bool {
 	return err != nil || !strings.EqualFold(from.Host, r.Host)
 }
 
-// behindToken lets those pass who show the token, in the header that is for it.
+// behindToken requires the token as a bearer token.
 func (o *Options) behindToken(next http.HandlerFunc) http.Handler {
-	want := sha256.Sum256([]byte(o.Token)) // of one length, whatever is shown
+	want := sha256.Sum256([]byte(o.Token)) // compared at constant length
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(shown))

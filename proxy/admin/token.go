@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// minToken is the length in characters of the shortest token that is taken:
-// an operator may have written one himself.
+// minToken is the minimum length of the token, in characters. An operator may
+// have written the file.
 const minToken = 32
 
-// Token reads the token from a file, and makes one, of 256 bits, where there is
-// no file. exposed tells that others than its owner can read it. Without a
-// token that can be read or made, nobody is let in.
+// Token reads the token from a file. If the file does not exist, it is created
+// with a random token of 256 bits. exposed reports whether users other than the
+// owner can read the file.
 func Token(name string) (token string, exposed bool, err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {

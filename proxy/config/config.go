@@ -132,12 +132,12 @@ func load(environ []string) (c Config, err error) {
 // minCache is the smallest cache that can be asked for, in bytes.
 const minCache = 64 << 20
 
-// refused tells the operator of a value that is not allowed.
+// refused returns the error for a value that is not allowed.
 func refused(name, value string, err error) error {
 	return fmt.Errorf("%s=%s: %w", name, show(name, value), err)
 }
 
-// Format shows the credentials to nobody, whatever the verb.
+// Format hides the credentials for every verb.
 func (c Config) Format(f fmt.State, _ rune) {
 	type plain Config // without this method
 	_, _ = fmt.Fprintf(f, "%+v", plain(c))
@@ -209,7 +209,7 @@ func isSecret(name string) bool {
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 
-// CacheSizeSet tells whether the operator chose a cache size.
+// CacheSizeSet reports whether the operator set a cache size.
 func (c *Config) CacheSizeSet() bool { return c.CacheSize.set() }
 
 // CacheBytes settles the cache size on a file system of total bytes with free
@@ -318,7 +318,7 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 	return errors.New("want text or json")
 }
 
-// Prefetch is what is brought in before anybody asks: "off" or "on-pull".
+// Prefetch says which blobs are fetched before a client asks: "off" or "on-pull".
 type Prefetch string
 
 // The ways to prefetch.

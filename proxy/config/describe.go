@@ -124,7 +124,7 @@ func show(name, value string) string {
 	return value
 }
 
-// holdsHosts tells the variables whose values are addresses of registries.
+// holdsHosts reports whether the values of a variable are addresses of registries.
 func holdsHosts(name string) bool {
 	return strings.HasSuffix(name, "_URL") || strings.HasSuffix(name, "_HOST") || strings.HasSuffix(name, "_TOKEN_HOSTS") ||
 		strings.HasSuffix(name, "_UPSTREAM")

@@ -61,7 +61,7 @@ func (s StaleFor) String() string {
 	}
 }
 
-// Public is the time for what anybody could pull, without an end unless it was
+// Public is the time for public content, without an end unless it was
 // set. Negative means without an end.
 func (s StaleFor) Public() time.Duration {
 	if !s.set {

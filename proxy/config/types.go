@@ -92,7 +92,7 @@ func (b *Bandwidth) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Rate is a number of bytes a second that somebody keeps up.
+// Rate is a number of bytes a second.
 type Rate int64
 
 // The bounds of a Rate: what takes the better part of a day for a MiB, and what
@@ -246,7 +246,7 @@ func (f CAFile) String() string {
 	return f.Path()
 }
 
-// Secret is a value that is shown to nobody.
+// Secret is a value that is never printed.
 type Secret = credentials.Secret
 
 // Switch is true or false.

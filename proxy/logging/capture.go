@@ -57,7 +57,7 @@ func (l *Log) Capture() (release func(within time.Duration), err error) {
 	}, nil
 }
 
-// captured logs a line that somebody else wrote.
+// captured logs a line that did not come through slog.
 func (l *Log) captured(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) > 0 {
 		l.Warn("standard error", "text", string(text))

@@ -185,7 +185,7 @@ func (l *Log) wrote(b batch, n int, err error) {
 			l.missing += b.lost
 		}
 		if l.closed {
-			l.missing = 0 // nobody can be told
+			l.missing = 0 // the log has ended
 		}
 	}
 	l.got += b.size

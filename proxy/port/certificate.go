@@ -64,7 +64,7 @@ func (c *certificate) stamp() (stamp, error) {
 	return stamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
 }
 
-// get is the certificate for a handshake, as tls.Config wants it.
+// get implements tls.Config.GetCertificate.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,9 +75,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current, nil
 }
 
-// reload reads files that have changed. Where that fails the certificate
-// before stays; the two files are seldom written in the same moment, so they
-// are read again when they change again. c.mu is held.
+// reload reads files that have changed. If that fails, the certificate in use
+// stays: the two files are rarely written at the same moment, and are read again
+// at their next change. c.mu is held.
 func (c *certificate) reload() {
 	now, err := c.stamp()
 	if err == nil && now == c.seen {
@@ -90,10 +90,10 @@ func (c *certificate) reload() {
 	read, err := readCertificate(c.CertFile, c.KeyFile)
 	if err != nil {
 		c.Metrics.Certificate(c.Name, false, c.current.Leaf.NotAfter)
-		c.Log.Warn("a new certificate cannot be used; the one before stays", "port", c.Name, "err", err)
+		c.Log.Warn("a new certificate cannot be used; the current one stays", "port", c.Name, "err", err)
 		return
 	}
 	c.current = read
 	c.Metrics.Certificate(c.Name, true, read.Leaf.NotAfter)
-	c.Log.Info("a new certificate is shown from now on", "port", c.Name, "file", c.CertFile, "expires", read.Leaf.NotAfter)
+	c.Log.Info("a new certificate is in use", "port", c.Name, "file", c.CertFile, "expires", read.Leaf.NotAfter)
 }

@@ -34,9 +34,10 @@ type LimitsOptions struct {
 // Connections that only wait for their next request give their place up to those
 // that wait for one.
 //
-// A client that is refused goes around hubcap for good, so that only an address
-// that has its share of the waiting connections too has further ones closed. When
-// all may wait that can, nothing is accepted until one of them is served.
+// A client whose connection is closed goes to the registry itself, so only an
+// address that also has its share of the waiting connections has further ones
+// closed. When the waiting places are all taken, nothing is accepted until one of
+// them becomes free.
 type Limits struct {
 	LimitsOptions
 	queued atomic.Int32 // connections that wait
@@ -44,9 +45,9 @@ type Limits struct {
 	mu      sync.Mutex
 	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed
 	open    map[*conn]struct{}
-	clients map[netip.Addr]*clientConns // with connections that are open or wait
-	turns   []*clientConns              // with connections that wait, the next one first
-	told    [metrics.ConnectionLimits]time.Time
+	clients map[netip.Addr]*clientConns         // with connections that are open or wait
+	turns   []*clientConns                      // with connections that wait, the next one first
+	logged  [metrics.ConnectionLimits]time.Time // when each limit was last logged
 }
 
 // clientConns are the connections of one address. Limits.mu is held for them.
@@ -64,8 +65,8 @@ func NewLimits(o LimitsOptions) *Limits {
 	return l
 }
 
-// enter has a new connection served, or wait for that, or closes it. It returns
-// when the next one may be accepted.
+// enter serves a new connection, makes it wait, or closes it. It returns when the
+// next connection may be accepted.
 func (l *Limits) enter(c *conn, addr netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,14 +76,14 @@ func (l *Limits) enter(c *conn, addr netip.Addr) {
 	}
 	c.client = l.client(addr)
 	switch {
-	case l.sated(c.client) && !l.yield(c.client.open):
-		l.met(metrics.LimitPerClient, c.from, "an address has as many connections as one may have, and further ones wait; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", addr)
+	case l.atLimit(c.client) && !l.yield(c.client.open):
+		l.met(metrics.LimitPerClient, c.from, "one address has reached its limit of connections, and further ones wait; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", addr)
 		if int(l.queued.Load()) >= l.Waiting {
 			l.refuse(c)
 			return
 		}
 	case len(l.open) >= l.Total && !l.yield(l.open):
-		l.met(metrics.LimitTotal, c.from, "there are as many connections as there may be, and new ones wait; HUBCAP_MAX_CONNECTIONS allows more", "connections", l.Total)
+		l.met(metrics.LimitTotal, c.from, "the limit of connections is reached, and new ones wait; HUBCAP_MAX_CONNECTIONS allows more", "connections", l.Total)
 	default:
 		l.serve(c)
 		return
@@ -97,12 +98,12 @@ func (l *Limits) enter(c *conn, addr netip.Addr) {
 	}
 }
 
-// sated reports whether an address has all the places that it may have.
-func (l *Limits) sated(who *clientConns) bool { return !who.exempt && len(who.open) >= l.PerClient }
+// atLimit reports whether an address has as many served connections as it may.
+func (l *Limits) atLimit(who *clientConns) bool { return !who.exempt && len(who.open) >= l.PerClient }
 
 // serve hands a connection to its listener. l.mu is held, here and below.
 func (l *Limits) serve(c *conn) {
-	l.clients[c.client.addr] = c.client // it may have been forgotten for want of connections
+	l.clients[c.client.addr] = c.client // forget may have removed it
 	l.open[c] = struct{}{}
 	c.client.open[c] = struct{}{}
 	l.Metrics.Opened(c.from.name)
@@ -138,7 +139,7 @@ func (l *Limits) waited(who *clientConns) *conn {
 // advance serves connections that wait, as far as there are places.
 func (l *Limits) advance() {
 	for len(l.open) < l.Total {
-		i := slices.IndexFunc(l.turns, func(who *clientConns) bool { return !l.sated(who) })
+		i := slices.IndexFunc(l.turns, func(who *clientConns) bool { return !l.atLimit(who) })
 		if i < 0 {
 			break
 		}
@@ -149,7 +150,7 @@ func (l *Limits) advance() {
 
 // refuse closes a connection that may not even wait.
 func (l *Limits) refuse(c *conn) {
-	l.met(metrics.LimitWaiting, c.from, "too many connections of one address wait already, and further ones are closed: its clients may go around hubcap; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", c.client.addr)
+	l.met(metrics.LimitWaiting, c.from, "too many connections of one address wait already, and further ones are closed, and its clients may go to the registry themselves; HUBCAP_MAX_CONNECTIONS and HUBCAP_MAX_CONNECTIONS_PER_CLIENT allow more, HUBCAP_TRUSTED_PROXIES names proxies", "client", c.client.addr)
 	l.forget(c.client)
 	_ = c.TCPConn.Close()
 }
@@ -170,7 +171,7 @@ func (l *Limits) yield(among map[*conn]struct{}) bool {
 	return false
 }
 
-// leave counts a connection out, once.
+// leave notes that a connection has ended; further calls do nothing.
 func (l *Limits) leave(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,23 +199,23 @@ func (l *Limits) client(addr netip.Addr) *clientConns {
 	return who
 }
 
-// forget drops the entry of an address that has no connection any more.
+// forget removes the entry of an address without connections.
 func (l *Limits) forget(who *clientConns) {
 	if len(who.open) == 0 && len(who.waiting) == 0 {
 		delete(l.clients, who.addr)
 	}
 }
 
-// wanted reports whether somebody waits for the place of an open connection.
+// wanted reports whether a waiting connection could take the place of c.
 func (l *Limits) wanted(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(c.client.waiting) > 0 ||
-		len(l.open) >= l.Total && slices.ContainsFunc(l.turns, func(who *clientConns) bool { return !l.sated(who) })
+		len(l.open) >= l.Total && slices.ContainsFunc(l.turns, func(who *clientConns) bool { return !l.atLimit(who) })
 }
 
-// tryAgain is how long a listener waits at most before it tries to accept
-// again for want of a descriptor: others than connections have some too.
+// tryAgain is the longest that a listener waits for a file descriptor before it
+// accepts again: other parts of the process release descriptors too.
 const tryAgain = 100 * time.Millisecond
 
 // starved notes that the system had no descriptor for a new connection, and
@@ -237,18 +238,18 @@ func (l *Limits) starved(from *listener, err error) {
 	l.changed.Wait()
 }
 
-// met counts a limit that was met, and tells of it at most once a minute. l.mu
-// is held.
+// met counts a limit that was reached and logs it at most once a minute. l.mu is
+// held.
 func (l *Limits) met(limit metrics.ConnectionLimit, from *listener, text string, details ...any) {
 	l.Metrics.Limited(from.name, limit)
-	if now := l.Now(); now.Sub(l.told[limit]) >= time.Minute {
-		l.told[limit] = now
+	if now := l.Now(); now.Sub(l.logged[limit]) >= time.Minute {
+		l.logged[limit] = now
 		l.Log.Warn(text, append([]any{"port", from.name}, details...)...)
 	}
 }
 
-// closing has a listener end: what waits there is closed, and what is about to
-// be served.
+// closing ends a listener: its waiting connections are closed, and those that
+// were about to be served.
 func (l *Limits) closing(from *listener) {
 	l.mu.Lock()
 	from.closed = true

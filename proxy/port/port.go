@@ -1,6 +1,5 @@
-// Package port is a TCP port with an HTTP server on it: its limits, its TLS, its
-// end. It knows addresses and certificates; it knows nothing of what is asked
-// there.
+// Package port is a TCP port with an HTTP server: connection limits, TLS and
+// shutdown. It knows addresses and certificates; it does not know what is served.
 //
 // Files: port.go, group.go (several that end together), limits.go (how many
 // connections there may be), certificate.go (a certificate that changes under a
@@ -37,14 +36,14 @@ type Options struct {
 	Log         *slog.Logger
 }
 
-// Port is listened at, and serves between Serve and Shutdown.
+// Port is a bound port. It serves between Serve and Shutdown.
 type Port struct {
 	listener net.Listener
 	server   *http.Server
 	tls      bool
 }
 
-// Listen takes the port. The error is of the address, or of the certificate.
+// Listen binds the port. The error is about the address or the certificate.
 func Listen(o Options) (*Port, error) {
 	p := &Port{
 		tls: o.CertFile != "",
@@ -83,13 +82,13 @@ func Listen(o Options) (*Port, error) {
 	return p, nil
 }
 
-// awaitEvery is how often an address that is not there yet is tried.
+// awaitEvery is how often Await tries an address.
 const awaitEvery = 500 * time.Millisecond
 
-// Await returns once the address's host is one of this machine's, or when ctx
-// ends: at boot, interfaces may come up after hubcap, and an IPv6 address counts
-// only once nobody else was found to have it. Whether the port is free is not
-// looked at; any other trouble is Listen's to report.
+// Await returns when this machine has the address's host, or when ctx ends. At
+// boot, interfaces may come up after hubcap, and an IPv6 address is usable only
+// after duplicate address detection. Await does not check whether the port is
+// free; Listen reports that and every other error.
 func Await(ctx context.Context, address string, log *slog.Logger) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -155,14 +154,13 @@ func (p *Port) Scheme() string {
 	return "http"
 }
 
-// Shutdown gives the port back and waits for the answers under way, until ctx
-// ends.
+// Shutdown closes the listener and waits for running responses until ctx ends.
 func (p *Port) Shutdown(ctx context.Context) error { return p.server.Shutdown(ctx) }
 
-// Close gives the port back and cuts what is under way.
+// Close closes the listener and all connections.
 func (p *Port) Close() {
 	_ = p.server.Close()
-	_ = p.listener.Close() // where nobody served
+	_ = p.listener.Close() // if Serve was never called
 }
 
 // connKey is what a request's context has its conn under.
@@ -180,9 +178,9 @@ func connOf(c net.Conn) *conn {
 	return c.(*conn)
 }
 
-// heard is a handler that notes which connections have brought a request, and
-// logs a panic; net/http would log it among what clients get wrong, in several
-// lines.
+// heard returns a handler that notes which connections have sent a request, and
+// logs a panic in one line. net/http would log it in several lines, among the
+// errors of clients.
 func heard(h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := r.Context().Value(connKey{}).(*conn); !c.heard.Load() {

@@ -159,7 +159,7 @@ func TestBadCertificateIsNotTaken(t *testing.T) {
 			for range 3 {
 				r.shows(t, "first")
 			}
-			if n := strings.Count(r.log.String(), "the one before stays"); n != 1 {
+			if n := strings.Count(r.log.String(), "the current one stays"); n != 1 {
 				t.Errorf("it is told %d times", n)
 			}
 			pair(t, r.cert, r.key, "third", time.Now().Add(time.Hour))
