@@ -227,12 +227,6 @@ func waitIn(t testing.TB, function string, n int) {
 	})
 }
 
-// opening is an Open on its way.
-type opening struct {
-	b   *Blob
-	err error
-}
-
 func (r *rig) openAside(want Want) chan opening {
 	ch := make(chan opening, 1)
 	go func() {
@@ -240,20 +234,6 @@ func (r *rig) openAside(want Want) chan opening {
 		ch <- opening{b, err}
 	}()
 	return ch
-}
-
-// mustSend reads the whole of what was opened.
-func (r *rig) mustSend(o opening, body []byte) {
-	r.t.Helper()
-	if o.err != nil {
-		r.t.Errorf("the pull fails: %v", o.err)
-		return
-	}
-	defer o.b.Close()
-	var c client
-	if err := o.b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
-		r.t.Errorf("%d bytes, %v", c.Len(), err)
-	}
 }
 
 // gated is a source whose first transfer waits for open.

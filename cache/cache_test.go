@@ -1035,3 +1035,23 @@ func TestPanicEndsOneFill(t *testing.T) {
 type panicReader struct{}
 
 func (panicReader) Read([]byte) (int, error) { panic("a bug") }
+
+// opening is an Open on its way.
+type opening struct {
+	b   *Blob
+	err error
+}
+
+// mustSend reads the whole of what was opened.
+func (r *rig) mustSend(o opening, body []byte) {
+	r.t.Helper()
+	if o.err != nil {
+		r.t.Errorf("the pull fails: %v", o.err)
+		return
+	}
+	defer o.b.Close()
+	var c client
+	if err := o.b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
+		r.t.Errorf("%d bytes, %v", c.Len(), err)
+	}
+}

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -52,7 +53,7 @@ func removeHubcap() {
 // until something that the test has looked at changes, and does not see what
 // another go command reads.
 func Build(root, to string, arguments ...string) error {
-	build := exec.Command("go", append([]string{"build", "-ldflags=-w", "-o", to}, arguments...)...)
+	build := exec.CommandContext(context.Background(), "go", append([]string{"build", "-ldflags=-w", "-o", to}, arguments...)...) //nolint:gosec // the arguments are the tests' own
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
