@@ -866,12 +866,6 @@ func TestBreakSourceThatSaysTooMuch(t *testing.T) {
 	r.checkLedger()
 }
 
-type sourceFunc func(ctx context.Context, off, n int64) (*Stream, error)
-
-func (f *sourceFunc) Open(ctx context.Context, off, n int64) (*Stream, error) {
-	return (*f)(ctx, off, n)
-}
-
 // A step of room that is no whole number of blocks.
 func TestBreakStepsThatAreNoBlocks(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 9 * mib, maxBlob: 10_000_001})

@@ -1055,3 +1055,10 @@ func (r *rig) mustSend(o opening, body []byte) {
 		r.t.Errorf("%d bytes, %v", c.Len(), err)
 	}
 }
+
+// sourceFunc is a source made of a function.
+type sourceFunc func(ctx context.Context, off, n int64) (*Stream, error)
+
+func (f *sourceFunc) Open(ctx context.Context, off, n int64) (*Stream, error) {
+	return (*f)(ctx, off, n)
+}
