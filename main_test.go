@@ -193,7 +193,7 @@ func launch(t *testing.T, environ ...string) *box {
 		defer close(b.done)
 		logs := newLog(c, b.log)
 		defer logs.Close(soon)
-		b.err = serve(ctx, c, logs)
+		b.err = serve(ctx, c, b.environ, logs)
 	}()
 	t.Cleanup(func() {
 		b.client.CloseIdleConnections()
@@ -321,29 +321,6 @@ func TestStartIsLogged(t *testing.T) {
 	}
 	if !strings.Contains(b.log.String(), "HUBCAP_LISTN is no variable of hubcap and does nothing; did you mean HUBCAP_LISTEN?") {
 		t.Error("the unknown variable is not warned about")
-	}
-}
-
-func TestReachable(t *testing.T) {
-	host, err := os.Hostname()
-	if err != nil {
-		t.Skip(err)
-	}
-	for _, tc := range []struct{ name, address, want string }{
-		{"every interface", "0.0.0.0:5000", net.JoinHostPort(host, "5000")},
-		{"every interface, IPv6", "[::]:5000", net.JoinHostPort(host, "5000")},
-		{"one address", "192.0.2.7:5000", "192.0.2.7:5000"},
-		{"one IPv6 address", "[2001:db8::7]:5000", "[2001:db8::7]:5000"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			at, err := net.ResolveTCPAddr("tcp", tc.address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := reachable(at); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
-			}
-		})
 	}
 }
 

@@ -1,4 +1,4 @@
-package quota
+package server
 
 import (
 	"log/slog"
@@ -16,17 +16,16 @@ func TestCacheSize(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cache-size")
 	logged := new(testkit.Log)
 	log := slog.New(slog.NewTextHandler(logged, nil))
-	grown := func(size, before int64) int64 { return size + before }
 	for i, tc := range []struct{ first, total, want int64 }{
 		{500, 1000, 500},  // the first start
 		{100, 1000, 500},  // there is less free now
 		{100, 1009, 500},  // it varies
-		{100, 2000, 1500}, // it has grown
-		{100, 2000, 1500},
-		{100, 1200, 1200}, // it has shrunk
-		{100, 2000, 1500}, // and grown back
+		{100, 2000, 1000}, // it has grown, and half of that is the cache's
+		{100, 2000, 1000},
+		{100, 800, 800},   // it has shrunk
+		{100, 2000, 1000}, // and grown back
 	} {
-		if got := CacheSize(file, tc.first, tc.total, grown, log); got != tc.want {
+		if got := rememberedSize(file, tc.first, tc.total, log); got != tc.want {
 			t.Errorf("start %d: %d bytes, want %d", i, got, tc.want)
 		}
 	}
@@ -36,31 +35,30 @@ func TestCacheSize(t *testing.T) {
 }
 
 func TestCacheSizeFiles(t *testing.T) {
-	grown := func(size, before int64) int64 { return size + before }
 	for content, want := range map[string][2]int64{ // at this start, and at the next one on twice the total
-		"700\n":      {700, 1700}, // of a former version
-		"700 1000\n": {700, 1700},
-		"":           {500, 1500}, // after a power cut
-		"garbage":    {500, 1500},
-		"-1 1000":    {500, 1500},
-		"0":          {500, 1500},
+		"700\n":      {700, 1200}, // without the file system's size
+		"700 1000\n": {700, 1200},
+		"":           {500, 1000}, // after a power cut
+		"garbage":    {500, 1000},
+		"-1 1000":    {500, 1000},
+		"0":          {500, 1000},
 	} {
 		file := filepath.Join(t.TempDir(), "cache-size")
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		log := slog.New(slog.DiscardHandler)
-		got := [2]int64{CacheSize(file, 500, 1000, grown, log), CacheSize(file, 1, 2000, grown, log)}
+		got := [2]int64{rememberedSize(file, 500, 1000, log), rememberedSize(file, 1, 2000, log)}
 		if got != want {
 			t.Errorf("%q: %v, want %v", content, got, want)
 		}
 	}
-	// What cannot be read is no first start.
+	// A file that cannot be read does not make this the first start.
 	dir := filepath.Join(t.TempDir(), "cache-size")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got := CacheSize(dir, 500, 1000, grown, slog.New(slog.DiscardHandler)); got != 500 {
+	if got := rememberedSize(dir, 500, 1000, slog.New(slog.DiscardHandler)); got != 500 {
 		t.Errorf("%d bytes, want 500", got)
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {

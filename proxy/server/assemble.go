@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/eviction"
+	"hubcap/proxy"
+	"hubcap/proxy/access"
+	"hubcap/proxy/config"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/prefetch"
+	"hubcap/proxy/pull"
+	"hubcap/proxy/quota"
+	"hubcap/proxy/upstream"
+)
+
+// openStore opens the data directory and settles the sizes.
+func (s *Server) openStore() (err error) {
+	if s.store, err = blobs.Open(s.config.DataDir); err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+	}
+	s.onClose("data directory", s.store.Close)
+	s.settings = defaultSettings()
+	if s.settings.Disk, err = sizeDisk(&s.config, s.store, s.log); err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+	}
+	s.settings.Process = sizeProcess(s.log)
+	if s.o.Adjust != nil {
+		s.o.Adjust(&s.settings)
+	}
+	return nil
+}
+
+func (s *Server) openIndex() (err error) {
+	if err := cache.MakeRoom(s.store, s.settings.Reserve, s.log); err != nil {
+		s.log.Warn("hubcap starts without an index on disk", "err", err)
+	}
+	s.index, err = index.Open(index.Options{
+		Dir: s.store.Dir(), Room: s.store.Room, Reserve: s.settings.Reserve,
+		Interval: s.settings.SnapshotInterval, Log: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+	}
+	s.onClose("index", s.index.Close)
+	return nil
+}
+
+// openUpstreams builds the clients of the configured upstreams. It connects to
+// none.
+func (s *Server) openUpstreams() (err error) {
+	entries := slices.Clone(s.config.Upstreams)
+	for i := range entries {
+		e := &entries[i]
+		e.Proxy, e.UserAgent, e.TryAgain = s.o.Proxy, "hubcap/"+s.o.Version, s.settings.TryAgain
+		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, s.o.Now, s.Metrics.Upstreams, s.log
+	}
+	if s.upstreams, err = upstream.NewSet(entries, s.config.DefaultUpstream); err != nil {
+		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", s.config.DefaultUpstream, err)
+	}
+	return nil
+}
+
+// openCache opens the cache, and what the index knows of tags.
+func (s *Server) openCache() error {
+	c, set := s.config, s.settings
+	s.Ledger = eviction.NewLedger(eviction.LedgerOptions{
+		Limit: set.Cache, SmallSize: smallSize, SmallShare: smallShare,
+		High: set.HighWatermark, Low: set.LowWatermark, Now: s.o.Now, Metrics: s.Metrics.Space,
+	})
+	s.Cache = cache.New(cache.Options{
+		Store: s.store, Index: s.index, Ledger: s.Ledger,
+		MinFree: set.MinFree, MaxBlob: set.MaxBlob, Reserve: set.Reserve, Ballast: set.Ballast, Growth: set.Growth,
+		ManifestMemory: set.Manifests, FlushInterval: set.FlushInterval, SweepInterval: set.SweepInterval, StartWithin: set.StartWithin,
+		MaxFills: set.Fills, Connections: int(c.FillConnections), MaxConnections: set.Transfers, MaxPerHost: maxPerHost,
+		Bandwidth: int64(c.Bandwidth), Patience: set.SlowWriter, VerifyInterval: time.Duration(c.VerifyInterval),
+		Now: s.o.Now, Metrics: s.Metrics, Log: s.log,
+	})
+	s.tags = freshness.New(freshness.Options{
+		Store: s.Cache, Index: s.index, Rules: c.TagRules, KeepDeleted: bool(c.KeepDeleted),
+		Metrics: s.Metrics.Fills, Now: s.o.Now, After: s.o.After, Log: s.log,
+	})
+	// The cache is closed first: the tags learn of what it still writes.
+	s.closers = append(s.closers, s.tags.Close, s.Cache.Close)
+	if c.Prefetch != config.PrefetchOff {
+		s.startPrefetch()
+	}
+	return nil
+}
+
+// startPrefetch prefetches until Close.
+func (s *Server) startPrefetch() {
+	s.prefetch = prefetch.New(prefetch.Options{
+		Store: s.Cache, Workers: prefetchAtATime, Now: s.o.Now, Metrics: s.Metrics.Prefetch, Log: s.log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.prefetch.Run(ctx) })
+	s.closers = append(s.closers, func() { cancel(); running.Wait() })
+}
+
+// openHandler builds what answers clients, and logs what it was built from.
+func (s *Server) openHandler() error {
+	c, now := s.config, s.o.Now
+	allowed := config.Prefixes(access.DefaultClients())
+	if len(c.AllowClients) > 0 {
+		allowed = c.AllowClients
+	}
+	puller := pull.New(pull.Options{
+		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch,
+		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
+		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
+	})
+	s.Handler = proxy.New(proxy.Options{
+		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
+		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(s.log),
+		RateLimitWait: time.Duration(c.RateLimitWait),
+		Misses:        quota.NewMisses(quota.MissesOptions{PerMinute: int(c.MaxMisses), Now: now, Log: s.log}),
+		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
+	})
+	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)
+	s.log.Info("cache", "dir", absolute(c.DataDir), "size", gib(s.settings.Cache), "largest_blob", gib(s.settings.MaxBlob), "kept_free", gib(s.settings.MinFree))
+	s.log.Info("clients that may pull", "ranges", allowed.String())
+	return nil
+}
+
+func hosts(c config.Config) string {
+	var all []string
+	for _, u := range c.Upstreams {
+		all = append(all, u.Host)
+	}
+	return strings.Join(all, ",")
+}
+
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+func gib(bytes int64) string { return fmt.Sprintf("%.1fGiB", float64(bytes)/(1<<30)) }

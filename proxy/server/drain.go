@@ -1,0 +1,31 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"hubcap/proxy/port"
+)
+
+// quiet is how long there must be no request before the pulls under way count
+// as complete: a pull's next request follows within that time.
+const quiet = time.Second
+
+// drain lets pulls under way end within HUBCAP_DRAIN_TIMEOUT. In the first half
+// of it all ports stay open: /readyz answers 503, and clients get their last
+// layers. Then only running answers go on. The admin port, which is the last,
+// closes after all others.
+func (s *Server) drain(ports port.Group) {
+	timeout := s.config.DrainTimeout
+	s.log.Info("stopping: pulls under way may end", "within", timeout)
+	s.Handler.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(timeout))
+	defer cancel()
+	s.Handler.WaitQuiet(ctx, quiet, time.Duration(timeout)/2)
+	last := len(ports) - 1
+	ports[:last].Shutdown(ctx, func() {
+		s.log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", timeout)
+	})
+	ports[last].Close()
+	s.log.Info("stopped")
+}

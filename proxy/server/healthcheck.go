@@ -1,0 +1,47 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"hubcap/proxy/config"
+)
+
+// Healthcheck asks the mirror port of the hubcap that runs with a configuration
+// on this machine. The error says why that is not ready.
+func Healthcheck(c config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	host, number, err := net.SplitHostPort(string(c.Listen))
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	scheme := "http"
+	if c.TLSCertFile != "" {
+		scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, number)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	// No proxy, and no check of the certificate: its name may be another one,
+	// and the port is this machine's own.
+	own := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
+	resp, err := (&http.Client{Transport: own}).Do(req)
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: status %d", resp.StatusCode)
+	}
+	return nil
+}

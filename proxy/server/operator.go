@@ -1,0 +1,32 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"slices"
+
+	"hubcap/proxy/admin"
+	"hubcap/proxy/config"
+)
+
+// adminHandler answers at the admin port: metrics, health, and what needs the
+// token.
+func (s *Server) adminHandler() http.Handler {
+	file := s.store.Dir("admin-token")
+	token, exposed, err := admin.Token(file)
+	if err != nil {
+		s.log.Warn("there is no token for the admin port: only metrics and health can be used", "err", err)
+	}
+	if exposed {
+		s.log.Warn("others can read the admin port's token; set its mode to 0600", "file", file)
+	}
+	names := slices.Clone(s.config.AdminNames)
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name)
+	}
+	return admin.New(admin.Options{
+		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: token, Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
+		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
+	})
+}

@@ -1,0 +1,118 @@
+// Package server is the assembled program: every room built from one
+// configuration, sized for the machine, listening at its ports and drained at
+// the end. It is the only package that knows all the others. It knows neither
+// arguments nor signals.
+//
+// Files: server.go (start and end), assemble.go (the rooms, bottom up),
+// settings.go (what is not for the operator to choose), process.go and disk.go
+// (sizes that follow from the machine), ports.go (listening), operator.go (the
+// admin port), drain.go (the last requests), check.go (what would stop the
+// start), healthcheck.go.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/cache/blobs"
+	"hubcap/cache/index"
+	"hubcap/eviction"
+	"hubcap/metrics"
+	"hubcap/proxy"
+	"hubcap/proxy/config"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/prefetch"
+	"hubcap/proxy/upstream"
+)
+
+// Options is what a Server needs besides its configuration. Log is required.
+type Options struct {
+	Log     *slog.Logger
+	LogLost func() uint64 // lines of the log that were dropped so far; nil if that is not counted
+	Version string        // for the log and for the User-Agent header
+	Environ []string      // as of os.Environ, for the admin port's view of the configuration
+
+	// What tests replace.
+	Now    func() time.Time                                 // time.Now when nil
+	After  func(time.Duration) <-chan time.Time             // time.After when nil
+	Sleep  func(ctx context.Context, d time.Duration) error // proxy.Sleep when nil
+	Proxy  func(*http.Request) (*url.URL, error)            // http.ProxyFromEnvironment when nil
+	Adjust func(*Settings)                                  // changes the settings before they are used
+}
+
+// withDefaults fills in what is nil.
+func (o Options) withDefaults() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.After == nil {
+		o.After = time.After
+	}
+	if o.Sleep == nil {
+		o.Sleep = proxy.Sleep
+	}
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
+	return o
+}
+
+// Server is a whole hubcap.
+type Server struct {
+	Handler *proxy.Handler // of the mirror ports
+	Cache   *cache.Cache
+	Ledger  *eviction.Ledger
+	Metrics *metrics.Metrics
+
+	config    config.Config
+	o         Options
+	log       *slog.Logger
+	settings  Settings
+	upstreams *upstream.Set
+	store     *blobs.Store
+	index     *index.Index
+	tags      *freshness.Resolver
+	prefetch  *prefetch.Prefetcher // nil if there is none
+	closers   []func()             // of what has been opened, in that order
+}
+
+// New opens the data directory and builds everything above it. It listens at no
+// port yet. The caller calls Close at the end.
+func New(c config.Config, o Options) (*Server, error) {
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	if o.LogLost != nil {
+		s.Metrics.Log(o.LogLost)
+	}
+	for _, warning := range c.Warnings {
+		s.log.Warn(warning)
+	}
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler} {
+		if err := open(); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close ends what New has begun and writes out what is not on disk yet. It is
+// called once, after Serve has returned.
+func (s *Server) Close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+}
+
+// onClose has Close call end, before what was opened earlier is closed. A
+// failure is logged.
+func (s *Server) onClose(what string, end func() error) {
+	s.closers = append(s.closers, func() {
+		if err := end(); err != nil {
+			s.log.Warn("closing failed", "what", what, "err", err)
+		}
+	})
+}
