@@ -11,12 +11,12 @@ type ClientLimit uint8
 
 // The limits of clients.
 const (
-	ClientMisses  ClientLimit = iota // refused: it had asked for too much that does not exist
-	ClientTooSlow                    // cut: it took too little of its answer
+	ClientNotFound ClientLimit = iota // refused: it has caused too many not-found responses
+	ClientTooSlow                     // cut: it took too little of its answer
 	clientLimits
 )
 
-var clientLimitNames = [clientLimits]string{"misses", "rate"}
+var clientLimitNames = [clientLimits]string{"not_found", "rate"}
 
 // Requests counts what clients asked and what they were given.
 type Requests struct {
@@ -57,7 +57,7 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended early, because the rest could not be fetched or was wrong."),
 		panics:  counter(registry, "panics_total", "Requests, fills and verifications ended by a bug; the log has the stack."),
 		delayed: counter(registry, "delayed_requests_total", "Times a client request was held because its upstream asked to wait for a short time."),
-		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: misses (429, too many not-found responses), rate (disconnected, read too slowly).", "limit", clientLimitNames[:]),
+		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: not_found (429, too many not-found responses), rate (disconnected, read too slowly).", "limit", clientLimitNames[:]),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
 }

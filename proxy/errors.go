@@ -166,7 +166,7 @@ const maxClientWait = time.Minute
 // retryAfter returns the Retry-After of an error, in seconds; "" for none.
 func retryAfter(err error) string {
 	var up *upstream.Error
-	var own *misspent
+	var own *overLimit
 	switch {
 	case errors.As(err, &own):
 		return seconds(min(own.wait, maxClientWait))

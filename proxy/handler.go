@@ -6,7 +6,7 @@
 // writes the error response, the log line and the metrics.
 //
 // Files: handler.go (from the request to the log line), route.go, names.go and
-// span.go (the parsed request), kinds.go (kinds of request and of result), afford.go (the
+// span.go (the parsed request), kinds.go (kinds of request and of result), notfound.go (the
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
 // ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
 // errors.go (errors as clients see them), log.go (the log line of a request).
@@ -26,7 +26,6 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/access"
 	"hubcap/proxy/pull"
-	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
 
@@ -38,7 +37,7 @@ type Options struct {
 	Cache     Cache
 	Clients   access.Clients
 	Gateway   *access.Gateway
-	Misses    *quota.Misses
+	NotFound  *access.NotFoundLimit
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -143,7 +142,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	}
 	h.Metrics.Done(a.kind.String(), a.result.String(), a.sent, a.firstByte)
 	h.countLookup(a, r)
-	h.countMiss(a, rt, err)
+	h.countNotFound(a, rt, err)
 	h.log(a, r, rt, err)
 	if cut {
 		// The client must see that the response is incomplete.
@@ -211,7 +210,7 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	err = h.retryLimited(r.Context(), a, func() error {
 		repo, err := h.admit(a, r, rt, at.login)
 		if err == nil {
-			err = h.afford(a, rt, repo)
+			err = h.checkUncached(a, rt, repo)
 		}
 		if err == nil {
 			err = h.serveContent(a, r, rt, repo)
@@ -233,7 +232,7 @@ func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.
 	if err != nil || repo.Proved() || rt.kind != kindBlob && rt.kind != kindManifest {
 		return repo, err
 	}
-	if err := h.mayAsk(a); err != nil {
+	if err := h.checkNotFound(a); err != nil {
 		return repo, err
 	}
 	return repo.Prove(r.Context(), rt.reference())
@@ -331,7 +330,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 		a.set("Allow", "GET, HEAD")
 		a.set("Connection", "close")
 	}
-	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked || api == errMisspent) {
+	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked || api == errOverLimit) {
 		a.set("Retry-After", wait)
 	}
 	body := api.body()

@@ -32,7 +32,6 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/pull"
-	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -168,8 +167,8 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Upstreams: r.upstreams(o, log), Pull: puller, Cache: r.cache,
 		Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
 		RateLimitWait: o.rateLimitWait, Now: r.clock.Now, Sleep: r.sleep,
-		Misses:  quota.NewMisses(quota.MissesOptions{PerMinute: o.misses, Now: r.clock.Now, Log: log}),
-		MinRate: o.minRate, Metrics: r.all.Requests, Log: log,
+		NotFound: access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: o.misses, Now: r.clock.Now, Log: log}),
+		MinRate:  o.minRate, Metrics: r.all.Requests, Log: log,
 	})
 	server := httptest.NewUnstartedServer(r.handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)

@@ -5,7 +5,8 @@
 //
 // Files: clients.go and gateway.go (addresses), visibility.go (how a repository is shown),
 // identity.go (the box's credentials serve public content only), grants.go
-// (which tokens were let in), links.go (which repositories have a blob).
+// (which tokens were let in), links.go (which repositories have a blob),
+// notfound.go (how much a client may request that does not exist).
 package access
 
 import (

@@ -78,7 +78,7 @@ type variables struct {
 	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"IP ranges of reverse proxies whose X-Forwarded-For header is trusted, separated by commas; none when empty"`
 	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"maximum number of client connections that are served at a time, at least 32; further ones wait"`
 	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
-	MaxMisses       Limit     `env:"MAX_MISSES_PER_CLIENT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
+	NotFoundLimit   Limit     `env:"NOT_FOUND_LIMIT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`

@@ -19,7 +19,6 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/pull"
-	"hubcap/proxy/quota"
 	"hubcap/proxy/upstream"
 )
 
@@ -124,7 +123,7 @@ func (s *Server) openHandler() error {
 		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(s.log),
 		RateLimitWait: time.Duration(c.RateLimitWait),
-		Misses:        quota.NewMisses(quota.MissesOptions{PerMinute: int(c.MaxMisses), Now: now, Log: s.log}),
+		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

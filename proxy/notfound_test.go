@@ -53,7 +53,7 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	if most := 2*perMinute + 1; asked > most || asked+refused != many {
 		t.Errorf("registries were asked %d times of %d, at most %d are allowed; %d were refused", asked, many, most, refused)
 	}
-	if n := r.metric(`hubcap_client_limits_total{limit="misses"}`); n != strconv.Itoa(refused) {
+	if n := r.metric(`hubcap_client_limits_total{limit="not_found"}`); n != strconv.Itoa(refused) {
 		t.Errorf("%s are counted, want %d", n, refused)
 	}
 
@@ -144,7 +144,7 @@ func TestColdPullsCostNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := r.metric(`hubcap_client_limits_total{limit="misses"}`); n != "0" {
+	if n := r.metric(`hubcap_client_limits_total{limit="not_found"}`); n != "0" {
 		t.Errorf("%s answers met the limit", n)
 	}
 }

@@ -1,2 +1,0 @@
-// Package quota says how many questions one client has registries asked in vain.
-package quota
