@@ -1,4 +1,4 @@
-package proxy
+package proxy_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/metrics"
+	"hubcap/proxy"
 	"hubcap/proxy/access"
 	"hubcap/proxy/port"
 )
@@ -206,7 +207,7 @@ func body(method, target string, n int, brought string, header ...string) string
 // for a tag, a file or a token would be a bug that answers 500.
 func TestBadInputIsRefusedBlind(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	blind := New(Options{
+	blind := proxy.New(proxy.Options{
 		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
 		MinRate: kib, Now: time.Now, Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
 	})
@@ -228,7 +229,7 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 	}
 }
 
-// listen has a handler answer at a port as main opens it, and tells where.
+// listen serves a handler at a port like those of package server, and returns its address.
 func listen(t *testing.T, h http.Handler) string {
 	t.Helper()
 	m, log := metrics.New().Ports, slog.New(slog.DiscardHandler)
@@ -294,20 +295,9 @@ func (row badRow) check(t *testing.T, raw []byte) {
 	if err := json.Unmarshal(text, &told); err != nil || len(told.Errors) != 1 || got.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%.100q: %v, %s", row.raw, got.Header, text)
 	}
-	if one := told.Errors[0]; one.Code != row.code || !slices.Contains(fixedTexts(), one.Message) || !strings.HasPrefix(got.Header.Get("Cache-Status"), "hubcap") {
+	if one := told.Errors[0]; one.Code != row.code || !slices.Contains(proxy.FixedTexts(), one.Message) || !strings.HasPrefix(got.Header.Get("Cache-Status"), "hubcap") {
 		t.Errorf("%.100q: %v, Cache-Status %q; want %s", row.raw, one, got.Header.Get("Cache-Status"), row.code)
 	}
-}
-
-// fixedTexts are all that a client is told of a failure.
-func fixedTexts() (texts []string) {
-	for _, one := range []*apiError{
-		errNoRoute, errAbsolute, errMethod, errNameInvalid, errDigestInvalid, errColonEncoded, errPageInvalid, errUnknownRegistry, errTwoRegistries,
-		errRange, errManifestUnknown, errBlobUnknown, errNameUnknown, errUnreachable,
-	} {
-		texts = append(texts, one.message)
-	}
-	return texts
 }
 
 var logLine = regexp.MustCompile(`^time=\S+ level=[A-Z]+ msg=[\x20-\x7eµ]*$`)

@@ -1,4 +1,4 @@
-package proxy
+package proxy_test
 
 import (
 	"bytes"
@@ -236,7 +236,7 @@ func TestLookupsAreCountedBySegment(t *testing.T) {
 		}
 		r.settle()
 		*n += by
-		eventually(t, "the answer ends", func() bool { return r.handler.running.Load() == 0 })
+		eventually(t, "the answer ends", func() bool { return r.handler.Running() == 0 })
 		if got := r.lookups(); got != want {
 			t.Errorf("%s: %+v, want %+v", what, got, want)
 			want = got
@@ -330,7 +330,7 @@ func TestManyClientsOneTransfer(t *testing.T) {
 	if n := r.metric("hubcap_fills_resumed_total"); n != "1" {
 		t.Errorf("resumed %s times", n)
 	}
-	eventually(t, "the answers end", func() bool { return r.handler.running.Load() == 0 })
+	eventually(t, "the answers end", func() bool { return r.handler.Running() == 0 })
 	if n := r.lookups(); n.largeHit+n.largeMiss != 64 || n.smallHit+n.smallMiss != 0 {
 		t.Errorf("look-ups of 64 clients: %+v", n)
 	}

@@ -1,7 +1,8 @@
-package proxy
+package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,18 +25,15 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/cache"
-	"hubcap/cache/blobs"
-	"hubcap/cache/index"
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/eviction"
 	"hubcap/metrics"
-	"hubcap/proxy/access"
+	"hubcap/proxy"
+	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
-	"hubcap/proxy/prefetch"
-	"hubcap/proxy/pull"
+	"hubcap/proxy/server"
 	"hubcap/proxy/upstream"
-	"hubcap/proxy/upstream/credentials"
 )
 
 // TestMain keeps every test on loopback and looks for goroutines left over.
@@ -63,34 +63,57 @@ type rigOptions struct {
 	rules    upstream.Rules // of the hub
 	other    *fakehub.Hub   // ghcr.io, harbor and registry.example.com:8443; the hub too when nil
 	stall    time.Duration
-	tryAgain time.Duration // a host that fails; at once when 0
+	tryAgain time.Duration // after which a host that failed is asked again; at once when 0
 
 	rateLimitWait time.Duration
-	stalePublic   time.Duration // without an end when 0, not at all when negative
+	stalePublic   time.Duration // unlimited when 0, never when negative
 	tagRules      []freshness.Rule
 	keepDeleted   bool
 	offline       bool
-	slow          <-chan time.Time // when a client has waited long enough for a check; never when nil
+	slow          <-chan time.Time // when a request has waited long enough for a check; never when nil
 
-	misses  int   // a minute, of one client
-	minRate int64 // bytes a second that a client has to take
+	misses  int   // the not-found limit
+	minRate int64 // bytes a second that a client must read
 
-	log io.Writer // besides the rig's own
+	log io.Writer // instead of the rig's own
+}
+
+// defaults fills in what a test has not set.
+func (o *rigOptions) defaults(t testing.TB) {
+	if o.hub == nil {
+		o.hub = fakehub.Start(t, fakehub.Options{})
+	}
+	if o.other == nil {
+		o.other = o.hub
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	o.cache = cmp.Or(o.cache, 1<<30)
+	o.maxBlob = cmp.Or(o.maxBlob, o.cache)
+	o.stall = cmp.Or(o.stall, 5*time.Second)
+	o.tryAgain = max(o.tryAgain, 1)
+	o.misses = cmp.Or(o.misses, 1<<20) // thousands of wrong requests are to get their own answers
+	o.minRate = cmp.Or(o.minRate, 8*kib)
+	if o.clients == nil {
+		o.clients = loopback
+	}
 }
 
 // rig is a whole hubcap on loopback, in front of a fakehub.
 type rig struct {
 	t       testing.TB
 	hub     *fakehub.Hub
+	dir     string
 	url     string
 	login   string // the port where clients log in
 	clock   *testkit.Clock
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
-	handler *Handler
+	handler *proxy.Handler
 	all     *metrics.Metrics
 	log     *testkit.Log
-	asked   atomic.Int64 // requests to registries and whom they name, answered or not
+	asked   atomic.Int64 // requests to registries and token services, answered or not
 	client  *http.Client
 	stop    func()
 }
@@ -99,137 +122,96 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
-	if o.hub == nil {
-		o.hub = fakehub.Start(t, fakehub.Options{})
-	}
-	if o.dir == "" {
-		o.dir = t.TempDir()
-	}
-	if o.cache == 0 {
-		o.cache = 1 << 30
-	}
-	if o.maxBlob == 0 {
-		o.maxBlob = o.cache
-	}
-	if o.stall == 0 {
-		o.stall = 5 * time.Second
-	}
-	o.tryAgain = max(o.tryAgain, 1)
-	if o.misses == 0 {
-		o.misses = 1 << 20 // who tries ten thousand ways in is to find them shut
-	}
-	if o.minRate == 0 {
-		o.minRate = 8 * kib
-	}
-	if o.clients == nil {
-		o.clients = loopback
-	}
-	r := &rig{t: t, hub: o.hub, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), all: metrics.New(), log: new(testkit.Log)}
+	o.defaults(t)
+	r := &rig{t: t, hub: o.hub, dir: o.dir, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), log: new(testkit.Log)}
 	var sink io.Writer = r.log
 	if o.log != nil {
 		sink = o.log
 	}
-	log := slog.New(slog.NewTextHandler(sink, nil))
-	store, err := blobs.Open(o.dir)
+	s, err := server.New(r.config(o), server.Options{
+		Log: slog.New(slog.NewTextHandler(sink, nil)), Version: "test", Now: r.clock.Now,
+		After:  func(time.Duration) <-chan time.Time { return o.slow },
+		Sleep:  func(_ context.Context, d time.Duration) error { r.clock.Advance(d); return nil },
+		Proxy:  func(*http.Request) (*url.URL, error) { r.asked.Add(1); return nil, nil }, // is called for each request
+		Adjust: o.adjust,
+	})
 	must(t, err)
-	idx, err := index.Open(index.Options{Dir: store.Dir(), Room: store.Room, Reserve: 1 << 20, Interval: time.Hour, Log: log})
-	must(t, err)
-	r.ledger = eviction.NewLedger(eviction.LedgerOptions{
-		Limit: o.cache, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Now: r.clock.Now, Metrics: r.all.Space,
-	})
-	r.cache = cache.New(cache.Options{
-		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: 8 * mib, Ledger: r.ledger,
-		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now, Connections: 4, MaxFills: 64, MaxConnections: 64, MaxPerHost: 16, Metrics: r.all, Log: log,
-	})
-	tags := freshness.New(freshness.Options{
-		Store: r.cache, Index: idx, Rules: o.tagRules, KeepDeleted: o.keepDeleted, Metrics: r.all.Fills,
-		Now: r.clock.Now, After: func(time.Duration) <-chan time.Time { return o.slow }, Log: log,
-	})
-	stalePublic := time.Duration(-1)
-	if o.stalePublic != 0 {
-		stalePublic = max(o.stalePublic, 0)
-	}
-	var ahead *prefetch.Prefetcher
-	stopAhead := func() {}
-	if o.prefetch {
-		ahead = prefetch.New(prefetch.Options{Store: r.cache, Workers: 2, Now: r.clock.Now, Metrics: r.all.Prefetch, Log: log})
-		ctx, cancel := context.WithCancel(context.Background())
-		var running sync.WaitGroup
-		running.Go(func() { ahead.Run(ctx) })
-		stopAhead = func() { cancel(); running.Wait() }
-	}
-	puller := pull.New(pull.Options{
-		Cache: r.cache, Tags: tags, Prefetch: ahead,
-		Identities: access.NewIdentities(r.clock.Now), Grants: access.NewGrants(r.clock.Now), Links: access.NewLinks(idx, r.all.Fills, log),
-		Patience: o.rateLimitWait, StalePublic: stalePublic, Now: r.clock.Now,
-	})
-	r.handler = New(Options{
-		Upstreams: r.upstreams(o, log), Pull: puller, Cache: r.cache,
-		Clients: access.NewClients(o.clients, o.proxies), Gateway: access.NewGateway(log),
-		RateLimitWait: o.rateLimitWait, Now: r.clock.Now, Sleep: r.sleep,
-		NotFound: access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: o.misses, Now: r.clock.Now, Log: log}),
-		MinRate:  o.minRate, Metrics: r.all.Requests, Log: log,
-	})
-	server := httptest.NewUnstartedServer(r.handler)
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	server.Start()
-	r.url = server.URL
+	r.cache, r.ledger, r.handler, r.all = s.Cache, s.Ledger, s.Handler, s.Metrics
+	mirror := httptest.NewUnstartedServer(r.handler)
+	mirror.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	mirror.Start()
+	r.url = mirror.URL
 	login := httptest.NewServer(r.handler.Login())
 	r.login = login.URL
 	r.client = &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 128}}
 	r.stop = sync.OnceFunc(func() {
 		r.client.CloseIdleConnections()
-		server.Close()
+		mirror.Close()
 		login.Close()
-		stopAhead()
-		r.cache.Close()
-		tags.Close()
-		must(t, idx.Close())
-		must(t, store.Close())
+		s.Close()
+		if strings.Contains(r.log.String(), "closing failed") {
+			t.Error(r.log)
+		}
 	})
 	t.Cleanup(r.stop)
 	return r
 }
 
-// sleep has the time pass at once.
-func (r *rig) sleep(_ context.Context, d time.Duration) error {
-	r.clock.Advance(d)
-	return nil
+// adjust makes the rig small, and has nothing happen by itself.
+func (o *rigOptions) adjust(s *server.Settings) {
+	s.Disk = server.Disk{Cache: o.cache, MaxBlob: o.maxBlob, Reserve: mib}
+	s.Manifests, s.Fills, s.Transfers = 8*mib, 64, 64
+	s.HighWatermark, s.LowWatermark = 1, 0.9
+	s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
+	s.SlowWriter, s.TryAgain = time.Minute, o.tryAgain
 }
 
-// upstreams is a set of Docker Hub, played by the hub, of registries with other
-// kinds of names, and of one that nobody plays.
-func (r *rig) upstreams(o rigOptions, log *slog.Logger) *upstream.Set {
-	entry := func(host, at string) upstream.Entry {
-		u, err := url.Parse(at)
-		must(r.t, err)
-		return upstream.Entry{Host: host, TagTTL: time.Minute, Options: upstream.Options{
-			Label: host, URL: u, PrivateCIDRs: loopback,
-			ConnectTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, StallTimeout: o.stall,
-			Proxy:     func(*http.Request) (*url.URL, error) { r.asked.Add(1); return nil, nil }, // each request asks for its way
-			UserAgent: "hubcap/test", MaxManifest: cache.MaxManifest, TryAgain: o.tryAgain, Offline: o.offline, Now: r.clock.Now, Metrics: r.all.Upstreams, Log: log,
-		}}
+// config is the rig's configuration: Docker Hub, played by the hub, registries
+// with other kinds of names, and one that is down.
+func (r *rig) config(o rigOptions) config.Config {
+	environ := map[string]string{
+		"DATA_DIR": o.dir, "STALL_TIMEOUT": o.stall.String(), "HEADER_TIMEOUT": "5s",
+		"RATE_LIMIT_WAIT": o.rateLimitWait.String(), "KEEP_DELETED": strconv.FormatBool(o.keepDeleted), "OFFLINE": strconv.FormatBool(o.offline),
+		"PREFETCH": string(config.PrefetchOff),
 	}
-	hub := entry(upstream.DockerHub, o.hub.RegistryURL())
-	token, err := url.Parse(o.hub.TokenURL())
-	must(r.t, err)
-	hub.TokenHosts = []string{token.Host}
-	hub.Username, hub.Password = credentials.Secret(o.user), credentials.Secret(o.password)
-	hub.Rules = o.rules
-	if o.other == nil {
-		o.other = o.hub
+	if o.prefetch {
+		environ["PREFETCH"] = ""
 	}
-	token, err = url.Parse(o.other.TokenURL())
-	must(r.t, err)
-	entries := []upstream.Entry{hub, entry("quay.io", "http://"+closedPort(r.t))}
-	for _, host := range []string{"ghcr.io", "harbor", "registry.example.com:8443"} {
-		other := entry(host, o.other.RegistryURL())
-		other.TokenHosts = []string{token.Host}
-		entries = append(entries, other)
+	if o.stalePublic != 0 {
+		environ["STALE_IF_ERROR"] = max(o.stalePublic, 0).String()
 	}
-	set, err := upstream.NewSet(entries, upstream.DockerHub)
+	hosts := []string{upstream.DockerHub, "quay.io", "ghcr.io", "harbor", "registry.example.com:8443"}
+	for n, host := range hosts {
+		hub := o.other
+		if host == upstream.DockerHub {
+			hub = o.hub
+		}
+		at, token := hub.RegistryURL(), strings.TrimPrefix(hub.TokenURL(), "http://")
+		if host == "quay.io" {
+			at = "http://" + closedPort(r.t)
+		}
+		token, _, _ = strings.Cut(token, "/")
+		for name, value := range map[string]string{"HOST": host, "URL": at, "TOKEN_HOSTS": token, "PRIVATE_CIDRS": "127.0.0.0/8,::1/128"} {
+			environ[fmt.Sprintf("UPSTREAM_%d_%s", n, name)] = value
+		}
+	}
+	environ["UPSTREAM_0_USERNAME"], environ["UPSTREAM_0_PASSWORD"] = o.user, o.password
+	var list []string
+	for name, value := range environ {
+		list = append(list, config.Prefix+name+"="+value)
+	}
+	c, err := config.Load(list)
 	must(r.t, err)
-	return set
+	c.Upstreams = slices.DeleteFunc(c.Upstreams, func(e upstream.Entry) bool { return !slices.Contains(hosts, e.Host) })
+	for i := range c.Upstreams {
+		if c.Upstreams[i].Host == upstream.DockerHub {
+			c.Upstreams[i].Rules = o.rules
+		}
+	}
+	// These may be smaller than an operator can choose.
+	c.NotFoundLimit, c.MinClientRate = config.Limit(o.misses), config.Rate(o.minRate)
+	c.AllowClients, c.TrustedProxies, c.TagRules = o.clients, o.proxies, o.tagRules
+	return c
 }
 
 // closedPort is an address where nobody listens.

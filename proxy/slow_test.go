@@ -1,4 +1,4 @@
-package proxy
+package proxy_test
 
 import (
 	"bytes"
@@ -6,12 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
-	"time"
 
-	"hubcap/cache"
 	"hubcap/e2e/fakehub"
 )
 
@@ -85,38 +82,5 @@ func TestClientThatTakesNothing(t *testing.T) {
 	eventually(t, "the layer is held", func() bool { return r.metric("hubcap_fills_finished_total") == "1" })
 	if n := r.metric("hubcap_cut_answers_total"); n != "0" {
 		t.Errorf("%s answers are counted as cut for want of content", n)
-	}
-}
-
-// deadlines is a response whose write deadlines can be looked at.
-type deadlines struct {
-	http.ResponseWriter
-	last time.Time
-}
-
-func (d *deadlines) SetWriteDeadline(at time.Time) error { d.last = at; return nil }
-
-// TestDeadlineMovesWithTheProgress is a rate: so long for each MiB.
-func TestDeadlineMovesWithTheProgress(t *testing.T) {
-	const patience = time.Hour
-	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
-	a := newAnswer(w, time.Now(), patience)
-	for name, step := range map[string]struct {
-		do   func() error
-		want time.Duration
-	}{
-		"the head":       {func() error { a.head(200, 1); return nil }, patience},
-		"a few bytes":    {func() error { _, err := a.Write([]byte("few")); return err }, patience},
-		"a chunk":        {func() error { _, err := a.Write(make([]byte, cache.Chunk)); return err }, patience},
-		"a chunk and on": {func() error { _, err := a.Write(make([]byte, cache.Chunk+1)); return err }, 2 * patience},
-		"a manifest":     {func() error { _, err := a.Write(make([]byte, 4*cache.Chunk)); return err }, 4 * patience},
-		"a file":         {func() error { _, err := a.ReadFrom(bytes.NewReader(make([]byte, cache.Chunk))); return err }, patience},
-		"a flush":        {a.FlushError, patience},
-	} {
-		before := time.Now()
-		must(t, step.do())
-		if after := time.Now(); w.last.Before(before.Add(step.want)) || w.last.After(after.Add(step.want)) {
-			t.Errorf("%s: the deadline is in %v, want %v", name, w.last.Sub(before), step.want)
-		}
 	}
 }

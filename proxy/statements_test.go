@@ -1,4 +1,4 @@
-package proxy
+package proxy_test
 
 import (
 	"bytes"
@@ -224,7 +224,7 @@ func bytesFlow(t *testing.T, r *rig, img fakehub.Image, _ v1.Descriptor) {
 func lostBlobIsFetched(t *testing.T, r *rig, img fakehub.Image, _ v1.Descriptor) {
 	r.pullSingle(t, img)
 	lost := 0
-	must(t, filepath.WalkDir(r.cache.Store.Dir(), func(path string, e fs.DirEntry, err error) error {
+	must(t, filepath.WalkDir(r.dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && strings.Contains(path, img.Layers[0].Digest.Encoded()) {
 			lost++
 			err = os.Remove(path)
@@ -274,7 +274,7 @@ func thirtyTwoAtOnce(t *testing.T, r *rig, _ fakehub.Image, _ v1.Descriptor) {
 			t.Fatalf("number %d: %d, %v", n+1, resp.StatusCode, err)
 		}
 	}
-	if n := r.handler.running.Load(); n != many {
+	if n := r.handler.Running(); n != many {
 		t.Errorf("%d answers are running, want %d", n, many)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proxy
+package proxy_test
 
 import (
 	"net/http"
