@@ -15,14 +15,13 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// TestNamesThatDoNotExist asks for 10,000 of them within a minute, as one
-// client, while it and another one go on pulling what is held and what exists
-// (B88).
+// TestNamesThatDoNotExist requests 10,000 of them within a minute, as one client,
+// which can still pull what is cached. Another client is not limited (B88).
 func TestNamesThatDoNotExist(t *testing.T) {
 	const perMinute, many = 100, 10_000
-	r := newRig(t, rigOptions{misses: perMinute, proxies: loopback})
+	r := newRig(t, rigOptions{notFoundLimit: perMinute, proxies: loopback})
 	held := r.hub.Image("library/held", "v1", fakehub.RandomBlob(800, 1000), fakehub.RandomBlob(801, 1000))
-	underWay := held.Layers[1].Digest // is named, and not asked for yet
+	underWay := held.Layers[1].Digest // is in a manifest that was pulled, and not requested yet
 	r.get("/v2/held/manifests/v1").want(t, 200, nil, "")
 	r.get(blobPath("held", held.Layers[0].Digest)).want(t, 200, nil, "")
 	r.settle()
@@ -51,20 +50,20 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	}
 	asked := r.hub.Count(fakehub.Not(fakehub.OfKind(fakehub.KindToken)), fakehub.Not(fakehub.OfStatus(401)))
 	if most := 2*perMinute + 1; asked > most || asked+refused != many {
-		t.Errorf("registries were asked %d times of %d, at most %d are allowed; %d were refused", asked, many, most, refused)
+		t.Errorf("%d of %d requests went to registries, want at most %d; %d were refused", asked, many, most, refused)
 	}
 	if n := r.metric(`hubcap_client_limits_total{limit="not_found"}`); n != strconv.Itoa(refused) {
 		t.Errorf("%s are counted, want %d", n, refused)
 	}
 
-	// The client is over its number now.
+	// The client is over the limit now.
 	r.hub.Image("library/other", "v1", fakehub.RandomBlob(802, 1000))
 	r.hub.Reset()
 	as("127.0.0.7", "/v2/other/manifests/v1").want(t, 429, nil, "")
 	as("127.0.0.7", "/v2/held/tags/list").want(t, 429, nil, "")
 	as("127.0.0.7", blobPath("held", digest.FromString("no such blob"))).want(t, 429, nil, "")
 	if n := len(r.hub.Log()); n != 0 {
-		t.Errorf("%d requests upstream for a client that is over its number", n)
+		t.Errorf("%d requests upstream for a client that is over the limit", n)
 	}
 	as("127.0.0.7", "/v2/held/manifests/v1").want(t, 200, held.Body, "hubcap; fwd=stale; fwd-status=200") // a minute has passed
 	as("127.0.0.7", "/v2/held/manifests/v1").want(t, 200, held.Body, "hubcap; hit")
@@ -73,16 +72,16 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	as("127.0.0.7", blobPath("held", underWay)).want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 	as("127.0.0.8", "/v2/other/manifests/v1").want(t, 200, nil, "hubcap; fwd=uri-miss; stored")
 
-	// It goes without what is not held for as long as it was told.
+	// The limit ends after the Retry-After of the 429.
 	r.clock.Advance(time.Second)
 	as("127.0.0.7", "/v2/made-up/again/manifests/v1").want(t, 404, nil, "")
 }
 
-// TestManyQuestionsAtOneTime lets a client get beyond its number by what was
-// under way, and has it wait for that longer.
+// TestManyQuestionsAtOneTime: a client exceeds the limit by the requests that run
+// at the same time, and waits longer for that.
 func TestManyQuestionsAtOneTime(t *testing.T) {
 	const perMinute, atOnce = 64, 32
-	r := newRig(t, rigOptions{misses: perMinute})
+	r := newRig(t, rigOptions{notFoundLimit: perMinute})
 	var all sync.WaitGroup
 	for i := range atOnce {
 		all.Go(func() {
@@ -107,11 +106,11 @@ func TestManyQuestionsAtOneTime(t *testing.T) {
 	}
 }
 
-// TestColdPullsCostNothing has many machines behind one gateway pull large
-// images that nobody holds, under the least number that can be set.
+// TestColdPullsCostNothing pulls large uncached images from many machines behind
+// one gateway, under the smallest limit that can be set.
 func TestColdPullsCostNothing(t *testing.T) {
 	const images, layers, machines = 8, 20, 8
-	r := newRig(t, rigOptions{misses: 32})
+	r := newRig(t, rigOptions{notFoundLimit: 32})
 	var paths [images][]string
 	for i := range images {
 		name := fmt.Sprintf("library/image-%d", i)
@@ -149,14 +148,14 @@ func TestColdPullsCostNothing(t *testing.T) {
 	}
 }
 
-// TestTokensThatOpenNothing are tried at the registry no more often than names
-// that do not exist.
+// TestTokensThatOpenNothing: the limit holds for client tokens that the registry
+// refuses, too.
 func TestTokensThatOpenNothing(t *testing.T) {
 	const perMinute = 32
 	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: boxPassword}})
 	hub.Image("owner/secret", "v1", fakehub.RandomBlob(700, 1000))
 	hub.SetPrivate("owner/secret", boxUser)
-	r := newRig(t, rigOptions{hub: hub, misses: perMinute, rules: upstream.Rules{Visibility: upstream.Passthrough}})
+	r := newRig(t, rigOptions{hub: hub, notFoundLimit: perMinute, rules: upstream.Rules{Visibility: upstream.Passthrough}})
 	for i := range 10 * perMinute {
 		got := r.do(http.MethodGet, r.login+"/v2/owner/secret/manifests/v1", "Authorization", fmt.Sprintf("Bearer made-up-%d", i))
 		if got.StatusCode != 401 && got.StatusCode != 403 && got.StatusCode != 429 {

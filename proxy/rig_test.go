@@ -72,8 +72,8 @@ type rigOptions struct {
 	offline       bool
 	slow          <-chan time.Time // when a request has waited long enough for a check; never when nil
 
-	misses  int   // the not-found limit
-	minRate int64 // bytes a second that a client must read
+	notFoundLimit int
+	minRate       int64 // bytes a second that a client must read
 
 	log io.Writer // instead of the rig's own
 }
@@ -93,7 +93,7 @@ func (o *rigOptions) defaults(t testing.TB) {
 	o.maxBlob = cmp.Or(o.maxBlob, o.cache)
 	o.stall = cmp.Or(o.stall, 5*time.Second)
 	o.tryAgain = max(o.tryAgain, 1)
-	o.misses = cmp.Or(o.misses, 1<<20) // thousands of wrong requests are to get their own answers
+	o.notFoundLimit = cmp.Or(o.notFoundLimit, 1<<20) // thousands of wrong requests are to get their own answers
 	o.minRate = cmp.Or(o.minRate, 8*kib)
 	if o.clients == nil {
 		o.clients = loopback
@@ -209,12 +209,12 @@ func (r *rig) config(o rigOptions) config.Config {
 		}
 	}
 	// These may be smaller than an operator can choose.
-	c.NotFoundLimit, c.MinClientRate = config.Limit(o.misses), config.Rate(o.minRate)
+	c.NotFoundLimit, c.MinClientRate = config.Limit(o.notFoundLimit), config.Rate(o.minRate)
 	c.AllowClients, c.TrustedProxies, c.TagRules = o.clients, o.proxies, o.tagRules
 	return c
 }
 
-// closedPort is an address where nobody listens.
+// closedPort returns an address at which nothing listens.
 func closedPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -65,3 +65,21 @@ func TestCacheSizeFiles(t *testing.T) {
 		t.Errorf("it was written over: %v", err)
 	}
 }
+
+// The cache size that was settled at the first start stays.
+func TestCacheSizeIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_CACHE_SIZE=")
+	size := first.line("cache")["size"]
+	first.cancel()
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	remembered := filepath.Join(dir, "cache-size")
+	if err := os.WriteFile(remembered, []byte("3221225472\n"), 0o600); err != nil {
+		t.Fatalf("first size %v: %v", size, err)
+	}
+	if got := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_CACHE_SIZE=").line("cache")["size"]; got != "3.0GiB" {
+		t.Errorf("the size is %v after a restart, want what was remembered", got)
+	}
+}
