@@ -203,6 +203,33 @@ func TestSecondOnOneDirectory(t *testing.T) {
 	start(t, "HUBCAP_DATA_DIR="+dir) // the directory is free again
 }
 
+// TestNewLeavesTheConfigurationAlone: a configuration serves for several starts.
+// One that fails half-way gives the data directory back.
+func TestNewLeavesTheConfigurationAlone(t *testing.T) {
+	c, err := config.Load([]string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Log: slog.New(slog.DiscardHandler)}
+	wrong := c
+	wrong.DefaultUpstream = "registry.example.com"
+	if _, err := New(wrong, o); err == nil {
+		t.Fatal("a default registry that is not configured is accepted")
+	}
+	for range 2 {
+		s, err := New(c, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	for _, u := range c.Upstreams {
+		if u.Proxy != nil || u.UserAgent != "" || u.Log != nil {
+			t.Errorf("%s was changed", u.Host)
+		}
+	}
+}
+
 func TestDataDirectoryThatCannotBe(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
