@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/index"
 	"hubcap/metrics"
 )
 
@@ -62,16 +63,12 @@ func (s *classes) isFrom(d digest.Digest, host string) bool {
 	return slices.Contains(s.closed[d], host)
 }
 
-// everything is, among the repositories that are linked to a blob, what stands
-// for its having come from a host.
-const everything = "/"
-
 // CameFrom tells whether bytes that hash to d came from host, for some.
 func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	if c.classes.isFrom(d, host) || c.manifests.isFrom(d, host) {
 		return true
 	}
-	linked, err := c.Index.Linked(host+everything, d)
+	linked, err := c.Index.Linked(index.Origin{Registry: host}, d)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -87,7 +84,7 @@ func (c *Cache) noteFrom(d digest.Digest, host string) {
 		return
 	}
 	c.classes.from(d, host)
-	if err := c.Index.PutLinks(host+everything, []digest.Digest{d}); err != nil {
+	if err := c.Index.PutLink(index.Origin{Registry: host}, d); err != nil {
 		c.indexFailed(err)
 	}
 }

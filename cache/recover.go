@@ -232,8 +232,14 @@ func (c *Cache) forgetGone() {
 	err := errors.Join(
 		c.Index.Used("", func(d digest.Digest, _ time.Time) { note(d) }),
 		c.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
-		c.Index.Links(func(_ string, d digest.Digest) { note(d) }),
 	)
+	for link, failed := range c.Index.Links() {
+		if failed != nil {
+			err = errors.Join(err, failed)
+			break
+		}
+		note(link.Digest)
+	}
 	for _, d := range gone {
 		unlock, free := c.locks.tryLock(d)
 		if !free {

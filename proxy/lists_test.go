@@ -381,7 +381,7 @@ func TestRepositoryThatIsGone(t *testing.T) {
 		t.Errorf("%d requests for what was not there a moment ago", n)
 	}
 	r.hub.Down()
-	r.clock.Advance(freshness.AbsentFor)
+	r.clock.Advance(freshness.NotFoundFor)
 	r.get("/v2/owner/app/tags/list").want(t, 200, nil, staleStatus)
 }
 

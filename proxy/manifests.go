@@ -51,7 +51,7 @@ func describe(a *answer, found freshness.Answer) result {
 		status, result = "hubcap; fwd=uri-miss; stored", resultMiss
 	case freshness.Joined:
 		status, result = "hubcap; fwd=uri-miss; collapsed", resultJoined
-	case freshness.Passed:
+	case freshness.HeadOnly:
 		status, result = "hubcap; fwd=uri-miss", resultPassed
 	}
 	a.set("Cache-Status", status)

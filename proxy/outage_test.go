@@ -412,7 +412,7 @@ func TestAbsent(t *testing.T) {
 			}
 			img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
 			r.get("/v2/demo/manifests/latest").want(t, 404, nil, "")
-			r.clock.Advance(freshness.AbsentFor)
+			r.clock.Advance(freshness.NotFoundFor)
 			r.get("/v2/demo/manifests/latest").want(t, 200, img.Body, "")
 		})
 	}

@@ -39,7 +39,7 @@ func putTag(t *testing.T, x *Index, i int) {
 	t.Helper()
 	d := digest.FromString(fmt.Sprint(i))
 	if err := errors.Join(
-		x.PutTag(fmt.Sprintf("docker.io/library/demo:%d", i), Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}, false),
+		x.PutTag(demo(fmt.Sprint(i)), Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}, false),
 		x.PutMediaType(d, "application/x"),
 	); err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestPanicGivesUp(t *testing.T) {
 		},
 		"read": func(x *Index) error { return x.read(func(*database) error { panic("as Badger does") }) },
 		"scan": func(x *Index) error {
-			return x.scan(tagPrefix, "", func(string, []byte) error { panic("as Badger does") })
+			return x.scan(tagFamily, "", func(string, []byte) error { panic("as Badger does") })
 		},
 		"write": func(x *Index) error { return x.write(func(*database) error { panic("as Badger does") }) },
 	} {
@@ -296,8 +296,8 @@ func TestClosed(t *testing.T) {
 	if err := errors.Join(x.Close(), x.Close()); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := x.Tag("a")
-	for _, err := range []error{err, x.DeleteTag("a"), x.sync(), x.PutTotal(1), x.Links(nil)} {
+	_, _, err := x.Tag(demo("a"))
+	for _, err := range []error{err, x.DeleteTag(demo("a")), x.sync(), x.PutTotal(1), firstError(x.Tags("", ""))} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,6 +47,20 @@ func openLogged(t *testing.T, dir string, free func() (int64, error), log io.Wri
 	return x
 }
 
+// demo is a tag of docker.io/library/demo.
+func demo(tag string) Name {
+	return Name{Registry: "docker.io", Repository: "library/demo", Kind: KindTag, Name: tag}
+}
+
+func firstError[R any](all iter.Seq2[R, error]) error {
+	for _, err := range all {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestFactsSurviveClosing(t *testing.T) {
 	dir := t.TempDir()
 	x := reopen(t, dir)
@@ -53,9 +68,9 @@ func TestFactsSurviveClosing(t *testing.T) {
 	tag := Tag{Digest: manifest, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1_700_000_000, 0).UTC()}
 	used := time.Unix(1_600_000_000, 0)
 	for _, err := range []error{
-		x.PutTag("docker.io/library/demo:latest", tag, true),
-		x.PutTag("docker.io/library/demo:gone", tag, false),
-		x.DeleteTag("docker.io/library/demo:gone"),
+		x.PutTag(demo("latest"), tag, true),
+		x.PutTag(demo("gone"), tag, false),
+		x.DeleteTag(demo("gone")),
 		x.PutMediaType(manifest, "application/x"),
 		x.PutMediaType(layer, "application/y"),
 		x.PutUsed(map[digest.Digest]time.Time{manifest: used, layer: used}),
@@ -68,10 +83,10 @@ func TestFactsSurviveClosing(t *testing.T) {
 	}
 
 	x = reopen(t, dir)
-	if got, known, err := x.Tag("docker.io/library/demo:latest"); !reflect.DeepEqual(got, tag) || !known || err != nil {
+	if got, known, err := x.Tag(demo("latest")); !reflect.DeepEqual(got, tag) || !known || err != nil {
 		t.Errorf("Tag = %+v, %v, %v; want %+v", got, known, err, tag)
 	}
-	if _, known, err := x.Tag("docker.io/library/demo:gone"); known || err != nil {
+	if _, known, err := x.Tag(demo("gone")); known || err != nil {
 		t.Errorf("deleted tag: %v, %v", known, err)
 	}
 	for d, want := range map[digest.Digest]string{manifest: "application/x", layer: ""} {
@@ -95,7 +110,7 @@ func fill(t *testing.T, dir string, n int) {
 	for i := range n {
 		d := digest.FromString(fmt.Sprint(i))
 		if err := errors.Join(
-			x.PutTag(fmt.Sprintf("docker.io/library/demo:%d", i), Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}, false),
+			x.PutTag(demo(fmt.Sprint(i)), Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}, false),
 			x.PutMediaType(d, "application/x"),
 		); err != nil {
 			t.Fatal(err)
@@ -112,7 +127,7 @@ func checkFilled(t *testing.T, x *Index, n int) {
 	for i := range n {
 		d := digest.FromString(fmt.Sprint(i))
 		want := Tag{Digest: d, MediaType: "application/x", Size: 8, Confirmed: time.Unix(1, 0).UTC()}
-		if got, known, err := x.Tag(fmt.Sprintf("docker.io/library/demo:%d", i)); !reflect.DeepEqual(got, want) || !known || err != nil {
+		if got, known, err := x.Tag(demo(fmt.Sprint(i))); !reflect.DeepEqual(got, want) || !known || err != nil {
 			t.Fatalf("tag %d: %+v, %v, %v", i, got, known, err)
 		}
 		if got, err := x.MediaType(d); got != "application/x" || err != nil {
@@ -161,7 +176,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal("Badger was opened on a full disk")
 	}
 	checkFilled(t, x, 10)
-	if err := x.PutTag("docker.io/library/demo:0", Tag{Digest: digest.FromString("0"), Confirmed: time.Unix(2, 0)}, true); err != nil {
+	if err := x.PutTag(demo("0"), Tag{Digest: digest.FromString("0"), Confirmed: time.Unix(2, 0)}, true); err != nil {
 		t.Errorf("PutTag in memory: %v", err)
 	}
 	if err := x.Close(); err != nil {
@@ -185,10 +200,10 @@ func TestFullDisk(t *testing.T) {
 func TestDamagedRecordIsAnError(t *testing.T) {
 	x := reopen(t, t.TempDir())
 	for _, value := range []string{"{", `{"digest":"sha256:../../etc"}`, ""} {
-		if err := x.set(tagPrefix+"a", []byte(value)); err != nil {
+		if err := x.set(demo("a").key(), []byte(value)); err != nil {
 			t.Fatal(err)
 		}
-		if _, known, err := x.Tag("a"); err == nil || known {
+		if _, known, err := x.Tag(demo("a")); err == nil || known {
 			t.Errorf("%q: known %v, err %v", value, known, err)
 		}
 	}
@@ -218,26 +233,32 @@ func TestDiskBytes(t *testing.T) {
 }
 
 // TestMoved keeps what a tag named before, the latest first and each digest
-// once.
+// once, with the time when it was first seen and the way it came.
 func TestMoved(t *testing.T) {
-	name := func(i int) Tag {
-		return Tag{Digest: digest.FromString(fmt.Sprint(i)), Confirmed: time.Unix(int64(i), 0)}
+	name := func(i int, confirmed int64) Tag {
+		return Tag{Digest: digest.FromString(fmt.Sprint(i)), Confirmed: time.Unix(confirmed, 0), FirstSeen: time.Unix(confirmed, 0), Via: ViaCheck}
 	}
-	tag := Tag{}.Moved(name(0))
-	if len(tag.Earlier) != 0 {
-		t.Errorf("a new tag has a history: %v", tag.Earlier)
+	first := name(0, 0)
+	first.Via = ViaPull
+	tag := Tag{}.Moved(first)
+	if len(tag.Earlier) != 0 || tag.Via != ViaPull {
+		t.Errorf("a new tag: %+v", tag)
 	}
-	for i := range 2 * MaxEarlier {
-		tag = tag.Moved(name(i))
+	if tag = tag.Moved(name(0, 5)); tag.Confirmed.Unix() != 5 || tag.FirstSeen.Unix() != 0 || tag.Via != ViaPull || len(tag.Earlier) != 0 {
+		t.Errorf("confirmed: %+v", tag)
 	}
-	if len(tag.Earlier) != MaxEarlier || tag.Earlier[0].Digest != name(2*MaxEarlier-2).Digest || tag.Earlier[0].Confirmed != 2*MaxEarlier-2 {
+	tag = tag.Moved(name(1, 10))
+	if want := []Earlier{{first.Digest, 0, 5, ViaPull}}; !slices.Equal(tag.Earlier, want) || tag.FirstSeen.Unix() != 10 || tag.Via != ViaCheck {
+		t.Errorf("moved: %+v", tag)
+	}
+	for i := 2; i < 2*MaxEarlier; i++ {
+		tag = tag.Moved(name(i, int64(10*i)))
+	}
+	if len(tag.Earlier) != MaxEarlier || tag.Earlier[0].Digest != name(2*MaxEarlier-2, 0).Digest {
 		t.Errorf("%d earlier, the latest %v", len(tag.Earlier), tag.Earlier[0])
 	}
-	back := tag.Moved(name(2*MaxEarlier - 2))
+	back := tag.Moved(name(2*MaxEarlier-2, 1000))
 	if back.Earlier[0].Digest != tag.Digest || slices.ContainsFunc(back.Earlier, func(e Earlier) bool { return e.Digest == back.Digest }) {
 		t.Errorf("moved back: %v", back.Earlier)
-	}
-	if again := back.Moved(back); len(again.Earlier) != len(back.Earlier) {
-		t.Error("confirming a tag changes its history")
 	}
 }

@@ -177,6 +177,9 @@ func (x *Index) presentable(dir string, tries tries) error {
 // of it may have been forgotten since, and is forgotten again when an upstream
 // is asked.
 func (x *Index) complete(db *database) error {
+	if err := checkFormat(db); err != nil {
+		return err
+	}
 	known, err := snapshotRecords(filepath.Join(x.path, snapshotName))
 	if err != nil {
 		return nil //nolint:nilerr // no snapshot, no measure

@@ -17,13 +17,13 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// renew makes a new index of the snapshot and opens it. It is made beside its
-// place, and has its name only once it is whole and on disk: whatever ends the
-// process, and the power with it, the next start finds a whole index or none.
+// renew makes a new index from the snapshot and opens it. The index is made
+// under another name, and renamed once it is complete and on disk: after a kill
+// or a power cut, the next start finds a complete index or none.
 func (x *Index) renew(dir string) (*database, error) {
 	fresh := filepath.Join(x.path, newName)
 	failpoint.At(failpoint.RestoreBegun)
-	if err := os.RemoveAll(fresh); err != nil { // of a start that did not end
+	if err := os.RemoveAll(fresh); err != nil { // left by a start that did not end
 		return nil, err
 	}
 	failpoint.At(failpoint.RestoreCleared)
@@ -46,14 +46,14 @@ func (x *Index) renew(dir string) (*database, error) {
 	return open(settings(dir))
 }
 
-// fillNew makes an index in dir and has all of it on disk when it returns.
+// fillNew makes an index in dir. All of it is on disk when fillNew returns.
 func (x *Index) fillNew(dir string) error {
 	db, err := open(settings(dir))
 	if err != nil {
 		return err
 	}
 	failpoint.At(failpoint.RestoreOpened)
-	err = guarded(func() error { return x.restore(db) })
+	err = guarded(func() error { return cmp.Or(writeFormat(db), x.restore(db)) })
 	if x.lost = errors.Is(err, errPanicked); x.lost {
 		return err
 	}
@@ -61,13 +61,13 @@ func (x *Index) fillNew(dir string) error {
 	if err == nil {
 		err = x.room(db) // Badger writes when it closes
 	}
-	if err != nil { // nothing of it is to be written any more, and it makes room
+	if err != nil { // the drop makes Close write nothing, and frees the room
 		return errors.Join(err, guarded(db.DropAll), guarded(db.Close))
 	}
 	return guarded(db.Close)
 }
 
-// prune removes all but the last indexes that were set aside.
+// prune removes the indexes that were set aside, except the last keptAside.
 func (x *Index) prune() {
 	aside, err := filepath.Glob(filepath.Join(x.path, asideName+"*"))
 	if err != nil {
@@ -82,9 +82,9 @@ func (x *Index) prune() {
 	}
 }
 
-// restore fills an index from the snapshot, except with what it knows already.
-// What cannot be read of the snapshot is asked for upstream again, and is no
-// error; that the index cannot be written is one.
+// restore adds those records of the snapshot that the index does not have. An
+// unreadable snapshot is not an error: upstreams are asked again for what it
+// had. A failure to write the index is one.
 func (x *Index) restore(db *database) error {
 	f, err := os.Open(filepath.Join(x.path, snapshotName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +102,7 @@ func (x *Index) restore(db *database) error {
 		}
 	}
 	if unread != nil {
-		x.Log.Warn("not all of the snapshot of the tags can be read; the next one leaves it as snapshot.bad", "restored", restored, "err", unread)
+		x.Log.Warn("not all of the snapshot of the tags can be read; it is kept as snapshot.bad", "restored", restored, "err", unread)
 		x.rotten.Store(true)
 		x.changed.Store(true)
 		return nil
@@ -111,12 +111,12 @@ func (x *Index) restore(db *database) error {
 	return nil
 }
 
-// roomEach is how many records are restored between two looks at the file
-// system.
+// roomEach is how many records are restored between two checks of the free
+// space.
 const roomEach = 1024
 
-// restoreFrom takes what makes sense of each line; unread is the first reason
-// why one does not.
+// restoreFrom restores each line that is a record; unread is why the first line
+// that is not was left out.
 func (x *Index) restoreFrom(db *database, r *bufio.Reader) (restored int, unread, err error) {
 	batch := db.NewWriteBatch()
 	defer batch.Cancel()
@@ -129,7 +129,7 @@ func (x *Index) restoreFrom(db *database, r *bufio.Reader) (restored int, unread
 				return 0, err, nil
 			}
 		default:
-			key, value, err := parseRecord(line)
+			key, value, err := parseLine(line)
 			if err != nil {
 				unread = cmp.Or(unread, fmt.Errorf("line %d: %w", number, err))
 				break
@@ -154,7 +154,7 @@ func (x *Index) restoreFrom(db *database, r *bufio.Reader) (restored int, unread
 	}
 }
 
-// add writes a record that db does not have, and returns how many that were.
+// add writes a record unless db has it, and returns how many it wrote.
 func add(db *database, batch *badger.WriteBatch, key string, value []byte) (added int, err error) {
 	err = db.View(func(txn *badger.Txn) error {
 		_, err := txn.Get([]byte(key))

@@ -36,10 +36,10 @@ func TestDamagedSnapshot(t *testing.T) {
 		{"cut", func(s string) string { return s[:len(s)/4] }, 20, 100, true},
 		{"garbage", func(string) string { return "garbage" }, 0, 0, true},
 		{"empty", func(string) string { return "" }, 0, 0, false},
-		{"another version", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }, 0, 0, true},
+		{"another version", func(s string) string { return strings.Replace(s, `"version":2`, `"version":1`, 1) }, 0, 0, true},
 		{"a line of garbage", afterHeader("garbage\n"), 200, 200, true},
-		{"records that make no sense", afterHeader("{}\n{\"tag\":\"x\"}\n{\"manifest\":\"sha256:../..\"}\n"), 200, 200, true},
-		{"a record that no index takes", afterHeader(`{"tag":"` + strings.Repeat("x", 70_000) + `","digest":"` + string(digest.FromString("x")) + `","confirmed":"2026-01-01T00:00:00Z"}` + "\n"), 200, 200, true},
+		{"records that make no sense", afterHeader("{}\n{\"tag\":{\"name\":\"x\"}}\n{\"mediaType\":{\"digest\":\"sha256:../..\"}}\n"), 200, 200, true},
+		{"a record that no index takes", afterHeader(`{"tag":{"registry":"docker.io","repository":"library/demo","kind":"tag","name":"` + strings.Repeat("x", 70_000) + `","digest":"` + string(digest.FromString("x")) + `","confirmed":"2026-01-01T00:00:00Z"}}` + "\n"), 200, 200, true},
 		{"empty lines and no end of the last one", func(s string) string { return strings.TrimSuffix(afterHeader("\n \n")(s), "\n") }, 200, 200, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

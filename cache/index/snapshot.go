@@ -8,42 +8,33 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
+	"strconv"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/failpoint"
 )
 
-// The snapshot is what a lost index cannot find in the files again: a file of
-// JSON, a line a record, the first of them a header. It can be read and
-// mended by hand.
+// The snapshot is a copy of the records that cannot be rebuilt from the files:
+// a file of JSON, of which the first line is a header and each other line a
+// record. An operator can read and repair it.
 
-// header is its first line.
+// header is the first line.
 type header struct {
-	Version int `json:"version"`
+	Version int `json:"version"` // Format
 	Records int `json:"records"`
 }
 
-// snapshotVersion is the format that is written and read.
-const snapshotVersion = 1
-
-// record is one line: of a tag, of a manifest's media type, or of a link.
-type record struct {
-	Link      string        `json:"link,omitempty"`     // <registry>/<repository> that has Digest
-	Tag       string        `json:"tag,omitempty"`      // <registry>/<repository>:<tag>
-	Manifest  digest.Digest `json:"manifest,omitempty"` // of whose media type it is
-	Digest    digest.Digest `json:"digest,omitempty"`   // that the tag names
-	MediaType string        `json:"mediaType,omitempty"`
-	Size      int64         `json:"size,omitempty"`
-	Confirmed *time.Time    `json:"confirmed,omitempty"`
-	Earlier   []Earlier     `json:"earlier,omitempty"` // digests that the tag named before
+// line is a record: one of its fields is set.
+type line struct {
+	Tag       *TagRecord       `json:"tag,omitempty"`
+	Link      *LinkRecord      `json:"link,omitempty"`
+	MediaType *MediaTypeRecord `json:"mediaType,omitempty"`
 }
 
-// snapshot writes one where something has changed. A failure leaves the one
-// before. One that could not be read to its end is not written over: somebody
-// may want to mend it.
+// snapshot writes the snapshot if something has changed since the last one. A
+// failure leaves the last one in place. One that was not read to its end is
+// kept as snapshot.bad, so that an operator can repair it.
 func (x *Index) snapshot() {
 	if !x.changed.Swap(false) {
 		return
@@ -65,7 +56,7 @@ func (x *Index) snapshot() {
 	if err != nil {
 		x.changed.Store(true)
 		_ = os.Remove(name + ".new")
-		x.Log.Warn("the snapshot of the tags could not be written; the one before stays", "err", err)
+		x.Log.Warn("the snapshot of the tags cannot be written; the last one stays", "err", err)
 	}
 }
 
@@ -83,47 +74,42 @@ func (x *Index) writeSnapshot(name string) error {
 		return err
 	}
 	w := bufio.NewWriter(f)
-	lines := json.NewEncoder(w)
-	err = lines.Encode(header{snapshotVersion, n})
-	if err == nil {
-		err = x.records(func(r record) error { return lines.Encode(r) })
-	}
+	err = x.writeLines(json.NewEncoder(w), n)
 	err = errors.Join(err, w.Flush())
 	failpoint.At(failpoint.SnapshotWritten)
-	// An index that has less than the snapshot after a power cut would be taken
-	// for a damaged one. Where it cannot be synced, the snapshot is needed most.
+	// After a power cut, an index that has less than the snapshot would be taken
+	// for a damaged one, so the index is synced first. If that fails, the
+	// snapshot is needed all the more.
 	_ = x.sync()
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// records calls visit with what a snapshot has of the index.
-func (x *Index) records(visit func(record) error) error {
-	return errors.Join(
-		x.scan(tagPrefix, "", func(key string, value []byte) error {
-			var tag Tag
-			if json.Unmarshal(value, &tag) != nil {
-				return nil // a damaged one is worth nothing
-			}
-			return visit(record{Tag: key, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Confirmed: &tag.Confirmed, Earlier: tag.Earlier})
-		}),
-		x.scan(mediaPrefix, "", func(key string, value []byte) error {
-			return visit(record{Manifest: digest.Digest(key), MediaType: string(value)})
-		}),
-		x.linkRecords(visit))
+func (x *Index) writeLines(lines *json.Encoder, count int) error {
+	if err := lines.Encode(header{Format, count}); err != nil {
+		return err
+	}
+	for r, err := range x.Tags("", "") {
+		if err = cmp.Or(err, lines.Encode(line{Tag: &r})); err != nil {
+			return err
+		}
+	}
+	for r, err := range x.MediaTypes() {
+		if err = cmp.Or(err, lines.Encode(line{MediaType: &r})); err != nil {
+			return err
+		}
+	}
+	for r, err := range x.Links() {
+		if err = cmp.Or(err, lines.Encode(line{Link: &r})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (x *Index) linkRecords(visit func(record) error) error {
-	var failed error
-	err := x.Links(func(repository string, d digest.Digest) {
-		failed = cmp.Or(failed, visit(record{Link: repository, Digest: d}))
-	})
-	return errors.Join(err, failed)
-}
-
-// count is how many records a snapshot of db would have.
+// count returns how many records a snapshot of db would have.
 func count(db *database) (n int, err error) {
 	err = db.View(func(txn *badger.Txn) (err error) {
-		for _, family := range []string{tagPrefix, mediaPrefix, linkPrefix} {
+		for _, family := range []string{tagFamily, mediaFamily, linkFamily} {
 			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
 		}
 		return err
@@ -131,7 +117,7 @@ func count(db *database) (n int, err error) {
 	return n, err
 }
 
-// snapshotRecords tells how many records a snapshot says it has.
+// snapshotRecords returns how many records a snapshot has by its header.
 func snapshotRecords(name string) (int, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -150,47 +136,59 @@ func readHeader(line []byte) (h header, err error) {
 	if err := json.Unmarshal(line, &h); err != nil {
 		return header{}, err
 	}
-	if h.Version != snapshotVersion {
-		return header{}, fmt.Errorf("its version is %d and not %d", h.Version, snapshotVersion)
+	if h.Version != Format {
+		return header{}, fmt.Errorf("its format is %d, and this version reads %d", h.Version, Format)
 	}
 	return h, nil
 }
 
-// errNoSense says that a line is no record.
-var errNoSense = errors.New("it makes no sense")
-
-// maxRecord is how many bytes a line may have: Badger takes no key above
-// 65,000, and what JSON writes in one byte may be three.
-const maxRecord = 16 << 10
-
-// parseRecord is the index's entry of a line.
-func parseRecord(line []byte) (key string, value []byte, err error) {
-	if len(line) > maxRecord {
-		return "", nil, errNoSense
-	}
-	var r record
-	if err := json.Unmarshal(line, &r); err != nil {
-		return "", nil, err
-	}
-	key, value, ok := r.entry()
-	if !ok {
-		return "", nil, errNoSense
-	}
-	return key, value, nil
+// checkFormat returns an error if db is of another format than Format.
+func checkFormat(db *database) error {
+	return db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte(formatKey))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return errors.New("its format is older than this version reads")
+		}
+		if err != nil {
+			return err
+		}
+		return item.Value(func(value []byte) error {
+			if string(value) != strconv.Itoa(Format) {
+				return fmt.Errorf("its format is %q, and this version reads %d", value, Format)
+			}
+			return nil
+		})
+	})
 }
 
-// entry is the index's entry of a record; ok is false for one that makes no
-// sense.
-func (r record) entry() (key string, value []byte, ok bool) {
-	switch {
-	case r.Link != "" && r.Digest.Validate() == nil:
-		return linkKey(r.Link, r.Digest), linked, true
-	case r.Tag != "" && r.Digest.Validate() == nil && r.Confirmed != nil:
-		value, err := json.Marshal(Tag{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, Confirmed: *r.Confirmed, Earlier: r.Earlier})
-		return tagPrefix + r.Tag, value, err == nil
-	case r.Manifest.Validate() == nil:
-		return mediaPrefix + r.Manifest.String(), []byte(r.MediaType), true
-	default:
-		return "", nil, false
+// writeFormat marks db as of this Format.
+func writeFormat(db *database) error {
+	return db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(formatKey), []byte(strconv.Itoa(Format))) })
+}
+
+var errNotARecord = errors.New("not a record")
+
+// maxLine is how many bytes a line may have. Badger takes no key above 65,000
+// bytes, and would panic.
+const maxLine = 16 << 10
+
+// parseLine returns the record of a line as the index stores it.
+func parseLine(text []byte) (key string, value []byte, err error) {
+	if len(text) > maxLine {
+		return "", nil, errNotARecord
 	}
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil {
+		return "", nil, err
+	}
+	switch {
+	case l.Tag != nil && l.Tag.valid() && l.Tag.Digest.Validate() == nil && !l.Tag.Confirmed.IsZero():
+		value, err = json.Marshal(l.Tag.Tag)
+		return l.Tag.key(), value, err
+	case l.Link != nil && l.Link.valid() && l.Link.Digest.Validate() == nil:
+		return linkKey(l.Link.Origin, l.Link.Digest), linked, nil
+	case l.MediaType != nil && l.MediaType.Digest.Validate() == nil:
+		return mediaFamily + l.MediaType.Digest.String(), []byte(l.MediaType.MediaType), nil
+	}
+	return "", nil, errNotARecord
 }

@@ -178,7 +178,9 @@ func TestKillDuringRestore(t *testing.T) {
 	t.Logf("%d rounds, %d kills in the middle of restoring, which takes %v with the start", n, half, takes)
 }
 
-func tagName(i int) string { return fmt.Sprintf("docker.io/library/many:%d", i) }
+func tagName(i int) index.Name {
+	return index.Name{Registry: "docker.io", Repository: "library/many", Kind: index.KindTag, Name: fmt.Sprint(i)}
+}
 
 // openIndex opens the index of a data directory that no hubcap runs on.
 func openIndex(t *testing.T, dir string) *index.Index {

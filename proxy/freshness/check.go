@@ -9,20 +9,20 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// checkDelay is how long a client that could be given what is held waits for
-// its check.
+// checkDelay is how long a client waits for a check when there is held content
+// to serve.
 const checkDelay = 2 * time.Second
 
-// errSlow says that an answer takes longer than a client waits for it.
-var errSlow = errors.New("the upstream is slow: its answer is waited for behind")
+// errSlow means that the upstream has not answered within checkDelay.
+var errSlow = errors.New("the upstream is slow: the check goes on in the background")
 
-// recheck confirms a tag past its time, once for all who ask.
+// recheck revalidates a stale tag; concurrent checks share one request.
 func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
-	key := repo.tag(tag)
-	question := repo.question("check", key)
+	name := repo.tag(tag)
+	question := repo.question("check", name.String())
 	r.refusals.knows(repo, tag)
-	return r.soon(ctx, repo, question, known, func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(key)
+	return r.revalidate(ctx, repo, question, known, func(ctx context.Context) (Answer, error) {
+		known, ok := r.tags.get(name)
 		switch {
 		case !ok:
 			return r.fetchTag(ctx, repo, tag)
@@ -31,20 +31,20 @@ func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, kno
 		}
 		answer, err := r.askAgain(ctx, repo, tag, known)
 		if err != nil {
-			return r.without(ctx, repo, key, question, known, err)
+			return r.afterFailure(ctx, repo, name, question, known, err)
 		}
 		r.failures.Forget(question)
 		return answer, nil
 	})
 }
 
-// soon asks what has become of something known, once for all who ask. While
-// the upstream fails, or takes its time, the answer is what is held.
-func (r *Resolver) soon(ctx context.Context, repo Repository, question string, known index.Tag, ask func(context.Context) (Answer, error)) (Answer, error) {
+// revalidate asks about something known; concurrent calls share one request.
+// While the upstream fails or is slow, the answer is the held content.
+func (r *Resolver) revalidate(ctx context.Context, repo Repository, question string, known index.Tag, ask func(context.Context) (Answer, error)) (Answer, error) {
 	var slow <-chan time.Time
 	if r.servable(repo, known) {
-		if trouble := r.failures.Of(question); trouble != nil {
-			return r.stale(repo, known, trouble), nil
+		if failure := r.failures.Of(question); failure != nil {
+			return r.stale(repo, known, failure), nil
 		}
 		slow = r.after(checkDelay)
 	}
@@ -60,86 +60,85 @@ func (r *Resolver) soon(ctx context.Context, repo Repository, question string, k
 	}
 }
 
-// without is the answer where the upstream has not told what has become of
-// something known under key: what is held, or why not. Only what its registry
-// says to be gone is forgotten; what it refuses is not served, and stays known.
-func (r *Resolver) without(ctx context.Context, repo Repository, key, question string, known index.Tag, err error) (Answer, error) {
+// afterFailure returns the answer after a failed check of something known: the
+// held content if it may be served, and else the error. Only what its registry
+// says is gone is forgotten. What the registry refuses is not served, and
+// remains known.
+func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index.Name, question string, known index.Tag, err error) (Answer, error) {
 	failing := r.failing(ctx, repo, err)
-	deleted := !failing && isGone(err) && r.keepDeleted && repo.Private == nil
+	deleted := !failing && isGone(err) && r.keepDeleted && repo.Restricted == nil
 	if !failing && !deleted {
 		if isGone(err) || isKind(err, upstream.Withdrawn) {
-			r.tags.forget(key, known.Digest)
+			r.tags.forget(name, known.Digest)
 		}
-		return Answer{}, r.remember(repo, key, err)
+		return Answer{}, r.remember(repo, name.String(), err)
 	}
 	since := known.Failing
 	switch now := r.now(); {
-	case deleted: // it has answered
+	case deleted: // this is an answer
 		since = time.Time{}
-	case since.IsZero() || since.After(now): // by a clock that was set back
+	case since.IsZero() || since.After(now): // the clock was set back
 		since = now
 	}
 	if !since.Equal(known.Failing) {
 		known.Failing = since
-		r.tags.set(key, known)
-		r.tags.save(key, known, false)
+		r.tags.set(name, known)
+		r.tags.save(name, known, false)
 	}
 	if r.servable(repo, known) || deleted && r.holds(repo, known.Digest) {
 		r.failures.Note(question, err, checkAgain)
 		return r.stale(repo, known, err), nil
 	}
-	return Answer{}, r.remember(repo, key, err)
+	return Answer{}, r.remember(repo, name.String(), err)
 }
 
-// askAgain asks what a known tag names now, and takes it up.
+// askAgain asks what a known tag names now, and records it.
 func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
-	key := repo.tag(tag)
-	asked := r.now()
-	d, err := r.ask(ctx, repo, tag)
+	name, asked := repo.tag(tag), r.now()
+	d, err := r.headKnown(ctx, repo, tag)
 	switch {
 	case errors.Is(err, errNoHead):
 		return r.fetchTag(ctx, repo, tag)
 	case err != nil:
 		return Answer{}, err
-	case d.Digest == known.Digest:
-		r.refusals.answered(repo)
-		one := r.tagOf(key, d, asked)
-		r.tags.set(key, one)
-		r.tags.save(key, one, false)
-		return r.withBody(repo, r.describe(one, Confirmed)), nil
 	}
 	r.refusals.answered(repo)
-	one := r.tagOf(key, d, asked)
-	answer, err := r.fetch(ctx, repo, d.Digest.String(), func() { r.tags.save(key, one, true) })
-	if err != nil {
-		return Answer{}, moving(err)
+	one := r.tagOf(name, d, asked)
+	if d.Digest == known.Digest {
+		r.tags.set(name, one)
+		r.tags.save(name, one, false)
+		return r.withBody(repo, r.describe(one, Confirmed)), nil
 	}
-	r.tags.set(key, one)
-	r.log.Info("a tag has moved", "tag", key, "from", known.Digest, "to", d.Digest)
+	answer, err := r.fetch(ctx, repo, d.Digest, func() { r.tags.save(name, one, true) })
+	if err != nil {
+		return Answer{}, afterMove(err)
+	}
+	r.tags.set(name, one)
+	r.log.Info("a tag has moved", "tag", name.String(), "from", known.Digest, "to", d.Digest)
 	return answer, nil
 }
 
-// moving is the failure to fetch what a tag has moved to. A registry that does
-// not have what it has just named is in trouble.
-func moving(err error) error {
+// afterMove returns the error of fetching what a tag has moved to. A registry
+// that does not have what it has just named is failing.
+func afterMove(err error) error {
 	var e *upstream.Error
 	if errors.As(err, &e) && e.Kind == upstream.NotFound {
-		torn := *e
-		torn.Kind = upstream.Invalid
-		return &torn
+		failing := *e
+		failing.Kind = upstream.Invalid
+		return &failing
 	}
 	return err
 }
 
-// stale answers with what is held, because of a trouble.
-func (r *Resolver) stale(repo Repository, known index.Tag, trouble error) Answer {
+// stale returns held content as the answer while the upstream fails.
+func (r *Resolver) stale(repo Repository, known index.Tag, failure error) Answer {
 	answer := r.withBody(repo, r.describe(known, Stale))
-	answer.Trouble, answer.Deleted = trouble, isGone(trouble)
+	answer.Trouble, answer.Deleted = failure, isGone(failure)
 	return answer
 }
 
-// servable tells whether what a tag was last known to name is here, and may be
-// the answer while the upstream fails.
+// servable reports whether what a tag last named is held, and may be served
+// while the upstream fails.
 func (r *Resolver) servable(repo Repository, known index.Tag) bool {
 	if repo.StaleFor >= 0 && (repo.StaleFor == 0 || !known.Failing.IsZero() && r.now().Sub(known.Failing) >= repo.StaleFor) {
 		return false
@@ -147,28 +146,29 @@ func (r *Resolver) servable(repo Repository, known index.Tag) bool {
 	return r.holds(repo, known.Digest)
 }
 
-// remember notes an answer that will be the same in a moment: there is nothing.
-// Who asks a private repository is told what he is told.
+// remember records err under key if it means that a public repository does not
+// have the content, and returns it. An answer about restricted content is given
+// to its own client only.
 func (r *Resolver) remember(repo Repository, key string, err error) error {
-	if repo.Private == nil && Absent(err) {
-		r.failures.Note(key, err, AbsentFor)
+	if repo.Restricted == nil && NotFound(err) {
+		r.failures.Note(key, err, NotFoundFor)
 	}
 	return err
 }
 
-// Absent tells the failures that say there is nothing for anybody from those
-// that say nothing of the content. What is refused to the box's credentials
-// may be there.
-func Absent(err error) bool {
+// NotFound reports whether err is an answer by which there is nothing for any
+// client. What is refused to the box's credentials may exist.
+func NotFound(err error) bool {
 	var e *upstream.Error
 	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Withdrawn || e.Kind == upstream.Denied && !e.Credentials)
 }
 
-// failing reports whether err is trouble of the upstream, in contrast to an
-// answer about the repository: a failure that is none, a refusal of the box's
-// credentials (they may have expired, and what they are used for is public), a
-// refusal that its registry cannot be believed to mean this repository, and a
-// refusal among others while the registry refuses everything.
+// failing reports whether err means that the upstream is failing, rather than
+// being an answer about the repository: an error that is no answer, a refusal of
+// the box's credentials (which may have expired, and are used for public
+// content), a refusal by the token service (of an anonymous request, for a
+// repository known to be public), and a refusal while the registry refuses
+// everything.
 func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
 	var e *upstream.Error
 	if !errors.As(err, &e) {
@@ -181,16 +181,16 @@ func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool
 		return false
 	case repo.Registry(ctx).Credentials():
 		return true
-	case repo.Private != nil:
+	case repo.Restricted != nil:
 		return false
 	case e.Refusal == upstream.ByTokenService:
-		return true // of an anonymous request, and the repository was public
+		return true
 	default:
 		return r.refusals.refused(ctx, repo, err)
 	}
 }
 
-// isGone reports whether the registry says that it has no such thing.
+// isGone reports whether the registry says that it does not have the content.
 func isGone(err error) bool {
 	var e *upstream.Error
 	return errors.As(err, &e) && e.Kind == upstream.NotFound && !e.Failing()

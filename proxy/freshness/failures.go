@@ -4,69 +4,57 @@ import (
 	"errors"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"hubcap/proxy/memory"
 )
 
-// failuresKept bounds how many failures are remembered. What somebody makes up
-// pushes out what somebody else made up, and costs a question.
+// failuresKept bounds how many failures are remembered. A client that makes up
+// names displaces remembered failures, each of which costs an upstream request.
 const failuresKept = 10_000
 
 // How long failures are remembered.
 const (
-	// AbsentFor is how long what is not there counts as not there: a client
-	// asks by HEAD, by GET, and once more. What is pushed is seen after it.
-	AbsentFor = 10 * time.Second
-	// checkAgain is how long a held tag is answered without asking once its
+	// NotFoundFor is how long a not-found answer is remembered: clients often
+	// ask by HEAD, by GET, and once more. Content pushed meanwhile is seen later
+	// by so much.
+	NotFoundFor = 10 * time.Second
+	// checkAgain is how long a held tag is served without asking after its
 	// upstream has failed.
 	checkAgain = 5 * time.Second
-	// noHeadFor is how long a registry is not asked by HEAD that has not
-	// answered it as it should.
+	// noHeadFor is how long a repository is not asked by HEAD after its registry
+	// has not answered HEAD correctly.
 	noHeadFor = time.Hour
 )
 
-// Failures remembers, for seconds, which questions had no good answer, and
-// why. Its methods may be called at any time by anyone.
+// Failures is a negative cache: it remembers errors by key. It is safe for
+// concurrent use.
 type Failures struct {
-	known *lru.Cache[string, failure]
-	now   func() time.Time
+	known *memory.Memory[string, error]
 }
 
-type failure struct {
-	err   error
-	until time.Time
-}
-
-// remembered is a failure that was of a moment ago: nobody was asked.
+// remembered is an error from a Failures.
 type remembered struct{ error }
 
 func (r remembered) Unwrap() error { return r.error }
 
-// Remembered tells whether err is a failure of a moment ago, for which nobody
-// was asked now.
+// Remembered reports whether err comes from a Failures, so that no upstream was
+// asked now.
 func Remembered(err error) bool { return errors.As(err, new(remembered)) }
 
-// NewFailures remembers nothing yet. now is the clock.
+// NewFailures returns an empty Failures. now is the clock.
 func NewFailures(now func() time.Time) *Failures {
-	known, err := lru.New[string, failure](failuresKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &Failures{known: known, now: now}
+	return &Failures{memory.New[string, error](failuresKept, now)}
 }
 
-// Of is the failure of a question, nil when none is remembered.
-func (f *Failures) Of(question string) error {
-	one, ok := f.known.Get(question)
-	if !ok || !f.now().Before(one.until) {
-		return nil
-	}
-	return one.err
+// Of returns the error remembered for a key, or nil.
+func (f *Failures) Of(key string) error {
+	err, _ := f.known.Get(key)
+	return err
 }
 
-// Note remembers the failure of a question for a while.
-func (f *Failures) Note(question string, err error, life time.Duration) {
-	f.known.Add(question, failure{remembered{err}, f.now().Add(life)})
+// Note remembers an error for a time.
+func (f *Failures) Note(key string, err error, life time.Duration) {
+	f.known.Put(key, remembered{err}, life)
 }
 
-// Forget forgets the failure of a question.
-func (f *Failures) Forget(question string) { f.known.Remove(question) }
+// Forget forgets the error of a key.
+func (f *Failures) Forget(key string) { f.known.Remove(key) }

@@ -3,93 +3,84 @@ package freshness
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
+	"hubcap/proxy/logging"
+	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream"
 )
 
 const (
 	// several is how many repositories of one registry must be refused within
-	// refusedFor, and none answered since, before the registry counts as
+	// refusedFor, with no answer about any since, before the registry counts as
 	// refusing everything; fewer where fewer are known, but at least two.
 	several    = 3
 	refusedFor = time.Minute
-	// refusalsTold is how often the operator is told of it at most.
-	refusalsTold = time.Minute
-	// registriesKept bounds the registries about which something is known, and
-	// repositoriesKept the repositories of each that may be asked about.
+	// registriesKept bounds how many registries are remembered, and
+	// repositoriesKept how many repositories of each may be asked about.
 	registriesKept   = 256
 	repositoriesKept = 16
 )
 
-// refusals tells a registry that refuses everything from one that refuses a
-// repository. Docker Hub answered 401 for every public image for hours on
-// 2025-09-24: each refusal was a correct answer, and none of them was true.
+// refusals distinguishes a registry that refuses everything from one that
+// refuses a repository. On 2025-09-24, Docker Hub answered 401 for every public
+// image for hours: each refusal was a valid answer, and none was true.
 //
 // When a public repository that was served before is refused, some others are
-// asked for by HEAD, at most once in refusedFor. Its methods may be called at
-// any time by anyone.
+// asked about by HEAD, at most once in refusedFor. Its methods are safe for
+// concurrent use.
 type refusals struct {
 	now func() time.Time
 	log *slog.Logger
 
 	mu         sync.Mutex
-	registries *lru.Cache[string, *registryRefusals]
+	registries *memory.Memory[string, *registryRefusals]
 }
 
-// registryRefusals is what is known of one registry. The lock of refusals is
-// for it too.
+// registryRefusals is what is known of one registry, under the lock of refusals.
 type registryRefusals struct {
-	known   *lru.Cache[string, string] // public repositories that were served, each with a tag
-	refused map[string]time.Time       // repositories, since one was last answered
-	asked   time.Time                  // when others were last asked about
-	told    time.Time
+	known   *memory.Memory[string, string] // public repositories that were served, each with a tag
+	refused map[string]time.Time           // repositories that were refused since one was last answered
+	asked   time.Time                      // when others were last asked about
+	warning logging.Throttle
 }
 
 func newRefusals(now func() time.Time, log *slog.Logger) *refusals {
-	registries, err := lru.New[string, *registryRefusals](registriesKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &refusals{now: now, log: log, registries: registries}
+	return &refusals{now: now, log: log, registries: memory.New[string, *registryRefusals](registriesKept, nil)}
 }
 
 // of returns what is known of a registry. r.mu is held.
 func (r *refusals) of(host string) *registryRefusals {
-	if one, ok := r.registries.Get(host); ok {
-		return one
+	one, ok := r.registries.Get(host)
+	if !ok {
+		one = &registryRefusals{known: memory.New[string, string](repositoriesKept, nil), refused: make(map[string]time.Time)}
+		r.registries.Keep(host, one)
 	}
-	known, err := lru.New[string, string](repositoriesKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	one := &registryRefusals{known: known, refused: make(map[string]time.Time)}
-	r.registries.Add(host, one)
 	return one
 }
 
-// knows notes that a tag of a public repository was served before.
+// knows records that a tag was served before, if its repository is public.
 func (r *refusals) knows(repo Repository, tag string) {
-	if repo.Private != nil {
+	if repo.Restricted != nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.of(repo.Host).known.Add(repo.Name, tag)
+	r.of(repo.Host).known.Keep(repo.Name, tag)
 }
 
-// answered notes that a registry has answered about a repository.
+// answered records that a registry has answered about a repository.
 func (r *refusals) answered(repo Repository) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.of(repo.Host).refused)
 }
 
-// refused notes that a public repository that was served before is refused, and
-// reports whether its registry refuses everything.
+// refused records that a public repository that was served before is refused,
+// and reports whether its registry refuses everything.
 func (r *refusals) refused(ctx context.Context, repo Repository, err error) bool {
 	if !Remembered(err) {
 		r.note(repo.Host, repo.Name)
@@ -99,7 +90,7 @@ func (r *refusals) refused(ctx context.Context, repo Repository, err error) bool
 	}
 	all := r.refusing(repo.Host)
 	if all {
-		r.tell(repo.Host, err)
+		r.warn(repo.Host, err)
 	}
 	return all
 }
@@ -114,20 +105,32 @@ func (r *refusals) note(host, name string) {
 func (r *refusals) refusing(host string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one, ok := r.registries.Peek(host)
-	if !ok {
-		return false
-	}
-	for name, at := range one.refused {
-		if age := r.now().Sub(at); age < 0 || age >= refusedFor {
-			delete(one.refused, name)
-		}
-	}
+	one, ok := r.registries.Get(host)
+	return ok && r.refusesAll(one)
+}
+
+// refusesAll reports whether a registry refuses everything at present. r.mu is
+// held.
+func (r *refusals) refusesAll(one *registryRefusals) bool {
+	now := r.now()
+	maps.DeleteFunc(one.refused, func(_ string, at time.Time) bool { return at.After(now) || now.Sub(at) >= refusedFor })
 	return len(one.refused) >= max(min(several, one.known.Len()), 2)
 }
 
-// askOthers asks about other repositories of a registry that has refused one,
-// by HEAD, which costs no pull, until one is answered or several are refused.
+// all returns the registries that refuse everything at present.
+func (r *refusals) all() (all []RefusingRegistry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for host, one := range r.registries.All() {
+		if r.refusesAll(one) {
+			all = append(all, RefusingRegistry{host, slices.Sorted(maps.Keys(one.refused))})
+		}
+	}
+	return all
+}
+
+// askOthers asks a registry that has refused a repository about others, by HEAD,
+// which costs no pull, until one is answered or several are refused.
 func (r *refusals) askOthers(ctx context.Context, repo Repository) {
 	for name, tag := range r.others(repo) {
 		_, err := repo.Registry(ctx).HeadManifest(ctx, name, tag)
@@ -154,22 +157,20 @@ func (r *refusals) others(repo Repository) map[string]string {
 	} else {
 		return nil
 	}
-	all := make(map[string]string)
-	names := one.known.Keys() // the latest last
-	for i := len(names) - 1; i >= 0 && len(all) < several; i-- {
-		if _, refused := one.refused[names[i]]; !refused {
-			all[names[i]], _ = one.known.Peek(names[i])
+	tags := maps.Collect(one.known.All())
+	others := make(map[string]string)
+	for _, name := range slices.Backward(one.known.Keys()) { // the latest first
+		if _, refused := one.refused[name]; !refused && len(others) < several {
+			others[name] = tags[name]
 		}
 	}
-	return all
+	return others
 }
 
-func (r *refusals) tell(host string, err error) {
+func (r *refusals) warn(host string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one := r.of(host)
-	if now := r.now(); one.told.After(now) || now.Sub(one.told) >= refusalsTold {
-		one.told = now
-		r.log.Warn("all of "+host+" refuses: this counts as an outage, and what is held is served", "repositories", len(one.refused), "err", err)
+	if one := r.of(host); one.warning.Allow(r.now()) {
+		r.log.Warn("all of "+host+" refuses: this counts as an outage, and held content is served", "repositories", len(one.refused), "err", err)
 	}
 }

@@ -54,21 +54,21 @@ func TestRules(t *testing.T) {
 func TestFailures(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	f := NewFailures(func() time.Time { return now })
-	f.Note("a", errSlow, AbsentFor)
+	f.Note("a", errSlow, NotFoundFor)
 	if err := f.Of("a"); !errors.Is(err, errSlow) || !Remembered(err) || f.Of("b") != nil {
 		t.Error("not what was noted")
 	}
-	now = now.Add(AbsentFor)
+	now = now.Add(NotFoundFor)
 	if f.Of("a") != nil {
 		t.Error("remembered for too long")
 	}
-	f.Note("a", errSlow, AbsentFor)
+	f.Note("a", errSlow, NotFoundFor)
 	f.Forget("a")
 	if f.Of("a") != nil {
 		t.Error("not forgotten")
 	}
 	for i := range 2 * failuresKept {
-		f.Note(string(rune(i)), errSlow, AbsentFor)
+		f.Note(string(rune(i)), errSlow, NotFoundFor)
 	}
 	if n := f.known.Len(); n != failuresKept {
 		t.Errorf("%d are kept", n)

@@ -2,37 +2,40 @@ package freshness
 
 import (
 	"errors"
+	"iter"
 	"log/slog"
+	"maps"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/index"
 	"hubcap/metrics"
+	"hubcap/proxy/memory"
 )
 
-// tagsInMemory is how many tags are answered without the index.
+// tagsInMemory is how many tags and lists are answered without reading the
+// index.
 const tagsInMemory = 65_536
 
-// tags is what is known of tags: in memory, and written behind to the index,
-// so that no answer waits for a disk.
+// tags is what is known of tags and lists: in memory, and written to the index
+// by a goroutine, so that no answer waits for a disk.
 type tags struct {
-	memory  *lru.Cache[string, index.Tag]
+	memory  *memory.Memory[index.Name, index.Tag]
 	index   *index.Index
 	metrics *metrics.Fills
 	log     *slog.Logger
 
-	kick chan struct{}
-	done chan struct{}
+	kick chan struct{} // there is something pending
+	done chan struct{} // closed when write has ended
 
 	mu      sync.Mutex
-	pending map[string]change // not yet in the index
-	writing map[string]change // on their way there
+	pending map[index.Name]change // not yet in the index
+	writing map[index.Name]change // being written to it
 	closed  bool
 }
 
-// change is one write that the index has yet to get.
+// change is one write to the index.
 type change struct {
 	tag    index.Tag
 	sync   bool
@@ -40,101 +43,140 @@ type change struct {
 }
 
 func newTags(x *index.Index, m *metrics.Fills, log *slog.Logger) *tags {
-	memory, err := lru.New[string, index.Tag](tagsInMemory)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
 	t := &tags{
-		memory: memory, index: x, metrics: m, log: log,
-		kick: make(chan struct{}, 1), done: make(chan struct{}), pending: make(map[string]change),
+		memory: memory.New[index.Name, index.Tag](tagsInMemory, nil), index: x, metrics: m, log: log,
+		kick: make(chan struct{}, 1), done: make(chan struct{}), pending: make(map[index.Name]change),
 	}
 	go t.write()
 	return t
 }
 
-// get tells what is known of a tag.
-func (t *tags) get(key string) (index.Tag, bool) {
-	if tag, ok := t.memory.Get(key); ok {
+// get returns what is known of a name.
+func (t *tags) get(name index.Name) (index.Tag, bool) {
+	if tag, ok := t.memory.Get(name); ok {
 		return tag, true
 	}
 	t.mu.Lock()
-	c, waits := t.pending[key]
+	c, waits := t.pending[name]
 	if !waits {
-		c, waits = t.writing[key]
+		c, waits = t.writing[name]
 	}
 	t.mu.Unlock()
 	if waits {
 		return c.tag, !c.remove
 	}
-	tag, ok, err := t.index.Tag(key)
+	tag, ok, err := t.index.Tag(name)
 	if err != nil {
 		t.failed(err)
 		return index.Tag{}, false
 	}
 	if ok {
-		t.memory.Add(key, tag)
+		t.memory.Keep(name, tag)
 	}
 	return tag, ok
 }
 
-// set notes in memory what a tag names.
-func (t *tags) set(key string, tag index.Tag) { t.memory.Add(key, tag) }
-
-// save has the index learn what a tag names, soon; with sync so that it
-// survives a power cut.
-func (t *tags) save(key string, tag index.Tag, sync bool) {
-	t.queue(key, change{tag: tag, sync: sync})
-}
-
-// saveCurrent is save, of a tag that still names in memory what it did.
-func (t *tags) saveCurrent(key string, tag index.Tag) {
+// unwritten returns the changes that are not in the index yet.
+func (t *tags) unwritten() map[index.Name]change {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now, ok := t.memory.Peek(key); ok && now.Digest == tag.Digest {
-		t.enqueue(key, change{tag: now})
+	all := maps.Clone(t.pending)
+	for name, c := range t.writing {
+		if _, newer := all[name]; !newer {
+			all[name] = c
+		}
+	}
+	return all
+}
+
+// all iterates over what is known of the names in a repository; see
+// Resolver.Known.
+func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag] {
+	return func(yield func(index.Name, index.Tag) bool) {
+		seen := make(map[index.Name]bool)
+		first := func(name index.Name) bool {
+			if seen[name] || !name.In(registry, repository) {
+				return false
+			}
+			seen[name] = true
+			return true
+		}
+		unwritten := t.unwritten() // before the index is read
+		for name, tag := range t.memory.All() {
+			if first(name) && !yield(name, tag) {
+				return
+			}
+		}
+		for name, c := range unwritten {
+			if first(name) && !c.remove && !yield(name, c.tag) {
+				return
+			}
+		}
+		for record, err := range t.index.Tags(registry, repository) {
+			if err != nil {
+				t.failed(err)
+				return
+			}
+			if first(record.Name) && !yield(record.Name, record.Tag) {
+				return
+			}
+		}
 	}
 }
 
-// forget drops a tag, unless it has moved away from d meanwhile.
-func (t *tags) forget(key string, d digest.Digest) {
+// set records a tag in memory.
+func (t *tags) set(name index.Name, tag index.Tag) { t.memory.Keep(name, tag) }
+
+// save has a tag written to the index; with sync, it then survives a power cut.
+func (t *tags) save(name index.Name, tag index.Tag, sync bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now, ok := t.memory.Peek(key); ok && now.Digest != d {
+	t.enqueue(name, change{tag: tag, sync: sync})
+}
+
+// saveCurrent saves a tag if it still names in memory what it did.
+func (t *tags) saveCurrent(name index.Name, tag index.Tag) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, ok := t.memory.Get(name); ok && now.Digest == tag.Digest {
+		t.enqueue(name, change{tag: now})
+	}
+}
+
+// forget removes a tag, unless it no longer names d.
+func (t *tags) forget(name index.Name, d digest.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, ok := t.memory.Get(name); ok && now.Digest != d {
 		return
 	}
-	t.memory.Remove(key)
-	t.enqueue(key, change{remove: true})
+	t.memory.Remove(name)
+	t.enqueue(name, change{remove: true})
 }
 
-func (t *tags) queue(key string, c change) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.enqueue(key, c)
-}
-
-// enqueue is queue, for who holds the lock.
-func (t *tags) enqueue(key string, c change) {
+// enqueue adds a change to pending. t.mu is held.
+func (t *tags) enqueue(name index.Name, c change) {
 	if t.closed {
 		return
 	}
-	c.sync = c.sync || t.pending[key].sync
-	t.pending[key] = c
+	c.sync = c.sync || t.pending[name].sync
+	t.pending[name] = c
 	select {
 	case t.kick <- struct{}{}:
 	default:
 	}
 }
 
-// write brings changes to the index until close.
+// write writes the pending changes to the index until close is called.
 func (t *tags) write() {
 	defer close(t.done)
 	for range t.kick {
 		t.mu.Lock()
 		batch := t.pending
-		t.pending, t.writing = make(map[string]change), batch
+		t.pending, t.writing = make(map[index.Name]change), batch
 		t.mu.Unlock()
-		for key, c := range batch {
-			if err := t.apply(key, c); err != nil {
+		for name, c := range batch {
+			if err := t.apply(name, c); err != nil {
 				t.failed(err)
 			}
 		}
@@ -144,22 +186,22 @@ func (t *tags) write() {
 	}
 }
 
-func (t *tags) apply(key string, c change) error {
+func (t *tags) apply(name index.Name, c change) error {
 	if c.remove {
-		return t.index.DeleteTag(key)
+		return t.index.DeleteTag(name)
 	}
-	return t.index.PutTag(key, c.tag, c.sync)
+	return t.index.PutTag(name, c.tag, c.sync)
 }
 
 func (t *tags) failed(err error) {
 	t.metrics.IndexFailed()
 	if errors.Is(err, index.ErrNoRoom) {
-		return // the disk's trouble is told once
+		return // a full disk is logged elsewhere
 	}
 	t.log.Warn("the index failed; tags are known from memory only", "err", err)
 }
 
-// close writes what is pending and ends.
+// close writes the pending changes and ends the goroutine.
 func (t *tags) close() {
 	t.mu.Lock()
 	if t.closed {
@@ -168,7 +210,7 @@ func (t *tags) close() {
 	}
 	t.closed = true
 	select {
-	case t.kick <- struct{}{}: // for what came after the last round began
+	case t.kick <- struct{}{}: // for changes since the last round began
 	default:
 	}
 	close(t.kick)

@@ -57,6 +57,9 @@ func (m *Memory[K, V]) Remove(key K) { m.entries.Remove(key) }
 // were not displaced.
 func (m *Memory[K, V]) Len() int { return m.entries.Len() }
 
+// Keys returns the keys of all entries, the least recently used first.
+func (m *Memory[K, V]) Keys() []K { return m.entries.Keys() }
+
 // All iterates over the entries that have not expired, the least recently used
 // first, without using them. It iterates over the keys of one moment; entries
 // may come and go meanwhile.

@@ -107,7 +107,7 @@ func (r Repository) want(d digest.Digest, size int64) cache.Want {
 	closed := r.View.Closed()
 	want := cache.Want{
 		Digest: d, Size: size, Host: r.Upstream.Host, Source: source{r, d},
-		Closed: closed, Granted: closed && r.puller.o.Links.Linked(r.FullName(), d),
+		Closed: closed, Granted: closed && r.puller.o.Links.Linked(r.Upstream.Host, r.Name, d),
 	}
 	if closed {
 		want.Repository = r.FullName()
@@ -148,8 +148,8 @@ func askForBlob[T any](r Repository, d digest.Digest, ask func() (T, error)) (T,
 		}
 	}
 	got, err := ask()
-	if open && freshness.Absent(err) {
-		absent.Note(r.key(d), err, freshness.AbsentFor)
+	if open && freshness.NotFound(err) {
+		absent.Note(r.key(d), err, freshness.NotFoundFor)
 	}
 	return got, err
 }

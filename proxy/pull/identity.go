@@ -100,7 +100,7 @@ func (r Repository) witness(ctx context.Context, f Reference) *upstream.Client {
 // questionOf is the repository as freshness asks about it, by a client.
 func (r Repository) questionOf(client func(ctx context.Context) *upstream.Client) freshness.Repository {
 	return freshness.Repository{
-		Host: r.Upstream.Host, Name: r.Name, TTL: r.Upstream.TagTTL, StaleFor: r.staleFor(), Private: r.private(),
+		Host: r.Upstream.Host, Name: r.Name, TTL: r.Upstream.TagTTL, StaleFor: r.staleFor(), Restricted: r.restricted(),
 		Registry: func(ctx context.Context) freshness.Registry { return client(ctx) },
 	}
 }
@@ -122,34 +122,34 @@ func (r Repository) staleFor() time.Duration {
 	}
 }
 
-// private is what freshness needs to know of a repository that is not for
+// restricted is what freshness needs to know of a repository that is not for
 // everybody; nil for one that is.
-func (r Repository) private() *freshness.Private {
+func (r Repository) restricted() *freshness.Restricted {
 	if !r.View.Closed() {
 		return nil
 	}
-	p := &freshness.Private{Links: links{r.puller.o.Links, r.FullName()}}
+	p := &freshness.Restricted{Links: links{r.puller.o.Links, r.Upstream.Host, r.Name}}
 	if r.View == access.Own {
-		p.Asker = hex.EncodeToString(r.asker[:])
+		p.Client = hex.EncodeToString(r.asker[:])
 	}
 	return p
 }
 
 // links are those of one repository.
 type links struct {
-	all        *access.Links
-	repository string
+	all                  *access.Links
+	registry, repository string
 }
 
 // Linked implements freshness.Links.
-func (l links) Linked(d digest.Digest) bool { return l.all.Linked(l.repository, d) }
+func (l links) Linked(d digest.Digest) bool { return l.all.Linked(l.registry, l.repository, d) }
 
 // Link implements freshness.Links.
-func (l links) Link(d digest.Digest) { l.all.Link(l.repository, d) }
+func (l links) Link(d digest.Digest) { l.all.Link(l.registry, l.repository, d) }
 
 // linkTo notes that the repository has d.
 func (r Repository) linkTo(d digest.Digest) {
 	if r.View.Closed() {
-		r.puller.o.Links.Link(r.FullName(), d)
+		r.puller.o.Links.Link(r.Upstream.Host, r.Name, d)
 	}
 }

@@ -25,7 +25,7 @@ var ErrIncomplete = errors.New("the registry fails, and not all of the image is 
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
 func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.Answer, error) {
-	if found.State == freshness.Passed || !r.troubled() || r.complete(found.Digest, content.MaxNesting) {
+	if found.State == freshness.HeadOnly || !r.troubled() || r.complete(found.Digest, content.MaxNesting) {
 		return found, nil
 	}
 	earlier, ok := r.earlierWhole(f.Tag)
