@@ -6,56 +6,59 @@ import (
 	"crypto/sha256"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"hubcap/proxy/memory"
 )
 
-// grantFor is how long a registry is believed that a token opens a
-// repository: the life of a token at Docker Hub. What it has revoked since is
-// served for so long at most.
+// grantFor is how long a registry's grant to a token is believed: the life of a
+// token at Docker Hub. Access that it has revoked ends after so much at most.
 const grantFor = 5 * time.Minute
 
-// grantsKept bounds for how many pairs of token and repository that is
-// remembered.
+// grantsKept bounds how many pairs of token and repository are remembered.
 const grantsKept = 100_000
 
-// Asker is a token in a repository, in a form that tells nothing of the token.
-type Asker [sha256.Size]byte
+// TokenHash stands for a client's token in a repository. It does not reveal the
+// token.
+type TokenHash [sha256.Size]byte
 
-// Grants remembers which repositories were opened to which tokens, and keeps
-// no token.
+// Grants remembers which tokens may pull from which repositories, and keeps no
+// token. Its methods are safe for concurrent use.
 type Grants struct {
 	key   []byte // of this process
-	known *lru.Cache[Asker, time.Time]
-	now   func() time.Time
+	known *memory.Memory[TokenHash, struct{}]
 }
 
-// NewGrants remembers nothing yet. now is the clock.
+// NewGrants returns empty Grants. now is the clock.
 func NewGrants(now func() time.Time) *Grants {
-	known, err := lru.New[Asker, time.Time](grantsKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails
-	return &Grants{key: key, known: known, now: now}
+	return &Grants{key: key, known: memory.New[TokenHash, struct{}](grantsKept, now)}
 }
 
-// Asker names a token in a repository; an empty token is a client without one.
-func (g *Grants) Asker(token, repository string) (a Asker) {
+// Hash returns the TokenHash of a token in a repository; an empty token stands
+// for a client without one.
+func (g *Grants) Hash(token, repository string) (h TokenHash) {
 	mac := hmac.New(sha256.New, g.key)
-	mac.Write([]byte(token + "\n" + repository)) // neither holds a line's end
-	mac.Sum(a[:0])
-	return a
+	mac.Write([]byte(token + "\n" + repository)) // neither contains a line break
+	mac.Sum(h[:0])
+	return h
 }
 
-// Alive tells whether the asker was let in not long ago.
-func (g *Grants) Alive(a Asker) bool {
-	until, ok := g.known.Get(a)
-	return ok && g.now().Before(until)
+// Alive reports whether the registry has granted access within grantFor.
+func (g *Grants) Alive(h TokenHash) bool {
+	_, ok := g.known.Get(h)
+	return ok
 }
 
-// Granted notes that the registry has just let the asker in.
-func (g *Grants) Granted(a Asker) { g.known.Add(a, g.now().Add(grantFor)) }
+// Granted records that the registry has granted access now.
+func (g *Grants) Granted(h TokenHash) { g.known.Put(h, struct{}{}, grantFor) }
 
-// Refused notes that it did not.
-func (g *Grants) Refused(a Asker) { g.known.Remove(a) }
+// Refused records that the registry has refused access.
+func (g *Grants) Refused(h TokenHash) { g.known.Remove(h) }
+
+// Len returns how many grants are alive.
+func (g *Grants) Len() (n int) {
+	for range g.known.All() {
+		n++
+	}
+	return n
+}

@@ -2,106 +2,100 @@ package access
 
 import (
 	"context"
+	"iter"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
+	"hubcap/cache/index"
+	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream"
 )
 
-// How long it is remembered that anybody may pull a repository, and that
-// nobody could be shown to.
+// How long it is remembered that a repository is public, and that this could
+// not be shown.
 const (
-	publicFor  = time.Hour
-	unknownFor = time.Minute
+	publicFor    = time.Hour
+	notPublicFor = time.Minute
 )
 
 // repositoriesKept bounds for how many repositories that is remembered.
 const repositoriesKept = 10_000
 
-// Identities chooses between the box's credentials and none. The credentials
-// raise the rate limit of what anybody may pull; they open nothing: they are
-// used for a repository only once it is shown that an anonymous client could
-// have pulled it.
+// Identities chooses between the box's credentials and an anonymous request.
+// The credentials raise the rate limit of public content and give access to
+// nothing else: they are used for a repository only after it is shown that an
+// anonymous client can pull it. Its methods are safe for concurrent use.
 type Identities struct {
-	known  *lru.Cache[string, verdict]
+	known  *memory.Memory[index.Origin, bool] // whether a repository is public
 	flight singleflight.Group
-	now    func() time.Time
 }
 
-type verdict struct {
-	public bool
-	until  time.Time
-}
-
-// NewIdentities remembers nothing yet. now is the clock.
+// NewIdentities returns empty Identities. now is the clock.
 func NewIdentities(now func() time.Time) *Identities {
-	known, err := lru.New[string, verdict](repositoriesKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &Identities{known: known, now: now}
+	return &Identities{known: memory.New[index.Origin, bool](repositoriesKept, now)}
 }
 
-// Probe asks one small thing of a repository as anybody, and fails when that
-// is not granted.
-type Probe func(ctx context.Context, anybody *upstream.Client) error
+// Probe sends one small request to a repository with an anonymous client. An
+// error means that the request was not granted.
+type Probe func(ctx context.Context, anonymous *upstream.Client) error
 
-// Client is the client to ask the repository with. probe is called at most
-// once an hour for a repository.
+// Client returns the client that asks the repository. For a repository that is
+// not remembered it calls probe first; concurrent calls share one.
 func (i *Identities) Client(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) *upstream.Client {
-	own := u.OwnOf(repository)
-	if own == nil {
-		return u.Anonymous
-	}
-	if i.public(ctx, u, repository, probe) {
+	if own := u.OwnOf(repository); own != nil && i.public(ctx, u, repository, probe) {
 		return own
 	}
 	return u.Anonymous
 }
 
-// Known is the client to ask the repository with for what proves nothing: with
-// the box's credentials where it is shown already that they open nothing.
+// Known is Client without a probe: a repository that is not remembered is asked
+// anonymously.
 func (i *Identities) Known(u *upstream.Upstream, repository string) *upstream.Client {
-	if v, ok := i.remembered(u.Host + "/" + repository); ok && v.public {
-		if own := u.OwnOf(repository); own != nil {
+	if own := u.OwnOf(repository); own != nil {
+		if public, _ := i.known.Get(index.Origin{Registry: u.Host, Repository: repository}); public {
 			return own
 		}
 	}
 	return u.Anonymous
 }
 
-func (i *Identities) public(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) bool {
-	key := u.Host + "/" + repository
-	if v, ok := i.remembered(key); ok {
-		return v.public
+// Public iterates over the repositories that were shown to be public within
+// publicFor, of upstreams with credentials: for others it is not asked.
+func (i *Identities) Public() iter.Seq[index.Origin] {
+	return func(yield func(index.Origin) bool) {
+		for repository, public := range i.known.All() {
+			if public && !yield(repository) {
+				return
+			}
+		}
 	}
-	answer := i.flight.DoChan(key, func() (any, error) {
-		if v, ok := i.remembered(key); ok { // from a flight that has just ended
-			return v.public, nil
+}
+
+func (i *Identities) public(ctx context.Context, u *upstream.Upstream, repository string, probe Probe) bool {
+	key := index.Origin{Registry: u.Host, Repository: repository}
+	if public, ok := i.known.Get(key); ok {
+		return public
+	}
+	shown := i.flight.DoChan(u.Host+"/"+repository, func() (any, error) {
+		if public, ok := i.known.Get(key); ok { // from a probe that has just ended
+			return public, nil
 		}
 		err := probe(context.WithoutCancel(ctx), u.Anonymous)
-		// The token's own claim counts where the limit for anybody is used
-		// up, which is when the credentials are wanted most.
-		v := verdict{public: err == nil || u.Anonymous.Grants(repository)}
-		v.until = i.now().Add(unknownFor)
-		if v.public {
-			v.until = i.now().Add(publicFor)
+		// When the anonymous pull limit is used up, the probe fails, and the
+		// credentials are needed most. The token's access claim then counts.
+		public, life := err == nil || u.Anonymous.Grants(repository), notPublicFor
+		if public {
+			life = publicFor
 		}
-		i.known.Add(key, v)
-		return v.public, nil
+		i.known.Put(key, public, life)
+		return public, nil
 	})
 	select {
 	case <-ctx.Done():
 		return false
-	case result := <-answer:
+	case result := <-shown:
 		public, _ := result.Val.(bool)
 		return public
 	}
-}
-
-func (i *Identities) remembered(key string) (verdict, bool) {
-	v, ok := i.known.Get(key)
-	return v, ok && i.now().Before(v.until)
 }

@@ -8,26 +8,26 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// View is how a repository is shown.
+// View is how a repository is shown to a client.
 type View uint8
 
 // The views.
 const (
-	Open   View = iota // what anybody could pull from its registry
-	Shared             // what the box's credentials open, to everybody who reaches the box
-	Own                // what the client's own token opens, to that client
-	Hidden             // not at this port
-	Denied             // not at all: the operator does not allow it
+	Open   View = iota // what an anonymous client can pull
+	Shared             // what the box's credentials can pull, to every client of the box
+	Own                // what the client's own token can pull, to that client
+	Hidden             // not at a port without login
+	Denied             // not at all, by the operator's configuration
 )
 
 var viewNames = [...]string{"open", "shared", "own", "hidden", "denied"}
 
 func (v View) String() string { return viewNames[v] }
 
-// Closed tells whether what is seen through the view is not for everybody.
-func (v View) Closed() bool { return v == Shared || v == Own }
+// Restricted reports whether content seen through the view is restricted.
+func (v View) Restricted() bool { return v == Shared || v == Own }
 
-// ViewOf tells how a repository of u is shown at a port; login tells whether
+// ViewOf returns how a repository of u is shown at a port; login is whether
 // clients can log in there.
 func ViewOf(u *upstream.Upstream, repository string, login bool) View {
 	switch {
@@ -44,9 +44,9 @@ func ViewOf(u *upstream.Upstream, repository string, login bool) View {
 	}
 }
 
-// matches tells whether one of the globs, which are valid, stands for the
-// repository: * for a part of a name between slashes, ** for any number of
-// them.
+// matches reports whether one of the globs, which are valid, matches the
+// repository: * stands for any characters but a slash, ** for any number of
+// parts between slashes.
 func matches(globs []string, repository string) bool {
 	return slices.ContainsFunc(globs, func(glob string) bool { return doublestar.MatchUnvalidated(glob, repository) })
 }

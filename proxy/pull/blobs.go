@@ -104,7 +104,7 @@ func (r Repository) has(d digest.Digest) bool { return r.puller.o.Cache.Has(r.wa
 
 // want is a blob of the repository, as the cache is asked for it.
 func (r Repository) want(d digest.Digest, size int64) cache.Want {
-	closed := r.View.Closed()
+	closed := r.View.Restricted()
 	want := cache.Want{
 		Digest: d, Size: size, Host: r.Upstream.Host, Source: source{r, d},
 		Closed: closed, Granted: closed && r.puller.o.Links.Linked(r.Upstream.Host, r.Name, d),

@@ -125,7 +125,7 @@ func (r Repository) staleFor() time.Duration {
 // restricted is what freshness needs to know of a repository that is not for
 // everybody; nil for one that is.
 func (r Repository) restricted() *freshness.Restricted {
-	if !r.View.Closed() {
+	if !r.View.Restricted() {
 		return nil
 	}
 	p := &freshness.Restricted{Links: links{r.puller.o.Links, r.Upstream.Host, r.Name}}
@@ -149,7 +149,7 @@ func (l links) Link(d digest.Digest) { l.all.Link(l.registry, l.repository, d) }
 
 // linkTo notes that the repository has d.
 func (r Repository) linkTo(d digest.Digest) {
-	if r.View.Closed() {
+	if r.View.Restricted() {
 		r.puller.o.Links.Link(r.Upstream.Host, r.Name, d)
 	}
 }

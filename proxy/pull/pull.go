@@ -82,7 +82,7 @@ type Repository struct {
 
 	puller *Puller
 	caller *upstream.Client // asks with the client's own token; nil but for access.Own
-	asker  access.Asker     // the client's token in this repository
+	asker  access.TokenHash // the client's token in this repository
 	proved bool             // the registry lets this client pull, or anybody may
 }
 
@@ -103,7 +103,7 @@ func (p *Puller) Repository(up *upstream.Upstream, name string, who Identity) (R
 	case access.Hidden:
 		return r, ErrHidden
 	case access.Own:
-		r.caller, r.asker = up.Relay.As(who.Token), p.o.Grants.Asker(who.Token, r.FullName())
+		r.caller, r.asker = up.Relay.As(who.Token), p.o.Grants.Hash(who.Token, r.FullName())
 		r.proved = p.o.Grants.Alive(r.asker)
 	}
 	return r, nil
