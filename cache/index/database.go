@@ -52,7 +52,7 @@ func openLogging(o badger.Options, log badger.Logger) (*database, error) {
 
 // openInMemory opens an empty database that touches no disk.
 func openInMemory() (*database, error) {
-	return open(badger.DefaultOptions("").WithInMemory(true))
+	return open(settings("").WithInMemory(true))
 }
 
 // guarded turns a panic into an error.

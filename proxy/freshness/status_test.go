@@ -1,0 +1,93 @@
+package freshness
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"hubcap/cache/index"
+	"hubcap/proxy/upstream"
+)
+
+// TestKnown iterates over tags in memory, on their way to the index and in it,
+// and leaves out those that were forgotten.
+func TestKnown(t *testing.T) {
+	r := newRig(t)
+	r.hub.push(app, "latest", "one")
+	r.hub.push("owner/other", "v1", "two")
+	r.get(r.repo(app), "latest", Fetched, "one")
+	r.get(r.repo("owner/other"), "v1", Fetched, "two")
+	app, other := r.repo(app).tag("latest"), r.repo("owner/other").tag("v1")
+	check := func(registry, repository string, want ...index.Name) {
+		t.Helper()
+		got := maps.Collect(r.Known(registry, repository))
+		for _, name := range want {
+			if got[name].Digest == "" {
+				t.Errorf("%s is missing", name)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%d known, want %d", len(got), len(want))
+		}
+	}
+	check("", "", app, other)
+	r.restart()
+	check("", "", app, other) // from the index
+	check("docker.io", "owner/app", app)
+	check("ghcr.io", "")
+	if s := r.Status(); s.TagsInMemory != 0 || s.Unwritten != 0 {
+		t.Errorf("%+v", s)
+	}
+	r.hub.fail(down)
+	r.clock.Advance(time.Minute)
+	r.get(r.repo("owner/app"), "latest", Stale, "one")
+	for name, tag := range r.Known("docker.io", "owner/app") {
+		if name != app || !tag.Failing.Equal(r.clock.Now()) {
+			t.Errorf("%s: failing since %v", name, tag.Failing)
+		}
+	}
+	r.hub.fail(missing)
+	r.clock.Advance(checkAgain)
+	r.fails(r.repo("owner/app"), "latest", upstream.NotFound)
+	check("", "", other)
+	r.restart()
+	check("", "", other)
+	r.hub.fail(down)
+	r.get(r.repo("owner/other"), "v1", Stale, "two")
+	_ = r.o.Index.Close()
+	r.get(r.repo("owner/other"), "v1", Stale, "two") // from memory, while the index fails
+	check("", "", other)
+}
+
+// TestKnownUnderLoad iterates while tags come and go.
+func TestKnownUnderLoad(t *testing.T) {
+	r := newRig(t)
+	r.hub.push(app, "latest", "one")
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for i := 0; ctx.Err() == nil && i < 1000; i++ {
+				name := r.repo(app).tag("latest")
+				if _, err := r.Get(t.Context(), r.repo(app), "latest"); err != nil {
+					t.Error(err)
+				}
+				if tag, ok := r.tags.get(name); ok {
+					r.tags.forget(name, tag.Digest)
+				}
+			}
+		})
+	}
+	for range 100 {
+		for name, tag := range r.Known("", "") {
+			if name != r.repo(app).tag("latest") || tag.Digest == "" {
+				t.Errorf("%s: %+v", name, tag)
+			}
+		}
+		r.Status()
+	}
+	cancel()
+	all.Wait()
+}
