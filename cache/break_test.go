@@ -135,7 +135,7 @@ func (b *breakAt) ReadFrom(r io.Reader) (int64, error) {
 func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(202, 4*buffer)
-	f := newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1})
+	f := newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false)
 	if err := f.prepare(&Stream{Size: int64(len(body))}); err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +146,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	}
 	f.wrote(span{0, 3 * buffer}) // the file has lost the end of it
 	err := f.hashAll()
-	f.stop(err)
-	close(f.judged)
+	close(f.hashEnded)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -307,7 +306,7 @@ func (r *rig) lookThenJoin(body []byte, d digest.Digest, later Source) opening {
 	o := r.openAside(want)
 	waitIn(r.t, "(*Cache).join", 1)
 	// A fill that is on no list: it commits, and waits at the list's lock.
-	r.running.Go(newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}).run)
+	r.running.Go(newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false).run)
 	eventually(r.t, "the first fill commits", func() bool { _, held := r.Ledger.Touch(d); return held })
 	r.mu.Unlock()
 	return <-o
@@ -735,7 +734,7 @@ func TestBreakRangeAfterAWrongBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if !b.Suspect {
+	if !b.RecentlyWrong {
 		t.Error("within the minute a Range would complete the wrong beginning with a right end")
 	}
 }

@@ -8,14 +8,14 @@
 //
 // Files: cache.go (the whole), open.go (finding a blob, or having it brought
 // in), blob.go (an open one), source.go (where bytes come from, through
-// breaks), fill.go (one download), plan.go and writers.go (who brings which
+// breaks), fill.go (one download), state.go (its states), fillstatus.go (what is told of it), plan.go and writers.go (who brings which
 // bytes), spans.go (which bytes are there), partial.go (downloads that go on
 // another time), hasher.go (the verdict), reader.go (one reader of a held or
-// growing file), passing.go (what cannot be kept), manifests.go, remove.go
+// growing file), uncached.go (streams that are not stored), manifests.go, remove.go
 // (eviction's hand), classes.go (who may see what is held), recover.go (the
 // start), usage.go (last use), verify.go and scrub.go (files at rest),
 // unread.go (files that
-// cannot be read now), suspects.go, locks.go, disk.go (the file system's condition).
+// cannot be read now), recentlywrong.go, locks.go, disk.go (the file system's condition).
 package cache
 
 import (
@@ -68,7 +68,7 @@ type Cache struct {
 	manifests *manifests
 	usage     *usage
 	classes   classes
-	suspects  suspects
+	wrong     recentlyWrong
 	unread    unread
 	trust     *trust
 	slots     *slots // of connections
@@ -103,7 +103,7 @@ func New(o Options) *Cache {
 		manifests: newManifests(o.ManifestMemory),
 		usage:     newUsage(o.Now),
 		classes:   classes{closed: make(map[digest.Digest][]string)},
-		suspects:  newSuspects(),
+		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),

@@ -535,7 +535,7 @@ func TestRangeThatEndsEarlierMayComplete(t *testing.T) {
 	}
 }
 
-func TestWrongContentMakesADigestSuspect(t *testing.T) {
+func TestWrongContentIsRemembered(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(7, mib)
 	if _, _, err := r.get(d, &origin{body: body[:mib-1]}, 0, -1); !errors.Is(err, ErrWrongContent) {
@@ -546,7 +546,7 @@ func TestWrongContentMakesADigestSuspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !b.Suspect {
+	if !b.RecentlyWrong {
 		t.Error("the next reader is not told")
 	}
 	b.Close()
@@ -556,7 +556,7 @@ func TestWrongContentMakesADigestSuspect(t *testing.T) {
 		t.Fatal("not kept")
 	}
 	defer b.Close()
-	if !b.Suspect {
+	if !b.RecentlyWrong {
 		t.Error("a client with a wrong beginning may still come for the rest")
 	}
 }
@@ -634,7 +634,7 @@ func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.mustSend(opening{b: b}, body)
-			if before == 0 || !strings.Contains(r.log.String(), "goes on where it was left") {
+			if before == 0 || !strings.Contains(r.log.String(), "a partial fill is continued") {
 				t.Errorf("it began again: %s", r.log)
 			}
 			r.checkLedger()
@@ -725,7 +725,7 @@ func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
 				r := newRig(t, tc.options)
 				src := &origin{body: body, unsized: unsized}
 				from := r.mustGet(d, src, body)
-				if !unsized && from != Passing {
+				if !unsized && from != Uncached {
 					t.Errorf("origin %d", from)
 				}
 				if n := src.opens.Load(); !unsized && n != 1 {

@@ -127,12 +127,12 @@ func (c *Cache) Confirm(want Want) bool {
 	return true
 }
 
-// Past opens a blob at its source, whatever is here.
-func (c *Cache) Past(want Want) *Blob {
-	return c.passing(want, want.Size, nil, metrics.BypassClosed)
+// Uncached opens a blob at its source, even if it is stored.
+func (c *Cache) Uncached(want Want) *Blob {
+	return c.newUncached(want, want.Size, nil, metrics.UncachedClosed)
 }
 
-// Proved notes that a blob of Past was sent to its end: bytes that hash to the
+// Proved notes that a blob of Uncached was sent to its end: bytes that hash to the
 // digest came from want.Host.
 func (c *Cache) Proved(want Want) {
 	if want.Closed {

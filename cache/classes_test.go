@@ -116,7 +116,7 @@ func TestClosedBlob(t *testing.T) {
 	}
 	// The bytes themselves prove it.
 	want := Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body)), Host: home, Closed: true, Granted: true}
-	b := r.Past(want)
+	b := r.Uncached(want)
 	var c client
 	if err := b.Send(t.Context(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
 		t.Fatalf("%d bytes, %v", c.Len(), err)

@@ -18,15 +18,16 @@ import (
 	"hubcap/metrics"
 )
 
-// step is how many bytes are reserved at a time for a blob whose size nobody
-// tells.
+// step is how many bytes are reserved at a time for a blob of unknown size.
 const step = 64 << 20
 
-// buffer is what is read from a source, written and hashed at a time.
+// buffer is how many bytes are read from a source, written and hashed at a
+// time.
 const buffer = 256 << 10
 
 // wakeAfter is how long new bytes may wait for more before readers are woken,
-// wakeBytes how many may: a thousand readers are not woken for each packet.
+// and wakeBytes how many may wait. It keeps a thousand readers from being woken
+// for each packet.
 const (
 	wakeAfter = 2 * time.Millisecond
 	wakeBytes = buffer
@@ -34,124 +35,132 @@ const (
 
 var buffers = sync.Pool{New: func() any { return new([buffer]byte) }}
 
-// errNotKept says that a fill became a stream past the cache.
-var errNotKept = errors.New("the blob is not kept")
-
-// diskError is a failure of the file under a fill. The bytes that are in it
-// can still be read.
+// diskError is a failure of the file under a fill. The bytes that are in the
+// file can still be read.
 type diskError struct{ error }
 
 func (e diskError) Unwrap() error { return e.error }
 
 func isDisk(err error) bool { return errors.As(err, new(diskError)) }
 
-// fill is one download with many readers. It goes through: the source is
-// asked; announced (size known, file made, or a verdict that it is not kept);
-// filling; verified; committed.
+// fill is one download with its readers. Its goroutines are run, the hasher,
+// the writers, save and watch; run waits for all others in parts. Its life is
+// described at state.
 type fill struct {
-	cache    *Cache
-	want     Want // of the request that began it
-	replaces bool // a held file that cannot be read
-
-	ctx       context.Context // of the transfers; set before any begins
+	// Set by newFill, and never changed.
+	cache     *Cache
+	want      Want // of the request that began it
+	replaces  bool // the blob is stored, in a file that cannot be read
+	since     time.Time
+	ctx       context.Context // of all transfers; ends with the fill, or with the spare stream
 	cancel    context.CancelCauseFunc
-	writers   sync.WaitGroup // and the hasher
-	asked     chan struct{}  // closed when somebody has asked for the blob; until then it comes behind others
-	announced chan struct{}  // closed when open may answer
-	judged    chan struct{}  // closed when the hasher has ended
-	due       chan struct{}  // says that there is enough to save
-	over      chan struct{}  // closed when the blob is held, or the fill has failed
-	hash      hash.Hash      // the hasher's; anybody's to read once judged is closed
+	announced chan struct{} // closed by run when openers can be answered
+	hashEnded chan struct{} // closed by the hasher when it ends
+	done      chan struct{} // closed by run after the end
+	requested chan struct{} // closed under mu when a client requests the blob; until then it has a low priority
+	saveDue   chan struct{} // tells save that there is enough to save
 
-	mu       sync.Mutex
+	parts   sync.WaitGroup // of the goroutines other than run. Grows only while the hasher runs
+	hash    hash.Hash      // the hasher's; anyone may read it once hashEnded is closed
+	resumed bool           // run's: the file is a partial file of an earlier fill
+
+	// Written only by run before the state is filling, and then under mu. So
+	// run reads them without mu, and so do the goroutines that it starts.
+	writer *blobs.Writer
+
+	// As writer, but a fill of unknown size has its only writer reserve more,
+	// under mu. Run reads it again after that writer has ended.
+	reserved int64 // bytes reserved in the ledger
+
+	mu       sync.Mutex // guards all that follows
+	state    state
+	err      error // the first reason to end; nil while it runs, and if it ended well
 	class    blobs.Class
-	size     int64 // of the blob; negative while nobody knows
-	writer   *blobs.Writer
-	reserved int64         // bytes promised by the ledger
-	have     spans         // bytes in the file
-	resumed  bool          // some of them are of an earlier fill
+	size     int64         // of the blob in bytes, negative while unknown. Before filling only run writes it, and reads it without mu
+	have     spans         // bytes in the file. Before filling only run writes it, and reads it without mu
 	unsaved  int64         // bytes since the last save
-	plan     *plan         // what is yet to bring; nil where there is one writer
-	wanted   map[int64]int // the offsets that readers wait at, and how many do
-	rushing  int           // urgent writers at work
+	speed    ewma          // of the bytes that come
+	plan     *plan         // what is yet to be fetched; nil if there is only one writer
+	wanted   map[int64]int // the offsets that readers wait at, and how many wait there
+	working  int           // running writers
+	urgent   int           // of them, those that were started for one reader
 	hashed   int64         // bytes from 0 that the hasher has seen
-	verified bool          // every byte may be read
-	err      error         // why it ended; nil while it runs and when it went well
-	ended    bool
-	waiting  int     // openers that have not been answered
-	spare    *Stream // the open source of a fill that is not kept, for one of them
+	verified bool          // the digest is right: every byte may be read. Stays true if the commit fails
+	waiting  int           // openers that have not been answered
+	readers  int           // open readers of the file
+	spare    *Stream       // the open stream of an uncached fill, for the first opener that takes it
 
-	changed chan struct{} // closed and replaced when readers should look again
+	changed chan struct{} // closed and replaced when readers and the hasher should look again
 	pending int64         // bytes since readers were last woken
-	woken   time.Time
-	alarm   *time.Timer // wakes readers for pending bytes
+	woken   time.Time     // when they were
+	waker   *time.Timer   // wakes readers for pending bytes
 }
 
-func newFill(c *Cache, want Want) *fill {
+func newFill(c *Cache, want Want, replaces bool) *fill {
 	f := &fill{
-		cache: c, want: want, size: -1, woken: time.Now(),
-		asked:     make(chan struct{}),
+		cache: c, want: want, replaces: replaces, since: c.Now(), size: -1, woken: time.Now(),
+		requested: make(chan struct{}),
 		announced: make(chan struct{}),
-		judged:    make(chan struct{}),
-		due:       make(chan struct{}, 1),
-		over:      make(chan struct{}),
+		hashEnded: make(chan struct{}),
+		saveDue:   make(chan struct{}, 1),
+		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		wanted:    make(map[int64]int),
 		hash:      want.Digest.Algorithm().Hash(),
 	}
+	f.ctx, f.cancel = context.WithCancelCause(c.base)
 	if want.Closed {
 		f.class = blobs.ClassClosed
 	}
-	f.alarm = time.AfterFunc(time.Hour, f.wake)
-	f.alarm.Stop()
+	f.waker = time.AfterFunc(time.Hour, f.wake)
+	f.waker.Stop()
 	return f
 }
 
-// run is the fill's life.
+// run is the fill's life. It takes the digest's lock for all of it.
 func (f *fill) run() {
 	unlock := f.cache.locks.lock(f.want.Digest)
-	defer f.cache.Remove(f.want.Digest) // what was doomed while the lock was held
+	defer f.cache.Remove(f.want.Digest) // what was evicted while the lock was held
 	defer unlock()
-	defer close(f.over)
-	defer f.cache.unlist(f)
-	defer f.guard(f.crashed)
-
-	if f.cache.Ledger.Holds(f.want.Digest) && !f.replaces { // a manifest came by another way
-		f.fail(errAgain)
-		return
+	defer close(f.done)
+	var e end
+	if bug := f.guard(func() error { e = f.download(); return nil }); bug != nil {
+		f.abort(bug)
+		f.parts.Wait()
+		e = end{state: stateFailed, err: bug}
 	}
-	f.ctx, f.cancel = context.WithCancelCause(f.cache.base)
+	f.finish(e)
+}
+
+// download takes the fill from waiting to where it can only end.
+func (f *fill) download() end {
+	if f.cache.Ledger.Holds(f.want.Digest) && !f.replaces {
+		return end{state: stateHeld, err: errAgain}
+	}
 	over, err := f.cache.turn(f.ctx, f.want.Host)
 	if err != nil {
-		f.cancel(err)
-		f.fail(err)
-		return
+		return end{state: stateFailed, err: err}
 	}
 	defer over()
+	f.mu.Lock()
+	f.move(stateAsking)
+	f.mu.Unlock()
 	if f.resume(); f.whole() {
-		defer f.cancel(nil)
-		f.announce()
-		f.download(nil, nil)
-		return
+		return f.transfer(nil, nil)
 	}
 	stream, release, err := f.ask()
 	if err != nil {
-		f.cancel(err)
-		f.fail(err)
-		return
+		return f.broken(err)
 	}
 	if err := f.prepare(stream); err != nil {
 		release()
 		stream.Body = closer{stream.Body, func() { f.cancel(nil) }}
-		f.passOn(stream, err)
-		return
+		return end{state: stateUncached, err: err, stream: stream}
 	}
-	defer f.cancel(nil)
-	f.announce()
-	f.download(stream, release)
+	return f.transfer(stream, release)
 }
 
-// ask is begin, once there is a connection to be had.
+// ask takes a connection and asks the source for the first piece.
 func (f *fill) ask() (stream *Stream, release func(), err error) {
 	release, err = f.cache.slots.acquire(f.ctx, f.want.Host)
 	if err != nil {
@@ -163,188 +172,33 @@ func (f *fill) ask() (stream *Stream, release func(), err error) {
 	return stream, release, err
 }
 
-// download fills the file, has it hashed, and commits it. stream is nil when
-// everything is there already.
-func (f *fill) download(stream *Stream, release func()) {
-	f.writers.Go(func() {
-		defer close(f.judged)
-		defer f.guard(f.abort)
-		if err := f.hashAll(); err != nil {
-			f.abort(err)
-		}
-	})
-	f.write(stream, release)
-	f.writers.Wait()
-	f.alarm.Stop()
-	switch {
-	case f.failed() == nil:
-		f.commit()
-	case f.lasting():
-		f.park()
-	default:
-		f.discard()
-	}
-}
-
-// passOn ends a fill that is not kept: each reader gets a stream of its own,
-// the first of them the one that is open already.
-func (f *fill) passOn(stream *Stream, err error) {
-	f.cache.unlist(f)
-	f.cache.Metrics.Fills.NotKept()
+// transfer fills the file, has it hashed, and commits it. stream is nil if
+// every byte is in the file already.
+func (f *fill) transfer(stream *Stream, release func()) end {
 	f.mu.Lock()
-	f.size = stream.Size
-	f.err = fmt.Errorf("%w: %w", errNotKept, err)
-	f.ended = true
-	if f.waiting > 0 {
-		f.spare = stream
-	}
-	wanted := f.spare != nil
+	f.move(stateFilling)
 	close(f.announced)
 	f.mu.Unlock()
-	if !wanted {
-		stream.Body.Close()
+	f.parts.Go(func() {
+		defer close(f.hashEnded)
+		f.orAbort(f.hashAll)
+	})
+	f.startWriters(stream, release)
+	f.parts.Wait()
+	f.waker.Stop()
+	if err := f.failed(); err != nil {
+		return f.broken(err)
 	}
-	if isDisk(err) {
-		f.cache.writeFailed(err)
-	}
-	if why := bypassOf(err); why != metrics.BypassTooLarge {
-		f.cache.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
-	}
+	return f.commit()
 }
 
-func bypassOf(err error) metrics.Bypass {
-	switch {
-	case errors.Is(err, eviction.ErrTooLarge):
-		return metrics.BypassTooLarge
-	case isDisk(err) && !blobs.NoSpace(err):
-		return metrics.BypassDisk
-	default:
-		return metrics.BypassNoSpace
-	}
-}
-
-// wrote notes bytes in the file and wakes the readers, now or soon.
-func (f *fill) wrote(s span) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.have.add(s)
-	f.unsaved += s.end - s.off
-	if f.unsaved >= saveBytes {
-		select {
-		case f.due <- struct{}{}:
-		default:
-		}
-	}
-	f.pending += s.end - s.off
-	if f.pending >= wakeBytes || time.Since(f.woken) >= wakeAfter {
-		f.broadcast()
-		return
-	}
-	f.alarm.Reset(wakeAfter)
-}
-
-// complete notes that a task has come to its end. Where the size was not
-// known, that is it.
-func (f *fill) complete(t *task, end int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if t.end < 0 {
-		f.size = end
-		f.broadcast()
-	}
-}
-
-// wake is the alarm's call.
-func (f *fill) wake() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.broadcast()
-}
-
-// broadcast wakes whoever waits for a change. f.mu is held.
-func (f *fill) broadcast() {
-	close(f.changed)
-	f.changed = make(chan struct{})
-	f.pending = 0
-	f.woken = time.Now()
-}
-
-// announce lets openers go on.
-func (f *fill) announce() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	close(f.announced)
-}
-
-// stop ends the fill with err, the first one that is given.
-func (f *fill) stop(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err == nil {
-		f.err = err
-	}
-	f.ended = true
-	f.broadcast()
-}
-
-func (f *fill) failed() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.err
-}
-
-// fail ends a fill before it was announced. What an earlier one left stays.
-func (f *fill) fail(err error) {
-	f.cache.unlist(f)
-	if f.resumed {
-		f.writer.Leave()
-		f.cache.Ledger.Park(f.want.Digest, f.reserved)
-	}
-	f.stop(err)
-	f.announce()
-	if errors.Is(err, errAgain) {
-		f.cache.Metrics.Fills.NotKept()
-		return
-	}
-	f.count(err)
-}
-
-// discard gives up what was downloaded.
-func (f *fill) discard() {
-	err := f.failed()
-	if errors.Is(err, ErrWrongContent) {
-		f.cache.suspects.add(f.want.Digest)
-	}
-	f.giveUp(err)
-}
-
-// giveUp lets go of a file that will be no blob. Readers that have it open
-// keep it, and its bytes count until they have left.
-func (f *fill) giveUp(err error) {
-	f.cache.unlist(f)
-	f.writer.Discard()
-	reserved := f.reserved
-	let := f.cache.handles.retire
-	if f.replaces {
-		let = f.cache.handles.replace // the file that is held keeps its name
-	}
-	let(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
-	f.count(err)
-}
-
-// commit makes the download a blob. The readers need not wait for it: the
-// bytes are verified, and a failure loses the copy only.
-func (f *fill) commit() {
+// commit makes the file a blob. Readers do not wait for it: the bytes are
+// verified, and a failure loses only the stored copy.
+func (f *fill) commit() end {
 	class := f.classNow()
 	stat, err := f.writer.Commit(f.size, class)
 	if err != nil {
-		err = diskError{err}
-		f.cache.unlist(f) // before the error, which no new reader may find
-		f.mu.Lock()
-		f.err = err
-		f.mu.Unlock()
-		f.giveUp(err)
-		return
+		return end{state: stateFailed, err: diskError{err}}
 	}
 	f.cache.superseded(f.want.Digest)
 	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
@@ -355,23 +209,131 @@ func (f *fill) commit() {
 		f.cache.revealLocked(f.want.Digest)
 	}
 	f.cache.usage.touch(f.want.Digest)
-	f.cache.Metrics.Fills.Finished()
+	return end{state: stateHeld}
 }
 
-// count logs and counts a fill that left nothing behind.
-func (f *fill) count(err error) {
-	why := failureOf(err)
-	f.cache.Metrics.Fills.Failed(why)
+// broken decides how a fill ends that err has ended, and saves what is to stay.
+func (f *fill) broken(err error) end {
+	if !f.lasting(err) {
+		return end{state: stateFailed, err: err}
+	}
+	if err := f.saveNow(); err != nil {
+		f.cache.Log.Warn("a partial fill cannot be saved", "digest", f.want.Digest, "err", err)
+		return end{state: stateFailed, err: err}
+	}
+	return end{state: stateParked, err: err}
+}
+
+// abort stops a fill whose writer or hasher failed with err; run then ends it.
+// Only the first reason counts.
+func (f *fill) abort(err error) {
+	f.cancel(err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state == stateFilling || f.state == stateCommitting {
+		f.err = err
+		f.move(stateStopping)
+		f.broadcast()
+	}
+}
+
+// finish ends the fill: the only way to do so. A committed blob is in the
+// ledger before the fill leaves the list, so that no reader misses both.
+func (f *fill) finish(e end) {
+	f.cache.unlist(f)
+	unused := f.settle(e)
+	_ = f.guard(func() error { f.letGo(e, unused); return nil })
+	f.count(e)
+}
+
+// settle moves to the last state and answers the openers. It returns the stream
+// of an uncached fill if no opener waits for it.
+func (f *fill) settle(e end) (unused *Stream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.move(e.state)
+	if f.err == nil {
+		f.err = e.err
+	}
+	if e.stream != nil {
+		f.size = e.stream.Size
+		if f.waiting > 0 {
+			f.spare = e.stream
+		} else {
+			unused = e.stream
+		}
+	}
+	if !isClosed(f.announced) {
+		close(f.announced)
+	}
+	f.broadcast()
+	return unused
+}
+
+// letGo disposes of the file and of the transfers.
+func (f *fill) letGo(e end, unused *Stream) {
+	if e.state == stateUncached { // there is no file, and its stream ends ctx
+		if unused != nil {
+			unused.Body.Close()
+		}
+		return
+	}
+	f.cancel(e.err)
+	switch {
+	case e.state == stateParked:
+		f.writer.Leave()
+		f.cache.Ledger.Park(f.want.Digest, f.reserved)
+	case e.state == stateFailed && f.writer != nil:
+		f.writer.Discard()
+		free := f.cache.handles.retire
+		if f.replaces {
+			free = f.cache.handles.replace // the stored file keeps its name
+		}
+		free(f.want.Digest, func() { f.cache.Ledger.Release(f.reserved) }) // once no reader has it open
+	}
+}
+
+// count counts and logs the end.
+func (f *fill) count(e end) {
+	c, why := f.cache, failureOf(e.err)
+	switch {
+	case e.state == stateUncached:
+		c.Metrics.Fills.Ended()
+		if isDisk(e.err) {
+			c.writeFailed(e.err)
+		}
+		if why := uncachedReason(e.err); why != metrics.UncachedTooLarge {
+			c.Log.Warn("a blob is streamed and not stored", "digest", f.want.Digest, "bytes", f.known(), "reason", why.String(), "err", e.err)
+		}
+		return
+	case e.err == nil:
+		c.Metrics.Fills.Finished()
+		return
+	case e.state == stateHeld:
+		c.Metrics.Fills.Ended()
+		return
+	}
+	c.Metrics.Fills.Failed(why)
 	if why == metrics.FillDisk {
-		f.cache.writeFailed(err)
+		c.writeFailed(e.err)
 	}
 	if why != metrics.FillStopped {
-		f.cache.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", err)
+		c.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", e.err)
+	}
+}
+
+func uncachedReason(err error) metrics.Uncached {
+	switch {
+	case errors.Is(err, eviction.ErrTooLarge):
+		return metrics.UncachedTooLarge
+	case isDisk(err) && !blobs.NoSpace(err):
+		return metrics.UncachedDisk
+	default:
+		return metrics.UncachedNoSpace
 	}
 }
 
 func failureOf(err error) metrics.FillFailure {
-	var bug panicError
 	switch {
 	case errors.Is(err, ErrWrongContent):
 		return metrics.FillDigest
@@ -379,28 +341,89 @@ func failureOf(err error) metrics.FillFailure {
 		return metrics.FillStopped
 	case isDisk(err):
 		return metrics.FillDisk
-	case errors.As(err, &bug):
+	case errors.As(err, new(panicError)):
 		return metrics.FillPanic
 	default:
 		return metrics.FillUpstream
 	}
 }
 
+// wrote notes bytes in the file and wakes the readers, now or soon.
+func (f *fill) wrote(s span) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	f.have.add(s)
+	f.speed.add(s.end-s.off, now)
+	f.unsaved += s.end - s.off
+	if f.unsaved >= saveBytes {
+		select {
+		case f.saveDue <- struct{}{}:
+		default:
+		}
+	}
+	f.pending += s.end - s.off
+	if f.pending >= wakeBytes || now.Sub(f.woken) >= wakeAfter {
+		f.broadcast()
+		return
+	}
+	f.waker.Reset(wakeAfter)
+}
+
+// complete notes that a task has come to its end. If the size was unknown, that
+// is the size.
+func (f *fill) complete(t *task, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.end < 0 {
+		f.size = end
+		f.broadcast()
+	}
+}
+
+// wake is called by the waker.
+func (f *fill) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broadcast()
+}
+
+// broadcast wakes all that wait for a change. f.mu is held.
+func (f *fill) broadcast() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+	f.pending = 0
+	f.woken = time.Now()
+}
+
+func (f *fill) failed() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
 // panicError is a bug that ended one fill.
 type panicError struct{ value any }
 
-func (e panicError) Error() string   { return fmt.Sprintf("panic: %v", e.value) }
-func (e panicError) Temporary() bool { return false }
+func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// guard turns a panic of the fill into its end, so that one bug costs one
-// blob. It is deferred.
-func (f *fill) guard(end func(error)) {
-	p := recover()
-	if p == nil {
-		return
+// guard calls do and returns its error, or a panic in it as a panicError, so
+// that one bug costs one blob.
+func (f *fill) guard(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.cache.panicked("a fill", f.want.Digest, p)
+			err = panicError{p}
+		}
+	}()
+	return do()
+}
+
+// orAbort calls do and aborts the fill if it fails or panics.
+func (f *fill) orAbort(do func() error) {
+	if err := f.guard(do); err != nil {
+		f.abort(err)
 	}
-	f.cache.panicked("a fill", f.want.Digest, p)
-	end(panicError{p})
 }
 
 // panicked reports a bug that cost one piece of work.
@@ -409,23 +432,7 @@ func (c *Cache) panicked(what string, d digest.Digest, p any) {
 	c.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
 }
 
-// crashed cleans up after a panic of run itself.
-func (f *fill) crashed(err error) {
-	if errors.Is(f.failed(), errNotKept) {
-		return // its readers have what they need
-	}
-	if f.writer == nil {
-		f.fail(err)
-		return
-	}
-	f.stop(err)
-	f.discard()
-	if !isClosed(f.announced) {
-		f.announce()
-	}
-}
-
-// closer is a stream's body that ends the stream's context when it is closed.
+// closer is a stream's body whose closing also ends the stream's context.
 type closer struct {
 	io.ReadCloser
 	end func()

@@ -7,16 +7,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// hashAll follows the contiguous bytes from 0 and pronounces the verdict. It
-// reads the file, not the stream, so that several writers may bring the bytes
-// in any order, and one processor hashes while another receives. It ends with
-// the verdict, or, when the fill has failed, with what was contiguous then.
+// hashAll hashes the contiguous bytes from 0 and compares the digest at the end.
+// It reads the file, not the stream, so that several writers may fetch the bytes
+// in any order, and one processor hashes while another receives. If the fill
+// fails, it ends after the bytes that were contiguous then.
 func (f *fill) hashAll() error {
 	buf := buffers.Get().(*[buffer]byte)
 	defer buffers.Put(buf)
 	var hashed int64
 	for {
-		end, size, ended := f.frontier(hashed)
+		end, size, over := f.frontier(hashed)
 		for hashed < end {
 			n := min(end-hashed, buffer)
 			if _, err := f.writer.ReadAt(buf[:n], hashed); err != nil {
@@ -29,51 +29,55 @@ func (f *fill) hashAll() error {
 			f.mu.Unlock()
 		}
 		if hashed == size {
-			return f.judge()
+			return f.compareDigest()
 		}
-		if ended {
+		if over {
 			return nil
 		}
 	}
 }
 
 // frontier waits until bytes beyond from are contiguous, the size is reached,
-// or the fill has failed.
-func (f *fill) frontier(from int64) (end, size int64, ended bool) {
+// or the fill has failed. It returns the offset up to which they are, the size,
+// and whether the fill fetches nothing more.
+func (f *fill) frontier(from int64) (end, size int64, over bool) {
 	for {
 		f.mu.Lock()
-		end, size, ended = f.have.endFrom(0), f.size, f.ended
+		end, size, over = f.have.endFrom(0), f.size, f.state.over()
 		changed := f.changed
 		f.mu.Unlock()
-		if end > from || end == size || ended {
-			return end, size, ended
+		if end > from || end == size || over {
+			return end, size, over
 		}
 		<-changed
 	}
 }
 
-// judge compares the digest and, when it is right, opens the tail.
-func (f *fill) judge() error {
+// compareDigest compares the digest and, if it is right, lets readers read the
+// tail.
+func (f *fill) compareDigest() error {
 	right := hashesTo(f.hash, f.want.Digest)
 	if !right {
-		if err := f.writer.Sound(); err != nil { // then the source is not to blame
+		if err := f.writer.Sound(); err != nil { // then it is not the source that is wrong
 			return diskError{err}
 		}
+		f.cache.wrong.add(f.want.Digest) // before a reader is cut and its client tries again
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
+	switch {
+	case f.err != nil:
 		return f.err
-	}
-	if !right {
+	case !right:
 		return ErrWrongContent
 	}
 	f.verified = true
+	f.move(stateCommitting)
 	f.broadcast()
 	return nil
 }
 
-// hashesTo tells whether what h has seen is the content of d.
+// hashesTo reports whether h is the hash of d.
 func hashesTo(h hash.Hash, d digest.Digest) bool {
 	return hex.EncodeToString(h.Sum(nil)) == d.Encoded()
 }

@@ -189,7 +189,7 @@ func (m *model) fetch(one *thing, src Source, off, n int64) ([]byte, error) {
 			m.t.Errorf("%s is not shown to one who may have it", one.name)
 		}
 		want.Size = int64(len(one.body))
-		b, err = m.rig.Past(want), nil
+		b, err = m.rig.Uncached(want), nil
 	}
 	if err != nil {
 		return nil, err
@@ -385,7 +385,7 @@ func (m *model) prefetch() {
 	}
 	want := m.want(one, &origin{body: one.body})
 	want.Size = int64(len(one.body))
-	if _, err := m.rig.Fetch(m.t.Context(), want); err != nil && !errors.Is(err, errNotKept) {
+	if _, err := m.rig.Fetch(m.t.Context(), want); err != nil {
 		m.t.Errorf("%s: %v", one.name, err)
 	}
 }

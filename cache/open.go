@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -10,38 +11,37 @@ import (
 	"hubcap/metrics"
 )
 
-// Want is what a request knows of the blob it asks for.
+// Want is what a request knows of the blob that it asks for.
 type Want struct {
 	Digest digest.Digest
-	Source Source // comparable, so that two requests with one source are known as such
-	Host   string // the registry that the source asks: connections are counted by it
-	Size   int64  // bytes, as the manifest says; negative when it does not. Only a hint for how to ask the source
-	Off    int64  // of the first byte that the reader will ask for
+	Source Source // see there: compared with ==
+	Host   string // the registry that the source asks: connections and restricted content are counted by it
+	Size   int64  // bytes, as the manifest says; negative if it does not. Only a hint for how to ask the source
+	Off    int64  // of the first byte that the reader will read
 
-	// Closed says that the source does not give the blob to everybody: what
-	// comes from it is closed.
+	// Closed says that the source gives the blob only to some clients: it is
+	// stored as restricted content.
 	Closed bool
-	// Granted says that Host gives the blob to who asks, were it closed.
-	// Without it such a blob is ErrClosed; and so is one that came from
-	// another host. A source that is asked decides for itself.
+	// Granted says that Host would give the client the blob if it were
+	// restricted. Without it, or if it came from another host, such a blob is
+	// ErrClosed. A source that is asked decides for itself.
 	Granted bool
-	// Repository is, of a Closed source, what it asks in and who asks may see
-	// all of. What another request brings in from there is for this one too,
-	// before anybody knows whether it is there.
+	// Repository is the one that a Closed source asks in, all of which the
+	// client may see. A fill that another request began there is joined
+	// before it is known whether the blob exists.
 	Repository string
 
-	ours bool // hubcap itself asks, and shows it to nobody yet
+	ours bool // hubcap itself reads it, and shows it to no client yet
 }
 
-// errNotHeld says that there is no whole file of a blob.
+// errNotHeld says that no file of a blob is stored.
 var errNotHeld = errors.New("not held")
 
-// errAgain says that a fill has ended between the moment it was found and the
-// moment it was opened: there is a file now, or nothing.
-var errAgain = errors.New("the fill has just ended")
+// errAgain says that another look for the blob may have another result.
+var errAgain = errors.New("the blob was stored, or its fill ended, meanwhile")
 
-// Held opens the blob if its whole file is there. The error is ErrClosed where
-// it is not shown to who asks; otherwise ok tells.
+// Held opens the blob if it is stored, as ok reports. The error is ErrClosed if
+// the client may not see it.
 func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 	b, err = c.held(want)
 	if errors.Is(err, ErrClosed) {
@@ -50,9 +50,9 @@ func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 	return b, err == nil, nil
 }
 
-// Has reports whether the blob is held or on its way, and shown to who asks. It
-// looks at its file only where that could not be read the last time. It is no
-// use of the blob.
+// Has reports whether the blob is stored or being filled, and the client may see
+// it. It looks at the file only if that could not be read the last time. It does
+// not count as a use of the blob.
 func (c *Cache) Has(want Want) bool {
 	c.mu.Lock()
 	_, filling := c.fills[want.Digest]
@@ -67,9 +67,8 @@ func (c *Cache) Has(want Want) bool {
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
-// held opens a whole file. The error is errNotHeld, ErrClosed, or one of
-// opening a file that may well be good: errUnreadable, or that of a system which
-// can open no more files.
+// held opens a stored file. The error is errNotHeld, ErrClosed, errUnreadable, or
+// that of a system that can open no more files (outOfHandles).
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
 	size, known := c.Ledger.Touch(d)
@@ -90,7 +89,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	if err == nil && stat.Size == size {
 		trusted := c.trust.has(d, stat.Signature, c.Now(), c.VerifyInterval)
 		return &Blob{
-			Size: size, Origin: Held, Suspect: c.suspects.has(d), cache: c, want: want,
+			Size: size, Origin: Held, RecentlyWrong: c.wrong.has(d), cache: c, want: want,
 			body: &held{cache: c, digest: d, size: size, trusted: trusted, handle: one, file: f},
 		}, nil
 	}
@@ -103,116 +102,115 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	return nil, errNotHeld
 }
 
-// Looked counts a request for an object of size bytes, and whether it was held.
+// Looked counts a request for an object of size bytes, and whether it was stored.
 func (c *Cache) Looked(size int64, held bool) {
 	c.Metrics.Space.Looked(c.Ledger.Segment(size), held)
 }
 
-// outOfHandles tells an error of a system that can open no more files from
-// one of the file.
+// outOfHandles reports whether err says that the system can open no more files. It
+// says nothing of the file.
 func outOfHandles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// lost gives up a file that is not what the ledger thinks it is, unless it is
-// only being evicted at this moment.
+// lost removes a file that is not what the ledger says, unless it is just being
+// evicted.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 	if c.Ledger.Doom(d) {
-		verdict := metrics.CheckUnreadable
+		result := metrics.CheckUnreadable
 		if errors.Is(err, ErrWrongContent) {
-			verdict = metrics.CheckWrong
+			result = metrics.CheckWrong
 		}
-		c.Metrics.Checks.Ended(verdict)
+		c.Metrics.Checks.Ended(result)
 		c.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
 		c.Remove(d)
 	}
 }
 
-// Open opens the blob, beginning a fill or joining one where it is not held.
-// It returns when the size is known. ctx bounds the waiting, not the fill. The
-// error is ErrClosed, or the source's.
+// Open opens the blob. If it is not stored, it starts a fill or joins one. It
+// returns when the size is known, or is known to be unknown before the end. ctx
+// bounds the waiting and not the fill. The error is ErrClosed, ctx's cause or the
+// source's.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 	b, err := c.held(want)
 	if err == nil {
 		return b, nil
 	}
-	return c.bring(ctx, want, err)
+	return c.openMissing(ctx, want, err)
 }
 
-// bring is Open for a blob whose file gave err. One that cannot be read is not
-// tried again: a fill brings another one to take its place.
-func (c *Cache) bring(ctx context.Context, want Want, err error) (b *Blob, _ error) {
-	replace := errors.Is(err, errUnreadable)
-	for tries := 0; ; tries++ {
-		if !replace && tries > 0 {
-			if b, err = c.held(want); err == nil {
-				return b, nil
-			}
-			replace = errors.Is(err, errUnreadable)
+// maxTries is how often a blob is looked for that is stored, evicted, or fails
+// with the sources of other requests, each time between two looks.
+const maxTries = 100
+
+// openMissing is Open for a blob that held did not open because of missing.
+//
+// It takes several tries because a blob is in one of two places, the ledger and
+// the list of fills, which are not looked at under one lock: a fill may end
+// between the two looks, or between the second one and the opening of its file.
+// And a fill that was joined may fail where this request's own source would not.
+// All of this is errAgain, and anything else is the answer. After maxTries the
+// blob is read from this request's source.
+func (c *Cache) openMissing(ctx context.Context, want Want, missing error) (*Blob, error) {
+	for range maxTries {
+		b, err := c.tryMissing(ctx, want, missing)
+		if !errors.Is(err, errAgain) {
+			return b, err
 		}
-		if errors.Is(err, ErrClosed) {
-			return nil, err
-		}
-		if !replace && !errors.Is(err, errNotHeld) {
-			return c.past(ctx, want, err)
-		}
-		var f *fill
-		var began bool
-		if f, began, err = c.join(want, replace); err == nil {
-			b, err = f.open(ctx, want, began)
-		}
-		if err == nil {
-			return b, nil
-		}
-		// Another request's source may have failed where this one's would
-		// not: its repository may not have the blob.
-		again := errors.Is(err, errAgain) || f != nil && !began && f.want.Source != want.Source
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if again && tries >= maxTries {
-			return c.alone(ctx, want, err)
+		if errors.Is(missing, errUnreadable) {
+			continue // the file is not tried again: a fill replaces it
 		}
-		if !again {
-			return nil, err
+		if b, missing = c.held(want); missing == nil {
+			return b, nil
 		}
 	}
+	return c.openUncached(ctx, want, errAgain)
 }
 
-// alone opens a blob that was always just coming or going. Where it is other
-// requests' sources that fail, this one's own is asked before anything is said.
-func (c *Cache) alone(ctx context.Context, want Want, cause error) (*Blob, error) {
-	if errors.Is(cause, errAgain) {
-		return c.past(ctx, want, cause)
+// tryMissing is one try of openMissing.
+func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob, error) {
+	replace := errors.Is(missing, errUnreadable)
+	switch {
+	case errors.Is(missing, ErrClosed):
+		return nil, missing
+	case !replace && !errors.Is(missing, errNotHeld): // the file is good, and cannot be opened now
+		return c.openUncached(ctx, want, missing)
 	}
-	return c.through(ctx, want, metrics.BypassDisk)
+	f, began, err := c.join(want, replace)
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.open(ctx, want, began)
+	switch {
+	case err == nil:
+		return b, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case !began && f.want.Source != want.Source: // this request's repository may have the blob
+		return nil, fmt.Errorf("%w: %w", errAgain, err)
+	}
+	return nil, err
 }
 
-// through opens a blob that is streamed from its source and not kept, as long
-// as the source says.
-func (c *Cache) through(ctx context.Context, want Want, why metrics.Bypass) (*Blob, error) {
+// openUncached opens the blob at its source, without a fill because of why. The
+// source says how long it is.
+func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, error) {
+	c.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", metrics.UncachedDisk.String(), "err", why)
 	stream, err := want.Source.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
 	}
 	c.compareSizes(want, stream)
-	return c.passing(want, stream.Size, stream, why), nil
+	return c.newUncached(want, stream.Size, stream, metrics.UncachedDisk), nil
 }
 
-// past opens, at its source, a blob whose good file cannot be opened now.
-func (c *Cache) past(ctx context.Context, want Want, err error) (*Blob, error) {
-	c.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
-	return c.through(ctx, want, metrics.BypassDisk)
-}
-
-// maxTries is how often a blob is looked for again that came or went in the
-// moment it was looked for.
-const maxTries = 100
-
-// join returns the fill of a digest, beginning it where there is none. The
-// error is errAgain when the file is there after all: a fill commits before
-// it is taken off the list. replace says that the file that is held cannot be
-// read.
+// join returns the running fill of a digest, or starts one, and counts the caller
+// in (fill.enter). The error is errAgain if the blob is stored by now: a fill
+// commits before it leaves the list. replace says that the stored file cannot be
+// read, and is to be replaced.
 func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,27 +229,25 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 	if c.Ledger.Holds(want.Digest) && !replace {
 		return nil, false, errAgain
 	}
-	f = newFill(c, want)
-	f.replaces = replace
+	f = newFill(c, want, replace)
 	f.enter()
 	c.start(f)
 	return f, true, nil
 }
 
-// start puts a fill on the list and sets it to work. c.mu is held.
+// start puts a fill on the list and runs it. c.mu is held.
 func (c *Cache) start(f *fill) {
 	c.fills[f.want.Digest] = f
 	c.Metrics.Fills.Started()
 	c.running.Go(f.run)
 }
 
-// Fetch brings in a blob that nobody has asked for yet: with one connection,
-// and under a cap after what was asked for. It returns when the blob is held.
-// brought is the blob's length in bytes, or -1 when it was not Fetch that
-// brought it: another fill had begun, or somebody asked in the meantime, and
-// the fill is now theirs and goes on. A blob that would not be kept is not
-// fetched, which is no error.
-func (c *Cache) Fetch(ctx context.Context, want Want) (brought int64, err error) {
+// Fetch fills a blob that no client has requested yet: with one connection, and
+// under a bandwidth cap after those that clients have requested. It returns when
+// the blob is stored. fetched is its size in bytes. It is -1 if another fill was
+// running, if a client has requested the blob meanwhile, so that the fill goes on
+// for it, or if the blob is stored already or cannot be stored.
+func (c *Cache) Fetch(ctx context.Context, want Want) (fetched int64, err error) {
 	if want.Size > c.MaxBlob {
 		return -1, nil
 	}
@@ -263,26 +259,35 @@ func (c *Cache) Fetch(ctx context.Context, want Want) (brought int64, err error)
 		c.mu.Unlock()
 		return -1, nil
 	}
-	f := newFill(c, want)
+	f := newFill(c, want, false)
 	c.start(f)
 	c.mu.Unlock()
 	select {
-	case <-f.asked:
+	case <-f.requested:
 		return -1, nil
-	case <-f.over:
-		switch err := f.failed(); {
-		case errors.Is(err, errNotKept):
-			return -1, nil
-		case err != nil:
-			return -1, err
-		}
-		return f.known(), nil
+	case <-f.done:
+		return f.fetched()
 	case <-ctx.Done():
 		return -1, context.Cause(ctx)
 	}
 }
 
-// unlist takes a fill off the list of those that may be joined.
+// fetched returns the size of the blob that an ended fill has stored, or -1, and
+// the reason if it failed.
+func (f *fill) fetched() (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.err == nil:
+		return f.size, nil
+	case f.state == stateUncached || f.state == stateHeld:
+		return -1, nil
+	default:
+		return -1, f.err
+	}
+}
+
+// unlist takes a fill off the list, so that it is not joined any more.
 func (c *Cache) unlist(f *fill) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

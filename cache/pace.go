@@ -7,22 +7,22 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// paceBurst is how many bytes may come at once under a cap: a little, so
-// that many transfers take turns often.
+// paceBurst is how many bytes may come at once under a cap. It is small, so that
+// many transfers take turns often.
 const paceBurst = 64 << 10
 
-// pacer caps what all transfers together bring in. Who waits is served in
-// order, so that all get their share; what nobody asked for yet waits until
-// nobody else does.
+// pacer caps the bytes a second of all transfers together. Waiting transfers are
+// served in order, so that all get their share. Those that no client has
+// requested yet wait until no other one does.
 type pacer struct {
 	limit *rate.Limiter // bytes a second; nil for no cap
 
 	mu      sync.Mutex
-	waiting int           // transfers that somebody asked for and that wait now
-	idle    chan struct{} // closed and replaced when waiting comes to 0
+	waiting int           // requested transfers that wait now
+	idle    chan struct{} // closed and replaced when waiting becomes 0
 }
 
-// newPacer caps at some bytes a second; 0 is no cap.
+// newPacer returns a pacer with a cap in bytes a second; 0 is no cap.
 func newPacer(bytesPerSecond int64) *pacer {
 	p := &pacer{idle: make(chan struct{})}
 	if bytesPerSecond > 0 {
@@ -31,18 +31,18 @@ func newPacer(bytesPerSecond int64) *pacer {
 	return p
 }
 
-// wait returns when n bytes that have come may be taken in. Until asked is
-// closed nobody asked for them. The error is ctx's cause.
-func (p *pacer) wait(ctx context.Context, n int, asked <-chan struct{}) error {
+// wait returns when the n bytes that have come may be used. requested is closed
+// once a client wants them. The error is ctx's cause.
+func (p *pacer) wait(ctx context.Context, n int, requested <-chan struct{}) error {
 	if p.limit == nil {
 		return nil
 	}
 	for n > 0 {
-		if err := p.yield(ctx, asked); err != nil {
+		if err := p.yield(ctx, requested); err != nil {
 			return err
 		}
 		some := min(n, p.limit.Burst())
-		if err := p.take(ctx, some, isClosed(asked)); err != nil {
+		if err := p.take(ctx, some, isClosed(requested)); err != nil {
 			return context.Cause(ctx)
 		}
 		n -= some
@@ -50,8 +50,7 @@ func (p *pacer) wait(ctx context.Context, n int, asked <-chan struct{}) error {
 	return nil
 }
 
-// take waits for n bytes in the queue of all. Only what was asked for makes
-// others yield.
+// take waits for n bytes in the common queue. If counts, others yield to it.
 func (p *pacer) take(ctx context.Context, n int, counts bool) error {
 	if counts {
 		p.mu.Lock()
@@ -71,18 +70,18 @@ func (p *pacer) leave() {
 	}
 }
 
-// yield lets those go first who wait for what was asked for.
-func (p *pacer) yield(ctx context.Context, asked <-chan struct{}) error {
+// yield waits while requested transfers wait, unless this one is requested.
+func (p *pacer) yield(ctx context.Context, requested <-chan struct{}) error {
 	for {
 		p.mu.Lock()
-		idle, first := p.idle, p.waiting > 0
+		idle, others := p.idle, p.waiting > 0
 		p.mu.Unlock()
-		if !first || isClosed(asked) {
+		if !others || isClosed(requested) {
 			return nil
 		}
 		select {
 		case <-idle:
-		case <-asked:
+		case <-requested:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -30,9 +30,9 @@ func TestPacerCapsAllTransfersTogether(t *testing.T) {
 				later := make(chan struct{})
 				timer := time.AfterFunc(tc.askedAfter, func() { close(later) })
 				defer timer.Stop()
-				for _, when := range []<-chan struct{}{asked, later} {
+				for _, when := range []<-chan struct{}{requested, later} {
 					if tc.askedAfter == 0 {
-						when = asked
+						when = requested
 					}
 					go func() {
 						for done := 0; done < each; done += buffer {

@@ -11,24 +11,23 @@ import (
 	"hubcap/metrics"
 )
 
-// What has come of a large download is written to disk as it goes, and then
-// noted: each saveBytes, and after saveTime what there is. So the last sync is
-// short, and of a download that ends early no more than that comes again.
+// The bytes of a large fill are synced and then noted each saveBytes, and at
+// least each saveTime. So the last sync is short, and little is fetched again
+// after an early end.
 const (
 	saveBytes = 16 << 20
 	saveTime  = 2 * time.Second
 )
 
-// note is what is saved beside a partial download: the spans of it that are
-// on disk.
+// note is saved beside a partial file and says which spans of it are on disk.
 type note struct {
 	Size  int64      `json:"size"` // bytes of the blob
 	Spans [][2]int64 `json:"spans"`
-	From  string     `json:"from,omitempty"` // the host that gives them to some; empty when they are for everybody
+	From  string     `json:"from,omitempty"` // the host of restricted content; empty for public content
 }
 
-// errNoNote says that a partial download's note does not fit it.
-var errNoNote = errors.New("its note does not fit it")
+// errNoNote says that the note of a partial file does not fit it.
+var errNoNote = errors.New("the note does not fit the file")
 
 func encodeNote(size int64, have spans, from string) []byte {
 	n := note{Size: size, From: from}
@@ -42,8 +41,8 @@ func encodeNote(size int64, have spans, from string) []byte {
 	return encoded
 }
 
-// decodeNote reads the note of a file of length bytes. ok is false for one
-// that makes no sense: it speaks of bytes that are not there.
+// decodeNote reads the note of a file of length bytes. ok is false if it is
+// malformed, or names bytes that are not there.
 func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 	if json.Unmarshal(encoded, &n) != nil || n.Size <= 0 || len(n.Spans) == 0 {
 		return note{}, nil, false
@@ -57,48 +56,49 @@ func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 	return n, have, true
 }
 
-// resume takes up what an earlier fill of the digest has left. prepare compares
-// its size with the source's.
+// resume takes up the partial file of an earlier fill of the digest, if there is
+// one. prepare compares its size with the source's.
 func (f *fill) resume() {
 	d := f.want.Digest
 	reserved, ok := f.cache.Ledger.Resume(d)
 	if !ok {
 		return
 	}
-	w, n, have, err := f.cache.left(d, reserved)
+	w, n, have, err := f.cache.openPartial(d, reserved)
 	if err == nil && reserved <= f.cache.MaxBlob && f.mayResume(n) {
 		f.mu.Lock()
 		f.size, f.writer, f.reserved, f.have, f.resumed = n.Size, w, reserved, have, true
 		f.mu.Unlock()
 		f.cache.Metrics.Fills.Resumed()
-		f.cache.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", n.Size)
+		f.cache.Log.Info("a partial fill is continued", "digest", d, "bytes", have.bytes(), "of", n.Size)
 		return
 	}
 	switch {
 	case err == nil:
 		w.Discard()
 	case errors.Is(err, errNoNote) || blobs.Absent(err):
-		f.cache.Log.Warn("an unfinished download makes no sense and begins again", "digest", d, "err", err)
+		f.cache.Log.Warn("a partial fill is unusable and starts again", "digest", d, "err", err)
 		if err := f.cache.Store.RemovePartial(d); err != nil {
-			f.cache.Log.Warn("an unfinished download cannot be removed; the next start tries again", "digest", d, "err", err)
+			f.cache.Log.Warn("a partial fill cannot be removed; the next start tries again", "digest", d, "err", err)
 		}
-	default: // it may be good
-		f.cache.Log.Warn("an unfinished download cannot be read now; it stays until a new one takes its place", "digest", d, "err", err)
+	default: // the file may be good
+		f.cache.Log.Warn("a partial fill cannot be read now; it stays until a new one replaces it", "digest", d, "err", err)
 		f.cache.Ledger.Park(d, reserved)
 		return
 	}
 	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
 }
 
-// mayResume tells whether what was left may be shown to those who ask now.
+// mayResume reports whether the fill's client may see the partial file.
 func (f *fill) mayResume(n note) bool {
 	return n.From == "" || f.want.Granted && f.want.Host == n.From
 }
 
-// left opens the partial download of d, which counts for so many bytes, and
-// returns which of them are there. It counts for more than it is to become when
-// its note could not be read at the start: then for what it takes on disk.
-func (c *Cache) left(d digest.Digest, counted int64) (*blobs.Writer, note, spans, error) {
+// openPartial opens the partial file of d, for which the ledger counts so many
+// bytes, and returns which spans are on disk. The ledger counts more than the
+// blob's size if the note could not be read at the start: then the bytes that
+// the file takes on disk.
+func (c *Cache) openPartial(d digest.Digest, counted int64) (*blobs.Writer, note, spans, error) {
 	w, p, err := c.Store.Resume(d)
 	if err != nil {
 		return nil, note{}, nil, err
@@ -110,8 +110,8 @@ func (c *Cache) left(d digest.Digest, counted int64) (*blobs.Writer, note, spans
 	return nil, note{}, nil, errNoNote
 }
 
-// restart gives up what resume took up.
-func (f *fill) restart() {
+// dropPartial discards what resume took up, so that the fill starts again.
+func (f *fill) dropPartial() {
 	f.mu.Lock()
 	w, reserved := f.writer, f.reserved
 	f.size, f.writer, f.reserved, f.have, f.resumed = -1, nil, 0, nil, false
@@ -120,24 +120,24 @@ func (f *fill) restart() {
 	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
 }
 
-// whole tells whether every byte is there before anybody is asked: the process
-// ended between the last byte and the commit.
+// whole reports whether the partial file has every byte: the process ended
+// between the last byte and the commit.
 func (f *fill) whole() bool { return f.resumed && f.have.endFrom(0) == f.size }
 
-// save writes to disk what has come, again and again until the verdict.
+// save syncs and notes the bytes that have come until the hasher ends.
 func (f *fill) save() {
 	tick := time.NewTicker(saveTime)
 	defer tick.Stop()
 	for {
 		select {
-		case <-f.judged:
+		case <-f.hashEnded:
 			return
-		case <-f.due:
+		case <-f.saveDue:
 		case <-tick.C:
 		}
 		if err := f.saveNow(); err != nil {
-			// The commit will fail of it too; until then it harms nobody.
-			f.cache.Log.Warn("a download cannot be saved while it runs", "digest", f.want.Digest, "err", err)
+			// The commit will fail too. Until then, readers are not affected.
+			f.cache.Log.Warn("a fill cannot be saved while it runs", "digest", f.want.Digest, "err", err)
 			return
 		}
 	}
@@ -159,32 +159,18 @@ func (f *fill) saveNow() error {
 	return f.writer.Save(encoded)
 }
 
-// lasting tells whether what has come is worth keeping for another time. A
-// digest is not both held and begun.
-func (f *fill) lasting() bool {
+// lasting reports whether the file of a fill that err has ended is worth keeping
+// for the next one. A blob that is stored has no partial file beside it.
+func (f *fill) lasting(err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.replaces || !f.savable() || f.have.bytes() == 0 || errors.Is(f.err, errChanged) {
+	if f.replaces || !f.savable() || f.have.bytes() == 0 || errors.Is(err, errChanged) {
 		return false
 	}
-	why := failureOf(f.err)
+	why := failureOf(err)
 	return why == metrics.FillStopped || why == metrics.FillUpstream
 }
 
-// savable tells whether the fill is one that goes on another time: what is one
-// piece of one writer is not. f.mu is held.
+// savable reports whether the blob is large enough for a partial file: larger
+// than one piece. f.mu is held.
 func (f *fill) savable() bool { return f.size > maxPiece }
-
-// park ends a fill and lets its file lie for the next one.
-func (f *fill) park() {
-	err := f.failed()
-	f.cache.unlist(f)
-	if err := f.saveNow(); err != nil {
-		f.cache.Log.Warn("an unfinished download cannot be saved", "digest", f.want.Digest, "err", err)
-		f.giveUp(err)
-		return
-	}
-	f.writer.Leave()
-	f.cache.Ledger.Park(f.want.Digest, f.reserved)
-	f.count(err)
-}

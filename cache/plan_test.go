@@ -36,16 +36,16 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 					writers = append(writers, rest)
 				}
 			}
-			if w.asked.IsZero() {
-				w.asked, w.drop = now, func(error) {}
+			if w.waiting.IsZero() {
+				w.waiting, w.drop = now, func(error) {}
 			}
-			if p.patience < time.Hour && rnd.IntN(4) == 0 {
-				p.stalled(now)
+			if p.stallAfter < time.Hour && rnd.IntN(4) == 0 {
+				p.takeStalled(now)
 			}
 			off := w.off
 			now = now.Add(time.Duration(rnd.IntN(10_000)) * time.Microsecond)
 			step := int64(w.claim(off, rnd.IntN(mib), now))
-			p.heard = now
+			p.received = now
 			brought.add(span{off, off + step})
 			total += step
 			if w.off < w.end {
@@ -113,27 +113,27 @@ func TestPlanTakesFromAStalledWriter(t *testing.T) {
 		}
 		dropped++
 	}
-	stuck := &task{off: 0, end: 8 * mib, asked: at(0), drop: drop}
+	stuck := &task{off: 0, end: 8 * mib, waiting: at(0), drop: drop}
 	p := newPlan(spans{{0, 100 * mib}}, 8*mib, 2*time.Second, stuck)
 	well := p.next(nil)
-	well.asked, well.drop = at(0), drop
+	well.waiting, well.drop = at(0), drop
 	stuck.claim(0, mib, at(0))
-	stuck.asked = at(0)
-	if n := p.stalled(at(10)); n != 0 {
+	stuck.waiting = at(0)
+	if n := p.takeStalled(at(10)); n != 0 {
 		t.Fatalf("%d taken over while nobody gets anything", n)
 	}
 	well.claim(well.off, mib, at(1))
-	p.heard, well.asked = at(1), at(1)
-	if n := p.stalled(at(1)); n != 0 {
+	p.received, well.waiting = at(1), at(1)
+	if n := p.takeStalled(at(1)); n != 0 {
 		t.Fatalf("%d taken over after one second", n)
 	}
-	if n := p.stalled(at(3)); n != 1 || dropped != 1 || stuck.end != mib {
+	if n := p.takeStalled(at(3)); n != 1 || dropped != 1 || stuck.end != mib {
 		t.Fatalf("%d taken over, %d dropped, the writer's end is %d", n, dropped, stuck.end)
 	}
 	if next := p.next(nil); next.off != mib || next.end != 8*mib {
 		t.Errorf("next is %+v, want what was taken over", next)
 	}
-	if p.patience != 4*time.Second {
-		t.Errorf("patience %s", p.patience)
+	if p.stallAfter != 4*time.Second {
+		t.Errorf("patience %s", p.stallAfter)
 	}
 }

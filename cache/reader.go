@@ -16,8 +16,8 @@ import (
 	"hubcap/metrics"
 )
 
-// copyChunk sends n bytes at the file's position. The file goes to w as it
-// is, so that the kernel can send it (sendfile).
+// copyChunk sends n bytes at the file's position. w gets the file itself, so that
+// the kernel can send it (sendfile).
 func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
 	sent, err := io.CopyN(w, file, n)
 	if err != nil && (ofTheFile(err) || errors.Is(err, syscall.ETIMEDOUT) && !readsOn(file)) {
@@ -26,7 +26,7 @@ func copyChunk(w io.Writer, file *os.File, n int64) (int64, error) {
 	return sent, err
 }
 
-// copySpan sends what lies between at and end, where the file's position is at.
+// copySpan sends the bytes from at, the file's position, to end.
 func copySpan(w Sink, file *os.File, at, end int64) (sent int64, err error) {
 	for at+sent < end {
 		m, err := copyChunk(w, file, min(Chunk, end-at-sent))
@@ -38,17 +38,17 @@ func copySpan(w Sink, file *os.File, at, end int64) (sent int64, err error) {
 	return sent, nil
 }
 
-// ofTheFile tells an error of the file from one of the client. sendfile gives
-// both as one of the connection; but for ETIMEDOUT, what a file can fail with, a
-// connection cannot.
+// ofTheFile reports whether an error of sending is the file's and not the
+// connection's. sendfile returns both alike, but a connection does not fail with
+// a file's errors, except ETIMEDOUT.
 func ofTheFile(err error) bool {
 	var path *fs.PathError
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ESTALE) ||
 		errors.Is(err, syscall.EACCES) || errors.As(err, &path)
 }
 
-// readsOn reports whether a file can be read from its position on, as far as
-// the kernel reads ahead of what it sends.
+// readsOn reports whether a file can be read at its position, as far as the kernel
+// reads ahead.
 func readsOn(file *os.File) bool {
 	buf := buffers.Get().(*[buffer]byte)
 	defer buffers.Put(buf)
@@ -59,19 +59,19 @@ func readsOn(file *os.File) bool {
 	return err == nil || errors.Is(err, io.EOF)
 }
 
-// held reads a whole file.
+// held reads a stored file.
 type held struct {
 	cache   *Cache
 	digest  digest.Digest
 	size    int64
-	trusted bool // verified not long ago, and looks as it did then
+	trusted bool // verified within the interval, and unchanged since
 	handle  *handle
 	file    *os.File
 }
 
-// send has a file that is not trusted hashed beside it. What reaches the end
-// waits for the verdict before its tail; what does not is served, and the file
-// is verified behind it.
+// send starts the verification of a file that is not trusted. A span that reaches
+// the end waits for the result before its tail. Any other one is sent, and the
+// file is verified in the background.
 func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
 	if h.trusted {
 		return h.copy(w, off, n)
@@ -88,7 +88,7 @@ func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err 
 		return sent, err
 	}
 	err = check.verdict(ctx)
-	if errors.Is(err, errNotHeld) { // evicted since it was opened here
+	if errors.Is(err, errNotHeld) { // evicted since it was opened
 		err = verifyFile(h.digest, h.file, h.size)
 	}
 	if err != nil {
@@ -118,7 +118,7 @@ func verifyFile(d digest.Digest, file io.ReaderAt, size int64) error {
 	return nil
 }
 
-// hashOf reads part of a file under the algorithm of d.
+// hashOf hashes part of a file with the algorithm of d.
 func hashOf(d digest.Digest, file io.ReaderAt, part span) (hash.Hash, error) {
 	sum := d.Algorithm().Hash()
 	n, err := io.Copy(sum, io.NewSectionReader(file, part.off, part.end-part.off))
@@ -128,16 +128,16 @@ func hashOf(d digest.Digest, file io.ReaderAt, part span) (hash.Hash, error) {
 	return sum, err
 }
 
-// passOn returns a stream that goes on at off where a file that was not
-// trusted has failed. What the reader was given of it is hashed together with
-// what follows; where it cannot be read again, there is no going on.
-func (h *held) passOn(want Want, off int64, cause error) (*passing, error) {
+// continueUncached returns a stream that continues at off after a file that was
+// not trusted has failed. What the client was given of it is hashed together with
+// what follows. If that cannot be read again, the error is cause.
+func (h *held) continueUncached(want Want, off int64, cause error) (*uncached, error) {
 	hash, err := hashOf(h.digest, h.file, span{0, off})
 	if err != nil {
 		return nil, cause
 	}
-	h.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
-	return &passing{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
+	h.cache.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	return &uncached{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
 }
 
 func (h *held) close() {
@@ -150,11 +150,12 @@ type reader struct {
 	fill   *fill
 	handle *handle
 	file   *os.File
-	doubt  error // why what was read of the file may not be what was written to it
+	doubt  error // why the file may have lost what was written to it
 }
 
-// enter counts an opener in, unless the fill has ended badly. The caller
-// holds cache.mu, so that no fill is entered once it is off the list.
+// enter counts an opener in and reports whether the fill may be joined: it has
+// not failed. The caller holds cache.mu, so that no fill is joined once it is
+// off the list.
 func (f *fill) enter() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,15 +163,15 @@ func (f *fill) enter() bool {
 		return false
 	}
 	f.waiting++
-	if !isClosed(f.asked) {
-		close(f.asked)
+	if !isClosed(f.requested) {
+		close(f.requested)
 		f.widen()
 	}
 	return true
 }
 
-// open waits until the fill is announced and returns its blob for one reader.
-// The reader was counted in by enter.
+// open waits until openers can be answered, and returns the blob for one reader,
+// who was counted in by enter. began says that its request began the fill.
 func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	select {
 	case <-f.announced:
@@ -182,13 +183,13 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	}
 	spare := f.leave()
 	f.mu.Lock()
-	size, writer, err := f.size, f.writer, f.err
+	size, writer, err, state := f.size, f.writer, f.err, f.state
 	f.mu.Unlock()
 	switch {
-	case errors.Is(err, errNotKept):
-		return f.cache.passing(want, size, spare, bypassOf(err)), nil
+	case state == stateUncached:
+		return f.cache.newUncached(want, size, spare, uncachedReason(err)), nil
 	case isDisk(err):
-		return f.cache.passing(want, size, nil, metrics.BypassDisk), nil
+		return f.cache.newUncached(want, size, nil, metrics.UncachedDisk), nil
 	case err != nil:
 		return nil, err
 	}
@@ -197,22 +198,29 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	if err != nil {
 		f.cache.handles.release(want.Digest, one)
 		if errors.Is(err, blobs.ErrDiscarded) || errors.Is(err, fs.ErrNotExist) {
-			return nil, errAgain // it was given up, or committed and evicted, just now
+			return nil, errAgain // the fill has failed, or its blob was evicted, just now
 		}
 		return nil, err
 	}
+	f.countReaders(1)
 	origin := Joined
 	if began {
 		origin = Filling
 	}
 	return &Blob{
-		Size: size, Origin: origin, Suspect: f.cache.suspects.has(want.Digest), cache: f.cache, want: want,
+		Size: size, Origin: origin, RecentlyWrong: f.cache.wrong.has(want.Digest), cache: f.cache, want: want,
 		body: &reader{fill: f, handle: one, file: file},
 	}, nil
 }
 
-// leave counts an opener out. The first to leave a fill that is not kept
-// takes the source that is open; when nobody takes it, it is closed.
+func (f *fill) countReaders(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers += n
+}
+
+// leave counts an opener out. The first one to leave an uncached fill gets its
+// open stream, and must close it.
 func (f *fill) leave() (spare *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -221,8 +229,8 @@ func (f *fill) leave() (spare *Stream) {
 	return spare
 }
 
-// available waits until bytes from off on may be read and tells up to where,
-// and whether more could follow. At the end of the blob that is off itself.
+// available waits until bytes from off on may be read. It returns up to where,
+// which is off itself at the end of the blob, and whether more may follow.
 func (f *fill) available(ctx context.Context, off int64) (end int64, more bool, err error) {
 	for {
 		f.mu.Lock()
@@ -244,11 +252,11 @@ func (f *fill) available(ctx context.Context, off int64) (end int64, more bool, 
 	}
 }
 
-// await notes that a reader waits at off, so that the bytes there come first.
-// f.mu is held.
+// await notes that a reader waits at off, so that the bytes there are fetched
+// first. f.mu is held.
 func (f *fill) await(off int64) {
 	f.wanted[off]++
-	if f.have.endFrom(off) == off { // it is not only the tail that is held back
+	if f.have.endFrom(off) == off { // else it waits only for the digest
 		f.urge(off)
 	}
 }
@@ -262,9 +270,9 @@ func (f *fill) arrived(off int64) {
 	}
 }
 
-// readable tells up to where a reader at off may read now: what is there, but
-// for the tail before the verdict. After a failure the error comes once the
-// readable bytes have been read. f.mu is held.
+// readable returns up to where a reader at off may read now, and whether more may
+// follow. Before the digest is known to be right, the tail is not readable. After
+// a failure, the error comes once the readable bytes have been read. f.mu is held.
 func (f *fill) readable(off int64) (end int64, more bool, err error) {
 	if f.verified {
 		return f.size, false, nil
@@ -282,10 +290,10 @@ func (f *fill) readable(off int64) (end int64, more bool, err error) {
 	return end, true, nil
 }
 
-// verdict waits until the digest is known to be right.
-func (f *fill) verdict(ctx context.Context) error {
+// awaitDigest waits until the digest is known to be right.
+func (f *fill) awaitDigest(ctx context.Context) error {
 	select {
-	case <-f.judged:
+	case <-f.hashEnded:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -301,8 +309,8 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 	if _, err := r.file.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	if n == 0 { // an empty blob is right or wrong like any other
-		return 0, readError(r.fill.verdict(ctx))
+	if n == 0 { // an empty blob has a digest too
+		return 0, readError(r.fill.awaitDigest(ctx))
 	}
 	for n < 0 || sent < n {
 		at := off + sent
@@ -310,7 +318,7 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 		if err != nil {
 			return sent, readError(err)
 		}
-		if end <= at { // this is the end, which was not known before
+		if end <= at { // the end, which was unknown before
 			if n >= 0 {
 				return sent, io.ErrUnexpectedEOF
 			}
@@ -337,17 +345,17 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 	return sent, nil
 }
 
-// copy sends what lies between at, where the file is read, and end.
+// copy sends the bytes from at, the file's position, to end.
 func (r *reader) copy(w Sink, at, end int64) (sent int64, err error) {
 	return copySpan(w, r.file, at, end)
 }
 
-// finish is copy to the end of a blob that was found right. Until it is on
-// disk the system may lose what was written: a page that cannot be written
-// back reads as zeros sooner or later, long after it was hashed. So the tail
-// is not sent before it is known that nothing was lost of what went before it.
+// finish is copy up to the end of a blob with the right digest. Until it is
+// synced, the system may lose what was written: a page that cannot be written
+// back reads as zeros sooner or later, even after it was hashed. So the tail is
+// not sent before it is known that nothing before it was lost.
 func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
-	if r.fill.kept() {
+	if r.fill.stored() {
 		return r.copy(w, at, end)
 	}
 	if sent, err = r.copy(w, at, end-tail); err != nil {
@@ -368,9 +376,9 @@ func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
 	return sent + int64(m), err
 }
 
-// doubtful tells whether something that was written to the file may have been
-// lost before it was read. What is lost stays so: a file that is right
-// now was right whenever it was read.
+// doubtful reports whether bytes of the file may have been lost before they were
+// read. What is lost stays lost: a file that is right now was right whenever it
+// was read.
 func (r *reader) doubtful() bool {
 	if r.doubt == nil {
 		r.doubt = r.fill.cache.Store.Sound(r.file)
@@ -381,8 +389,8 @@ func (r *reader) doubtful() bool {
 	return r.doubt != nil
 }
 
-// readError marks what the source may mend: a disk that failed under the
-// fill.
+// readError marks an error after which the source may give the rest: a disk that
+// failed under the fill.
 func readError(err error) error {
 	if isDisk(err) {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
@@ -390,45 +398,45 @@ func readError(err error) error {
 	return err
 }
 
-// passOn returns a stream that goes on at off where the file has failed under
-// a reader that began at start. Everything the reader was given is under the
-// hash that the stream goes on with, or is held against the source's; where
-// neither can be, there is no going on.
-func (r *reader) passOn(want Want, start, off int64, cause error) (*passing, error) {
+// continueUncached returns a stream that continues at off after the file has
+// failed under a reader that began at start. Everything that the client was given
+// is part of the hash with which the stream continues, or is compared with what
+// the source gives. If neither is possible, it fails.
+func (r *reader) continueUncached(want Want, start, off int64, cause error) (*uncached, error) {
 	f := r.fill
-	p := &passing{cache: f.cache, want: want}
+	u := &uncached{cache: f.cache, want: want}
 	if off > start {
-		if err := r.ended(cause); err != nil {
+		if err := r.awaitHasher(cause); err != nil {
 			return nil, err
 		}
-		if err := r.account(p, span{start, off}); err != nil {
+		if err := r.carryOver(u, span{start, off}); err != nil {
 			return nil, errors.Join(cause, err)
 		}
 	}
-	p.size = f.known()
-	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
-	return p, nil
+	u.size = f.known()
+	f.cache.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	return u, nil
 }
 
-// ended waits until the fill has its verdict, or fails with cause: the fill is
-// well, and only this reader's file is not.
-func (r *reader) ended(cause error) error {
-	if !isClosed(r.fill.judged) && r.fill.failed() == nil {
+// awaitHasher waits until the hasher has ended. If the fill still runs, only this
+// reader's file has failed, and the error is cause.
+func (r *reader) awaitHasher(cause error) error {
+	if !isClosed(r.fill.hashEnded) && r.fill.failed() == nil {
 		return cause
 	}
-	<-r.fill.judged
+	<-r.fill.hashEnded
 	return nil
 }
 
-// account has p answer for what the reader was given.
-func (r *reader) account(p *passing, given span) error {
+// carryOver has u verify what the client was given, as far as it is not verified.
+func (r *reader) carryOver(u *uncached, given span) error {
 	f := r.fill
 	f.mu.Lock()
 	verified, hashed := f.verified, f.hashed
 	f.mu.Unlock()
 	if r.doubtful() {
 		sum, err := hashOf(f.want.Digest, r.file, given)
-		p.prior = &prior{span: given, sum: sum.Sum(nil), hash: f.want.Digest.Algorithm().Hash()}
+		u.prior = &prior{span: given, sum: sum.Sum(nil), hash: f.want.Digest.Algorithm().Hash()}
 		return err
 	}
 	if verified {
@@ -443,15 +451,15 @@ func (r *reader) account(p *passing, given span) error {
 	if err != nil {
 		return err
 	}
-	p.hash, p.hashed, p.ahead = clone, hashed, make([]byte, ahead)
-	_, err = r.file.ReadAt(p.ahead, given.end)
+	u.hash, u.hashed, u.ahead = clone, hashed, make([]byte, ahead)
+	_, err = r.file.ReadAt(u.ahead, given.end)
 	return err
 }
 
-// kept tells whether the blob is on disk, whole.
-func (f *fill) kept() bool { return isClosed(f.over) && f.failed() == nil }
+// stored reports whether the blob is synced and committed.
+func (f *fill) stored() bool { return isClosed(f.done) && f.failed() == nil }
 
-// known is the blob's size as far as it is known.
+// known returns the blob's size, negative while unknown.
 func (f *fill) known() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -460,5 +468,6 @@ func (f *fill) known() int64 {
 
 func (r *reader) close() {
 	_ = r.file.Close()
+	r.fill.countReaders(-1)
 	r.fill.cache.handles.release(r.fill.want.Digest, r.handle)
 }

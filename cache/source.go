@@ -9,31 +9,51 @@ import (
 	"time"
 )
 
-// Source is where the bytes of one blob come from, by offset and length: a
-// registry, another box, an object store. Nothing it says is believed before
-// the digest is right.
+// Source is where the bytes of one blob come from: a registry, another box, an
+// object store. Nothing that it says is believed before the digest is right.
+//
+// Sources are compared with ==, so the type must be comparable. Two that are
+// equal must succeed and fail alike: a request whose fill fails with another
+// request's Source tries its own.
 type Source interface {
 	// Open returns the blob's bytes from the offset off: n of them, or all
-	// the rest when n is negative. A source that knows no ranges begins at 0
-	// instead; Stream.Off tells.
+	// the rest if n is negative. A source that does not support ranges begins
+	// at 0 instead (Stream.Off).
 	//
-	// An error with a method Temporary() bool that answers false is final.
-	// Where Repeats(ctx), the bytes are asked for again after any other one,
-	// up to a limit, and not before the time that its method Wait()
-	// time.Duration gives; so it is not for Open to try again.
+	// ctx bounds Open and the reading of Stream.Body: when it ends, a Read
+	// fails soon. Open and Body must have time-outs of their own for a silent
+	// source, whose errors have a method Timeout() bool that returns true.
+	//
+	// Open fails with a SourceError, or with any other error, which counts as
+	// temporary. If Repeats(ctx), the caller asks again after a temporary
+	// error, a few times, and Open must not do so itself.
 	Open(ctx context.Context, off, n int64) (*Stream, error)
 }
 
-// Stream is an answer of a Source.
+// SourceError is what an error of Source.Open or Stream.Body, or one that it
+// wraps, can tell the caller.
+type SourceError interface {
+	error
+	// Temporary reports whether the same question may succeed in a moment, or
+	// after Wait.
+	Temporary() bool
+	// Wait returns for how long the source is not to be asked, 0 if it does
+	// not say.
+	Wait() time.Duration
+	// Unsatisfiable reports whether the blob has no byte at the offset.
+	Unsatisfiable() bool
+}
+
+// Stream is an answer of a Source. Its receiver closes Body.
 type Stream struct {
 	Body io.ReadCloser
 	Off  int64 // where in the blob Body begins
-	End  int64 // where it ends, exclusive; not above Off when the source does not say
-	Size int64 // bytes of the whole blob; negative when the source does not say
+	End  int64 // where it ends, exclusive; not above Off if the source does not say
+	Size int64 // bytes of the whole blob; negative if the source does not say
 }
 
-// part tells whether the answer is less than the whole of size bytes, so that
-// its source knows ranges.
+// part reports whether the answer is less than the whole of size bytes, so that
+// its source supports ranges.
 func (s *Stream) part(size int64) bool {
 	return size >= 0 && (s.Off > 0 || s.End > s.Off && s.End < size)
 }
@@ -43,42 +63,42 @@ type repeatsKey struct{}
 // Repeats reports whether a failed Open under ctx is tried again by its caller.
 func Repeats(ctx context.Context) bool { return ctx.Value(repeatsKey{}) != nil }
 
-// maxBreaks is how often in a row a source may break without having given a
-// byte, and maxSilences how often by a time-out: what a client waits for
-// without a byte is one time-out and one more.
+// maxBreaks is how often in a row a transfer may break without a byte between,
+// and maxSilences how often of these by a time-out: a client waits for a byte for
+// at most two time-outs.
 const (
 	maxBreaks   = 2
 	maxSilences = 1
 )
 
-// firstBackoff is waited after the first break, and backoffGrowth times as long
-// after each more: a host that is restarted is back within seconds.
+// firstBackoff is the pause after the first break, and each further one is
+// backoffGrowth times as long: a host that restarts is back within seconds.
 const (
 	firstBackoff  = 200 * time.Millisecond
 	backoffGrowth = 8
 )
 
 // errChanged says that a source gives another length than it gave before.
-var errChanged = fmt.Errorf("%w: it changed the blob's length in mid-transfer", ErrSource)
+var errChanged = fmt.Errorf("%w: the blob's length changed during the transfer", ErrSource)
 
-// resumer reads one span of a blob from a Source, through as many broken
-// connections as it takes. It is one reader's.
+// resumer reads one span of a blob from a Source, and continues after a break. It
+// is for one goroutine.
 type resumer struct {
 	ctx     context.Context
 	source  Source
 	off     int64 // of the next byte
-	end     int64 // of the span; negative until the size is known
-	size    int64 // of the blob; negative while it is not known
+	end     int64 // of the span; negative while the size is unknown
+	size    int64 // of the blob; negative while unknown
 	stream  *Stream
-	breaks  int    // in a row, without a byte between them; all, where each begins at 0 again
-	silent  int    // of them by a time-out
-	resumed func() // called at each continuation after a break
+	breaks  int    // in a row, without a byte between; all of them if restarts
+	silent  int    // of these by a time-out
+	resumed func() // called each time a transfer is continued
 
-	restarts bool // the source knows no ranges: bytes that came before come again
+	restarts bool // the source does not support ranges: each transfer begins at 0
 }
 
-// Read reads on at r.off. io.EOF means that the span is complete, or, while
-// the size is not known, that the source ended the blob in good order.
+// Read reads at r.off. io.EOF means that the span is complete, or, while the size
+// is unknown, that the source ended the blob regularly.
 func (r *resumer) Read(p []byte) (int, error) {
 	for {
 		if r.end >= 0 {
@@ -104,7 +124,7 @@ func (r *resumer) Read(p []byte) (int, error) {
 		if err == io.EOF && r.end < 0 {
 			return 0, io.EOF
 		}
-		if err == io.EOF && r.off == r.stream.End { // all that was asked for; more is wanted now
+		if err == io.EOF && r.off == r.stream.End { // end has been raised since it was opened
 			r.Close()
 			continue
 		}
@@ -114,7 +134,7 @@ func (r *resumer) Read(p []byte) (int, error) {
 	}
 }
 
-// ensure opens the source at r.off where it is not open.
+// ensure opens the source at r.off unless it is open.
 func (r *resumer) ensure() error {
 	for r.stream == nil {
 		n := int64(-1)
@@ -138,15 +158,14 @@ func (r *resumer) ensure() error {
 	return nil
 }
 
-// take goes on with stream. Bytes before r.off, which a source that knows no
-// ranges sends again, are dropped.
+// take continues with stream, and drops bytes before r.off.
 func (r *resumer) take(stream *Stream) error {
 	r.stream = stream
 	if stream.Size >= 0 && r.size >= 0 && stream.Size != r.size {
 		return permanent{errChanged}
 	}
 	if stream.Off > r.off {
-		return permanent{fmt.Errorf("%w: it begins at %d and not at %d", ErrSource, stream.Off, r.off)}
+		return permanent{fmt.Errorf("%w: the answer begins at %d and not at %d", ErrSource, stream.Off, r.off)}
 	}
 	if stream.Off < r.off {
 		r.restarts = true
@@ -156,7 +175,8 @@ func (r *resumer) take(stream *Stream) error {
 	return nil
 }
 
-// broke decides whether to go on after err, and waits before the next try.
+// broke closes the transfer. It returns nil after a pause if there is to be
+// another one, else the error.
 func (r *resumer) broke(err error) error {
 	r.Close()
 	if r.ctx.Err() != nil {
@@ -165,7 +185,8 @@ func (r *resumer) broke(err error) error {
 	if err == io.EOF { //nolint:errorlint // the end itself, too early
 		err = fmt.Errorf("%w: %w", ErrSource, io.ErrUnexpectedEOF)
 	}
-	if final(err) {
+	told, ok := sourceError(err)
+	if ok && !told.Temporary() {
 		return err
 	}
 	if isTimeout(err) {
@@ -178,7 +199,9 @@ func (r *resumer) broke(err error) error {
 	for range r.breaks - 1 {
 		pause *= backoffGrowth
 	}
-	pause = max(pause, waitFor(err))
+	if ok {
+		pause = max(pause, told.Wait())
+	}
 	pause += time.Duration(rand.Int64N(int64(pause)/2 + 1)) //nolint:gosec // jitter, not a secret
 	select {
 	case <-r.ctx.Done():
@@ -196,36 +219,31 @@ func (r *resumer) Close() {
 	}
 }
 
-// final tells whether asking again is of no use.
-func final(err error) bool {
-	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && !t.Temporary()
+// sourceError returns the SourceError in err, if there is one.
+func sourceError(err error) (told SourceError, ok bool) {
+	ok = errors.As(err, &told)
+	return told, ok
 }
 
-// isTimeout reports whether err is that of a source that gave no sign of life.
+// unsatisfiable reports whether the blob has no byte at the offset that was
+// requested.
+func unsatisfiable(err error) bool {
+	told, ok := sourceError(err)
+	return ok && told.Unsatisfiable()
+}
+
+// isTimeout reports whether err is a time-out of a silent source.
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// waitFor is how long a source wants to be left alone.
-func waitFor(err error) time.Duration {
-	var w interface{ Wait() time.Duration }
-	if errors.As(err, &w) {
-		return w.Wait()
-	}
-	return 0
-}
-
-// unsatisfiable tells that a source has nothing from the offset on that it
-// was asked for.
-func unsatisfiable(err error) bool {
-	var u interface{ Unsatisfiable() bool }
-	return errors.As(err, &u) && u.Unsatisfiable()
-}
-
-// permanent marks an error of this room as final.
+// permanent is an error of this package that asking again does not help.
 type permanent struct{ error }
 
-func (permanent) Temporary() bool { return false }
+// permanent is a SourceError.
+func (permanent) Temporary() bool     { return false }
+func (permanent) Wait() time.Duration { return 0 }
+func (permanent) Unsatisfiable() bool { return false }
+
 func (p permanent) Unwrap() error { return p.error }

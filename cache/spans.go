@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// span is the bytes from off up to, not including, end.
+// span is the bytes from off to end, exclusive.
 type span struct{ off, end int64 }
 
 // spans is a set of bytes: sorted spans that neither overlap nor touch.
 type spans []span
 
-// add puts the bytes of s into the set.
+// add adds the bytes of s.
 func (m *spans) add(s span) {
 	if s.off >= s.end {
 		return
@@ -26,8 +26,8 @@ func (m *spans) add(s span) {
 	*m = slices.Replace(all, first, last, s)
 }
 
-// endFrom tells up to where the bytes from off on are there without a gap. It
-// is off itself when the byte at off is not there.
+// endFrom returns the end of the contiguous bytes from off on. It is off itself
+// if the byte at off is not in the set.
 func (m spans) endFrom(off int64) int64 {
 	i, _ := slices.BinarySearchFunc(m, off, func(have span, off int64) int { return cmp.Compare(have.end, off+1) })
 	if i < len(m) && m[i].off <= off {
@@ -36,7 +36,7 @@ func (m spans) endFrom(off int64) int64 {
 	return off
 }
 
-// remove takes the bytes of s out of the set.
+// remove removes the bytes of s.
 func (m *spans) remove(s span) {
 	var left spans
 	for _, have := range *m {
@@ -54,7 +54,7 @@ func (m *spans) remove(s span) {
 	*m = left
 }
 
-// bytes is how many bytes are in the set.
+// bytes returns the number of bytes in the set.
 func (m spans) bytes() (n int64) {
 	for _, s := range m {
 		n += s.end - s.off
@@ -62,7 +62,7 @@ func (m spans) bytes() (n int64) {
 	return n
 }
 
-// missing are the bytes below size that are not in the set.
+// missing returns the bytes below size that are not in the set.
 func (m spans) missing(size int64) spans {
 	var left spans
 	left.add(span{0, size})
@@ -72,8 +72,8 @@ func (m spans) missing(size int64) spans {
 	return left
 }
 
-// from is the first span that has a byte at off or behind it, cut to begin
-// there; else the first of all.
+// from returns the first span with a byte at off or after it, cut to begin at
+// off; if there is none, the first span of the set, which must not be empty.
 func (m spans) from(off int64) span {
 	for _, s := range m {
 		if s.end > off {

@@ -277,7 +277,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 				mend()
 				src := &origin{body: body}
 				r.mustGet(d, src, body)
-				if !bytes.Contains(r.log.Bytes(), []byte("goes on where it was left")) {
+				if !bytes.Contains(r.log.Bytes(), []byte("a partial fill is continued")) {
 					t.Errorf("it began again:\n%s", r.log)
 				}
 				r.checkLedger()

@@ -219,7 +219,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	case err != nil:
 		return c.unreadable(d, at, err)
 	case !hashesTo(h, d):
-		c.suspects.add(d)
+		c.wrong.add(d)
 		c.lost(d, before.Size, after.Size, ErrWrongContent)
 		return ErrWrongContent
 	case after.Signature != before.Signature: // somebody is at it

@@ -175,8 +175,8 @@ func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if !b.Suspect || b.Origin == Held {
-		t.Errorf("suspect %v, origin %d", b.Suspect, b.Origin)
+	if !b.RecentlyWrong || b.Origin == Held {
+		t.Errorf("recently wrong %v, origin %d", b.RecentlyWrong, b.Origin)
 	}
 }
 

@@ -13,13 +13,13 @@ import (
 	"hubcap/eviction"
 )
 
-// maxUrgent is how many writers a fill may have beside its own for readers
-// that jump about in the blob.
+// maxUrgent is how many writers a fill may have, in addition to
+// Options.Connections, for readers that are far from every writer.
 const maxUrgent = 2
 
-// slots bounds something of all fills together and of those from one host. Who
-// waits is served in order. The slot of a connection is held for one piece, so
-// that a large blob does not starve the others.
+// slots limits a number for all fills together and for those of one host.
+// Waiting callers are served in order. The slot of a connection is held for one
+// piece, so that a large blob does not starve the others.
 type slots struct {
 	all     *semaphore.Weighted
 	perHost int64
@@ -32,7 +32,8 @@ func newSlots(all, perHost int) *slots {
 	return &slots{all: semaphore.NewWeighted(int64(all)), perHost: int64(perHost), hosts: make(map[string]*semaphore.Weighted)}
 }
 
-// acquire waits for a slot and returns what gives it back.
+// acquire waits for a slot and returns the function that gives it back. The
+// error is ctx's cause.
 func (s *slots) acquire(ctx context.Context, host string) (release func(), err error) {
 	s.mu.Lock()
 	one := s.hosts[host]
@@ -51,21 +52,21 @@ func (s *slots) acquire(ctx context.Context, host string) (release func(), err e
 	return func() { s.all.Release(1); one.Release(1) }, nil
 }
 
-// turnsOfHost is how many of the fills that may go on at a time may be from one
-// host: one that hangs leaves something to the others.
+// turnsOfHost returns how many of all concurrent fills may be from one host, so
+// that a host that hangs does not block the others.
 func turnsOfHost(all int) int { return max(all*3/4, 1) }
 
-// turn waits until there are few enough fills for one more to begin: each has
-// files open and bytes reserved, whether it gets a connection or not.
+// turn waits until one more fill may begin. The number is limited because each
+// has files open and bytes reserved, with or without a connection.
 func (c *Cache) turn(ctx context.Context, host string) (over func(), err error) {
 	c.Metrics.Fills.Waits(1)
 	defer c.Metrics.Fills.Waits(-1)
 	return c.turns.acquire(ctx, host)
 }
 
-// first is what the source is asked for first: the piece that the first
-// reader waits for, if the blob may be worth several connections or some of it
-// is there, else the whole.
+// first returns what to ask the source for first: the piece that the first
+// reader waits for if the blob may be worth several connections or some of it
+// is in the file, else the whole blob.
 func (f *fill) first() (off, n int64) {
 	if f.resumed {
 		gap := f.have.missing(f.size).from(f.want.Off)
@@ -77,18 +78,18 @@ func (f *fill) first() (off, n int64) {
 	return 0, -1
 }
 
-// begin asks the source. How long the blob is, the source alone says: a
-// manifest that gives another length, or none, does not make right bytes wrong.
+// begin asks the source. Only the source is believed about the length: a
+// manifest with another length does not make right bytes wrong.
 func (f *fill) begin(ctx context.Context) (*Stream, error) {
 	off, n := f.first()
 	stream, err := f.want.Source.Open(ctx, off, n)
-	if err != nil && off > 0 && unsatisfiable(err) { // the blob ends before
+	if err != nil && off > 0 && unsatisfiable(err) { // the blob ends before off
 		stream, err = f.want.Source.Open(ctx, 0, n)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if stream.Size < 0 && (stream.Off > 0 || stream.End > stream.Off) { // a piece of nobody knows what
+	if stream.Size < 0 && (stream.Off > 0 || stream.End > stream.Off) { // a piece of a blob of unknown size
 		stream.Body.Close()
 		if stream, err = f.want.Source.Open(ctx, 0, -1); err != nil {
 			return nil, err
@@ -99,7 +100,6 @@ func (f *fill) begin(ctx context.Context) (*Stream, error) {
 }
 
 // compareSizes warns of a manifest that gives another length than the source.
-// The digest decides which bytes are right.
 func (c *Cache) compareSizes(want Want, stream *Stream) {
 	if want.Size >= 0 && stream.Size >= 0 && stream.Size != want.Size {
 		c.Log.Warn("the manifest gives another length for a blob than its source; the digest decides",
@@ -107,38 +107,57 @@ func (c *Cache) compareSizes(want Want, stream *Stream) {
 	}
 }
 
-// write sets the writers to work: one goes on with the open stream. A source
-// that answered with less than the whole knows ranges and gets as many as
-// there are pieces, up to the number that is configured; any other one has
-// one writer, and no plan.
-func (f *fill) write(stream *Stream, release func()) {
+// startWriters starts the writers; the first one continues with the open
+// stream. A source that answered with less than the whole supports ranges and
+// gets up to Options.Connections writers. Any other source gets one, and there
+// is no plan. stream is nil if every byte is in the file.
+func (f *fill) startWriters(stream *Stream, release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.savable() {
-		f.writers.Go(f.save)
+		f.parts.Go(f.save)
 	}
 	if stream == nil {
 		return
 	}
 	first := &task{off: stream.Off, end: f.size}
 	if !stream.part(f.size) {
-		f.writers.Go(func() { f.work(first, stream, release) })
+		f.startWriter(first, stream, release, false)
 		return
 	}
 	missing := f.have.missing(f.size)
 	first.end = min(max(stream.End, stream.Off), missing.endFrom(stream.Off))
 	f.plan = newPlan(missing, pieceOf(f.size, f.cache.Connections), f.cache.Patience, first)
-	f.writers.Go(f.watch)
-	f.writers.Go(func() { f.work(first, stream, release) })
-	if isClosed(f.asked) {
+	f.parts.Go(f.watch)
+	f.startWriter(first, stream, release, false)
+	if isClosed(f.requested) {
 		f.widen()
 	}
 }
 
-// widen sets the other writers to work, where there is something for them. A
-// blob that nobody has asked for has one. f.mu is held.
+// startWriter starts a writer with the task t. If the answer to t is open
+// already, it is stream, and release gives back its slot. f.mu is held. The
+// hasher runs as long as a byte is missing, so that f.parts is not empty.
+func (f *fill) startWriter(t *task, stream *Stream, release func(), urgent bool) {
+	count := func(n int) {
+		f.working += n
+		if urgent {
+			f.urgent += n
+		}
+	}
+	count(1)
+	f.parts.Go(func() {
+		f.orAbort(func() error { return f.work(t, stream, release) })
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		count(-1)
+	})
+}
+
+// widen starts the other writers as far as there is something to fetch. A blob
+// that no client has requested has one writer. f.mu is held.
 func (f *fill) widen() {
-	if f.plan == nil || f.ended {
+	if f.plan == nil || f.state.over() {
 		return
 	}
 	for range f.cache.Connections - 1 {
@@ -146,15 +165,14 @@ func (f *fill) widen() {
 		if t == nil {
 			return
 		}
-		// The hasher runs as long as a byte is missing, so the group is not empty.
-		f.writers.Go(func() { f.work(t, nil, nil) })
+		f.startWriter(t, nil, nil, false)
 	}
 }
 
-// urge has the bytes at off brought at once if no writer will be there in a
-// moment. f.mu is held.
+// urge has the bytes at off fetched at once if no writer will reach them soon.
+// f.mu is held.
 func (f *fill) urge(off int64) {
-	if f.plan == nil || f.ended || f.rushing >= maxUrgent || f.cache.Connections < 2 || f.size <= maxPiece {
+	if f.plan == nil || f.state.over() || f.urgent >= maxUrgent || f.cache.Connections < 2 || f.size <= maxPiece {
 		return
 	}
 	t, cut := f.plan.urgent(off, time.Now())
@@ -164,64 +182,49 @@ func (f *fill) urge(off int64) {
 	if cut {
 		f.cache.Metrics.Fills.TakenOver(1)
 	}
-	f.rushing++
-	// The hasher runs as long as a byte is missing, so the group is not empty.
-	f.writers.Go(func() {
-		f.work(t, nil, nil)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.rushing--
-	})
+	f.startWriter(t, nil, nil, true)
 }
 
-// work is a writer's life: task by task, until there is none left. The first
-// one's answer is open already, and release gives back its slot.
-func (f *fill) work(t *task, stream *Stream, release func()) {
-	defer f.guard(f.abort)
+// work is a writer's life: task after task until there is none left.
+func (f *fill) work(t *task, stream *Stream, release func()) error {
 	for ; t != nil; t, stream, release = f.nextTask(t), nil, nil {
-		if err := f.bring(t, stream, release); err != nil {
-			f.abort(err)
-			return
+		if err := f.fetch(t, stream, release); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func (f *fill) nextTask(done *task) *task {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.plan == nil || f.ended {
+	if f.plan == nil || f.state.over() {
 		return nil
 	}
 	f.plan.done(done)
 	return f.plan.next(f.wanted)
 }
 
-// abort ends the fill because of one writer or the hasher.
-func (f *fill) abort(err error) {
-	f.cancel(err)
-	f.stop(err)
-}
-
-// watch has what a stalled writer did not get brought by the next one, as
-// long as the fill runs.
+// watch gives the pieces of stalled writers to others, as long as the fill
+// runs.
 func (f *fill) watch() {
 	tick := time.NewTicker(f.cache.Patience / 4)
 	defer tick.Stop()
 	for {
 		select {
-		case <-f.judged:
+		case <-f.hashEnded:
 			return
 		case now := <-tick.C:
 			f.mu.Lock()
-			f.cache.Metrics.Fills.TakenOver(f.plan.stalled(now))
+			f.cache.Metrics.Fills.TakenOver(f.plan.takeStalled(now))
 			f.mu.Unlock()
 		}
 	}
 }
 
-// bring writes the span of a task into the file, through as many broken
-// connections as it takes.
-func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
+// fetch writes the span of a task into the file, and continues after broken
+// connections as a resumer does.
+func (f *fill) fetch(t *task, stream *Stream, release func()) (err error) {
 	if release == nil {
 		if release, err = f.cache.slots.acquire(f.ctx, f.want.Host); err != nil {
 			return err
@@ -241,7 +244,7 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 	buf := buffers.Get().(*[buffer]byte)
 	defer buffers.Put(buf)
 	for {
-		from.end = f.asking(t, drop)
+		from.end = f.waitingSince(t, drop)
 		off := from.off
 		n, err := from.Read(buf[:])
 		if err == io.EOF || errors.Is(context.Cause(ctx), errTakenOver) { //nolint:errorlint // the end itself; what wraps it is a failure
@@ -254,7 +257,7 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 		if n = f.claim(t, off, n); n == 0 {
 			continue
 		}
-		if err := f.cache.pacer.wait(f.ctx, n, f.asked); err != nil {
+		if err := f.cache.pacer.wait(f.ctx, n, f.requested); err != nil {
 			return err
 		}
 		if err := f.grow(off + int64(n)); err != nil {
@@ -267,36 +270,36 @@ func (f *fill) bring(t *task, stream *Stream, release func()) (err error) {
 	}
 }
 
-// asking notes that a writer waits for its source from now on, and tells up
-// to where it is to read. drop ends the waiting.
-func (f *fill) asking(t *task, drop context.CancelCauseFunc) (end int64) {
+// waitingSince notes that a writer waits for its source from now on, and returns
+// the offset up to which it is to read. drop ends its transfer.
+func (f *fill) waitingSince(t *task, drop context.CancelCauseFunc) (end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t.asked, t.drop = time.Now(), drop
+	t.waiting, t.drop = time.Now(), drop
 	return t.end
 }
 
-// claim makes n bytes at off, which have come, this writer's to write, or as
-// many of them as still are its own.
+// claim returns how many of the n bytes at off that have come are the writer's
+// to write: no other writer writes them.
 func (f *fill) claim(t *task, off int64, n int) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	if f.plan != nil {
-		f.plan.heard = now
+		f.plan.received = now
 	}
 	return t.claim(off, n, now)
 }
 
-// prepare reserves room and makes the file, where there is none to go on with:
-// its source must know ranges, and give the blob that it gave before.
+// prepare reserves room and creates the file. A partial file is continued if
+// its source supports ranges and gives the size that it gave before.
 func (f *fill) prepare(stream *Stream) error {
 	size := stream.Size
 	if f.resumed {
 		if size == f.size && stream.part(size) && f.have.endFrom(stream.Off) == stream.Off {
 			return nil
 		}
-		f.restart()
+		f.dropPartial()
 	}
 	if err := f.cache.writable(); err != nil {
 		return err
@@ -322,7 +325,7 @@ func (f *fill) prepare(stream *Stream) error {
 		f.cache.Ledger.Release(room)
 		return diskError{err}
 	}
-	if left, ok := f.cache.Ledger.Resume(f.want.Digest); ok { // the one before, which could not be read
+	if left, ok := f.cache.Ledger.Resume(f.want.Digest); ok { // an earlier partial file, which could not be read
 		f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(left) })
 	}
 	f.mu.Lock()
@@ -343,7 +346,7 @@ func (f *fill) create(room int64) (*blobs.Writer, error) {
 	return w, nil
 }
 
-// grow reserves more for a blob whose size nobody told, which has one writer.
+// grow reserves more for a blob of unknown size. Its only writer calls it.
 func (f *fill) grow(end int64) error {
 	for end > f.reserved {
 		room, err := f.reserveSome(f.reserved)
@@ -360,8 +363,8 @@ func (f *fill) grow(end int64) error {
 	return nil
 }
 
-// reserveSome reserves a step beyond what is reserved, or less where a whole
-// step does not fit.
+// reserveSome reserves a step in addition to what is reserved, or less if a
+// whole step does not fit.
 func (f *fill) reserveSome(reserved int64) (room int64, err error) {
 	left := f.cache.MaxBlob - reserved
 	if left <= 0 {

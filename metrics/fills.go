@@ -2,10 +2,10 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// FillFailure is why a fill ended without a blob to keep.
+// FillFailure is why a fill stored no blob.
 type FillFailure uint8
 
-// The ways in which a fill fails.
+// The reasons.
 const (
 	FillUpstream FillFailure = iota // the upstream failed, stalled or lost the blob
 	FillDigest                      // the bytes do not hash to the digest
@@ -19,23 +19,23 @@ var fillFailureNames = [fillFailures]string{"upstream", "digest", "disk", "stopp
 
 func (f FillFailure) String() string { return fillFailureNames[f] }
 
-// Bypass is why bytes were streamed through without being kept.
-type Bypass uint8
+// Uncached is why a blob was streamed and not stored.
+type Uncached uint8
 
-// The reasons not to keep what was fetched.
+// The reasons.
 const (
-	BypassTooLarge Bypass = iota // above the largest blob that is kept
-	BypassNoSpace                // the budget or the free-space floor leaves no room
-	BypassDisk                   // the disk refused the file
-	BypassClosed                 // the file is for others, until the source has given it
-	bypasses
+	UncachedTooLarge Uncached = iota // larger than HUBCAP_MAX_BLOB
+	UncachedNoSpace                  // no room in the cache or in the file system
+	UncachedDisk                     // a file could not be opened or written
+	UncachedClosed                   // restricted content of another registry is stored
+	uncachedReasons
 )
 
-var bypassNames = [bypasses]string{"too_large", "nospace", "disk", "closed"}
+var uncachedNames = [uncachedReasons]string{"too_large", "nospace", "disk", "closed"}
 
-func (b Bypass) String() string { return bypassNames[b] }
+func (u Uncached) String() string { return uncachedNames[u] }
 
-// Fills counts downloads into the cache.
+// Fills counts fills. A fill is one download into the cache.
 type Fills struct {
 	running  prometheus.Gauge
 	waiting  prometheus.Gauge
@@ -45,7 +45,7 @@ type Fills struct {
 	taken    prometheus.Counter
 	finished prometheus.Counter
 	failed   []prometheus.Counter
-	bypass   []prometheus.Counter
+	uncached []prometheus.Counter
 	index    prometheus.Counter
 }
 
@@ -59,37 +59,38 @@ func newFills(registry prometheus.Registerer) *Fills {
 		taken:    counter(registry, "fills_taken_over_total", "Pieces of a fill that another connection finished, because the first one had stalled or would have been too late for a reader."),
 		finished: counter(registry, "fills_finished_total", "Fills whose digest was right and whose blob was stored."),
 		failed:   counters(registry, "fills_failed_total", "Fills that stored no blob, by reason.", "reason", fillFailureNames[:]),
-		bypass:   counters(registry, "cache_bypass_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), nospace, disk (a file could not be opened or written), closed (restricted content of another registry).", "reason", bypassNames[:]),
+		uncached: counters(registry, "uncached_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), nospace, disk (a file could not be opened or written), closed (restricted content of another registry).", "reason", uncachedNames[:]),
 		index:    counter(registry, "index_errors_total", "Failed reads and writes of the index. Blobs are not affected; tags and the order of last use may be lost."),
 	}
 }
 
-// Started notes a fill that begins; Finished or Failed ends it.
+// Started counts a fill that begins; Finished, Failed or Ended ends it.
 func (f *Fills) Started() { f.started.Inc(); f.running.Inc() }
 
-// Waits notes n fills more that wait for their turn, or fewer.
+// Waits changes the number of fills that wait for their turn by n.
 func (f *Fills) Waits(n int) { f.waiting.Add(float64(n)) }
 
-// Joined notes a reader that follows a fill it did not begin.
+// Joined counts a request that joins a fill of another one.
 func (f *Fills) Joined() { f.joined.Inc() }
 
-// Resumed notes a fill that goes on after a broken connection.
+// Resumed counts a continuation after a broken connection, or of a partial fill.
 func (f *Fills) Resumed() { f.resumed.Inc() }
 
-// TakenOver notes pieces of a fill whose rest another connection brings.
+// TakenOver counts n pieces whose rest another connection fetches.
 func (f *Fills) TakenOver(n int) { f.taken.Add(float64(n)) }
 
-// Finished notes a fill whose blob is kept.
+// Finished counts a fill that has stored its blob.
 func (f *Fills) Finished() { f.running.Dec(); f.finished.Inc() }
 
-// Failed notes a fill that leaves nothing behind.
+// Failed counts a fill that has stored no blob.
 func (f *Fills) Failed(why FillFailure) { f.running.Dec(); f.failed[why].Inc() }
 
-// NotKept notes a fill that became a stream past the cache.
-func (f *Fills) NotKept() { f.running.Dec() }
+// Ended notes a fill that did not fail and stored nothing: its blob is uncached, or
+// was stored by other means.
+func (f *Fills) Ended() { f.running.Dec() }
 
-// Bypassed notes an answer that was streamed through without being kept.
-func (f *Fills) Bypassed(why Bypass) { f.bypass[why].Inc() }
+// Uncached counts a response whose blob is streamed and not stored.
+func (f *Fills) Uncached(why Uncached) { f.uncached[why].Inc() }
 
-// IndexFailed notes a read or write of the index that failed.
+// IndexFailed counts a failed read or write of the index.
 func (f *Fills) IndexFailed() { f.index.Inc() }

@@ -18,8 +18,8 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		m.Fills.Started()
 		m.Fills.Failed(f)
 	}
-	for b := range bypasses {
-		m.Fills.Bypassed(b)
+	for b := range uncachedReasons {
+		m.Fills.Uncached(b)
 	}
 	up := m.Upstreams.Of("docker.io", "anonymous")
 	for c := range classes {
@@ -32,7 +32,7 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"hubcap_fills_failed_total":      int(fillFailures),
-		"hubcap_cache_bypass_total":      int(bypasses),
+		"hubcap_uncached_total":          int(uncachedReasons),
 		"hubcap_upstream_requests_total": int(classes),
 		"hubcap_evictions_total":         int(segments),
 		"hubcap_cache_lookups_total":     int(segments) * 2,
@@ -42,7 +42,7 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
 		}
 	}
-	for _, names := range [][]string{fillFailureNames[:], bypassNames[:], classNames[:], segmentNames[:]} {
+	for _, names := range [][]string{fillFailureNames[:], uncachedNames[:], classNames[:], segmentNames[:]} {
 		seen := map[string]bool{}
 		for _, name := range names {
 			if name == "" || seen[name] {
@@ -62,7 +62,7 @@ func TestGaugesComeBackToNothing(t *testing.T) {
 	m.Fills.Started()
 	m.Fills.Failed(FillDigest)
 	m.Fills.Started()
-	m.Fills.NotKept()
+	m.Fills.Ended()
 	for name, g := range map[string]float64{
 		"requests": testutil.ToFloat64(m.Requests.running),
 		"fills":    testutil.ToFloat64(m.Fills.running),

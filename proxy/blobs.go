@@ -28,7 +28,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route, repo pull.Repo
 		return nil
 	}
 	asked := rt.span
-	if condition := r.Header.Get("If-Range"); blob.Size < 0 || blob.Suspect || condition != "" && condition != etag {
+	if condition := r.Header.Get("If-Range"); blob.Size < 0 || blob.RecentlyWrong || condition != "" && condition != etag {
 		asked = span{}
 	}
 	off, n, partial, ok := asked.of(blob.Size)
@@ -83,7 +83,7 @@ func describeBlob(a *answer, from cache.Origin) result {
 		status, result = "hubcap; fwd=uri-miss; stored", resultMiss
 	case cache.Joined:
 		status, result = "hubcap; fwd=uri-miss; collapsed", resultJoined
-	case cache.Passing:
+	case cache.Uncached:
 		status, result = "hubcap; fwd=uri-miss; detail=not-kept", resultUncached
 	}
 	a.set("Cache-Status", status)

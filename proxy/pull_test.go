@@ -583,7 +583,7 @@ func TestLargeBlobIsStreamedThrough(t *testing.T) {
 	r.get(path).want(t, 200, body, "hubcap; fwd=uri-miss; detail=not-kept")
 	r.get(path, "Range", "bytes=500-999").want(t, 206, body[500:1000], "")
 	r.get(path, "Range", "bytes=500-").want(t, 206, body[500:], "")
-	if v := r.metric(`hubcap_cache_bypass_total{reason="too_large"}`); v != "3" {
+	if v := r.metric(`hubcap_uncached_total{reason="too_large"}`); v != "3" {
 		t.Errorf("bypasses counted: %s", v)
 	}
 	if s := r.ledger.Stats(); s.Objects != [2]int{} {

@@ -50,7 +50,7 @@ func (r Repository) open(ctx context.Context, want cache.Want) (b Blob, err erro
 		}
 	}
 	want.Size = size
-	b.Blob, b.want, b.past = held.Past(want), want, true
+	b.Blob, b.want, b.past = held.Uncached(want), want, true
 	return b, nil
 }
 

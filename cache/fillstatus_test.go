@@ -1,0 +1,134 @@
+package cache
+
+import (
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func (r *rig) fillOf(d digest.Digest) (status FillStatus, running bool) {
+	for _, one := range r.Fills() {
+		if one.Digest == d {
+			return one, true
+		}
+	}
+	return FillStatus{}, false
+}
+
+// TestFills follows one fill from its beginning to its end.
+func TestFills(t *testing.T) {
+	const size = 4 * mib
+	r := newRig(t, rigOptions{change: func(o *Options) { o.Connections = 1 }})
+	body, d := content(331, size)
+	half, rest := make(chan struct{}), make(chan struct{})
+	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
+		<-half
+		return io.MultiReader(io.LimitReader(in, size/2), gate{in, rest}), nil
+	}}
+	want := Want{Digest: d, Source: src, Size: size, Host: home, Closed: true, Granted: true, Repository: home + "/one"}
+	first, second := r.openAside(want), r.openAside(want)
+	state := func(what string, is func(FillStatus) bool) {
+		t.Helper()
+		eventually(t, what, func() bool { status, running := r.fillOf(d); return running && is(status) })
+	}
+	state("the source is asked for two clients", func(s FillStatus) bool { return s.State == "asking" && s.Readers == 2 })
+	close(half)
+	state("half of it is there", func(s FillStatus) bool {
+		return s.State == "filling" && s.Present == size/2 && s.Size == size && s.Writers == 1 && s.Rate > 0 &&
+			s.Host == home && s.Repository == home+"/one" && !s.Since.IsZero()
+	})
+	left := <-first
+	if left.err != nil {
+		t.Fatal(left.err)
+	}
+	left.b.Close()
+	state("one client has left", func(s FillStatus) bool { return s.Readers == 1 })
+	close(rest)
+	r.mustSend(<-second, body)
+	r.settle()
+	if all := r.Fills(); len(all) != 0 {
+		t.Errorf("%+v after the end", all)
+	}
+}
+
+// TestFillsUnderLoad lists the fills again and again while many run, are read,
+// fail and are left. Run with -race.
+func TestFillsUnderLoad(t *testing.T) {
+	r := newRig(t, rigOptions{limit: 64 * mib})
+	ctx, stop := context.WithCancel(t.Context())
+	var lookers, clients sync.WaitGroup
+	for range 2 {
+		lookers.Go(func() {
+			for ctx.Err() == nil {
+				for _, s := range r.Fills() {
+					if !slices.Contains(stateNames[:stateStopping+1], s.State) || s.Present < 0 || s.Size >= 0 && s.Present > s.Size ||
+						s.Rate < 0 || s.Readers < 0 || s.Readers > 12 || s.Writers < 0 || s.Writers > 4+maxUrgent {
+						t.Errorf("%+v", s)
+					}
+				}
+				time.Sleep(100 * time.Microsecond)
+			}
+		})
+	}
+	for i := range 12 {
+		clients.Go(func() {
+			for n := range 12 {
+				kind := (i + n) % 4
+				body, d := content(uint64(340+n), []int{1, 300 * kib, 9 * mib, mib}[kind])
+				src := &origin{body: body, unsized: kind == 1}
+				if kind == 3 {
+					src.body = body[:len(body)-1] // wrong
+				}
+				b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1, Off: int64(len(body) / 2)})
+				if err != nil {
+					continue
+				}
+				var c client
+				_ = b.Send(t.Context(), &c, int64(len(body)/2), -1)
+				b.Close()
+			}
+		})
+	}
+	clients.Wait()
+	stop()
+	lookers.Wait()
+	r.checkLedger()
+}
+
+func TestRateOverTheLastSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m ewma
+		if got := m.perSecond(time.Now()); got != 0 {
+			t.Errorf("%d before the first byte", got)
+		}
+		near := func(when string, want int64) {
+			t.Helper()
+			if got := m.perSecond(time.Now()); got < want*9/10 || got > want*11/10 {
+				t.Errorf("%s: %d bytes a second, want about %d", when, got, want)
+			}
+		}
+		for i := range 200 {
+			m.add(100*kib, time.Now())
+			time.Sleep(100 * time.Millisecond)
+			if i == 9 {
+				near("after one second", 1000*kib)
+			}
+		}
+		near("after twenty", 1000*kib)
+		for range 200 {
+			m.add(10*kib, time.Now())
+			time.Sleep(100 * time.Millisecond)
+		}
+		near("slower", 100*kib)
+		time.Sleep(10 * meterTime)
+		if got := m.perSecond(time.Now()); got > kib {
+			t.Errorf("%d long after the last byte", got)
+		}
+	})
+}
