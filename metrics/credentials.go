@@ -1,28 +1,16 @@
 package metrics
 
-// Useless is why the box's credentials were of no use to a request.
-type Useless uint8
+// CredentialFailure is why the box's credentials failed for a request.
+type CredentialFailure uint8
 
 // The reasons.
 const (
-	Unavailable Useless = iota // their source has not given them out
-	Refused                    // the registry or its token service does not accept them
-	Forbidden                  // they are accepted, and do not open the repository
-	uselessReasons
+	Unavailable CredentialFailure = iota // their source gave none
+	Refused                              // the registry or its token service does not accept them
+	Forbidden                            // they are accepted, without a right to the repository
+	credentialFailures
 )
 
-var uselessNames = [uselessReasons]string{"unavailable", "refused", "forbidden"}
+var credentialFailureNames = [credentialFailures]string{"unavailable", "refused", "forbidden"}
 
-func (u Useless) String() string { return uselessNames[u] }
-
-// exportUseless has the series there before they count.
-func (u *Upstream) exportUseless() {
-	for _, name := range uselessNames {
-		u.limits.useless.WithLabelValues(u.host, name)
-	}
-}
-
-// Useless notes a request for which the credentials were of no use.
-func (u *Upstream) Useless(why Useless) {
-	u.limits.useless.WithLabelValues(u.host, why.String()).Inc()
-}
+func (f CredentialFailure) String() string { return credentialFailureNames[f] }

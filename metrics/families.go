@@ -17,11 +17,11 @@ type Family struct {
 // Label is a label of a metric.
 type Label struct {
 	Name   string
-	Values []string // sorted; nil where they depend on the configuration or the upstream
+	Values []string // sorted; nil where they depend on the configuration
 }
 
-// openLabels are the labels whose values are not a set of ours.
-var openLabels = []string{"upstream", "source"}
+// openLabels are the labels whose values are the operator's.
+var openLabels = []string{"upstream"}
 
 // Families returns hubcap's own metrics, sorted by name. A metric that has
 // series only once something happens is sampled for it.
@@ -75,17 +75,17 @@ func (m *Metrics) sample() {
 	}
 	m.Log(func() uint64 { return 0 })
 	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
+	var states UpstreamStates
 	for _, identity := range []string{"anonymous", "credentials", "client"} {
-		up := m.Upstreams.Of("docker.io", identity)
-		up.Limit(1, time.Hour)
-		up.Remaining(1, time.Hour)
-		up.Source("192.0.2.1")
+		m.Upstreams.Of("docker.io", identity)
+		states.Limits = append(states.Limits, PullLimit{Upstream: "docker.io", Identity: identity, Limit: 1, Remaining: 1, Window: time.Hour})
 	}
-	for role := range roles {
-		for state := range circuitStates {
-			m.Upstreams.Circuit("docker.io", role, state, 1)
+	for _, role := range []string{"registry", "token", "elsewhere"} {
+		for _, state := range []string{"open", "half_open"} {
+			states.Circuits = append(states.Circuits, Circuit{"docker.io", role, state})
 		}
 	}
+	m.Upstreams.Watch(func() UpstreamStates { return states })
 	for _, port := range []string{"mirror", "auth", "admin"} {
 		m.Ports.Opened(port)
 		m.Ports.Waits(port, 1)

@@ -2,101 +2,107 @@ package metrics
 
 import (
 	"math"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Role is the part that a host plays for its upstream.
-type Role uint8
+// UpstreamStates are the states of upstreams at one moment.
+type UpstreamStates struct {
+	Limits   []PullLimit
+	Circuits []Circuit // that are not closed
+}
 
-// The roles.
-const (
-	RoleRegistry  Role = iota
-	RoleToken          // a token service on its list
-	RoleElsewhere      // where it redirects to: its CDN
-	roles
+// PullLimit is how many manifests an upstream lets one identity fetch.
+type PullLimit struct {
+	Upstream  string // the configured host or pattern
+	Identity  string // of a closed set: anonymous, credentials, client
+	Limit     int    // pulls per window; negative when not stated
+	Remaining int    // pulls left; negative when not stated
+	Window    time.Duration
+	Exhausted time.Duration // until no pull is left; negative when they do not decrease
+	Stated    time.Time     // zero for never
+}
+
+// Circuit is a host whose circuit is not closed. Role and State are of closed
+// sets: registry, token, elsewhere; open, half_open.
+type Circuit struct{ Upstream, Role, State string }
+
+// states collects the states of upstreams, which are read at each scrape.
+// Several hosts may be behind one pattern: of their limits the one stated last
+// counts, their circuits are added up.
+type states struct {
+	mu   sync.Mutex
+	read []func() UpstreamStates
+}
+
+// Watch exports what read returns at each scrape.
+func (s *states) Watch(read func() UpstreamStates) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read = append(s.read, read)
+}
+
+var (
+	limitDesc     = prometheus.NewDesc("hubcap_upstream_ratelimit_limit", "Pulls that the upstream allows per window, as it last reported.", []string{"upstream", "identity"}, nil)
+	remainingDesc = prometheus.NewDesc("hubcap_upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last reported.", []string{"upstream", "identity"}, nil)
+	windowDesc    = prometheus.NewDesc("hubcap_upstream_ratelimit_window_seconds", "Length of the window that pulls are counted in, as the upstream last reported.", []string{"upstream", "identity"}, nil)
+	exhaustedDesc = prometheus.NewDesc("hubcap_upstream_ratelimit_exhausted_seconds", "Estimated seconds until the pull limit is exhausted, from the rate of the last hour; +Inf if the remaining pulls do not decrease.", []string{"upstream", "identity"}, nil)
+	circuitsDesc  = prometheus.NewDesc("hubcap_upstream_circuits", "Hosts of an upstream whose circuit is open (no requests are sent) or half_open (one request tests the host), by role: registry, token (token service), elsewhere (redirect targets such as a CDN).", []string{"upstream", "role", "state"}, nil)
 )
 
-var roleNames = [roles]string{"registry", "token", "elsewhere"}
-
-// CircuitState is the state of a circuit breaker that lets not all requests
-// through.
-type CircuitState uint8
-
-// The states.
-const (
-	CircuitOpen     CircuitState = iota // none
-	CircuitHalfOpen                     // one, which is to show whether the host answers again
-	circuitStates
-)
-
-var circuitNames = [circuitStates]string{"open", "half_open"}
-
-// limits are what registries grant, and the hosts that are left alone.
-type limits struct {
-	limit, remaining, window, exhausted, source *prometheus.GaugeVec
-
-	pulls    *prometheus.CounterVec
-	circuits *prometheus.GaugeVec
-}
-
-func newLimits(registry prometheus.Registerer) limits {
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
-		registry.MustRegister(v)
-		return v
-	}
-	l := limits{
-		limit:     gauge("upstream_ratelimit_limit", "Pulls that the upstream allows per window, as it last reported.", "upstream", "identity"),
-		remaining: gauge("upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last reported.", "upstream", "identity"),
-		window:    gauge("upstream_ratelimit_window_seconds", "Length of the window that pulls are counted in, as the upstream last reported.", "upstream", "identity"),
-		exhausted: gauge("upstream_ratelimit_exhausted_seconds", "Estimated seconds until the pull limit is exhausted, from the rate of the last hour; +Inf if the remaining pulls do not decrease.", "upstream", "identity"),
-		source:    gauge("upstream_ratelimit_source", "1 for the address or account whose pulls the upstream counts, as it last reported.", "upstream", "identity", "source"),
-		circuits:  gauge("upstream_circuits", "Hosts of an upstream whose circuit is open (no requests are sent) or half_open (one request tests the host), by role: registry, token (token service), elsewhere (redirect targets such as a CDN).", "upstream", "role", "state"),
-		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: namespace, Name: "upstream_pulls_total",
-			Help: "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.",
-		}, []string{"upstream", "identity"}),
-	}
-	registry.MustRegister(l.pulls)
-	return l
-}
-
-// Limit notes how many pulls the upstream's window holds, and how long the
-// window is; 0 where that is not known.
-func (u *Upstream) Limit(n int, window time.Duration) {
-	u.limits.limit.WithLabelValues(u.host, u.identity).Set(float64(n))
-	if window > 0 {
-		u.limits.window.WithLabelValues(u.host, u.identity).Set(window.Seconds())
+// Describe implements prometheus.Collector.
+func (s *states) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{limitDesc, remainingDesc, windowDesc, exhaustedDesc, circuitsDesc} {
+		ch <- d
 	}
 }
 
-// Remaining notes how many pulls are left in the window, and for how long they
-// last at the present pace; negative for ever.
-func (u *Upstream) Remaining(n int, lasts time.Duration) {
-	seconds := lasts.Seconds()
-	if lasts < 0 {
-		seconds = math.Inf(1)
+// Collect implements prometheus.Collector.
+func (s *states) Collect(ch chan<- prometheus.Metric) {
+	s.mu.Lock()
+	read := s.read
+	s.mu.Unlock()
+	limits := make(map[[2]string]PullLimit)
+	circuits := make(map[Circuit]int)
+	for _, one := range read {
+		all := one()
+		for _, l := range all.Limits {
+			key := [2]string{l.Upstream, l.Identity}
+			if before, ok := limits[key]; !ok || l.Stated.After(before.Stated) {
+				limits[key] = l
+			}
+		}
+		for _, c := range all.Circuits {
+			circuits[c]++
+		}
 	}
-	u.limits.remaining.WithLabelValues(u.host, u.identity).Set(float64(n))
-	u.limits.exhausted.WithLabelValues(u.host, u.identity).Set(seconds)
+	for _, l := range limits {
+		l.collect(ch)
+	}
+	for c, n := range circuits {
+		ch <- prometheus.MustNewConstMetric(circuitsDesc, prometheus.GaugeValue, float64(n), c.Upstream, c.Role, c.State)
+	}
 }
 
-// Source notes whose pulls the upstream counts: an address, or an account.
-// There is one at a time.
-func (u *Upstream) Source(source string) {
-	if before := u.source.Swap(&source); before != nil && *before != source {
-		u.limits.source.DeleteLabelValues(u.host, u.identity, *before)
+func (l PullLimit) collect(ch chan<- prometheus.Metric) {
+	set := func(desc *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, l.Upstream, l.Identity)
 	}
-	u.limits.source.WithLabelValues(u.host, u.identity, source).Set(1)
-}
-
-// Pulled notes a manifest that was fetched.
-func (u *Upstream) Pulled() { u.pulls.Inc() }
-
-// Circuit notes that there is one host more, or less, in a state: by is 1
-// or -1.
-func (u *Upstreams) Circuit(upstream string, role Role, state CircuitState, by float64) {
-	u.circuits.WithLabelValues(upstream, roleNames[role], circuitNames[state]).Add(by)
+	if l.Limit >= 0 {
+		set(limitDesc, float64(l.Limit))
+	}
+	if l.Window > 0 {
+		set(windowDesc, l.Window.Seconds())
+	}
+	if l.Remaining < 0 {
+		return
+	}
+	set(remainingDesc, float64(l.Remaining))
+	if l.Exhausted < 0 {
+		set(exhaustedDesc, math.Inf(1))
+	} else {
+		set(exhaustedDesc, l.Exhausted.Seconds())
+	}
 }

@@ -3,10 +3,11 @@
 // requests; the other rooms know its methods and not Prometheus.
 //
 // Every label value comes from a closed set: an enumeration below, or the
-// host of a configured upstream. Nothing that a client sends becomes a label.
+// hosts and patterns of the configured upstreams. Nothing that a client or an
+// upstream sends becomes a label.
 //
 // Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go and checks.go (cache), upstreams.go and credentials.go (proxy/upstream), space.go (eviction),
+// fills.go and checks.go (cache), upstreams.go, limits.go and credentials.go (proxy/upstream), space.go (eviction),
 // prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging),
 // families.go (their documentation).
 package metrics

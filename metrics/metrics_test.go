@@ -137,17 +137,33 @@ func TestLookupsAndAgesBySegment(t *testing.T) {
 	}
 }
 
-// TestOneSourceAtATime: an upstream that counts the pulls of another address
-// makes no further series.
-func TestOneSourceAtATime(t *testing.T) {
+// TestUpstreamsOfOnePattern: the hosts behind a pattern share its series. The
+// limit that was stated last counts, and circuits are added up.
+func TestUpstreamsOfOnePattern(t *testing.T) {
 	m := New()
-	up := m.Upstreams.Of("docker.io", "anonymous")
-	up.Source("192.0.2.1")
-	up.Source("192.0.2.2")
-	up.Source("192.0.2.2")
-	if body := scrape(t, m); strings.Contains(body, "192.0.2.1") ||
-		!strings.Contains(body, `hubcap_upstream_ratelimit_source{identity="anonymous",source="192.0.2.2",upstream="docker.io"} 1`) {
-		t.Error("not the last source alone")
+	up := func(remaining int, stated time.Time) func() UpstreamStates {
+		return func() UpstreamStates {
+			return UpstreamStates{
+				Limits:   []PullLimit{{Upstream: "*.pkg.dev", Identity: "anonymous", Limit: -1, Remaining: remaining, Exhausted: -1, Stated: stated}},
+				Circuits: []Circuit{{"*.pkg.dev", "registry", "open"}},
+			}
+		}
+	}
+	m.Upstreams.Watch(up(2, time.Unix(2, 0)))
+	m.Upstreams.Watch(up(3, time.Unix(3, 0)))
+	m.Upstreams.Watch(up(-1, time.Time{}))
+	body := scrape(t, m)
+	for _, line := range []string{
+		`hubcap_upstream_ratelimit_remaining{identity="anonymous",upstream="*.pkg.dev"} 3`,
+		`hubcap_upstream_ratelimit_exhausted_seconds{identity="anonymous",upstream="*.pkg.dev"} +Inf`,
+		`hubcap_upstream_circuits{role="registry",state="open",upstream="*.pkg.dev"} 3`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no %s in %s", line, body)
+		}
+	}
+	if strings.Contains(body, "hubcap_upstream_ratelimit_limit{") || strings.Contains(body, "window_seconds{") {
+		t.Error("a limit that was not stated is exported")
 	}
 }
 

@@ -1,10 +1,6 @@
 package metrics
 
-import (
-	"sync/atomic"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // Class is how an upstream answered one HTTP request.
 type Class uint8
@@ -24,7 +20,7 @@ var classNames = [classes]string{"2xx", "3xx", "4xx", "429", "5xx", "none"}
 
 func (c Class) String() string { return classNames[c] }
 
-// ClassOf sorts an HTTP status.
+// ClassOf returns the class of an HTTP status.
 func ClassOf(status int) Class {
 	switch {
 	case status == 429:
@@ -40,14 +36,16 @@ func ClassOf(status int) Class {
 	}
 }
 
-// Upstreams makes the counters of each configured upstream.
+// Upstreams makes the counters of each configured upstream, and exports the
+// states that it is given to Watch.
 type Upstreams struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
 	refused  *prometheus.CounterVec
-	useless  *prometheus.CounterVec
-	limits
+	pulls    *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	states
 }
 
 func newUpstreams(registry prometheus.Registerer) *Upstreams {
@@ -56,14 +54,16 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		registry.MustRegister(v)
 		return v
 	}
-	return &Upstreams{
+	u := &Upstreams{
 		requests: vec("upstream_requests_total", "HTTP requests sent to an upstream, its token service and its CDN, by status class; none means no usable answer.", "upstream", "class"),
 		bytes:    vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
 		tokens:   vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
 		refused:  vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to use.", "upstream"),
-		useless:  vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
-		limits:   newLimits(registry),
+		pulls:    vec("upstream_pulls_total", "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.", "upstream", "identity"),
+		failures: vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 	}
+	registry.MustRegister(&u.states)
+	return u
 }
 
 // Upstream counts the traffic with one upstream under one identity.
@@ -73,30 +73,26 @@ type Upstream struct {
 	tokens   prometheus.Counter
 	refused  prometheus.Counter
 	pulls    prometheus.Counter
-	source   atomic.Pointer[string] // of the pull limit, as it was last told
-
-	limits   *Upstreams
-	host     string
-	identity string
+	failures [credentialFailures]prometheus.Counter // nil for identities other than credentials
 }
 
-// Of returns the counters of the upstream configured as host. The identity
-// is "anonymous", "credentials" or "client"; only pulls and their limit are told apart by it.
+// Of returns the counters of the upstream configured as host, a name or a
+// pattern. The identity is "anonymous", "credentials" or "client"; only pulls
+// are counted by it.
 func (u *Upstreams) Of(host, identity string) *Upstream {
 	up := &Upstream{
-		bytes:    u.bytes.WithLabelValues(host),
-		tokens:   u.tokens.WithLabelValues(host),
-		refused:  u.refused.WithLabelValues(host),
-		pulls:    u.pulls.WithLabelValues(host, identity),
-		limits:   u,
-		host:     host,
-		identity: identity,
-	}
-	if identity == "credentials" {
-		up.exportUseless()
+		bytes:   u.bytes.WithLabelValues(host),
+		tokens:  u.tokens.WithLabelValues(host),
+		refused: u.refused.WithLabelValues(host),
+		pulls:   u.pulls.WithLabelValues(host, identity),
 	}
 	for c := range classes {
 		up.requests[c] = u.requests.WithLabelValues(host, classNames[c])
+	}
+	if identity == "credentials" {
+		for f := range credentialFailures {
+			up.failures[f] = u.failures.WithLabelValues(host, f.String())
+		}
 	}
 	return up
 }
@@ -112,3 +108,9 @@ func (u *Upstream) Token() { u.tokens.Inc() }
 
 // Refused notes an address, redirect or token service that was not followed.
 func (u *Upstream) Refused() { u.refused.Inc() }
+
+// Pulled notes a manifest that was fetched.
+func (u *Upstream) Pulled() { u.pulls.Inc() }
+
+// CredentialsFailed notes a request for which the box's credentials failed.
+func (u *Upstream) CredentialsFailed(why CredentialFailure) { u.failures[why].Inc() }

@@ -566,7 +566,7 @@ func TestCircuitSparesClients(t *testing.T) {
 	if n := r.metric(`hubcap_upstream_circuits{role="registry",state="open",upstream="docker.io"}`); n != "1" {
 		t.Errorf("%s circuits are open", n)
 	}
-	if !strings.Contains(r.log.String(), "a host fails and is left alone") {
+	if !strings.Contains(r.log.String(), "circuit open: a host fails") {
 		t.Error("not logged")
 	}
 }

@@ -12,43 +12,41 @@ import (
 	"sync"
 	"time"
 
-	"hubcap/metrics"
+	"hubcap/proxy/logging"
 )
 
-// pullWindow is over what time Docker Hub counts pulls
-// (docs.docker.com/docker-hub/usage/pulls), where it does not say it itself.
+// pullWindow is the time over which Docker Hub counts pulls
+// (docs.docker.com/docker-hub/usage/pulls), until an answer states it.
 const pullWindow = 6 * time.Hour
 
-// probeAfter is how often a HEAD, which costs no pull, may ask whether there
-// are pulls again.
+// probeAfter is how often a HEAD, which costs no pull, may find out whether
+// there are pulls again.
 const probeAfter = 30 * time.Second
 
-// tellAfter is how often the operator is told of a limit at most.
-const tellAfter = time.Minute
-
-// The forecast of when the pulls end looks this far back, at one count in each
-// step.
+// The forecast of when no pull is left uses the rate of the last hour, from at
+// most one count a minute.
 const (
-	paceOver = time.Hour
-	paceStep = time.Minute
+	rateOver = time.Hour
+	rateStep = time.Minute
 )
 
-// errNoPulls says that a manifest was not asked for.
-var errNoPulls = errors.New("not asked: the pull limit is reached")
+// errNoPulls says that a manifest was not requested.
+var errNoPulls = errors.New("not requested: the pull limit is reached")
 
-// budget is how many pulls a registry leaves one identity, as its answers
-// tell. A pull is a GET of a manifest; HEADs and blobs are none.
+// budget is the pull limit of one identity at one registry, as answers state
+// it. A pull is a GET of a manifest; HEADs and blobs are not. Its methods are
+// safe for concurrent use.
 type budget struct {
-	now     func() time.Time
-	metrics *metrics.Upstream
+	now func() time.Time
+	log logging.Throttle // of "the pull limit is reached"
 
 	mu     sync.Mutex
-	window time.Duration
-	until  time.Time // no manifest is fetched before this, unless the registry says that there are pulls again
+	stated LimitStatus
+	window time.Duration // as stated, else pullWindow
+	until  time.Time     // no manifest is fetched before, unless an answer states that there are pulls again
 	probed time.Time
-	told   time.Time // when the operator was last told that there are no pulls
-	spoken int       // answers that spoke of the limit
-	counts []count   // for the pace, in order of time
+	spoken int     // answers that stated how many pulls are left
+	counts []count // for the rate, oldest first
 }
 
 // count is how many pulls were left at a time.
@@ -57,28 +55,43 @@ type count struct {
 	left int
 }
 
-func newBudget(now func() time.Time, m *metrics.Upstream) *budget {
-	return &budget{now: now, metrics: m, window: pullWindow}
+func newBudget(now func() time.Time) *budget {
+	return &budget{now: now, window: pullWindow, stated: LimitStatus{Limit: -1, Remaining: -1}}
 }
 
-// read takes what an answer says of the limit. Docker Hub's headers may be
-// missing, which means no limit, or empty.
+// status returns what is known of the limit.
+func (b *budget) status() LimitStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.stated
+	s.Until = b.until
+	return s
+}
+
+// read takes what an answer states of the limit. Docker Hub's headers may be
+// missing, which means that there is no limit, or empty.
 func (b *budget) read(h http.Header) {
-	limit, window, ok := pulls(h.Get("RateLimit-Limit"))
-	if ok {
-		b.metrics.Limit(limit, window)
-	}
-	if source := h.Get("Docker-RateLimit-Source"); source != "" {
-		b.metrics.Source(printable(source))
-	}
-	remaining := h.Get("RateLimit-Remaining")
-	if remaining == "" {
+	limit, window, hasLimit := pulls(h.Get("RateLimit-Limit"))
+	source, remaining := h.Get("Docker-RateLimit-Source"), h.Get("RateLimit-Remaining")
+	if !hasLimit && source == "" && remaining == "" {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.spoken++
+	b.stated.Stated = b.now()
+	if hasLimit {
+		b.stated.Limit = limit
+	}
+	if source != "" {
+		b.stated.Source = truncate(printable(source), maxMessage)
+	}
+	if remaining != "" {
+		b.spoken++
+	}
 	left, leftWindow, known := pulls(remaining)
+	if hasLimit && window > 0 {
+		b.stated.Window = window
+	}
 	if !known {
 		return
 	}
@@ -88,17 +101,19 @@ func (b *budget) read(h http.Header) {
 	if left > 0 {
 		b.until = time.Time{}
 	}
-	b.metrics.Remaining(left, b.forecast(left))
+	b.stated.Remaining, b.stated.Exhausted = left, b.forecast(left)
 }
 
-// forecast notes a count, and tells for how long the pulls last at the pace of
-// late; negative for ever. b.mu is held.
+func truncate(s string, n int) string { return s[:min(len(s), n)] }
+
+// forecast notes a count, and returns how long the pulls last at the rate of
+// the last hour; negative if they do not decrease. b.mu is held.
 func (b *budget) forecast(left int) time.Duration {
 	now := b.now()
-	for len(b.counts) > 0 && (now.Sub(b.counts[0].at) > paceOver || b.counts[0].left < left) {
-		b.counts = b.counts[1:] // too old, or before pulls came back
+	for len(b.counts) > 0 && (now.Sub(b.counts[0].at) > rateOver || b.counts[0].left < left) {
+		b.counts = b.counts[1:] // too old, or before there were more pulls again
 	}
-	if last := len(b.counts) - 1; last < 0 || now.Sub(b.counts[last].at) >= paceStep {
+	if last := len(b.counts) - 1; last < 0 || now.Sub(b.counts[last].at) >= rateStep {
 		b.counts = append(b.counts, count{now, left})
 	}
 	used, over := b.counts[0].left-left, now.Sub(b.counts[0].at)
@@ -112,10 +127,9 @@ func (b *budget) forecast(left int) time.Duration {
 	return time.Duration(min(lasts, math.MaxInt64/2))
 }
 
-// stop notes that the registry grants no more pulls for a while, its window
-// where it does not say how long. It tells whether the operator is to be told,
-// once in a minute at most, and for how long that is.
-func (b *budget) stop(retryAfter time.Duration) (wait time.Duration, tell bool) {
+// stop notes that the registry allows no pull for a while, for its window if it
+// does not state how long. It returns for how long.
+func (b *budget) stop(retryAfter time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if retryAfter <= 0 {
@@ -123,16 +137,13 @@ func (b *budget) stop(retryAfter time.Duration) (wait time.Duration, tell bool) 
 	}
 	now := b.now()
 	b.until, b.probed = now.Add(retryAfter), now
-	b.metrics.Remaining(0, 0)
-	if tell = now.Sub(b.told) >= tellAfter; tell {
-		b.told = now
-	}
-	return retryAfter, tell
+	b.stated.Remaining, b.stated.Exhausted, b.stated.Stated = 0, 0, now
+	return retryAfter
 }
 
-// ask lets one request in a while find out by head, which costs no pull, whether
-// there are pulls again. A registry that answers and says nothing of a limit
-// has none any more.
+// ask has one request in probeAfter find out by head, which costs no pull,
+// whether there are pulls again. A registry that answers without stating a limit
+// no longer has one.
 func (b *budget) ask(head func() error) {
 	if !b.probe() {
 		return
@@ -145,21 +156,21 @@ func (b *budget) ask(head func() error) {
 	}
 }
 
-// answers is how many answers have spoken of the limit.
+// answers returns how many answers have stated how many pulls are left.
 func (b *budget) answers() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.spoken
 }
 
-// wait is how long no manifest should be fetched.
+// wait returns for how long no manifest is to be fetched.
 func (b *budget) wait() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return max(b.until.Sub(b.now()), 0)
 }
 
-// probe tells whoever may ask now whether there are pulls again.
+// probe reports whether the caller may find out whether there are pulls again.
 func (b *budget) probe() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,7 +182,7 @@ func (b *budget) probe() bool {
 	return true
 }
 
-// pulls reads "100;w=21600". Docker Hub sends ";w=21600" at times.
+// pulls parses "100;w=21600". Docker Hub sends ";w=21600" at times.
 func pulls(header string) (n int, window time.Duration, ok bool) {
 	number, rest, _ := strings.Cut(header, ";")
 	n, err := strconv.Atoi(strings.TrimSpace(number))
@@ -183,20 +194,21 @@ func pulls(header string) (n int, window time.Duration, ok bool) {
 	return n, window, err == nil && n >= 0
 }
 
-// isPull tells a request that counts as a pull, be it answered or not. Any
-// other one is refused for another reason than that there are no pulls left.
+// isPull reports whether a request counts as a pull. A pull limit refuses no
+// other requests.
 func isPull(req *http.Request) bool {
 	return req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/manifests/")
 }
 
-// isPullLimit tells the 429 of a pull limit from that of a limit on requests
-// of any kind. Docker Hub words them "You have reached your pull rate limit"
-// and "Too Many Requests". The body can be read afterwards.
-func isPullLimit(resp *http.Response, patience time.Duration) bool {
+// isPullLimit reports whether a 429 is that of a pull limit, and not of a limit
+// on requests of any kind. Docker Hub words them "You have reached your pull
+// rate limit" and "Too Many Requests". The body can still be read, the first
+// maxRefusal bytes of it.
+func isPullLimit(resp *http.Response, timeout time.Duration) bool {
 	if n, _, ok := pulls(resp.Header.Get("RateLimit-Remaining")); ok && n == 0 {
 		return true
 	}
-	text := readRefusal(resp.Body, patience)
+	text := readRefusal(resp.Body, timeout)
 	resp.Body = io.NopCloser(bytes.NewReader(text))
 	return slices.ContainsFunc(ociErrors(text), func(one ociError) bool {
 		return strings.Contains(strings.ToLower(one.Message), "pull rate limit")

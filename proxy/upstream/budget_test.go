@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
-	"hubcap/metrics"
 )
 
 func TestPulls(t *testing.T) {
@@ -65,7 +64,7 @@ func TestForecast(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
-			b := newBudget(clock.Now, metrics.New().Upstreams.Of("registry.test", "anonymous"))
+			b := newBudget(clock.Now)
 			for i, s := range steps {
 				clock.Advance(s.after)
 				b.mu.Lock()
@@ -108,8 +107,9 @@ func TestPullLimitIsExported(t *testing.T) {
 			t.Errorf("%s: %v, want %v", metric, got, want)
 		}
 	}
-	if value("hubcap_upstream_ratelimit_source", "source", "127.0.0.1") != 1 {
-		t.Error("whose limit it is is not exported")
+	want := LimitStatus{Limit: 10, Remaining: 7, Window: 6 * time.Hour, Source: "127.0.0.1", Stated: clock.Now(), Exhausted: 210 * time.Second}
+	if got := client.Status().Identities[0].Limit; got != want {
+		t.Errorf("Status: %+v, want %+v", got, want)
 	}
 }
 

@@ -114,7 +114,7 @@ func TestParseChallenge(t *testing.T) {
 func confinedTo(tokenHosts ...string) *confined {
 	return &confined{
 		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts, logsIn: true,
-		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler),
+		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler), now: time.Now,
 	}
 }
 

@@ -6,39 +6,42 @@ import (
 )
 
 // tripAfter is how many different objects of a host must have failed, with no
-// success between them, before it may be left alone.
+// success between them, before its circuit may open.
 const tripAfter = 3
 
 // objectsKept bounds how many failed objects of a host are remembered.
 const objectsKept = 16
 
-// askAgain is how long a host is not asked again how it is, while requests to
-// it fail.
-const askAgain = 5 * time.Second
+// checkPause is the least time between two health checks of a host while
+// requests to it fail.
+const checkPause = 5 * time.Second
 
-// failingFor is how long evidence that a host is down counts when nothing
-// newer is known.
+// failingFor is how long evidence that a host is down counts without newer.
 const failingFor = time.Minute
 
-// outcome is what one exchange says of its host.
+// outcome is what one exchange shows about its host.
 type outcome uint8
 
 const (
 	works       outcome = iota // an answer, or the first byte of a body
-	nothing                    // says nothing: the client left, or the request was not sent
+	nothing                    // nothing: the client left, or the request was not sent
 	unconnected                // no connection: the host itself
 	failed                     // a 5xx, or no answer on a connection: the host, or the object
-	noBlob                     // no blob where the host gives nothing else, or a body that stopped: the host, or the object
+	noBlob                     // no blob from a host that serves only blobs, or a body that broke off: the host, or the object
 )
 
-// health is a host's answer to the question how it is.
+var outcomeNames = [...]string{"", "", "no connection", "failed", "no blob"}
+
+func (o outcome) String() string { return outcomeNames[o] }
+
+// health is the result of a health check.
 type health uint8
 
 const (
-	healthUnknown health = iota // it could not be asked
-	well                        // an answer below 500
-	unwell                      // an answer of 500 or above
-	silent                      // no answer
+	healthUnknown health = iota // the check was not sent
+	healthy                     // an answer below 500
+	unhealthy                   // an answer of 500 or above
+	noAnswer
 )
 
 // state is the state of a circuit.
@@ -46,41 +49,46 @@ type state uint8
 
 const (
 	closed   state = iota // requests are sent
-	halfOpen              // one request tries the host
+	halfOpen              // one request is tried
 	open                  // none is sent
 )
 
-// circuit decides whether one host is asked. A failing object is no failing
+var stateNames = [...]string{"closed", "half_open", "open"}
+
+func (s state) String() string { return stateNames[s] }
+
+// circuit is the circuit breaker of one host. A failing object is no failing
 // host: the circuit opens after tripAfter different objects have failed without
-// a success between them, and only if there is evidence about the host itself:
-// no connection to it can be made, or it does not answer the question how it
-// is. Bodies that stop, and any failure of a host that gives nothing but blobs,
-// are evidence on their own, once there are tripAfter of them: the question
-// says nothing of blobs.
+// a success between them, and only with evidence about the host itself: no
+// connection can be made, or a health check fails. Bodies that break off, and any
+// failure of a host that serves only blobs, are evidence on their own once there
+// are tripAfter of them: a health check does not cover blobs.
 //
-// It closes when the question is answered well; where that does not prove
-// enough, one request is sent to try the host. It does no I/O. Its methods may
-// be called at any time by anyone.
+// It closes when a health check succeeds; where that does not prove enough, one
+// request is tried. It does no I/O. Its methods are safe for concurrent use.
 type circuit struct {
 	now      func() time.Time
 	tryAgain time.Duration        // how long it stays open
-	blobs    bool                 // the host gives nothing but blobs
-	moved    func(from, to state) // called with mu held
-	bad      func()               // called with mu held, for new evidence that the host is down
+	blobs    bool                 // the host serves only blobs
+	changed  func(from, to state) // called with mu held
+	evidence func()               // called with mu held, on new evidence that the host is down
 
-	mu      sync.Mutex
-	state   state
-	until   time.Time          // open: when the host is tried again
-	failed  map[string]outcome // the objects that failed since the last success
-	down    time.Time          // since when there is evidence against the host; zero for none
-	latest  time.Time          // when there last was
-	asked   time.Time          // when the host was last asked how it is
-	asking  bool               // it is being asked
-	success time.Time          // the last one
+	mu       sync.Mutex
+	state    state
+	since    time.Time          // when state last changed
+	until    time.Time          // open: when a request is tried
+	failed   map[string]outcome // objects that failed since the last success
+	down     time.Time          // of the first evidence against the host; zero for none
+	latest   time.Time          // of the latest
+	checked  time.Time          // the last health check
+	checking bool               // one is running
+	success  time.Time          // the last success
+	failure  outcome            // the last failure
+	failedAt time.Time
 }
 
-// admit reports whether a request may be sent, or how long it has to wait. The
-// host is asked how it is before a trial: see tried.
+// admit reports whether a request may be sent, or returns how long it has to
+// wait. Before a trial the caller checks the host's health: see tried.
 func (c *circuit) admit() (ok, trial bool, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,26 +101,26 @@ func (c *circuit) admit() (ok, trial bool, wait time.Duration) {
 	case now.Before(c.until):
 		return false, false, c.until.Sub(now)
 	}
-	c.move(halfOpen)
+	c.change(halfOpen)
 	return true, true, 0
 }
 
-// tried takes the host's answer before a trial. It reports whether the request
+// tried takes the health check before a trial. It reports whether the request
 // is sent, and whether that is still a trial.
 func (c *circuit) tried(h health) (ok, trial bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = c.now()
+	c.checked = c.now()
 	switch {
-	case c.state != halfOpen: // something has succeeded in the meantime
+	case c.state != halfOpen: // another request has succeeded meanwhile
 		return true, false
-	case h == silent:
-		c.shut()
+	case h == noAnswer:
+		c.open()
 		return false, false
-	case h == well && c.noBlobs() < tripAfter:
-		c.recover()
+	case h == healthy && c.noBlobs() < tripAfter:
+		c.reset()
 		return true, false
-	default: // the question may be one that this host answers badly, or says too little
+	default: // some hosts answer health checks with 5xx; and a check proves too little about blobs
 		return true, true
 	}
 }
@@ -124,53 +132,54 @@ func (c *circuit) note(object string, how outcome, trial bool) {
 	switch how {
 	case works:
 		c.success = c.now()
-		c.recover()
+		c.reset()
 	case nothing:
-		if trial && c.state == halfOpen { // the next request tries
+		if trial && c.state == halfOpen { // the next request is the trial
 			c.until = c.now()
-			c.move(open)
+			c.change(open)
 		}
 	default:
 		if c.blobs && how == failed {
 			how = noBlob
 		}
+		c.failure, c.failedAt = how, c.now()
 		if _, known := c.failed[object]; known || len(c.failed) < objectsKept {
 			c.failed[object] = how
 		}
 		if how == unconnected {
-			c.evidence()
+			c.isDown()
 		}
 		if trial && c.state == halfOpen {
-			c.shut()
+			c.open()
 		}
 		c.trip()
 	}
 }
 
-// due reports whether the host is to be asked how it is, by the caller, who
-// then calls answered: not if that was less than pause ago.
+// due reports whether the caller is to check the host's health and then call
+// answered: not within pause of the last check.
 func (c *circuit) due(pause time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.asking || len(c.failed) == 0 || !c.asked.IsZero() && c.now().Sub(c.asked) < pause {
+	if c.checking || len(c.failed) == 0 || !c.checked.IsZero() && c.now().Sub(c.checked) < pause {
 		return false
 	}
-	c.asking = true
+	c.checking = true
 	return true
 }
 
-// answered takes the host's answer.
+// answered takes the result of a health check.
 func (c *circuit) answered(h health) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asking, c.asked = false, c.now()
+	c.checking, c.checked = false, c.now()
 	switch h {
-	case well:
+	case healthy:
 		if c.noBlobs() < tripAfter {
-			c.vindicate()
+			c.blameObjects()
 		}
-	case unwell, silent:
-		c.evidence()
+	case unhealthy, noAnswer:
+		c.isDown()
 		c.trip()
 	case healthUnknown:
 	}
@@ -190,43 +199,44 @@ func (c *circuit) worksSince(t time.Time) bool {
 	return c.success.After(t)
 }
 
-// stateNow is the circuit's state.
-func (c *circuit) stateNow() state {
+// status sets what is known of the circuit.
+func (c *circuit) status(s *HostStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state
+	s.Circuit, s.Since, s.LastFailure, s.Failure = c.state.String(), c.since, c.failedAt, c.failure.String()
 }
 
 // The rest is called with mu held.
 
-// recover forgets everything against the host.
-func (c *circuit) recover() {
+// reset forgets everything against the host and closes the circuit.
+func (c *circuit) reset() {
 	clear(c.failed)
 	c.down = time.Time{}
-	c.move(closed)
+	c.change(closed)
 }
 
-// vindicate takes the blame for failed objects from the host, which is well.
-func (c *circuit) vindicate() {
+// blameObjects forgets the failures for which a healthy host is not the cause,
+// and closes the circuit.
+func (c *circuit) blameObjects() {
 	for object, how := range c.failed {
 		if how != noBlob {
 			delete(c.failed, object)
 		}
 	}
 	c.down = time.Time{}
-	c.move(closed)
+	c.change(closed)
 }
 
-// evidence notes that the host itself is down.
-func (c *circuit) evidence() {
+// isDown notes that the host itself is down.
+func (c *circuit) isDown() {
 	c.latest = c.now()
 	if c.down.IsZero() {
 		c.down = c.latest
 	}
-	c.bad()
+	c.evidence()
 }
 
-// noBlobs is how many blobs have not come, or not to their end.
+// noBlobs returns how many blobs were not sent, or not to their end.
 func (c *circuit) noBlobs() (n int) {
 	for _, how := range c.failed {
 		if how == noBlob {
@@ -236,25 +246,24 @@ func (c *circuit) noBlobs() (n int) {
 	return n
 }
 
-// trip opens the circuit where there is enough against the host.
+// trip opens the circuit if there is enough evidence against the host.
 func (c *circuit) trip() {
 	if c.state == closed && (c.noBlobs() >= tripAfter || len(c.failed) >= tripAfter && !c.down.IsZero()) {
-		c.shut()
+		c.open()
 	}
 }
 
-// shut opens the circuit.
-func (c *circuit) shut() {
-	c.evidence()
+func (c *circuit) open() {
+	c.isDown()
 	c.until = c.latest.Add(c.tryAgain)
-	c.move(open)
+	c.change(open)
 }
 
-func (c *circuit) move(to state) {
+func (c *circuit) change(to state) {
 	if c.state == to {
 		return
 	}
 	from := c.state
-	c.state = to
-	c.moved(from, to)
+	c.state, c.since = to, c.now()
+	c.changed(from, to)
 }

@@ -40,6 +40,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"hubcap/metrics"
+	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream/credentials"
 )
 
@@ -66,7 +67,8 @@ type Options struct {
 	Metrics     *metrics.Upstreams
 	Log         *slog.Logger
 
-	hosts *hosts // shared by the clients of one upstream; a client's own when nil
+	hosts    *hosts    // shared by the clients of one upstream; a client's own when nil
+	upstream *Upstream // nil outside a Set
 }
 
 // Client asks one registry under one identity: with its configured
@@ -74,15 +76,18 @@ type Options struct {
 // gets a token that another identity was given.
 type Client struct {
 	label       string
+	identity    string
 	url         *url.URL
-	login       *login // the box's; nil for anybody
+	upstream    *Upstream // whose rules redirects keep; nil for no rules
+	login       *login    // the box's; nil for anybody
+	dialer      *dialer   // nil when offline
 	auth        *auth.Client
 	offline     bool
 	caller      *caller // on whose behalf it asks; nil for the box's own
 	hosts       *hosts
 	budget      *budget
 	tokens      *tokens
-	locations   *locations
+	locations   *memory.Memory[string, *url.URL] // where blobs are, by repository@digest
 	stall       time.Duration
 	maxManifest int64
 	metrics     *metrics.Upstream
@@ -90,9 +95,9 @@ type Client struct {
 
 // NewClient makes a client with the options' credentials, or without any.
 func NewClient(o Options) *Client {
-	identity := "anonymous"
+	identity := identityAnonymous
 	if o.LogsIn() {
-		identity = "credentials"
+		identity = identityCredentials
 	}
 	return newClient(o, identity)
 }
@@ -102,15 +107,16 @@ func newClient(o Options, identity string) *Client {
 	if o.hosts == nil {
 		o.hosts = newHosts(o)
 	}
-	limit := newBudget(o.Now, m)
+	limit := newBudget(o.Now)
+	network, d := o.network(m)
 	guard := &confined{
 		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), logsIn: o.LogsIn(), hosts: o.hosts,
-		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout,
-		base: withRetries(&careful{base: o.network(m), hosts: o.hosts, budget: limit, registry: o.URL, patience: o.StallTimeout}),
+		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout, upstream: o.upstream, now: o.Now,
+		base: withRetries(&breaker{base: network, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
 	}
 	c := &Client{
-		label: o.Label, url: o.URL, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
-		locations: newLocations(o.Now),
+		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, dialer: d, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		locations: memory.New[string, *url.URL](locationsKept, o.Now),
 		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	c.auth = &auth.Client{
@@ -125,17 +131,17 @@ func newClient(o Options, identity string) *Client {
 	return c
 }
 
-// network is what sends requests, and counts them.
-func (o Options) network(m *metrics.Upstream) http.RoundTripper {
+// network returns what sends requests, and counts them.
+func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
 	if o.Offline {
-		return offline{}
+		return offline{}, nil
 	}
 	d := newDialer(o.PrivateCIDRs, o.ConnectTimeout)
 	t := &renewed{
 		authorities: o.authorities(),
 		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
 	}
-	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, patience: o.ConnectTimeout}
+	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, patience: o.ConnectTimeout}, d
 }
 
 // Trouble says what of the registry is down: hosts that take no connection, do
@@ -371,12 +377,12 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Digest, header http.Header) (*http.Request, *http.Response, error) {
 	ctx = withObject(ctx, d.String())
 	key := repository + "@" + d.String()
-	if at, ok := c.locations.get(key); ok {
+	if at, ok := c.locations.Get(key); ok {
 		req, resp, err := c.sendTo(ctx, at, header)
 		if err == nil && resp.StatusCode < 300 {
 			return req, resp, nil
 		}
-		c.locations.forget(key)
+		c.locations.Remove(key)
 		switch {
 		case err != nil && (ctx.Err() != nil || isOnce(ctx)):
 			return nil, nil, err
@@ -389,7 +395,7 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 	}
 	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
 	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.url) {
-		c.locations.put(key, resp.Request.URL)
+		c.locations.Put(key, resp.Request.URL, locationFor)
 	}
 	return req, resp, err
 }
@@ -429,23 +435,29 @@ func (c *Client) send(ctx context.Context, method, repository, what string, head
 	at := c.url.JoinPath("v2", repository, path)
 	at.RawQuery = query
 	return c.follow(at, func(at *url.URL) (*http.Request, *http.Response, error) {
-		if name, ok := repositoryOf(at.Path, c.url.Path); ok {
-			repository = name // by which the registry knows it
+		by := c
+		if name, ok := repositoryOf(at.Path, c.url.Path); ok && name != repository { // behind a redirect
+			repository, by = name, c.upstream.follower(c, name)
 		}
 		scope := registry.Reference{Registry: c.url.Host, Repository: repository}
 		ctx := auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
 		return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
-			if c.login != nil {
+			switch {
+			case by != c:
+				return by.inPlace(req, repository)
+			case c.login != nil:
 				return c.asOwner(req, repository)
+			default:
+				return c.authorized(req, repository)
 			}
-			return c.authorized(req, repository)
 		})
 	})
 }
 
-// follow asks at an address, and again where the registry redirects within
-// itself: there it is asked as anywhere, with credentials, and with a token for
-// the name that it has there.
+// follow sends a request by ask, and again for each redirect of the registry to
+// itself. The target is requested like any other address of the registry, with
+// a token for the repository that it names, if the operator's rules allow that
+// repository.
 func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http.Response, error)) (*http.Request, *http.Response, error) {
 	for hops := 0; ; hops++ {
 		req, resp, err := ask(at)
@@ -458,11 +470,13 @@ func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http
 		}
 		resp.Body.Close()
 		if hops == maxRedirects {
+			err = fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
+		} else {
+			err = c.upstream.checkRedirect(next, c.url)
+		}
+		if err != nil {
 			c.metrics.Refused()
-			return nil, nil, &Error{
-				Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil,
-				err: fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects),
-			}
+			return nil, nil, &Error{Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
 		}
 		at = next
 	}

@@ -16,10 +16,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/logging"
 )
 
 // maxRedirects is how many redirects of one request are followed.
@@ -49,7 +49,9 @@ type confined struct {
 	log        *slog.Logger
 	label      string
 	patience   time.Duration // for the rest of an answer that is read here
-	warned     atomic.Int64  // when a refused realm was last logged, Unix seconds
+	upstream   *Upstream     // whose rules redirects keep; nil for no rules
+	now        func() time.Time
+	warned     logging.Throttle
 }
 
 // RoundTrip sends one request, to the token service when it is addressed to
@@ -117,7 +119,7 @@ func (c *confined) askToken(req *http.Request, realm string) (*http.Response, er
 	}
 	text := readRefusal(resp.Body, c.patience)
 	if resp.StatusCode == http.StatusTooManyRequests { // the auth client would forget for how long
-		return nil, &postponed{hostPort(at), c.hosts.of(at).silence.wait(), true, resp.StatusCode}
+		return nil, &postponed{hostPort(at), c.hosts.of(at).backoff.wait(), true, resp.StatusCode}
 	}
 	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 	refusal.code, refusal.message = words(text, secretsIn(req))
@@ -242,8 +244,7 @@ func (c *confined) tokenService(realm string) bool {
 // refuseRealm counts a foreign token service, and says so once a minute.
 func (c *confined) refuseRealm(realm string) {
 	c.metrics.Refused()
-	now, last := time.Now().Unix(), c.warned.Load()
-	if now-last < 60 || !c.warned.CompareAndSwap(last, now) {
+	if !c.warned.Allow(c.now()) {
 		return
 	}
 	host := "(not an address)"
@@ -282,7 +283,7 @@ func (c *confined) mayFollow(req *http.Request, via []*http.Request) error {
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return fmt.Errorf("%w: a redirect of a %s", errRefused, req.Method)
 	}
-	return nil
+	return c.upstream.checkRedirect(req.URL, c.registry)
 }
 
 // withinRegistry reports whether a registry that redirects to u is to be asked

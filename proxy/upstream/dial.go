@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"hubcap/proxy/memory"
 )
 
 // inside are the addresses that a registry, its token service and its CDN
@@ -108,16 +108,15 @@ type dialer struct {
 	allowed  []netip.Prefix
 	timeout  time.Duration
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	answered *lru.Cache[string, netip.Addr] // the address that a host:port was last connected at
-	proxies  sync.Map                       // host:port of outgoing proxies; their addresses are exempt
+	answered *memory.Memory[string, netip.Addr] // the address that a host:port was last connected at
+	proxies  sync.Map                           // host:port of outgoing proxies; their addresses are exempt
 }
 
 func newDialer(allowed []netip.Prefix, timeout time.Duration) *dialer {
-	answered, err := lru.New[string, netip.Addr](hostsKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
+	return &dialer{
+		allowed: allowed, timeout: timeout, lookup: net.DefaultResolver.LookupNetIP,
+		answered: memory.New[string, netip.Addr](hostsKept, nil),
 	}
-	return &dialer{allowed: allowed, timeout: timeout, lookup: net.DefaultResolver.LookupNetIP, answered: answered}
 }
 
 // dial connects to the address that answers first. net.Dialer would divide its
@@ -146,9 +145,7 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	if len(addrs) > 1 {
-		d.answered.Add(address, at)
-	}
+	d.answered.Keep(address, at)
 	if proxy {
 		d.bound(ctx, conn)
 	}

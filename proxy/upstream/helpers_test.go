@@ -81,6 +81,7 @@ func newFixture(t *testing.T, at string, changes ...change) *fixture {
 		c(&o)
 	}
 	f.Client = NewClient(o)
+	f.metrics.Upstreams.Watch(func() metrics.UpstreamStates { return statesOf([]Status{f.Status()}) })
 	return f
 }
 

@@ -69,9 +69,9 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func always(status int) func(string) int { return func(string) int { return status } }
 
-// carefully asks a network behind a circuit for an object, without retries.
-func carefully(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
-	c := &careful{base: network, hosts: f.hosts, budget: f.budget, registry: f.url, patience: time.Hour}
+// throughBreaker asks a network behind a circuit for an object, without retries.
+func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
+	c := &breaker{base: network, hosts: f.hosts, budget: f.budget, registry: f.url, timeout: time.Hour}
 	return func(ctx context.Context, object string) error {
 		at, err := url.Parse("https://" + host + "/v2/x/manifests/" + object)
 		if err != nil {
@@ -135,7 +135,7 @@ func TestCircuit(t *testing.T) {
 			t.Run(name+", "+host, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-					ask := carefully(f, &tt.network, host)
+					ask := throughBreaker(f, &tt.network, host)
 					tt.network.asked, tt.network.asks = 0, 0
 					if tt.blobs && host == "cdn.test" {
 						tt.asked, tt.trouble = tripAfter, true
@@ -167,7 +167,7 @@ func TestCircuitOpensLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 		n := &network{status: always(503)}
-		ask := carefully(f, n, "registry.test")
+		ask := throughBreaker(f, n, "registry.test")
 		_ = ask(t.Context(), "first")
 		n.question = func() int { return 503 }
 		for range 3 {
@@ -178,7 +178,7 @@ func TestCircuitOpensLater(t *testing.T) {
 		if n.asked != 31 || n.asks != 1 || f.Failing(0) {
 			t.Errorf("%d requests and %d questions within a moment", n.asked, n.asks)
 		}
-		time.Sleep(askAgain)
+		time.Sleep(checkPause)
 		for _, object := range objects(10) {
 			_ = ask(t.Context(), object)
 		}
@@ -199,7 +199,7 @@ func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 		n := &network{status: always(0), question: func() int { return 0 }}
-		ask := carefully(f, n, "registry.test")
+		ask := throughBreaker(f, n, "registry.test")
 		for _, object := range objects(tripAfter) {
 			_ = ask(t.Context(), object)
 		}
@@ -244,7 +244,7 @@ func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 		n := &network{status: always(503), question: func() int { return 503 }}
-		ask := carefully(f, n, "cdn.test")
+		ask := throughBreaker(f, n, "cdn.test")
 		for _, object := range objects(10) {
 			_ = ask(t.Context(), object)
 		}
@@ -283,7 +283,7 @@ func TestCircuitOfSilentBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 		n := &network{}
-		ask := carefully(f, n, "cdn.test")
+		ask := throughBreaker(f, n, "cdn.test")
 		get := func(object string) error {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			n.body = func(string) io.ReadCloser { return hanging{func() { cancel(errStalled) }} }
@@ -329,7 +329,7 @@ func TestTroubleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
 		n := &network{status: always(-1), question: func() int { return -1 }}
-		_ = carefully(f, n, "registry.test")(t.Context(), "a")
+		_ = throughBreaker(f, n, "registry.test")(t.Context(), "a")
 		for range 20 { // the evidence stays fresh
 			time.Sleep(10 * time.Second)
 			if !f.Failing(0) {
@@ -354,8 +354,8 @@ func TestTroubleEnds(t *testing.T) {
 func TestTroubleOfManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		down := carefully(f, &network{status: always(-1)}, "cdn1.test")
-		up := carefully(f, &network{}, "cdn2.test")
+		down := throughBreaker(f, &network{status: always(-1)}, "cdn1.test")
+		up := throughBreaker(f, &network{}, "cdn2.test")
 		_ = up(t.Context(), "a")
 		time.Sleep(time.Second)
 		_ = down(t.Context(), "a")
@@ -374,7 +374,7 @@ func TestTroubleOfManyHosts(t *testing.T) {
 func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = time.Hour })
-		ask := carefully(f, &network{slow: time.Second}, "registry.test")
+		ask := throughBreaker(f, &network{slow: time.Second}, "registry.test")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 3 * tripAfter {

@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"sync/atomic"
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"hubcap/metrics"
+	"hubcap/proxy/logging"
 	"hubcap/proxy/upstream/credentials"
 )
 
@@ -20,20 +20,21 @@ var errNoLogin = errors.New("hubcap's credentials for it are of no use at presen
 
 // login is the box's credentials for one registry.
 type login struct {
-	keeper  *credentials.Keeper
-	host    string // with its port, that may see them
-	kind    credentials.Kind
-	label   string
-	anybody *Client // asks in the box's place while the credentials are of no use; nil for nobody
-	metrics *metrics.Upstream
-	log     *slog.Logger
-	warned  atomic.Int64 // when they were last said to be of no use, Unix seconds
+	keeper    *credentials.Keeper
+	host      string // with its port, that may see them
+	kind      credentials.Kind
+	label     string
+	anonymous *Client // asks in the box's place while the credentials are of no use; nil for nobody
+	now       func() time.Time
+	metrics   *metrics.Upstream
+	log       *slog.Logger
+	warned    logging.Throttle
 }
 
 func newLogin(o Options, m *metrics.Upstream) *login {
 	return &login{
 		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.authorities().current}),
-		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, log: o.Log,
+		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, log: o.Log, now: o.Now,
 	}
 }
 
@@ -89,7 +90,7 @@ func (c *Client) asOwner(req *http.Request, repository string) (*http.Response, 
 // asAnybody sends req without the credentials, under the pull limit of anybody.
 // resp and err are the answer to it with them.
 func (c *Client) asAnybody(req *http.Request, repository string, resp *http.Response, err error) (*http.Response, error) {
-	anybody := c.login.anybody
+	anybody := c.login.anonymous
 	if anybody == nil {
 		return resp, err
 	}
@@ -179,10 +180,9 @@ func (l *login) unavailable(err error) {
 
 // useless counts a request for which the credentials were of no use, and says
 // so once a minute.
-func (l *login) useless(why metrics.Useless, err error) {
-	l.metrics.Useless(why)
-	now, last := time.Now().Unix(), l.warned.Load()
-	if now-last < 60 || !l.warned.CompareAndSwap(last, now) {
+func (l *login) useless(why metrics.CredentialFailure, err error) {
+	l.metrics.CredentialsFailed(why)
+	if !l.warned.Allow(l.now()) {
 		return
 	}
 	kind := l.kind

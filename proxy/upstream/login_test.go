@@ -227,7 +227,7 @@ func TestNoOtherHost(t *testing.T) {
 }
 
 // useless is how often credentials are counted as of no use.
-func (f *fixture) useless(why metrics.Useless) int {
+func (f *fixture) useless(why metrics.CredentialFailure) int {
 	n, _ := f.metrics.Value("hubcap_upstream_credential_failures_total", "reason", why.String())
 	return int(n)
 }
@@ -237,7 +237,7 @@ func (f *fixture) useless(why metrics.Useless) int {
 func withStandIn(t *testing.T, at string, changes ...change) *fixture {
 	t.Helper()
 	f := newFixture(t, at, changes...)
-	f.login.anybody = newFixture(t, at, append(changes, func(o *Options) { o.Login = credentials.Login{} })...).Client
+	f.login.anonymous = newFixture(t, at, append(changes, func(o *Options) { o.Login = credentials.Login{} })...).Client
 	return f
 }
 
@@ -245,7 +245,7 @@ func withStandIn(t *testing.T, at string, changes ...change) *fixture {
 func TestUselessCredentials(t *testing.T) {
 	for name, tc := range map[string]struct {
 		login func(t *testing.T) change
-		why   metrics.Useless
+		why   metrics.CredentialFailure
 		tries int // of a wrong password
 	}{
 		"wrong password": {func(*testing.T) change {

@@ -6,11 +6,14 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/metrics"
+	"hubcap/proxy/upstream/credentials"
 )
 
 // harbor has a registry redirect what is asked of the repository demo to the
@@ -255,5 +258,95 @@ func TestWithinRegistry(t *testing.T) {
 		if got := withinRegistry(registry, u); got != want {
 			t.Errorf("%s: got %t, want %t", to, got, want)
 		}
+	}
+}
+
+// TestMovedPastTheRules: a registry redirects from a repository that may be
+// pulled to one that may not, or not with the box's credentials. Allow and Deny
+// hold for every identity; where credentials are not for the target, it is
+// requested without.
+func TestMovedPastTheRules(t *testing.T) {
+	t.Parallel()
+	const anonymous, own, relay = "anonymous", "own", "relay"
+	for name, tt := range map[string]struct {
+		rules   Rules
+		refused bool // the redirect
+	}{
+		"no rules":                   {Rules{Visibility: Shared, SharedRepositories: []string{"**"}}, false},
+		"the target is denied":       {Rules{Visibility: Shared, SharedRepositories: []string{"**"}, Deny: []string{"library/*"}}, true},
+		"the target is not allowed":  {Rules{Visibility: Shared, SharedRepositories: []string{"**"}, Allow: []string{"demo"}}, true},
+		"the target is not shared":   {Rules{Visibility: Shared, SharedRepositories: []string{"demo"}}, false},
+		"public content alone":       {Rules{Visibility: Public}, false},
+		"the target is both allowed": {Rules{Visibility: Shared, SharedRepositories: []string{"library/demo"}, Allow: []string{"*", "library/**"}}, false},
+	} {
+		for _, who := range []string{anonymous, own, relay} {
+			for _, back := range []bool{false, true} { // by another host, which net/http follows
+				t.Run(fmt.Sprintf("%s/%s/%t", name, who, back), func(t *testing.T) {
+					t.Parallel()
+					s := newScene(t, newWitness, newWitness)
+					m := metrics.New()
+					e := Entry{Host: "registry.test", Rules: tt.rules}
+					s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), withCredentials, func(o *Options) {
+						o.Metrics = m.Upstreams
+						e.Options = *o
+					})
+					u := e.build()
+					u.Relay = newClient(func() Options { o := e.Options; o.Login, o.upstream = credentials.Login{}, u; return o }(), identityClient)
+					moved := strings.Replace("/v2/demo/manifests/latest", "/demo/", "/library/demo/", 1)
+					s.foreign.answer = func(w http.ResponseWriter, r *http.Request) {
+						http.Redirect(w, r, s.registry.URL+moved, http.StatusFound)
+					}
+					reached := new(atomic.Int32)
+					s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
+						switch {
+						case r.URL.Path == moved:
+							reached.Add(1)
+							giveManifest(w)
+						case back:
+							http.Redirect(w, r, s.foreign.URL+"/x", http.StatusFound)
+						default:
+							http.Redirect(w, r, moved, http.StatusMovedPermanently)
+						}
+					}
+					c := map[string]*Client{anonymous: u.Anonymous, own: u.Own, relay: u.Relay.As(goodToken)}[who]
+					_, err := c.GetManifest(within(t), "demo", "latest")
+					if tt.refused {
+						wantKind(t, err, Refused)
+					} else if err != nil {
+						t.Error(err)
+					}
+					if got := reached.Load() > 0; got == tt.refused {
+						t.Errorf("the target was reached: %t", got)
+					}
+					if n, _ := m.Value("hubcap_upstream_refused_total"); (n > 0) != tt.refused {
+						t.Errorf("%v refusals are counted", n)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestMovedWithoutCredentials: the box's credentials open the repository that
+// was requested, and not the one that the registry redirects to.
+func TestMovedWithoutCredentials(t *testing.T) {
+	t.Parallel()
+	for name, rules := range map[string]Rules{
+		"not shared": {Visibility: Shared, SharedRepositories: []string{"demo"}},
+		"public":     {Visibility: Public},
+		"shared":     {Visibility: Shared, SharedRepositories: []string{"demo", "library/*"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, newWitness, newWitness)
+			e := Entry{Host: "registry.test", Rules: rules}
+			s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), withCredentials, func(o *Options) { e.Options = *o })
+			harbor(s, func(*http.Request) string { return "/v2/library/demo/manifests/latest" },
+				func(r *http.Request) bool { _, password, _ := r.BasicAuth(); return password == canary }, func() string { return `Basic realm="x"` })
+			_, err := e.build().Own.GetManifest(within(t), "demo", "latest")
+			if shared := name == "shared"; shared != (err == nil) || shared != holdsCanary(s.registry.all()) {
+				t.Errorf("got %v; the registry was shown:\n%s", err, s.registry.all())
+			}
+		})
 	}
 }

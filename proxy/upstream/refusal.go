@@ -136,7 +136,7 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.now()), Credentials: c.login != nil,
 	}
 	if e.Kind == RateLimited { // as it was understood when it came, in whole seconds as it was sent
-		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).silence.wait()).Round(time.Second)
+		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).backoff.wait()).Round(time.Second)
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"oras.land/oras-go/v2/registry"
+
+	"hubcap/proxy/memory"
 )
 
 // As returns a client that asks as a caller of hubcap: with the bearer token
@@ -18,7 +20,7 @@ import (
 func (c *Client) As(token string) *Client {
 	his := *c
 	his.caller = &caller{token: token}
-	his.locations = newLocations(c.locations.now)
+	his.locations = memory.New[string, *url.URL](locationsKept, c.hosts.now)
 	return &his
 }
 

@@ -9,81 +9,115 @@ import (
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
-	lru "github.com/hashicorp/golang-lru/v2"
 
+	"hubcap/metrics"
+	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream/credentials"
 )
 
 // Upstream is one registry as it is configured.
 type Upstream struct {
 	Host      string  // its name: docker.io, ghcr.io, europe-docker.pkg.dev
-	Anonymous *Client // asks as anybody
-	Own       *Client // asks with the box's credentials, where no part has others; nil when there are none
-	Relay     *Client // asks as callers do, by As; nil but for Passthrough
+	Anonymous *Client // asks without credentials
+	Own       *Client // asks with the box's credentials, for repositories in no part; nil without such credentials
+	Relay     *Client // asks with a client's own token, by As; nil unless Passthrough
 	TagTTL    time.Duration
 	Rules
 
 	parts []part
 }
 
-// part is a part of the repositories with a client of its own.
+// part is a group of repositories that have credentials of their own.
 type part struct {
 	repositories []string // globs
 	own          *Client
 }
 
-// OwnOf is who asks for a repository with the box's credentials; nil when there
-// are none for it.
+// OwnOf returns the client that asks for a repository with the box's
+// credentials; nil without credentials for it.
 func (u *Upstream) OwnOf(repository string) *Client {
 	for _, p := range u.parts {
-		if slices.ContainsFunc(p.repositories, func(glob string) bool { return doublestar.MatchUnvalidated(glob, repository) }) {
+		if matches(p.repositories, repository) {
 			return p.own
 		}
 	}
 	return u.Own
 }
 
-// Rules say which repositories of a registry may be pulled, and for whom. The
-// globs are doublestar's, of the repository's name.
+// checkRedirect returns an error if a redirect of the registry at base leads to
+// one of its repositories that may not be pulled: the operator's rules hold for
+// it as for the repository that was requested. A nil Upstream has no rules.
+func (u *Upstream) checkRedirect(to, base *url.URL) error {
+	if u == nil || !sameOrigin(to, base) {
+		return nil
+	}
+	if name, ok := repositoryOf(to.Path, base.Path); ok && !u.Allows(name) {
+		return fmt.Errorf("%w: a redirect to the repository %s, which ALLOW or DENY excludes", errRefused, name)
+	}
+	return nil
+}
+
+// follower returns the client that asks for a repository to which c was
+// redirected. The box's credentials are used there only if they are shared for
+// it; what is public needs none.
+func (u *Upstream) follower(c *Client, repository string) *Client {
+	if u == nil || c.login == nil || u.Visibility == Shared && matches(u.SharedRepositories, repository) && u.OwnOf(repository) == c {
+		return c
+	}
+	return u.Anonymous
+}
+
+// Rules are which repositories of a registry may be pulled, and for whom. The
+// globs are doublestar's, matched against the repository's name.
 type Rules struct {
 	Visibility         Visibility
 	SharedRepositories []string
 	Allow              []string // all when empty
-	Deny               []string // before Allow
+	Deny               []string // takes precedence over Allow
 }
 
-// Visibility says for whom a registry's content is.
+// Allows reports whether the operator lets a repository be pulled.
+func (r Rules) Allows(repository string) bool {
+	return !matches(r.Deny, repository) && (len(r.Allow) == 0 || matches(r.Allow, repository))
+}
+
+// matches reports whether one of the globs, which are valid, matches the
+// repository.
+func matches(globs []string, repository string) bool {
+	return slices.ContainsFunc(globs, func(glob string) bool { return doublestar.MatchUnvalidated(glob, repository) })
+}
+
+// Visibility is who may pull a registry's content.
 type Visibility uint8
 
 // The visibilities.
 const (
-	Public      Visibility = iota // what anybody could pull is for everybody, and there is nothing else
-	Shared                        // so are the shared repositories, whoever could pull them
-	Passthrough                   // each client has what the registry gives to that client
+	Public      Visibility = iota // only what an anonymous client could pull
+	Shared                        // also the shared repositories, with the box's credentials
+	Passthrough                   // each client what the registry lets that client pull
 )
 
-// Entry is how an Upstream is made. Host may begin with "*." and then stands
-// for every name with one more label.
+// Entry is the configuration of an Upstream. A Host that begins with "*."
+// stands for every name with one more label.
 type Entry struct {
 	Host   string
 	TagTTL time.Duration
 	Rules
-	Parts []Part // that are pulled with other credentials; the first that matches counts
+	Parts []Part // repositories with other credentials; the first that matches counts
 	Options
 }
 
-// Part is a part of a registry's repositories, by globs, and the credentials
-// for it.
+// Part is a group of repositories, by globs, and their credentials.
 type Part struct {
 	Repositories []string
 	Login        credentials.Login
 }
 
-// HasLogin tells whether there are credentials for any repository.
+// HasLogin reports whether there are credentials for any repository.
 func (e Entry) HasLogin() bool { return e.LogsIn() || len(e.Parts) > 0 }
 
-// DockerHub is the name of Docker Hub in this set, whatever it is called in a
-// request.
+// DockerHub is the name of Docker Hub in a Set, under whatever alias it is
+// requested.
 const DockerHub = "docker.io"
 
 // aliases are the other names of one registry.
@@ -92,8 +126,8 @@ var aliases = map[string]string{
 	"registry-1.docker.io": DockerHub,
 }
 
-// Canonical is the one spelling of a registry's name: in lower case, without
-// the standard port or the trailing dot of a DNS name, not by an alias.
+// Canonical returns the one spelling of a registry's name: in lower case,
+// without port 443 and the trailing dot of a DNS name, aliases replaced.
 func Canonical(name string) string {
 	name = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(name), ":443"), ".")
 	if real, ok := aliases[name]; ok {
@@ -102,27 +136,26 @@ func Canonical(name string) string {
 	return name
 }
 
-// patternHosts bounds how many hosts behind patterns have a client at a time.
+// patternHosts is how many hosts that match patterns have clients at a time.
 const patternHosts = 64
 
-// Set is every registry there is. What is not in it does not exist.
+// Set is all registries that may be asked.
 type Set struct {
 	byHost   map[string]*Upstream
 	patterns map[string]Entry // by what follows the first label, with the dot
 	def      *Upstream
 
-	mu   sync.Mutex
-	lazy *lru.Cache[string, *Upstream] // of patterns
+	mu   sync.Mutex // held while an Upstream of a pattern is made, so that there is one
+	lazy *memory.Memory[string, *Upstream]
 }
 
-// NewSet makes the set of the entries. The host def, which answers for
-// requests that name no registry, must be among them.
+// NewSet makes the set of the entries, and has their metrics read its state.
+// The host def, for requests that name no registry, must be among them.
 func NewSet(entries []Entry, def string) (*Set, error) {
-	lazy, err := lru.NewWithEvict(patternHosts, func(_ string, gone *Upstream) { gone.Anonymous.hosts.forget() })
-	if err != nil {
-		return nil, err
+	s := &Set{
+		byHost: make(map[string]*Upstream), patterns: make(map[string]Entry),
+		lazy: memory.New[string, *Upstream](patternHosts, nil),
 	}
-	s := &Set{byHost: make(map[string]*Upstream), patterns: make(map[string]Entry), lazy: lazy}
 	for _, e := range entries {
 		if suffix, ok := strings.CutPrefix(e.Host, "*"); ok {
 			s.patterns[suffix] = e
@@ -135,13 +168,14 @@ func NewSet(entries []Entry, def string) (*Set, error) {
 		return nil, fmt.Errorf("the default upstream %q is not configured", def)
 	}
 	s.def = found
+	entries[0].Metrics.Watch(func() metrics.UpstreamStates { return statesOf(s.Status()) })
 	return s, nil
 }
 
 // build makes the clients of an entry.
 func (e Entry) build() *Upstream {
 	u := &Upstream{Host: e.Host, TagTTL: e.TagTTL, Rules: e.Rules}
-	e.hosts = newHosts(e.Options)
+	e.hosts, e.upstream = newHosts(e.Options), u
 	anonymous := e.Options
 	anonymous.Login = credentials.Login{}
 	u.Anonymous = NewClient(anonymous)
@@ -149,7 +183,7 @@ func (e Entry) build() *Upstream {
 		o := e.Options
 		o.Login = l
 		c := NewClient(o)
-		c.login.anybody = u.Anonymous
+		c.login.anonymous = u.Anonymous
 		return c
 	}
 	if e.LogsIn() {
@@ -159,17 +193,17 @@ func (e Entry) build() *Upstream {
 		u.parts = append(u.parts, part{p.Repositories, own(p.Login)})
 	}
 	if e.Visibility == Passthrough {
-		u.Relay = newClient(anonymous, "client")
+		u.Relay = newClient(anonymous, identityClient)
 	}
 	return u
 }
 
-// Default answers for requests that name no registry, where the port has no
-// default of its own.
+// Default returns the upstream for requests that name no registry, on ports
+// without a default of their own.
 func (s *Set) Default() *Upstream { return s.def }
 
-// Find looks a registry's name up, in any spelling that Canonical knows. It
-// connects to nothing.
+// Find returns the upstream of a registry's name, in any spelling that
+// Canonical knows. It makes no connection.
 func (s *Set) Find(name string) (*Upstream, bool) {
 	name = Canonical(name)
 	if u, ok := s.byHost[name]; ok {
@@ -191,11 +225,12 @@ func (s *Set) Find(name string) (*Upstream, bool) {
 	e.Host = name
 	e.URL = &url.URL{Scheme: "https", Host: name}
 	u := e.build()
-	s.lazy.Add(name, u)
+	s.lazy.Keep(name, u)
 	return u, true
 }
 
-// isLabel tells a label of a DNS name (RFC 1123, 2.1) in lower case.
+// isLabel reports whether s is a label of a DNS name (RFC 1123, 2.1) in lower
+// case.
 func isLabel(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false

@@ -9,10 +9,11 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"hubcap/proxy/memory"
 )
 
 // tokensKept is how many repositories' tokens are remembered for each
@@ -31,12 +32,6 @@ const (
 func tokenLife(seconds float64) time.Duration {
 	life := time.Duration(min(max(seconds, 0), maxTokenLife.Seconds()) * float64(time.Second))
 	return max(life, minTokenLife) - tokenMargin
-}
-
-// token is a bearer token or Basic credential, for one repository.
-type token struct {
-	value string
-	until time.Time
 }
 
 // attempt is one request's way through the auth client.
@@ -65,9 +60,8 @@ func attemptOf(ctx context.Context) *attempt {
 // request at a time for each repository. It belongs to one upstream and one
 // identity, so its keys are repositories.
 type tokens struct {
-	cache  *lru.Cache[string, token]
+	cache  *memory.Memory[string, string] // of bearer tokens and Basic credentials, by repository
 	flight singleflight.Group
-	now    func() time.Time
 
 	mu        sync.Mutex
 	scheme    auth.Scheme
@@ -75,11 +69,7 @@ type tokens struct {
 }
 
 func newTokens(now func() time.Time) *tokens {
-	cache, err := lru.New[string, token](tokensKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &tokens{cache: cache, now: now}
+	return &tokens{cache: memory.New[string, string](tokensKept, now)}
 }
 
 // GetScheme implements auth.Cache.
@@ -98,17 +88,12 @@ func (t *tokens) GetToken(ctx context.Context, _ string, _ auth.Scheme, _ string
 	if a == nil {
 		return "", errdef.ErrNotFound
 	}
-	value, ok := t.valid(a.repository)
+	value, ok := t.cache.Get(a.repository)
 	if !ok || value == a.used {
 		return "", errdef.ErrNotFound
 	}
 	a.used = value
 	return value, nil
-}
-
-func (t *tokens) valid(repository string) (string, bool) {
-	have, ok := t.cache.Get(repository)
-	return have.value, ok && t.now().Before(have.until)
 }
 
 // Set implements auth.Cache. The requests that lack a token for one
@@ -120,7 +105,7 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 	}
 	a.renewed = true
 	flight := t.flight.DoChan(a.repository, func() (any, error) {
-		if value, ok := t.valid(a.repository); ok && value != a.used {
+		if value, ok := t.cache.Get(a.repository); ok && value != a.used {
 			return value, nil // fetched while this request was on its way
 		}
 		mine := &attempt{repository: a.repository, lives: tokenLife(0)}
@@ -128,7 +113,7 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 		if err != nil {
 			return nil, err
 		}
-		t.cache.Add(a.repository, token{value, t.now().Add(mine.lives)})
+		t.cache.Put(a.repository, value, mine.lives)
 		t.mu.Lock()
 		t.scheme, t.challenge = scheme, a.challenge
 		t.mu.Unlock()
@@ -166,7 +151,7 @@ func (t *tokens) drop(repository string) { t.cache.Remove(repository) }
 // grants reports whether the token held for a repository says itself that it
 // opens it for pulling.
 func (t *tokens) grants(repository string) bool {
-	value, ok := t.valid(repository)
+	value, ok := t.cache.Get(repository)
 	return ok && grantsPull(value, repository)
 }
 

@@ -387,7 +387,7 @@ func TestGrants(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
 			tokens := newTokens(clock.Now)
-			tokens.cache.Add("a/b", token{tt.token, clock.Now().Add(time.Minute)})
+			tokens.cache.Put("a/b", tt.token, time.Minute)
 			if got := tokens.grants("a/b"); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
 			}
@@ -464,7 +464,7 @@ func TestOldTokenIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newWitness, newWitness)
 	s.registry.answer = challenging(`Bearer realm="` + s.token.URL + `",scope="aws"`)
-	s.client.tokens.cache.Add(repo, token{"old", time.Now().Add(time.Hour)})
+	s.client.tokens.cache.Put(repo, "old", time.Hour)
 	s.client.tokens.scheme = auth.SchemeBearer
 	if _, err := s.client.GetManifest(within(t), repo, "latest"); err != nil {
 		t.Fatal(err)

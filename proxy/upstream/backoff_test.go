@@ -74,20 +74,20 @@ func TestLongSilence(t *testing.T) {
 					t.Errorf("asks for %s, want %s", e.RetryAfter, left)
 				}
 			}
-			limited(maxSilence)
-			limited(maxSilence)
+			limited(maxBackoff)
+			limited(maxBackoff)
 			if got := client.Trouble(10 * time.Second); got != (Trouble{Registry: true}) {
 				t.Errorf("got %+v", got)
 			}
-			clock.Advance(silenceProbe)
-			limited(maxSilence) // the probe
-			limited(maxSilence)
+			clock.Advance(backoffProbe)
+			limited(maxBackoff) // the probe
+			limited(maxBackoff)
 			if n := hub.Count(); n != 2 {
 				t.Errorf("%d requests, want the first and a probe", n)
 			}
 			hub.Script(nil)
-			limited(maxSilence)
-			clock.Advance(silenceProbe)
+			limited(maxBackoff)
+			clock.Advance(backoffProbe)
 			if err := client.head(within(t)); err != nil {
 				t.Errorf("the host answers again: %v", err)
 			}
@@ -113,7 +113,7 @@ func TestLongSilenceOfTheCDN(t *testing.T) {
 	if err := client.head(within(t)); err != nil || client.Trouble(0) != (Trouble{Blobs: true}) {
 		t.Errorf("%v, %+v", err, client.Trouble(0))
 	}
-	clock.Advance(silenceProbe)
+	clock.Advance(backoffProbe)
 	b, err := client.OpenBlob(within(t), repo, digest.FromBytes(layer), 0, -1)
 	if got := readBlob(t, b, err); len(got) != 10 || client.Trouble(0) != (Trouble{}) {
 		t.Errorf("%d bytes, %+v", len(got), client.Trouble(0))

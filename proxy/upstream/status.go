@@ -1,0 +1,150 @@
+package upstream
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"hubcap/metrics"
+	"hubcap/proxy/upstream/credentials"
+)
+
+// The identities under which a registry is asked.
+const (
+	identityAnonymous   = "anonymous"
+	identityCredentials = "credentials" // the box's
+	identityClient      = "client"      // a client's own token
+)
+
+// Status is the state of one upstream at one moment.
+type Status struct {
+	Host       string           // its name; behind a pattern that of the host itself
+	Configured string           // the configured host or pattern
+	URL        string           // where it is
+	Offline    bool             // no requests are sent
+	Identities []IdentityStatus // anonymous first
+	Hosts      []HostStatus     // that have been asked lately, by name
+}
+
+// IdentityStatus is the state of one identity under which an upstream is asked.
+type IdentityStatus struct {
+	Identity     string              // anonymous, credentials (the box's) or client (a client's own token)
+	Repositories []string            // globs of the repositories that it is for; nil for all others
+	Limit        LimitStatus         // not known for client, whose limits are the clients' own
+	Credentials  *credentials.Status // nil without
+}
+
+// LimitStatus is a pull limit, as the registry's answers last stated it.
+type LimitStatus struct {
+	Limit     int           // pulls per window; negative when not stated
+	Remaining int           // pulls left; negative when not stated
+	Window    time.Duration // 0 when not stated
+	Source    string        // the address or account whose pulls are counted: the registry's own text, printable ASCII
+	Stated    time.Time     // when an answer last stated any of it; zero for never
+	Exhausted time.Duration // from Stated until no pull is left, at the rate of the last hour; negative when they do not decrease
+	Until     time.Time     // no manifest is fetched before; zero or past while there are pulls
+}
+
+// HostStatus is the state of a host behind an upstream.
+type HostStatus struct {
+	Host         string       // with its port
+	Role         string       // registry, token (token service) or elsewhere (redirect target such as a CDN)
+	Circuit      string       // closed, half_open or open
+	Since        time.Time    // of the circuit's state; zero when it never changed
+	LastFailure  time.Time    // of a request; zero for none
+	Failure      string       // what that was: "no connection", "failed" (5xx or no answer) or "no blob" (broken off)
+	LimitedUntil time.Time    // a 429 keeps requests from it before; zero or past for none
+	Addresses    []netip.Addr // that it was last connected at, by any identity; empty behind an outgoing proxy
+}
+
+// Status returns the state of each upstream, sorted by host. Those of a pattern
+// are in it once they have been asked for.
+func (s *Set) Status() []Status {
+	var all []Status
+	for _, u := range s.byHost {
+		all = append(all, u.Status())
+	}
+	for _, u := range s.lazy.All() {
+		all = append(all, u.Status())
+	}
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Host, b.Host) })
+	return all
+}
+
+// Status returns the state of the upstream.
+func (u *Upstream) Status() Status {
+	clients := []*Client{u.Anonymous, u.Own}
+	globs := [][]string{nil, nil}
+	for _, p := range u.parts {
+		clients, globs = append(clients, p.own), append(globs, p.repositories)
+	}
+	clients, globs = append(clients, u.Relay), append(globs, nil)
+	s := u.Anonymous.Status()
+	s.Host, s.Identities = u.Host, nil
+	for i, c := range clients {
+		if c == nil {
+			continue
+		}
+		one := c.identityStatus()
+		one.Repositories = globs[i]
+		s.Identities = append(s.Identities, one)
+		if c != u.Anonymous {
+			c.addAddresses(s.Hosts)
+		}
+	}
+	return s
+}
+
+// Status returns the state of the client's upstream and of its own identity.
+// It waits for no I/O.
+func (c *Client) Status() Status {
+	s := Status{
+		Host: c.label, Configured: c.label, URL: c.url.Redacted(), Offline: c.offline,
+		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.hosts.status(),
+	}
+	c.addAddresses(s.Hosts)
+	return s
+}
+
+func (c *Client) identityStatus() IdentityStatus {
+	s := IdentityStatus{Identity: c.identity, Limit: c.budget.status()}
+	if c.login != nil {
+		held := c.login.keeper.Status()
+		held.Kind = c.login.kind
+		s.Credentials = &held
+	}
+	return s
+}
+
+// addAddresses adds where the client last connected to the hosts.
+func (c *Client) addAddresses(hosts []HostStatus) {
+	if c.dialer == nil {
+		return
+	}
+	for i := range hosts {
+		if at, ok := c.dialer.answered.Get(hosts[i].Host); ok && !slices.Contains(hosts[i].Addresses, at) {
+			hosts[i].Addresses = append(hosts[i].Addresses, at)
+		}
+	}
+}
+
+// statesOf returns the metrics of states. Their labels are the configured host
+// or pattern and names of hubcap's own; nothing that a registry has sent.
+func statesOf(all []Status) (m metrics.UpstreamStates) {
+	for _, s := range all {
+		for _, one := range s.Identities {
+			l := one.Limit
+			m.Limits = append(m.Limits, metrics.PullLimit{
+				Upstream: s.Configured, Identity: one.Identity,
+				Limit: l.Limit, Remaining: l.Remaining, Window: l.Window, Exhausted: l.Exhausted, Stated: l.Stated,
+			})
+		}
+		for _, h := range s.Hosts {
+			if h.Circuit != closed.String() {
+				m.Circuits = append(m.Circuits, metrics.Circuit{Upstream: s.Configured, Role: h.Role, State: h.Circuit})
+			}
+		}
+	}
+	return m
+}
