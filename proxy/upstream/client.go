@@ -36,8 +36,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"hubcap/metrics"
 	"hubcap/proxy/memory"
@@ -81,7 +79,9 @@ type Client struct {
 	upstream    *Upstream // whose rules redirects keep; nil for no rules
 	login       *login    // the box's; nil for anybody
 	dialer      *dialer   // nil when offline
-	auth        *auth.Client
+	http        *http.Client
+	header      http.Header // of every request
+	guard       *guard
 	offline     bool
 	caller      *caller // on whose behalf it asks; nil for the box's own
 	hosts       *hosts
@@ -109,24 +109,20 @@ func newClient(o Options, identity string) *Client {
 	}
 	limit := newBudget(o.Now)
 	network, d := o.network(m)
-	guard := &confined{
-		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), logsIn: o.LogsIn(), hosts: o.hosts,
-		metrics: m, log: o.Log, label: o.Label, patience: o.StallTimeout, upstream: o.upstream, now: o.Now,
+	g := &guard{
+		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
+		metrics: m, log: o.Log, label: o.Label, timeout: o.StallTimeout, upstream: o.upstream, now: o.Now,
 		base: withRetries(&breaker{base: network, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
 	}
 	c := &Client{
 		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, dialer: d, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		guard: g, http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect},
+		header:    http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
 		locations: memory.New[string, *url.URL](locationsKept, o.Now),
 		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
-	c.auth = &auth.Client{
-		Client: &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
-		Header: http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
-		Cache:  c.tokens,
-	}
 	if o.LogsIn() {
 		c.login = newLogin(o, m)
-		c.auth.Credential = c.login.credential
 	}
 	return c
 }
@@ -402,10 +398,7 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 
 // sendTo asks a CDN directly, as anybody.
 func (c *Client) sendTo(ctx context.Context, at *url.URL, header http.Header) (*http.Request, *http.Response, error) {
-	return c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) {
-		maps.Copy(req.Header, c.auth.Header)
-		return c.auth.Client.Do(req)
-	})
+	return c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) { return c.do(req, "") })
 }
 
 // contentRange reads "bytes 100-199/1000" as 100, 200, 1000; the size is
@@ -439,14 +432,12 @@ func (c *Client) send(ctx context.Context, method, repository, what string, head
 		if name, ok := repositoryOf(at.Path, c.url.Path); ok && name != repository { // behind a redirect
 			repository, by = name, c.upstream.follower(c, name)
 		}
-		scope := registry.Reference{Registry: c.url.Host, Repository: repository}
-		ctx := auth.AppendRepositoryScope(ctx, scope, auth.ActionPull)
 		return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
 			switch {
 			case by != c:
 				return by.inPlace(req, repository)
 			case c.login != nil:
-				return c.asOwner(req, repository)
+				return c.withLogin(req, repository)
 			default:
 				return c.authorized(req, repository)
 			}
@@ -516,46 +507,4 @@ func (c *Client) exchange(ctx context.Context, method string, at *url.URL, heade
 	}
 	watch(ctx, cancel, resp, c.stall, c.metrics)
 	return req, resp, nil
-}
-
-// authorized sends req with a token where one is wanted. A token that is
-// refused although it should still live is dropped and the request sent
-// afresh: there are registries that answer an old token with another
-// challenge than a missing one.
-func (c *Client) authorized(req *http.Request, repository string) (*http.Response, error) {
-	if c.caller != nil {
-		return c.caller.do(c, req)
-	}
-	a := c.tokens.begin(repository)
-	known := a.challenge
-	resp, err := c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
-	if a.guessed && wrongGuess(resp, err, known) {
-		c.tokens.forgetChallenge()
-		c.tokens.drop(repository)
-		if err == nil {
-			resp.Body.Close()
-		}
-		a = &attempt{repository: repository}
-		resp, err = c.auth.Do(req.WithContext(withAttempt(req.Context(), a)))
-	}
-	if err != nil || a.used == "" || !sameOrigin(resp.Request.URL, c.url) || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
-		return resp, err
-	}
-	c.tokens.drop(repository)
-	if resp.StatusCode == http.StatusForbidden || a.renewed {
-		return resp, nil
-	}
-	resp.Body.Close()
-	return c.auth.Do(req.WithContext(withAttempt(req.Context(), &attempt{repository: repository})))
-}
-
-// wrongGuess tells that a registry may put another challenge now than the
-// known one, which was met before it was put: the token service refuses, or
-// the registry does, with other words.
-func wrongGuess(resp *http.Response, err error, known string) bool {
-	if err != nil {
-		var refused *tokenRefusal
-		return errors.As(err, &refused) && refused.status < 500 || errors.Is(err, errBadToken)
-	}
-	return resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != known
 }

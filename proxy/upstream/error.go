@@ -9,8 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"time"
-
-	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // Kind sorts what can go wrong between hubcap and a registry.
@@ -157,7 +155,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 		e.Kind = Denied
 	case errors.Is(err, errRefused):
 		e.Kind = Refused
-	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+	case errors.Is(err, errNoBasic):
 		e.Kind, e.Status, e.err = Denied, http.StatusUnauthorized, nil
 	case errors.Is(err, errBadToken):
 		e.Kind = Invalid

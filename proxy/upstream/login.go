@@ -1,32 +1,29 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"path"
 	"time"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"hubcap/metrics"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/upstream/credentials"
 )
 
-// errNoLogin says that the box's credentials were wanted and of no use.
-var errNoLogin = errors.New("hubcap's credentials for it are of no use at present; its log says why")
+// errNoLogin says that the box's credentials were needed and failed.
+var errNoLogin = errors.New("hubcap's credentials for it fail at present; its log says why")
 
 // login is the box's credentials for one registry.
 type login struct {
 	keeper    *credentials.Keeper
-	host      string // with its port, that may see them
+	host      string // of the registry, with its port
 	kind      credentials.Kind
 	label     string
-	anonymous *Client // asks in the box's place while the credentials are of no use; nil for nobody
-	now       func() time.Time
+	anonymous *Client // asks while the credentials fail; nil for none
 	metrics   *metrics.Upstream
+	now       func() time.Time
 	log       *slog.Logger
 	warned    logging.Throttle
 }
@@ -34,27 +31,13 @@ type login struct {
 func newLogin(o Options, m *metrics.Upstream) *login {
 	return &login{
 		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.authorities().current}),
-		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, log: o.Log, now: o.Now,
+		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, now: o.Now, log: o.Log,
 	}
 }
 
-// credential is the auth client's CredentialFunc. No other host gets one.
-func (l *login) credential(ctx context.Context, host string) (auth.Credential, error) {
-	if host != l.host {
-		return auth.EmptyCredential, nil
-	}
-	c, err := l.keeper.Get(ctx)
-	if err != nil && ctx.Err() == nil {
-		err = errNoLogin
-	}
-	return c, err
-}
-
-// asOwner sends req with the box's credentials, and as anybody where they are
-// of no use: what is public is had without them too. The answer that anybody
-// gets to what he may not have says nothing of the content, and the first one
-// stands.
-func (c *Client) asOwner(req *http.Request, repository string) (*http.Response, error) {
+// withLogin sends req with the box's credentials, and without them where they
+// fail: public content needs none.
+func (c *Client) withLogin(req *http.Request, repository string) (*http.Response, error) {
 	ctx := req.Context()
 	for {
 		shown, err := c.login.keeper.Get(ctx)
@@ -62,59 +45,58 @@ func (c *Client) asOwner(req *http.Request, repository string) (*http.Response, 
 			return nil, err
 		}
 		if err != nil {
-			c.login.unavailable(err)
-			return c.asAnybody(req, repository, nil, errNoLogin)
+			why := metrics.Unavailable
+			if errors.Is(err, credentials.ErrRefused) {
+				why = metrics.Refused
+			}
+			c.login.failed(why, err)
+			return c.withoutLogin(req, repository, nil, errNoLogin)
 		}
 		resp, err := c.authorized(req, repository)
-		switch why := c.judge(resp, err); why {
+		switch c.acceptance(resp, err) {
 		case accepted:
 			c.login.keeper.Accepted()
 			return resp, err
 		case undecided:
 			return resp, err
 		case forbidden:
-			c.login.useless(metrics.Forbidden, errors.New("it does not open "+repository))
-			return c.asAnybody(req, repository, resp, err)
+			c.login.failed(metrics.Forbidden, errors.New("it does not open "+repository))
+			return c.withoutLogin(req, repository, resp, err)
 		}
-		c.login.useless(metrics.Refused, credentials.ErrRefused)
+		c.login.failed(metrics.Refused, credentials.ErrRefused)
 		if !c.login.keeper.Refused(ctx, shown) {
-			return c.asAnybody(req, repository, resp, err)
+			return c.withoutLogin(req, repository, resp, err)
 		}
-		if resp != nil {
-			resp.Body.Close()
-		}
-		c.tokens.drop(repository)
+		closeBody(resp)
+		c.tokens.cache.Remove(repository)
 	}
 }
 
-// asAnybody sends req without the credentials, under the pull limit of anybody.
-// resp and err are the answer to it with them.
-func (c *Client) asAnybody(req *http.Request, repository string, resp *http.Response, err error) (*http.Response, error) {
-	anybody := c.login.anonymous
-	if anybody == nil {
+// withoutLogin sends req without the credentials, under the anonymous pull
+// limit. resp and err are the answer with them. If the anonymous request is
+// denied too, they are returned: they are the more specific answer.
+func (c *Client) withoutLogin(req *http.Request, repository string, resp *http.Response, err error) (*http.Response, error) {
+	anonymous := c.login.anonymous
+	if anonymous == nil {
 		return resp, err
 	}
-	instead, insteadErr := anybody.inPlace(req, repository)
-	if insteadErr == nil && anybody.judge(instead, nil) == accepted && kindOf(instead.StatusCode) != NotFound && kindOf(instead.StatusCode) != Withdrawn {
-		if resp != nil {
-			resp.Body.Close()
-		}
+	instead, insteadErr := anonymous.inPlace(req, repository)
+	if insteadErr == nil && anonymous.acceptance(instead, nil) == accepted && kindOf(instead.StatusCode) != NotFound && kindOf(instead.StatusCode) != Withdrawn {
+		closeBody(resp)
 		return instead, nil
 	}
 	if insteadErr == nil {
 		instead.Body.Close()
 	}
 	if limited := new(Error); errors.As(insteadErr, &limited) {
-		if resp != nil {
-			resp.Body.Close()
-		}
+		closeBody(resp)
 		return nil, limited
 	}
 	return resp, err
 }
 
-// inPlace sends another client's req. An Error says that there are no pulls
-// left.
+// inPlace sends the req of another client of the same upstream. An Error says
+// that there are no pulls left.
 func (c *Client) inPlace(req *http.Request, repository string) (*http.Response, error) {
 	if isPull(req) {
 		if err := c.mayPull(req.Context(), repository, path.Base(req.URL.Path)); err != nil {
@@ -129,20 +111,20 @@ func (c *Client) inPlace(req *http.Request, repository string) (*http.Response, 
 	return resp, err
 }
 
-// verdict is what an answer says of the credentials.
-type verdict uint8
+// acceptance is what an answer shows about the credentials.
+type acceptance uint8
 
 const (
-	undecided verdict = iota // nothing
+	undecided acceptance = iota
 	accepted
-	refused   // they are wrong, or have ended
-	forbidden // they are right, and do not open the repository
+	refused   // they are wrong, or have expired
+	forbidden // they are right, without a right to the repository
 )
 
-// judge tells whose fault a refusal is. A token service knows nothing but
-// credentials, and Basic is nothing but they; who refuses a token that was given
-// for them means the repository.
-func (c *Client) judge(resp *http.Response, err error) verdict {
+// acceptance returns what an answer shows about the credentials. A 401 of a
+// token service, or to Basic, is about them; a refusal of a token that was given
+// for them is about the repository.
+func (c *Client) acceptance(resp *http.Response, err error) acceptance {
 	var fromTokens *tokenRefusal
 	status := 0
 	switch {
@@ -157,9 +139,8 @@ func (c *Client) judge(resp *http.Response, err error) verdict {
 	default:
 		status = resp.StatusCode
 	}
-	scheme, _ := c.tokens.GetScheme(context.Background(), "")
 	switch {
-	case status == http.StatusUnauthorized && scheme == auth.SchemeBasic:
+	case status == http.StatusUnauthorized && c.tokens.lastChallenge().scheme == schemeBasic:
 		return refused
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return forbidden
@@ -170,17 +151,8 @@ func (c *Client) judge(resp *http.Response, err error) verdict {
 	}
 }
 
-func (l *login) unavailable(err error) {
-	why := metrics.Unavailable
-	if errors.Is(err, credentials.ErrRefused) {
-		why = metrics.Refused
-	}
-	l.useless(why, err)
-}
-
-// useless counts a request for which the credentials were of no use, and says
-// so once a minute.
-func (l *login) useless(why metrics.CredentialFailure, err error) {
+// failed counts and logs a request for which the credentials failed.
+func (l *login) failed(why metrics.CredentialFailure, err error) {
 	l.metrics.CredentialsFailed(why)
 	if !l.warned.Allow(l.now()) {
 		return
@@ -189,6 +161,6 @@ func (l *login) useless(why metrics.CredentialFailure, err error) {
 	if kind == credentials.Given {
 		kind = "given"
 	}
-	l.log.Warn("credentials are of no use: what anybody may pull is asked for without them, the rest is served from the cache or fails",
+	l.log.Warn("registry credentials fail: public repositories are pulled without them, of others only cached content is served",
 		"upstream", l.label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.kind, l.host))
 }

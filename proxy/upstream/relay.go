@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,41 +12,39 @@ import (
 	"hubcap/proxy/memory"
 )
 
-// As returns a client that asks as a caller of hubcap: with the bearer token
-// that he has shown, or without any. What he may not have, nobody gets for
-// him: the registry's refusal is the Error, and the Challenge in it what it
-// asks him for. It has nothing in common with other clients but connections.
+// As returns a client that asks on behalf of a client of hubcap: with the bearer
+// token that was shown, or without any. What that may not pull is not fetched in
+// another way: the registry's refusal is the Error, with the Challenge for the
+// client. It shares nothing with other clients but connections and the state of
+// hosts.
 func (c *Client) As(token string) *Client {
-	his := *c
-	his.caller = &caller{token: token}
-	his.locations = memory.New[string, *url.URL](locationsKept, c.hosts.now)
-	return &his
+	as := *c
+	as.caller = &caller{token: token}
+	as.locations = memory.New[string, *url.URL](locationsKept, c.hosts.now)
+	return &as
 }
 
-// caller is on whose behalf a Client of As asks.
+// caller is the client of hubcap on whose behalf a Client of As asks.
 type caller struct{ token string }
 
-type callerKey struct{}
-
-// relayed tells a request that is made for a caller.
-func relayed(ctx context.Context) bool { return ctx.Value(callerKey{}) != nil }
-
-// do sends req with the caller's token and nothing else. A redirect to another
-// host does not carry it along.
-func (a *caller) do(c *Client, req *http.Request) (*http.Response, error) {
-	maps.Copy(req.Header, c.auth.Header)
-	if a.token != "" {
-		req.Header.Set("Authorization", "Bearer "+a.token)
+// relay sends req with the caller's token and no other credential. The challenge
+// that it returns is one for the caller.
+func (c *Client) relay(req *http.Request) (*http.Response, error) {
+	authorization := ""
+	if c.caller.token != "" {
+		authorization = "Bearer " + c.caller.token
 	}
-	return c.auth.Client.Do(req.WithContext(context.WithValue(req.Context(), callerKey{}, true)))
+	resp, err := c.do(req, authorization)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.url) {
+		c.guard.relayChallenge(resp)
+	}
+	return resp, err
 }
 
-// Ping asks whether the registry lets the caller in at all.
+// Ping reports, by a nil error, that the registry lets the caller in.
 func (c *Client) Ping(ctx context.Context) error {
 	req, resp, err := c.follow(c.url.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
-		return c.exchange(ctx, http.MethodGet, at, nil, func(req *http.Request) (*http.Response, error) {
-			return c.caller.do(c, req)
-		})
+		return c.exchange(ctx, http.MethodGet, at, nil, c.relay)
 	})
 	if err != nil {
 		return err
@@ -59,30 +56,28 @@ func (c *Client) Ping(ctx context.Context) error {
 	return nil
 }
 
-// relayChallenge leaves of a challenge what a caller may be told: where a
-// token is to be had, if that is one of the token hosts, and for which service.
-// A caller answers with his password, so a registry that wants the password
-// itself, or names another token service, challenges nobody through hubcap.
-func (c *confined) relayChallenge(resp *http.Response) {
+// relayChallenge reduces a challenge to what a client may be told: a Bearer
+// realm that is one of the token hosts, and the service. Clients answer with
+// their password, so a registry that wants the password itself, or names another
+// token service, is not relayed.
+func (g *guard) relayChallenge(resp *http.Response) {
 	fields := resp.Header.Values("WWW-Authenticate")
 	resp.Header.Del("WWW-Authenticate")
-	ch, _ := c.bearer(fields)
+	ch := g.choose(fields, false)
 	realm, err := url.Parse(ch.realm)
 	if ch.realm == "" || err != nil {
 		return
 	}
 	realm.RawQuery = ownQuery(realm).Encode()
-	challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(printable(ch.service))
-	if repository, ok := repositoryOf(resp.Request.URL.Path, c.registry.Path); ok {
+	challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(ch.service)
+	if repository, ok := repositoryOf(resp.Request.URL.Path, g.registry.Path); ok {
 		challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
 	}
 	resp.Header.Set("WWW-Authenticate", challenge)
 }
 
-// repositoryOf returns the repository that a path below the registry's own asks
-// for. The scope of a challenge or token request is made of it, and not taken
-// from the registry, which could have a token got that opens another one; so
-// nothing but a name is one.
+// repositoryOf returns the repository that a path of the registry at base names.
+// Scopes are made of it, so it must be a valid name and nothing else.
 func repositoryOf(path, base string) (name string, ok bool) {
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(base, "/")+"/v2/")
 	if !ok {

@@ -183,7 +183,7 @@ func TestNewSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := set.Default()
-	if u.Own == nil || !u.Own.Credentials() || u.Anonymous.Credentials() || u.Anonymous.auth.Credential != nil {
+	if u.Own == nil || !u.Own.Credentials() || u.Anonymous.Credentials() || u.Anonymous.login != nil {
 		t.Errorf("got %+v, want a client with credentials and one without", u)
 	}
 	if u.Own.tokens == u.Anonymous.tokens {

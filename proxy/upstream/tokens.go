@@ -4,29 +4,36 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
-	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"hubcap/proxy/memory"
 )
 
-// tokensKept is how many repositories' tokens are remembered for each
-// upstream and identity.
+// tokensKept is how many repositories' tokens are remembered for each upstream
+// and identity.
 const tokensKept = 1024
 
-// The life of a token, as far as it is believed. The distribution project's
-// token specification has 60 seconds where the service says nothing; what it
-// says below that would mean a token a request.
+// maxToken bounds a token service's answer, in bytes.
+const maxToken = 64 << 10
+
+// The life of a token. The distribution project's token specification has 60
+// seconds where the service does not say; less would mean a token a request.
 const (
 	minTokenLife = 60 * time.Second
 	maxTokenLife = time.Hour
-	tokenMargin  = 10 * time.Second // a token is given up this long before its end
+	tokenMargin  = 10 * time.Second // a token is not used this long before its end
 )
 
 func tokenLife(seconds float64) time.Duration {
@@ -34,90 +41,55 @@ func tokenLife(seconds float64) time.Duration {
 	return max(life, minTokenLife) - tokenMargin
 }
 
-// attempt is one request's way through the auth client.
-type attempt struct {
-	repository string
-	used       string        // the cached token that was tried
-	lives      time.Duration // of the token that was fetched for it
-	renewed    bool          // another token than the cached one was tried
-	challenge  string        // that the registry has put lately, as the auth client sees it; empty when none is known
-	sent       bool          // its first request has been sent
-	guessed    bool          // that was answered with the known challenge, and not by the registry
+// errRefused marks what hubcap does not do although a registry asks for it.
+var errRefused = errors.New("refused")
+
+// errBadToken marks a token answer that cannot be used.
+var errBadToken = errors.New("the token service's answer cannot be used")
+
+// tokenRefusal is the answer of a token service that gives no token.
+type tokenRefusal struct {
+	status        int
+	page          bool   // it is a web page: something else answers in the service's place
+	code, message string // as in Error
 }
 
-type attemptKey struct{}
+func (t *tokenRefusal) Error() string { return "the token service refused" }
 
-func withAttempt(ctx context.Context, a *attempt) context.Context {
-	return context.WithValue(ctx, attemptKey{}, a)
+// authorization is the value of an Authorization header, and for how long it is
+// used.
+type authorization struct {
+	value string
+	life  time.Duration
 }
 
-func attemptOf(ctx context.Context) *attempt {
-	a, _ := ctx.Value(attemptKey{}).(*attempt)
-	return a
-}
-
-// tokens is the auth client's cache: bounded, with an end to each token, one
-// request at a time for each repository. It belongs to one upstream and one
-// identity, so its keys are repositories.
+// tokens are the authorizations of one upstream and identity, by repository.
 type tokens struct {
-	cache  *memory.Memory[string, string] // of bearer tokens and Basic credentials, by repository
+	cache  *memory.Memory[string, string]
 	flight singleflight.Group
 
-	mu        sync.Mutex
-	scheme    auth.Scheme
-	challenge string // the last one that a token was got for
+	mu   sync.Mutex
+	last challenge // that was met; zero for none
 }
 
 func newTokens(now func() time.Time) *tokens {
 	return &tokens{cache: memory.New[string, string](tokensKept, now)}
 }
 
-// GetScheme implements auth.Cache.
-func (t *tokens) GetScheme(context.Context, string) (auth.Scheme, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.scheme == auth.SchemeUnknown {
-		return t.scheme, errdef.ErrNotFound
-	}
-	return t.scheme, nil
-}
-
-// GetToken implements auth.Cache.
-func (t *tokens) GetToken(ctx context.Context, _ string, _ auth.Scheme, _ string) (string, error) {
-	a := attemptOf(ctx)
-	if a == nil {
-		return "", errdef.ErrNotFound
-	}
-	value, ok := t.cache.Get(a.repository)
-	if !ok || value == a.used {
-		return "", errdef.ErrNotFound
-	}
-	a.used = value
-	return value, nil
-}
-
-// Set implements auth.Cache. The requests that lack a token for one
-// repository share one fetch, which outlives each of them.
-func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string, fetch func(context.Context) (string, error)) (string, error) {
-	a := attemptOf(ctx)
-	if a == nil {
-		return fetch(ctx)
-	}
-	a.renewed = true
-	flight := t.flight.DoChan(a.repository, func() (any, error) {
-		if value, ok := t.cache.Get(a.repository); ok && value != a.used {
-			return value, nil // fetched while this request was on its way
+// get returns an authorization for a repository other than the refused one.
+// Requests that lack one for the same repository share one fetch, which goes on
+// when they end.
+func (t *tokens) get(ctx context.Context, repository, refused string, fetch func(context.Context) (authorization, error)) (string, error) {
+	flight := t.flight.DoChan(repository, func() (any, error) {
+		if value, ok := t.cache.Get(repository); ok && value != refused {
+			return value, nil // fetched meanwhile
 		}
-		mine := &attempt{repository: a.repository, lives: tokenLife(0)}
-		value, err := fetch(withAttempt(context.WithoutCancel(ctx), mine))
+		a, err := fetch(context.WithoutCancel(ctx))
 		if err != nil {
 			return nil, err
 		}
-		t.cache.Put(a.repository, value, mine.lives)
-		t.mu.Lock()
-		t.scheme, t.challenge = scheme, a.challenge
-		t.mu.Unlock()
-		return value, nil
+		t.cache.Put(repository, a.value, a.life)
+		return a.value, nil
 	})
 	select {
 	case <-ctx.Done():
@@ -130,35 +102,31 @@ func (t *tokens) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string
 	}
 }
 
-// begin is a request's attempt. It knows the challenge that the registry will
-// put, as far as it has been put before: a registry has one token service.
-func (t *tokens) begin(repository string) *attempt {
+// lastChallenge returns the challenge that the registry is expected to put.
+func (t *tokens) lastChallenge() challenge {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return &attempt{repository: repository, challenge: t.challenge}
+	return t.last
 }
 
-// forgetChallenge has the next request wait for the registry's own.
-func (t *tokens) forgetChallenge() {
+// learn sets the challenge that the registry is expected to put; zero for none.
+func (t *tokens) learn(ch challenge) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.challenge = ""
+	t.last = ch
 }
 
-// drop forgets a token that the registry has refused.
-func (t *tokens) drop(repository string) { t.cache.Remove(repository) }
-
-// grants reports whether the token held for a repository says itself that it
-// opens it for pulling.
+// grants reports whether the token held for a repository itself says that it
+// may be pulled.
 func (t *tokens) grants(repository string) bool {
-	value, ok := t.cache.Get(repository)
-	return ok && grantsPull(value, repository)
+	value, _ := t.cache.Get(repository)
+	token, ok := bearerOf(value)
+	return ok && grantsPull(token, repository)
 }
 
-// grantsPull reports whether a token's access claim opens a repository for
-// pulling. Docker Hub hands anybody a token for any repository, with an empty
-// claim where there is nothing to open. The signature is not checked: the token
-// came from the token service itself, and is believed only about what it opens.
+// grantsPull reports whether a token's access claim lets a repository be pulled.
+// Docker Hub gives a token for any repository, with an empty claim for private
+// ones. The signature is not checked: the token came from the token service.
 func grantsPull(token, repository string) bool {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -184,4 +152,157 @@ func grantsPull(token, repository string) bool {
 		}
 	}
 	return false
+}
+
+// fetchToken gets a token from the token service that a challenge names, with
+// the box's credentials if there are any: by GET (distribution token
+// specification), or by POST for a refresh token (its OAuth2 variant).
+func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge) (authorization, error) {
+	cred, err := c.credential(ctx)
+	if err != nil {
+		return authorization{}, err
+	}
+	if cred.AccessToken != "" {
+		return authorization{"Bearer " + cred.AccessToken, tokenLife(0)}, nil
+	}
+	at, err := url.Parse(ch.realm)
+	if err != nil {
+		return authorization{}, err
+	}
+	scopes := slices.Compact(slices.Sorted(slices.Values(append(strings.Fields(ch.scope), "repository:"+repository+":pull"))))
+	var req *http.Request
+	if cred.RefreshToken != "" {
+		form := url.Values{
+			"grant_type": {"refresh_token"}, "refresh_token": {cred.RefreshToken}, "client_id": {"hubcap"},
+			"service": {ch.service}, "scope": {strings.Join(scopes, " ")},
+		}
+		at.RawQuery = ownQuery(at).Encode()
+		req, err = http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(form.Encode()))
+	} else {
+		query := ownQuery(at)
+		if ch.service != "" {
+			query.Set("service", ch.service)
+		}
+		query["scope"] = scopes
+		at.RawQuery = query.Encode()
+		req, err = http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	}
+	if err != nil {
+		return authorization{}, err
+	}
+	maps.Copy(req.Header, c.header)
+	if req.Method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	} else if cred.Username != "" || cred.Password != "" {
+		req.SetBasicAuth(cred.Username, cred.Password)
+	}
+	return c.guard.askToken(req)
+}
+
+// askToken sends a token request. A 429 is a postponed error, so that its
+// Retry-After is not lost.
+func (g *guard) askToken(req *http.Request) (authorization, error) {
+	if !g.isTokenService(req.URL.String()) {
+		return authorization{}, fmt.Errorf("%w: %s is no token host", errRefused, req.URL.Host)
+	}
+	g.metrics.Token()
+	resp, at, err := g.sendForToken(req)
+	if err != nil {
+		return authorization{}, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return g.readToken(resp)
+	}
+	text := readRefusal(resp.Body, g.timeout)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return authorization{}, &postponed{hostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
+	}
+	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
+	refusal.code, refusal.message = words(text, secretsIn(req))
+	return authorization{}, refusal
+}
+
+// sendForToken sends a token request, and returns the answer and the address
+// that gave it. A redirect is followed only to a token host and without
+// credentials; the scope stays what was requested.
+func (g *guard) sendForToken(req *http.Request) (*http.Response, *url.URL, error) {
+	at, scopes := req.URL, req.URL.Query()["scope"]
+	for hops := 0; ; hops++ {
+		out := req.Clone(req.Context())
+		out.URL, out.Host = at, ""
+		resp, err := g.base.RoundTrip(out)
+		if err != nil || resp.StatusCode < 300 || resp.StatusCode >= 400 {
+			return resp, at, err
+		}
+		g.discard(resp)
+		next, err := at.Parse(resp.Header.Get("Location"))
+		switch {
+		case req.Method != http.MethodGet || req.Header.Get("Authorization") != "":
+			err = fmt.Errorf("%w: the token service redirects a request with credentials", errRefused)
+		case err != nil || !g.isTokenService(next.String()):
+			err = fmt.Errorf("%w: the token service redirects to what is no token host", errRefused)
+		case hops == maxRedirects:
+			err = fmt.Errorf("%w: more than %d redirects of the token service", errRefused, maxRedirects)
+		}
+		if err != nil {
+			g.metrics.Refused()
+			return nil, at, err
+		}
+		query := ownQuery(next)
+		query["scope"] = scopes
+		next.RawQuery = query.Encode()
+		at = next
+	}
+}
+
+// ownQuery returns the query of a token service's address without scopes: see
+// challengeOf.
+func ownQuery(realm *url.URL) url.Values {
+	values := realm.Query()
+	values.Del("scope")
+	return values
+}
+
+// readToken reads a token answer whole, within its bound.
+func (g *guard) readToken(resp *http.Response) (authorization, error) {
+	body := resp.Body
+	defer body.Close()
+	timer := time.AfterFunc(g.timeout, func() { body.Close() })
+	text, err := readText(resp.Header, body, maxToken)
+	if !timer.Stop() {
+		return authorization{}, errStalled
+	}
+	if errors.Is(err, errAboveBound) || errors.Is(err, errEncoding) {
+		return authorization{}, fmt.Errorf("%w: %w", errBadToken, err)
+	}
+	if err != nil {
+		return authorization{}, err
+	}
+	var answer struct {
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+	}
+	if json.Unmarshal(text, &answer) != nil {
+		return authorization{}, fmt.Errorf("%w: no JSON", errBadToken)
+	}
+	token := answer.AccessToken
+	if token == "" {
+		token = answer.Token
+	}
+	switch {
+	case token == "":
+		return authorization{}, fmt.Errorf("%w: no token in it", errBadToken)
+	case !headerValue(answer.Token) || !headerValue(answer.AccessToken):
+		return authorization{}, fmt.Errorf("%w: a token that fits in no header", errBadToken)
+	}
+	seconds, err := strconv.ParseFloat(strings.Trim(string(answer.ExpiresIn), `"`), 64)
+	if err != nil || math.IsNaN(seconds) {
+		seconds = 0 // not stated
+	}
+	return authorization{"Bearer " + token, tokenLife(seconds)}, nil
+}
+
+func headerValue(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 )
@@ -331,28 +329,13 @@ func TestTokensAreBounded(t *testing.T) {
 	t.Parallel()
 	tokens := newTokens(time.Now)
 	for i := range tokensKept + 100 {
-		ctx := withAttempt(t.Context(), &attempt{repository: fmt.Sprintf("repo%d", i)})
-		if _, err := tokens.Set(ctx, "", auth.SchemeBearer, "", func(context.Context) (string, error) { return "t", nil }); err != nil {
+		fetch := func(context.Context) (authorization, error) { return authorization{"Bearer t", time.Minute}, nil }
+		if _, err := tokens.get(t.Context(), fmt.Sprintf("repo%d", i), "", fetch); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := tokens.cache.Len(); n != tokensKept {
 		t.Errorf("%d tokens are kept, want %d", n, tokensKept)
-	}
-}
-
-// TestNoAttempt: what does not come through a Client gets no cached token.
-func TestNoAttempt(t *testing.T) {
-	t.Parallel()
-	tokens := newTokens(time.Now)
-	if v, err := tokens.Set(t.Context(), "", auth.SchemeBearer, "", func(context.Context) (string, error) { return "t", nil }); v != "t" || err != nil {
-		t.Errorf("got %q, %v", v, err)
-	}
-	if v, err := tokens.GetToken(t.Context(), "", auth.SchemeBearer, ""); err == nil {
-		t.Errorf("got %q", v)
-	}
-	if _, err := tokens.GetScheme(t.Context(), ""); err == nil {
-		t.Error("a scheme was kept")
 	}
 }
 
@@ -387,7 +370,7 @@ func TestGrants(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
 			tokens := newTokens(clock.Now)
-			tokens.cache.Put("a/b", tt.token, time.Minute)
+			tokens.cache.Put("a/b", "Bearer "+tt.token, time.Minute)
 			if got := tokens.grants("a/b"); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
 			}
@@ -464,8 +447,7 @@ func TestOldTokenIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newWitness, newWitness)
 	s.registry.answer = challenging(`Bearer realm="` + s.token.URL + `",scope="aws"`)
-	s.client.tokens.cache.Put(repo, "old", time.Hour)
-	s.client.tokens.scheme = auth.SchemeBearer
+	s.client.tokens.cache.Put(repo, "Bearer old", time.Hour)
 	if _, err := s.client.GetManifest(within(t), repo, "latest"); err != nil {
 		t.Fatal(err)
 	}
@@ -536,7 +518,7 @@ func TestKnownChallengeIsNotWaitedFor(t *testing.T) {
 			if n := s.registry.count() - before; n != tc.want {
 				t.Errorf("%d requests at the registry, want %d", n, tc.want)
 			}
-			if dropped := s.client.tokens.begin(repo).challenge == ""; dropped != tc.dropped {
+			if dropped := s.client.tokens.lastChallenge() == (challenge{}); dropped != tc.dropped {
 				t.Errorf("challenge forgotten: %v", dropped)
 			}
 			s.check(t, err, s.token)

@@ -83,6 +83,10 @@ func New(o Options) *Keeper {
 	return &Keeper{source: s}
 }
 
+// Credential is what a registry or its token service is shown: Username and
+// Password, a RefreshToken, or an AccessToken.
+type Credential = auth.Credential
+
 // source gives a credential out. It gives up when ctx ends, or not much later.
 type source interface {
 	// get returns a credential and when it ends; zero when that is not known.
