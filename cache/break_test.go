@@ -25,8 +25,7 @@ import (
 	"hubcap/cache/index"
 )
 
-// These tests try to break the cache: each is a sequence that somebody thought
-// might lose bytes, readers or room.
+// Each test is a sequence of events that could lose bytes, readers or room.
 
 // onSmallDisk mounts a file system of a few MiB with an index beside it that
 // has room of its own, and returns the data directory.
@@ -156,7 +155,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 }
 
 // Run with -race: a reader's own file fails just when the size becomes known.
-func TestBreakPassOnReadsTheSize(t *testing.T) {
+func TestBreakContinueUncachedReadsTheSize(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(203, mib)
 	open := make(chan struct{})
@@ -263,7 +262,7 @@ func TestBreakEvictedBeforeItsOpenersCame(t *testing.T) {
 	if !r.Ledger.Doom(d) {
 		t.Fatal("not held")
 	}
-	if err := r.Store.Remove(d); err != nil { // as removeLocked, for a file that nobody has open
+	if err := r.Store.Remove(d); err != nil { // as removeLocked, for a file that no reader has open
 		t.Fatal(err)
 	}
 	r.Ledger.Unlinked(d)
@@ -287,7 +286,7 @@ func TestBreakDiskFailsBeforeTheOpenersCame(t *testing.T) {
 	second := r.openAside(want)
 	waitIn(t, "(*handles).acquire", 2)
 	close(open)
-	eventually(t, "the fill is given up", func() bool {
+	eventually(t, "the fill fails", func() bool {
 		left, err := os.ReadDir(filepath.Join(r.dir, "partial"))
 		return err == nil && len(left) == 0
 	})
@@ -342,7 +341,7 @@ func TestBreakEvictedDuringASecondFill(t *testing.T) {
 	r.checkLedger()
 }
 
-// A manifest is written while somebody asks for it as a blob.
+// A manifest is stored while a client requests it as a blob.
 func TestBreakManifestAndFillOfOneDigest(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(213, mib)
@@ -421,7 +420,7 @@ func TestBreakOutOfFileDescriptors(t *testing.T) {
 	r.settle()
 	b, ok, _ := r.Held(Want{Digest: d})
 	if !ok {
-		t.Error("a good file was given up because the process had no descriptor for it")
+		t.Error("a good file was removed because the process had no descriptor for it")
 	} else {
 		b.Close()
 	}
@@ -580,8 +579,8 @@ func (s blockedSource) Open(ctx context.Context, _, _ int64) (*Stream, error) {
 	return &Stream{Body: blocked{ctx}, Size: s.size}, nil
 }
 
-// A client of a blob that is not kept leaves while the source gives nothing.
-func TestBreakClientLeavesAStreamThatIsNotKept(t *testing.T) {
+// A client of an uncached blob leaves while the source gives nothing.
+func TestBreakClientLeavesAnUncachedStream(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
 	_, d := content(211, 10)
 	ctx, leave := context.WithCancel(t.Context())
@@ -602,7 +601,7 @@ func TestBreakClientLeavesAStreamThatIsNotKept(t *testing.T) {
 	b.Close()
 }
 
-// Fills whose size nobody knows are let in one beside the other.
+// Fills of unknown size run at the same time.
 func TestBreakFloorAndUnknownSizes(t *testing.T) {
 	const floor = 24 * mib
 	dir := onSmallDisk(t, "size=64m")
@@ -641,7 +640,7 @@ func TestBreakFloorAndUnknownSizes(t *testing.T) {
 
 // The disk fails under two readers with sources of their own, one of which
 // has gone.
-func TestBreakPassOnUsesTheReadersSource(t *testing.T) {
+func TestBreakContinueUncachedUsesTheReadersSource(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
 	body, d := content(230, 2*mib)
 	open := make(chan struct{})
@@ -718,8 +717,8 @@ func TestBreakIndexIsGoneAndItsTriesAreNot(t *testing.T) {
 	}
 }
 
-// A client got a wrong beginning; another has brought the right blob in; the
-// first comes again for the rest.
+// A client got a wrong beginning, the right blob is stored for another one, and
+// the first one requests the rest.
 func TestBreakRangeAfterAWrongBeginning(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := content(233, mib)
@@ -739,7 +738,7 @@ func TestBreakRangeAfterAWrongBeginning(t *testing.T) {
 	}
 }
 
-// A source has a bug in closing what is not kept, when nobody waits for it.
+// A source panics when an uncached stream is closed for which no reader waits.
 func TestBreakPanicInClosing(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
 	_, d := content(234, 10)
@@ -888,9 +887,9 @@ func TestBreakUnknownSizeGivesItsBlocksBack(t *testing.T) {
 	}
 }
 
-// A reader of a part goes past the cache when the disk fails: it fetches that
-// part, not all that follows.
-func TestBreakPartOfWhatIsNotKept(t *testing.T) {
+// A reader of a part continues uncached when the disk fails: it fetches that part
+// and not all that follows.
+func TestBreakPartOfAnUncachedBlob(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: 2 * mib})
 	body, d := content(243, 16*mib)
 	read := new(atomic.Int64)
@@ -1027,7 +1026,7 @@ func useInodes(left int) func(t *testing.T, dir string) {
 
 // TestBreakChurn is TestChurn with everything that goes wrong in it: sources
 // that break, lie and refuse, clients that leave, blobs of unknown size and
-// such as are not kept, damaged and vanished files, evictions by name.
+// uncached ones, damaged and vanished files, evictions by name.
 func TestBreakChurn(t *testing.T) {
 	const limit = 6 * mib
 	r := newRig(t, rigOptions{limit: limit, maxBlob: 2 * mib})
@@ -1120,7 +1119,7 @@ func TestBreakChurn(t *testing.T) {
 				pending++
 			}
 		}
-		t.Errorf("%d bytes doomed with nobody reading, %d of them wait for their unlinking", s.Doomed, pending)
+		t.Errorf("%d bytes doomed without readers, %d of them wait for their unlinking", s.Doomed, pending)
 	}
 	r.checkLedger()
 	if n := len(r.handles.open); n != 0 {

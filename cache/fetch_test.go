@@ -15,8 +15,8 @@ import (
 type halting struct {
 	*origin
 	halt func(off int64) (after int64, yes bool)
-	// The others give no more than this before one is stuck, if it is set: who
-	// waits for a byte is given up only when others get some after that.
+	// If set, the others give no more than this before one is stuck: a
+	// connection counts as stalled only if others receive bytes after that.
 	before int64
 
 	once sync.Once
@@ -83,8 +83,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// A connection that stops while the others go on is given up, and the rest of
-// its piece comes by another one; whichever connection it is.
+// If one connection stalls while the others receive bytes, another one fetches the
+// rest of its piece, whichever connection it is.
 func TestStalledPieceIsTakenOver(t *testing.T) {
 	const size = 33 * mib
 	body, d := content(310, size)
@@ -94,7 +94,7 @@ func TestStalledPieceIsTakenOver(t *testing.T) {
 	}{
 		{"the first", 0},
 		{"one in the middle", 2 * maxPiece},
-		{"the last", 3 * maxPiece}, // no crumbs: it is 9 MiB long
+		{"the last", 3 * maxPiece}, // 9 MiB long
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
@@ -130,11 +130,11 @@ func TestFetch(t *testing.T) {
 	const size = 40 * mib
 	body, d := content(311, size)
 	never := func(int64) (int64, bool) { return 0, false }
-	t.Run("nobody asks", func(t *testing.T) {
+	t.Run("no client requests it", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
 		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: never}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought != size || err != nil {
-			t.Fatalf("brought %v, %v", brought, err)
+		if fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); fetched != size || err != nil {
+			t.Fatalf("fetched %v, %v", fetched, err)
 		}
 		if n := src.most.Load(); n != 1 {
 			t.Errorf("%d connections at a time, want 1", n)
@@ -142,51 +142,51 @@ func TestFetch(t *testing.T) {
 		if from := r.mustGet(d, src, body); from != Held {
 			t.Errorf("origin %d", from)
 		}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || err != nil {
-			t.Errorf("of what is held: brought %v, %v", brought, err)
+		if fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); fetched >= 0 || err != nil {
+			t.Errorf("stored already: fetched %v, %v", fetched, err)
 		}
 		r.checkLedger()
 	})
-	t.Run("somebody asks half-way", func(t *testing.T) {
+	t.Run("a client requests it half-way", func(t *testing.T) {
 		r := newRig(t, rigOptions{change: func(o *Options) { o.Patience = 20 * time.Millisecond }})
 		var halted atomic.Bool
 		src := &halting{origin: &origin{body: body}, one: make(chan struct{}), halt: func(int64) (int64, bool) { return mib, halted.CompareAndSwap(false, true) }}
 		result := make(chan int64)
 		go func() {
-			brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size})
+			fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size})
 			if err != nil {
 				t.Error(err)
 			}
-			result <- brought
+			result <- fetched
 		}()
 		eventually(t, "the source halts", halted.Load)
-		if from := r.mustGet(d, src, body); from != Joined { // more connections bring what the one does not
+		if from := r.mustGet(d, src, body); from != Joined { // more connections bring what the first one does not
 			t.Errorf("origin %d", from)
 		}
 		if <-result >= 0 {
-			t.Error("Fetch says it brought what a reader asked for")
+			t.Error("Fetch claims a fill that a client has joined")
 		}
 		if n := src.most.Load(); n < 2 {
-			t.Errorf("%d connections at a time after somebody asked", n)
+			t.Errorf("%d connections at a time after a client has joined", n)
 		}
 		r.checkLedger()
 	})
 	t.Run("the source fails", func(t *testing.T) {
 		r := newRig(t, rigOptions{})
 		src := &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || !errors.Is(err, ErrSource) {
-			t.Errorf("brought %v, %v", brought, err)
+		if fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); fetched >= 0 || !errors.Is(err, ErrSource) {
+			t.Errorf("fetched %v, %v", fetched, err)
 		}
 		r.checkLedger()
 	})
 	t.Run("too large to keep", func(t *testing.T) {
 		r := newRig(t, rigOptions{maxBlob: mib})
 		src := &origin{body: body}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); brought >= 0 || err != nil || src.opens.Load() != 0 {
-			t.Errorf("brought %v, %v, %d openings", brought, err, src.opens.Load())
+		if fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: size}); fetched >= 0 || err != nil || src.opens.Load() != 0 {
+			t.Errorf("fetched %v, %v, %d openings", fetched, err, src.opens.Load())
 		}
-		if brought, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: -1}); brought >= 0 || err != nil {
-			t.Errorf("where the manifest gives no length: brought %v, %v", brought, err)
+		if fetched, err := r.Fetch(t.Context(), Want{Digest: d, Source: src, Size: -1}); fetched >= 0 || err != nil {
+			t.Errorf("unknown size: fetched %v, %v", fetched, err)
 		}
 	})
 	t.Run("the caller leaves", func(t *testing.T) {

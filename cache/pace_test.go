@@ -8,19 +8,19 @@ import (
 
 // TestPacerCapsAllTransfersTogether has two transfers take the bytes of a
 // blob each under one cap, on a clock of the test's own: neither starves, and
-// together they take as long as their bytes allow. What nobody asked for comes
-// after what somebody did, until somebody asks.
+// together they take as long as their bytes allow. A transfer that no client has
+// requested comes after a requested one.
 func TestPacerCapsAllTransfersTogether(t *testing.T) {
 	const each, cap = 4 * mib, mib
 	alone, both := each/cap*time.Second, 2*each/cap*time.Second
 	for _, tc := range []struct {
-		name        string
-		askedAfter  time.Duration // the second one; 0 for from the beginning
-		first, last time.Duration // when they end, a second more or less
+		name           string
+		requestedAfter time.Duration // the second one; 0 for from the beginning
+		first, last    time.Duration // when they end, a second more or less
 	}{
 		{"both asked for", 0, both, both},
-		{"one not asked for", time.Hour, alone, both},
-		{"one asked for half-way", 2 * time.Second, 6 * time.Second, both},
+		{"one not requested", time.Hour, alone, both},
+		{"one requested half-way", 2 * time.Second, 6 * time.Second, both},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -28,10 +28,10 @@ func TestPacerCapsAllTransfersTogether(t *testing.T) {
 				began := time.Now()
 				ends := make(chan time.Duration)
 				later := make(chan struct{})
-				timer := time.AfterFunc(tc.askedAfter, func() { close(later) })
+				timer := time.AfterFunc(tc.requestedAfter, func() { close(later) })
 				defer timer.Stop()
 				for _, when := range []<-chan struct{}{requested, later} {
-					if tc.askedAfter == 0 {
+					if tc.requestedAfter == 0 {
 						when = requested
 					}
 					go func() {

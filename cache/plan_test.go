@@ -9,7 +9,7 @@ import (
 )
 
 // TestPlanGivesOutEveryByteOnce drives writers and readers at random, some of
-// whom cut others short, and counts what each writer brings.
+// which cut tasks of others, and counts what each writer fetches.
 func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -25,7 +25,7 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 		}
 		there.remove(span{first.off, first.end})
 		p := newPlan(there.missing(size), pieceOf(size, 1+rnd.IntN(8)), time.Second, first)
-		brought, total := slices.Clone(there), there.bytes()
+		fetched, total := slices.Clone(there), there.bytes()
 		now := time.Now()
 		writers := []*task{first}
 		for len(writers) > 0 {
@@ -46,7 +46,7 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 			now = now.Add(time.Duration(rnd.IntN(10_000)) * time.Microsecond)
 			step := int64(w.claim(off, rnd.IntN(mib), now))
 			p.received = now
-			brought.add(span{off, off + step})
+			fetched.add(span{off, off + step})
 			total += step
 			if w.off < w.end {
 				continue
@@ -58,8 +58,8 @@ func TestPlanGivesOutEveryByteOnce(t *testing.T) {
 				writers = append(writers[:i], writers[i+1:]...)
 			}
 		}
-		if brought.endFrom(0) != size || total != size {
-			t.Fatalf("%d bytes brought of %d, the first gap at %d", total, size, brought.endFrom(0))
+		if fetched.endFrom(0) != size || total != size {
+			t.Fatalf("%d bytes fetched of %d, the first gap at %d", total, size, fetched.endFrom(0))
 		}
 	}
 }
@@ -71,7 +71,7 @@ func TestPlanServesWaitingReadersFirst(t *testing.T) {
 		t.Errorf("%+v, want the piece at 50 MiB: the one at 4 MiB is on its way", got)
 	}
 	if got := p.next(nil); got.off != 8*mib {
-		t.Errorf("%+v, want the first that nobody has taken", got)
+		t.Errorf("%+v, want the first free piece", got)
 	}
 }
 
@@ -120,7 +120,7 @@ func TestPlanTakesFromAStalledWriter(t *testing.T) {
 	stuck.claim(0, mib, at(0))
 	stuck.waiting = at(0)
 	if n := p.takeStalled(at(10)); n != 0 {
-		t.Fatalf("%d taken over while nobody gets anything", n)
+		t.Fatalf("%d taken over while no writer receives anything", n)
 	}
 	well.claim(well.off, mib, at(1))
 	p.received, well.waiting = at(1), at(1)
@@ -134,6 +134,6 @@ func TestPlanTakesFromAStalledWriter(t *testing.T) {
 		t.Errorf("next is %+v, want what was taken over", next)
 	}
 	if p.stallAfter != 4*time.Second {
-		t.Errorf("patience %s", p.stallAfter)
+		t.Errorf("stall time %s", p.stallAfter)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -14,9 +16,9 @@ type timedOut struct{}
 func (timedOut) Error() string { return "nothing came" }
 func (timedOut) Timeout() bool { return true }
 
-// TestReaderRepeats counts how often a blob is asked for whose bytes never come:
-// three times, and twice where each took a time-out. A byte between them starts
-// the count again.
+// TestReaderRepeats counts the requests for a blob whose bytes never come: three,
+// and two if each takes a time-out. A byte between them starts the count again. A
+// system error's method Temporary is not a SourceError's.
 func TestReaderRepeats(t *testing.T) {
 	broken := errors.New("broken")
 	const size = 100
@@ -32,6 +34,7 @@ func TestReaderRepeats(t *testing.T) {
 		"stalls at once":    {body: timedOut{}, opens: 1 + maxSilences},
 		"stalls after some": {body: timedOut{}, bytes: 40, opens: 3},
 		"cut after some":    {body: broken, bytes: 40, opens: 3},
+		"reset after some":  {body: &net.OpError{Op: "read", Err: syscall.ECONNRESET}, bytes: 40, opens: 3},
 		"refused for ever":  {open: permanent{broken}, opens: 1},
 		"all at once":       {bytes: size, opens: 1},
 	} {
@@ -41,7 +44,7 @@ func TestReaderRepeats(t *testing.T) {
 			src := sourceFunc(func(ctx context.Context, off, _ int64) (*Stream, error) {
 				opens.Add(1)
 				if !Repeats(ctx) {
-					t.Error("the source is not told that its caller tries again")
+					t.Error("Repeats is false")
 				}
 				if tc.open != nil {
 					return nil, tc.open
@@ -55,7 +58,7 @@ func TestReaderRepeats(t *testing.T) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 			if opens.Load() != tc.opens {
-				t.Errorf("asked for %d times, want %d", opens.Load(), tc.opens)
+				t.Errorf("%d requests, want %d", opens.Load(), tc.opens)
 			}
 		})
 	}

@@ -62,7 +62,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestTurnsEndWithTheCache leaves nobody waiting.
+// No fill waits for its turn any more once the cache is closed.
 func TestTurnsEndWithTheCache(t *testing.T) {
 	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxFills = 1 }})
 	hangs := make(chan struct{})
