@@ -58,9 +58,9 @@ type fill struct {
 	hashEnded chan struct{} // closed by the hasher when it ends
 	done      chan struct{} // closed by run after the end
 	requested chan struct{} // closed under mu when a client requests the blob; until then it has a low priority
-	saveDue   chan struct{} // tells save that there is enough to save
+	saveDue   chan struct{} // has a value when there is enough to save
 
-	parts   sync.WaitGroup // of the goroutines other than run. Grows only while the hasher runs
+	parts   sync.WaitGroup // of the goroutines other than run. Others than run add to it only while the hasher runs
 	hash    hash.Hash      // the hasher's; anyone may read it once hashEnded is closed
 	resumed bool           // run's: the file is a partial file of an earlier fill
 

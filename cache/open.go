@@ -245,8 +245,8 @@ func (c *Cache) start(f *fill) {
 // Fetch fills a blob that no client has requested yet: with one connection, and
 // under a bandwidth cap after those that clients have requested. It returns when
 // the blob is stored. fetched is its size in bytes. It is -1 if another fill was
-// running, if a client has requested the blob meanwhile, so that the fill goes on
-// for it, or if the blob is stored already or cannot be stored.
+// running, if a client has requested the blob meanwhile, so that the fill
+// continues for it, or if the blob is stored already or cannot be stored.
 func (c *Cache) Fetch(ctx context.Context, want Want) (fetched int64, err error) {
 	if want.Size > c.MaxBlob {
 		return -1, nil
