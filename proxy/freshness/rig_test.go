@@ -39,7 +39,7 @@ func (h *hub) push(repository, tag, body string) digest.Digest {
 	return digest.FromString(body)
 }
 
-func (h *hub) ask(method, repository, reference string) (upstream.Manifest, error) {
+func (h *hub) ask(ctx context.Context, method, repository, reference string) (upstream.Manifest, error) {
 	h.mu.Lock()
 	h.asked = append(h.asked, method+" "+repository+" "+reference)
 	before := h.before
@@ -48,6 +48,9 @@ func (h *hub) ask(method, repository, reference string) (upstream.Manifest, erro
 		if err := before(method, repository, reference); err != nil {
 			return upstream.Manifest{}, err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return upstream.Manifest{}, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,28 +68,28 @@ func (h *hub) ask(method, repository, reference string) (upstream.Manifest, erro
 	}}, nil
 }
 
-func (h *hub) HeadManifest(_ context.Context, repository, reference string) (upstream.Descriptor, error) {
-	m, err := h.ask("HEAD", repository, reference)
+func (h *hub) HeadManifest(ctx context.Context, repository, reference string) (upstream.Descriptor, error) {
+	m, err := h.ask(ctx, "HEAD", repository, reference)
 	if err == nil && h.edit != nil {
 		h.edit(&m.Descriptor)
 	}
 	return m.Descriptor, err
 }
 
-func (h *hub) GetManifest(_ context.Context, repository, reference string) (upstream.Manifest, error) {
-	return h.ask("GET", repository, reference)
+func (h *hub) GetManifest(ctx context.Context, repository, reference string) (upstream.Manifest, error) {
+	return h.ask(ctx, "GET", repository, reference)
 }
 
-func (h *hub) Tags(_ context.Context, repository string) ([]string, error) {
-	_, err := h.ask("TAGS", repository, "")
+func (h *hub) Tags(ctx context.Context, repository string) ([]string, error) {
+	_, err := h.ask(ctx, "TAGS", repository, "")
 	if isGone(err) && h.listed != nil {
 		return h.listed, nil
 	}
 	return nil, err
 }
 
-func (h *hub) Referrers(_ context.Context, repository string, subject digest.Digest) ([]json.RawMessage, error) {
-	if _, err := h.ask("REFERRERS", repository, ""); !isGone(err) {
+func (h *hub) Referrers(ctx context.Context, repository string, subject digest.Digest) ([]json.RawMessage, error) {
+	if _, err := h.ask(ctx, "REFERRERS", repository, ""); !isGone(err) {
 		return nil, err
 	}
 	found := []json.RawMessage{}
