@@ -17,15 +17,15 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 )
 
-// checkWithin is how long a check may take: it reads the whole index, which
-// for a million blobs is 150 MiB. One that takes longer is taken for stuck.
+// checkWithin is how long a check may take before it counts as failed: it reads
+// the whole index, which for a million blobs is 150 MiB.
 const checkWithin = time.Minute
 
-// checkArgument is the one argument of the process that checks an index.
+// checkArgument is the only argument of the process that checks an index.
 const checkArgument = "check-hubcap-index"
 
-// init makes every program that has an index, and every test of one, able to
-// check it: with that argument it does nothing else.
+// init turns a process with checkArgument into a check of the index, in every
+// program and test that imports this package.
 func init() {
 	if len(os.Args) != 2 || os.Args[1] != checkArgument {
 		return
@@ -37,10 +37,10 @@ func init() {
 	os.Exit(0)
 }
 
-// check tries the index in a process of its own: on damaged files Badger
-// panics in goroutines where nobody can recover, or ends the process itself.
-// An error says what is wrong with the index; that the check could not be run
-// is none.
+// check opens the index in a separate process: on damaged files Badger panics
+// in goroutines of its own, where the panic cannot be recovered, or ends the
+// process. An error means that the index is damaged; a check that cannot be run
+// returns nil.
 func (x *Index) check() error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkWithin)
 	defer cancel()
@@ -58,7 +58,7 @@ func (x *Index) check() error {
 	return fmt.Errorf("its check failed: %w: %s", err, firstLine(said))
 }
 
-// runCheck runs the check in the data directory dir, and returns what it said.
+// runCheck runs the check in the data directory dir, and returns its output.
 func runCheck(ctx context.Context, dir string) (said string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -66,8 +66,8 @@ func runCheck(ctx context.Context, dir string) (said string, err error) {
 	}
 	var stderr bytes.Buffer
 	child := exec.CommandContext(ctx, self, checkArgument)        //nolint:gosec // this program
-	child.Dir, child.Env, child.Stderr = dir, []string{}, &stderr // it needs nothing of the environment, which has secrets
-	alive, err := child.StdinPipe()                               // which ends with this process
+	child.Dir, child.Env, child.Stderr = dir, []string{}, &stderr // the environment has secrets, and the check needs none of it
+	alive, err := child.StdinPipe()                               // closed when this process ends
 	if err != nil {
 		return "", err
 	}
@@ -76,26 +76,26 @@ func runCheck(ctx context.Context, dir string) (said string, err error) {
 	return stderr.String(), err
 }
 
-// killed reports whether somebody else, such as a system short of memory, has
-// ended a process by SIGKILL.
+// killed reports whether a process was ended by SIGKILL, as by a system that is
+// short of memory.
 func killed(state *os.ProcessState) bool {
 	status, ok := state.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
-// firstLine is the first line that says something, at most 200 bytes of it.
+// firstLine returns the first line that is not empty, at most 200 bytes of it.
 func firstLine(text string) string {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
 			return line[:min(len(line), 200)]
 		}
 	}
-	return "it said nothing"
+	return "no output"
 }
 
-// checkHere opens the index below the working directory as Open does, with
-// each of its tables verified, and closes it. It ends the process when stdin
-// ends, as it does when the process that wants to know has died.
+// checkHere opens the index below the working directory as Open does, verifies
+// the checksums of all tables, and closes it. It ends the process when stdin
+// ends, which happens when the parent process dies.
 func checkHere(stdin io.Reader) error {
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)
@@ -109,21 +109,21 @@ func checkHere(stdin io.Reader) error {
 	return cmp.Or(db.Close(), complaints.first())
 }
 
-// complaints are the errors that Badger logs and otherwise passes over, such
-// as a table that it leaves out. It is a badger.Logger.
+// complaints collects the errors that Badger logs and does not return, such as a
+// table that it leaves out. It is a badger.Logger.
 type complaints struct {
 	mu  sync.Mutex
 	all []string
 }
 
-// Errorf notes an error.
+// Errorf records an error.
 func (c *complaints) Errorf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all = append(c.all, fmt.Sprintf(format, args...))
 }
 
-// Warningf, Infof and Debugf are no complaints.
+// Warningf, Infof and Debugf discard the message.
 func (*complaints) Warningf(string, ...any) {}
 func (*complaints) Infof(string, ...any)    {}
 func (*complaints) Debugf(string, ...any)   {}

@@ -19,8 +19,8 @@ import (
 // tags is how many tags a damaged index has: enough for tables of several blocks.
 const tags = 1000
 
-// fillUnclean leaves an index as a process does that is killed: with tables,
-// and with records that are in the log of a memory table alone.
+// fillUnclean leaves an index as a killed process does: with tables, and with
+// records that are only in the log of a memory table.
 func fillUnclean(t *testing.T, dir string) {
 	t.Helper()
 	fill(t, dir, tags/2)
@@ -46,13 +46,13 @@ func putTag(t *testing.T, x *Index, i int) {
 	}
 }
 
-// damage is one thing that can happen to one file.
+// damage is something that can happen to a file.
 type damage struct {
 	name string
 	do   func(path string) error
 }
 
-// rewritten is a damage that makes other content of a file's.
+// rewritten is a damage that changes a file's content.
 func rewritten(name string, change func(content []byte) []byte) damage {
 	return damage{name, func(path string) error {
 		content, err := os.ReadFile(path)
@@ -138,9 +138,8 @@ var damages = []damage{
 	{"a directory", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }},
 }
 
-// TestDamagedFiles does everything to each kind of Badger's files that can
-// happen to a file: the very first start succeeds, on disk, with every tag, and
-// so does the one after it.
+// TestDamagedFiles applies each damage to each kind of Badger's files: the first
+// start succeeds, on disk, with every tag, and so does the next.
 func TestDamagedFiles(t *testing.T) {
 	good := t.TempDir()
 	fillUnclean(t, good)
@@ -171,7 +170,7 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
-// TestLostIndex loses it whole, or has something else in its place.
+// TestLostIndex starts without an index, or with something else in its place.
 func TestLostIndex(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -211,8 +210,8 @@ func TestLostIndex(t *testing.T) {
 	}
 }
 
-// TestKilledTwiceWhileOpening starts where the process has died twice in the
-// opening, whatever the check says.
+// TestKilledTwiceWhileOpening starts after the process has died twice while it
+// opened the index, although the check has passed.
 func TestKilledTwiceWhileOpening(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 10)
@@ -225,10 +224,10 @@ func TestKilledTwiceWhileOpening(t *testing.T) {
 	}
 }
 
-// TestPanicGivesUp has Badger panic in each kind of call, with one of its
+// TestPanicAbandons has Badger panic in each kind of call, with one of its
 // locks taken: the index goes on in memory with what the snapshot knows, no
-// call waits for ever, and the next start has an index on disk again.
-func TestPanicGivesUp(t *testing.T) {
+// call waits forever, and the next start has an index on disk again.
+func TestPanicAbandons(t *testing.T) {
 	for name, call := range map[string]func(x *Index) error{
 		// Closed, Badger has no memory table, and Sync panics with a lock taken.
 		"sync": func(x *Index) error {
@@ -249,7 +248,7 @@ func TestPanicGivesUp(t *testing.T) {
 			if err := call(x); !errors.Is(err, errPanicked) {
 				t.Fatalf("the call returned %v", err)
 			}
-			if !x.InMemory() || strings.Count(log.String(), "the index is given up") != 1 {
+			if !x.InMemory() || strings.Count(log.String(), "the index is abandoned") != 1 {
 				t.Errorf("in memory %v; log:\n%s", x.InMemory(), &log)
 			}
 			checkFilled(t, x, 10)
@@ -285,7 +284,7 @@ func TestPanicReleasesWrites(t *testing.T) {
 	if err := x.read(func(*database) error { panic("as Badger does") }); !errors.Is(err, errPanicked) {
 		t.Fatal(err)
 	}
-	if err := <-written; !errors.Is(err, errGivenUp) {
+	if err := <-written; !errors.Is(err, errAbandoned) {
 		t.Errorf("the write that waited: %v", err)
 	}
 }

@@ -11,35 +11,34 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// closeWithin is how long Close waits for Badger: it writes at most a memory
-// table and syncs it.
+// closeWithin is how long Close waits for Badger, which writes at most one
+// memory table and syncs it.
 const closeWithin = 10 * time.Second
 
 var (
-	errPanicked = errors.New("badger panicked")
-	errClosed   = errors.New("the index is closed")
-	errGivenUp  = errors.New("the index was given up")
-	errStuck    = fmt.Errorf("the index did not close within %v; the next start finds in its log what it had not written", closeWithin)
+	errPanicked  = errors.New("badger panicked")
+	errClosed    = errors.New("the index is closed")
+	errAbandoned = errors.New("the index was abandoned after a panic")
+	errStuck     = fmt.Errorf("the index did not close within %v; the next start reads from its log what was not written", closeWithin)
 )
 
 // database is an open Badger.
 //
-// A panic of Badger may leave one of its locks taken, and whatever needs that
-// lock afterwards waits for ever, Badger's own Close included. So a database
-// under which Badger has panicked is given up: it is neither used nor closed
-// again.
+// A panic in Badger may leave one of its locks taken, and all that needs the
+// lock afterwards waits forever, Badger's own Close included. So after a panic
+// the database is abandoned: it is neither used nor closed again.
 type database struct {
 	*badger.DB
-	inMemory bool
-	using    sync.WaitGroup // calls under way; grows only under Index.mu, and not once Close has begun
-	givenUp  chan struct{}  // closed when it is
+	inMemory  bool
+	using     sync.WaitGroup // calls under way; grows only under Index.mu, and not after Close has begun
+	abandoned chan struct{}  // closed when the database is abandoned
 }
 
-// open is badger.Open, with those panics that can be caught as errors.
+// open is badger.Open; a panic is returned as an error.
 func open(o badger.Options) (*database, error) { return openLogging(o, nil) }
 
 func openLogging(o badger.Options, log badger.Logger) (*database, error) {
-	db := &database{inMemory: o.InMemory, givenUp: make(chan struct{})}
+	db := &database{inMemory: o.InMemory, abandoned: make(chan struct{})}
 	err := guarded(func() (err error) {
 		db.DB, err = badger.Open(o.WithLogger(log).WithMetricsEnabled(false))
 		return err
@@ -50,12 +49,12 @@ func openLogging(o badger.Options, log badger.Logger) (*database, error) {
 	return db, nil
 }
 
-// openInMemory opens an empty database that touches no disk.
+// openInMemory opens an empty database that uses no disk.
 func openInMemory() (*database, error) {
 	return open(settings("").WithInMemory(true))
 }
 
-// guarded turns a panic into an error.
+// guarded returns a panic of do as an error.
 func guarded(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -65,7 +64,8 @@ func guarded(do func() error) (err error) {
 	return do()
 }
 
-// acquire returns the database for one call, which ends with using.Done.
+// acquire returns the database for one call, at whose end the caller calls
+// using.Done.
 func (x *Index) acquire() (*database, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -83,13 +83,13 @@ func (x *Index) read(do func(db *database) error) error {
 		return err
 	}
 	defer db.using.Done()
-	return x.judge(db, guarded(func() error { return do(db) }))
+	return x.checkPanic(db, guarded(func() error { return do(db) }))
 }
 
-// write calls do with the database. A write waits for goroutines of Badger,
-// and they for its locks, so it returns when the database is given up
-// meanwhile; do may still be running then, and must not write to what its
-// caller reads.
+// write calls do with the database. A write waits for goroutines of Badger, and
+// these for its locks, so write returns early when the database is abandoned
+// meanwhile. do may then still be running, and must not write to variables that
+// its caller reads.
 func (x *Index) write(do func(db *database) error) error {
 	db, err := x.acquire()
 	if err != nil {
@@ -102,32 +102,32 @@ func (x *Index) write(do func(db *database) error) error {
 	}()
 	select {
 	case err := <-done:
-		return x.judge(db, err)
-	case <-db.givenUp:
-		return errGivenUp
+		return x.checkPanic(db, err)
+	case <-db.abandoned:
+		return errAbandoned
 	}
 }
 
-// judge gives the database up if Badger has panicked.
-func (x *Index) judge(db *database, err error) error {
+// checkPanic abandons the database if err is a panic of Badger, and returns err.
+func (x *Index) checkPanic(db *database, err error) error {
 	if errors.Is(err, errPanicked) {
-		x.giveUp(db, err)
+		x.abandon(db, err)
 	}
 	return err
 }
 
-// giveUp puts an index in memory, filled from the snapshot, in the place of a
-// database under which Badger has panicked, and has the next start make a new
-// one on disk. Calls that begin meanwhile wait for it.
-func (x *Index) giveUp(db *database, why error) {
+// abandon replaces a database in which Badger has panicked by one in memory,
+// filled from the snapshot. The next start makes a new one on disk. Calls that
+// begin meanwhile wait.
+func (x *Index) abandon(db *database, why error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.db != db { // another call has, or Close has begun
 		return
 	}
-	x.Log.Error("the index is given up: it lives in memory until the next start, which makes a new one of the files and the snapshot", "err", why)
+	x.Log.Error("the index is abandoned after a panic: it is in memory until the next start, which makes a new one from the files and the snapshot", "err", why)
 	x.lost = true
-	close(db.givenUp)
+	close(db.abandoned)
 	if !db.inMemory {
 		x.markDamaged()
 	}
@@ -135,8 +135,8 @@ func (x *Index) giveUp(db *database, why error) {
 	x.db = x.inPlaceOf()
 }
 
-// inPlaceOf returns an index in memory, filled from the snapshot as far as
-// that can be read; nil when there can be none.
+// inPlaceOf returns a database in memory, filled from as much of the snapshot as
+// can be read; nil if Badger cannot be opened in memory either.
 func (x *Index) inPlaceOf() *database {
 	db, err := openInMemory()
 	if err != nil {
@@ -150,7 +150,7 @@ func (x *Index) inPlaceOf() *database {
 	return db
 }
 
-// markDamaged has the next start make a new index.
+// markDamaged makes the next start make a new index.
 func (x *Index) markDamaged() {
 	f, err := os.OpenFile(filepath.Join(x.path, damagedName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
@@ -158,11 +158,12 @@ func (x *Index) markDamaged() {
 	}
 }
 
-// Close writes a snapshot and what is in memory, and gives the directory back.
-// Once it has begun, every other call fails. A Badger that does not close is
-// left behind. On a full disk closing it would kill the process, and on one
-// that takes no new file it would try for ever; what it has not written then,
-// it finds in its log the next time. A second Close does nothing.
+// Close writes a snapshot and what Badger has in memory, and releases the
+// directory. Once it has begun, every other call fails. A Badger that does not
+// close within closeWithin is left open. It is also left open without room on
+// the disk: closing it would kill the process on a full disk, and retry forever
+// where no file can be created. At the next start it reads what was not written
+// from its log. A second Close does nothing.
 func (x *Index) Close() error {
 	x.closing.Do(func() {
 		closed := make(chan error, 1)

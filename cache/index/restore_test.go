@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// lose takes the index away.
+// lose removes the index.
 func lose(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.RemoveAll(filepath.Join(dir, indexName)); err != nil {
@@ -18,8 +18,8 @@ func lose(t *testing.T, dir string) {
 	}
 }
 
-// TestDamagedSnapshot restores what can be read of it, keeps what cannot for
-// whoever wants to mend it, and takes what it has restored for whole.
+// TestDamagedSnapshot: what can be read of a snapshot is restored, the damaged
+// file is kept for repair, and the restored index counts as complete.
 func TestDamagedSnapshot(t *testing.T) {
 	afterHeader := func(add string) func(string) string {
 		return func(s string) string {
@@ -38,7 +38,7 @@ func TestDamagedSnapshot(t *testing.T) {
 		{"empty", func(string) string { return "" }, 0, 0, false},
 		{"another version", func(s string) string { return strings.Replace(s, `"version":2`, `"version":1`, 1) }, 0, 0, true},
 		{"a line of garbage", afterHeader("garbage\n"), 200, 200, true},
-		{"records that make no sense", afterHeader("{}\n{\"tag\":{\"name\":\"x\"}}\n{\"mediaType\":{\"digest\":\"sha256:../..\"}}\n"), 200, 200, true},
+		{"lines that are not records", afterHeader("{}\n{\"tag\":{\"name\":\"x\"}}\n{\"mediaType\":{\"digest\":\"sha256:../..\"}}\n"), 200, 200, true},
 		{"a record that no index takes", afterHeader(`{"tag":{"registry":"docker.io","repository":"library/demo","kind":"tag","name":"` + strings.Repeat("x", 70_000) + `","digest":"` + string(digest.FromString("x")) + `","confirmed":"2026-01-01T00:00:00Z"}}` + "\n"), 200, 200, true},
 		{"empty lines and no end of the last one", func(s string) string { return strings.TrimSuffix(afterHeader("\n \n")(s), "\n") }, 200, 200, false},
 	} {
@@ -73,8 +73,8 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 }
 
-// TestHalfRestored starts where a process has died in the middle of making a
-// new index: half of it lies beside its place.
+// TestHalfRestored starts after a process has died while it made a new index,
+// which left half of one.
 func TestHalfRestored(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 5)
@@ -102,8 +102,8 @@ func TestHalfRestored(t *testing.T) {
 	}
 }
 
-// TestDiskFillsWhileRestoring has others take the room in the middle: what is
-// half made goes, and the index lives in memory and knows everything.
+// TestDiskFillsWhileRestoring: when the disk fills while a new index is made, the
+// half is removed, and the index is in memory and complete.
 func TestDiskFillsWhileRestoring(t *testing.T) {
 	dir := t.TempDir()
 	const tags = 2 * roomEach
@@ -131,8 +131,8 @@ func TestDiskFillsWhileRestoring(t *testing.T) {
 	checkFilled(t, reopen(t, dir), tags)
 }
 
-// TestSetAsideAndNotRenewed starts where a process has died after it has set
-// an index aside, with what was known against that one still there.
+// TestSetAsideAndNotRenewed starts after a process has died between setting an
+// index aside and removing the marks that condemned it.
 func TestSetAsideAndNotRenewed(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 100)

@@ -187,7 +187,7 @@ func TestDeleted(t *testing.T) {
 			r.clock.Advance(time.Minute)
 			if tc.served {
 				repo.StaleFor = 0 // this limit is for failing upstreams
-				for range 3 {     // for ever, and across a restart
+				for range 3 {     // without a limit, and across a restart
 					if a := r.get(repo, "latest", Stale, "one"); !a.Deleted {
 						t.Error("not marked as deleted")
 					}
