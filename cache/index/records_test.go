@@ -75,7 +75,7 @@ func TestTags(t *testing.T) {
 			}
 		}
 		for r, err := range x.Tags(in[0], in[1]) {
-			if err != nil || r.Digest != digest.FromString(r.Name.String()) {
+			if err != nil || r.Digest != digest.FromString(r.String()) {
 				t.Fatalf("%+v, %v", r, err)
 			}
 			got[r.Name] = true

@@ -85,7 +85,7 @@ func TestHeadIsNotBelieved(t *testing.T) {
 // TestRefusalByHead: a known tag is given up only when GET confirms what HEAD
 // says.
 func TestRefusalByHead(t *testing.T) {
-	for name, err := range map[string]error{"404": missing, "451": failure(upstream.Withdrawn, 451), "401": denied} {
+	for name, err := range map[string]*upstream.Error{"404": missing, "451": failure(upstream.Withdrawn, 451), "401": denied} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.hub.push(app, "latest", "one")
@@ -96,7 +96,7 @@ func TestRefusalByHead(t *testing.T) {
 			r.hub.wasAsked(t, "GET owner/app latest", "HEAD owner/app latest", "GET owner/app latest")
 			r.clock.Advance(noHeadFor)
 			r.hub.fail(err)
-			r.fails(r.repo(app), "latest", err.(*upstream.Error).Kind)
+			r.fails(r.repo(app), err.Kind)
 			r.hub.wasAsked(t, "HEAD owner/app latest", "GET owner/app latest")
 		})
 	}

@@ -77,13 +77,13 @@ func TestOneRefused(t *testing.T) {
 		}
 		return nil
 	})
-	r.fails(r.repo(names[0]), "latest", upstream.Denied)
+	r.fails(r.repo(names[0]), upstream.Denied)
 	asked := len(r.hub.asked)
 	if asked != 3 { // HEAD and GET of the one, HEAD of another
 		t.Errorf("asked %q", r.hub.asked)
 	}
 	r.clock.Advance(NotFoundFor)
-	r.fails(r.repo(names[0]), "latest", upstream.Denied)
+	r.fails(r.repo(names[0]), upstream.Denied)
 	if len(r.hub.asked) != asked+2 {
 		t.Errorf("asked %q", r.hub.asked[asked:])
 	}
@@ -97,7 +97,7 @@ func TestTheOnlyRepositoryRefused(t *testing.T) {
 	r := newRig(t)
 	names := r.known(1)
 	r.hub.fail(denied)
-	r.fails(r.repo(names[0]), "latest", upstream.Denied)
+	r.fails(r.repo(names[0]), upstream.Denied)
 }
 
 // TestFailing classifies errors.

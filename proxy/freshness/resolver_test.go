@@ -103,9 +103,9 @@ func TestStaleIfError(t *testing.T) {
 		r.clock.Advance(30*time.Minute - 1)
 		r.get(repo, "latest", Stale, "one")
 		r.clock.Advance(1)
-		r.fails(repo, "latest", upstream.Unreachable)
+		r.fails(repo, upstream.Unreachable)
 		r.restart()
-		r.fails(repo, "latest", upstream.Unreachable)
+		r.fails(repo, upstream.Unreachable)
 	}
 	outage()
 	r.hub.fail(nil)
@@ -114,12 +114,12 @@ func TestStaleIfError(t *testing.T) {
 	outage()
 
 	repo.StaleFor = 0
-	r.fails(repo, "latest", upstream.Unreachable)
+	r.fails(repo, upstream.Unreachable)
 	repo.StaleFor = -1
 	r.clock.Advance(1000 * time.Hour)
 	r.get(repo, "latest", Stale, "one")
 	r.store.evict()
-	r.fails(repo, "latest", upstream.Unreachable)
+	r.fails(repo, upstream.Unreachable)
 }
 
 // TestFailingUpstreamIsLeftAlone: within checkAgain of a failed check, held
@@ -196,7 +196,7 @@ func TestDeleted(t *testing.T) {
 				}
 				return
 			}
-			r.fails(repo, "latest", upstream.NotFound)
+			r.fails(repo, upstream.NotFound)
 			if r.Knows(repo, "latest") {
 				t.Error("the tag is still known")
 			}
@@ -215,7 +215,7 @@ func TestRefusedTagStaysKnown(t *testing.T) {
 	r.get(r.repo(app), "latest", Fetched, "one")
 	r.clock.Advance(time.Minute)
 	r.hub.fail(denied)
-	r.fails(r.repo(app), "latest", upstream.Denied)
+	r.fails(r.repo(app), upstream.Denied)
 	if !r.Knows(r.repo(app), "latest") {
 		t.Error("the tag was forgotten")
 	}

@@ -29,7 +29,7 @@ func TestRestrictedIsSeparate(t *testing.T) {
 		t.Error("the public repository knows what the restricted one does")
 	}
 	r.hub.fail(missing)
-	r.fails(public, "latest", upstream.NotFound)
+	r.fails(public, upstream.NotFound)
 	r.hub.wasAsked(t, "GET owner/app latest")
 	r.get(own, "latest", Fresh, "one") // what was not found in public was found here
 	r.hub.fail(nil)

@@ -50,7 +50,7 @@ func TestKnown(t *testing.T) {
 	}
 	r.hub.fail(missing)
 	r.clock.Advance(checkAgain)
-	r.fails(r.repo("owner/app"), "latest", upstream.NotFound)
+	r.fails(r.repo("owner/app"), upstream.NotFound)
 	check("", "", other)
 	r.restart()
 	check("", "", other)
