@@ -12,27 +12,26 @@ import (
 	"time"
 )
 
-// lookEvery is how often a file of certificates is looked at, at most, and only
-// when a registry is asked.
+// lookEvery is how often a file of certificates is checked for changes, while
+// registries are asked.
 const lookEvery = time.Second
 
 // CAFile is a file of PEM certificates of authorities. It is read again when it
-// changes; one that cannot be used leaves the certificates before in place. It
-// may be shared by any number of registries.
+// changes; if that fails, the previous certificates stay. Several registries may
+// share it.
 type CAFile struct {
 	path string
 
 	mu      sync.Mutex
 	pem     []byte
-	version int         // how often pem has changed
-	seen    fs.FileInfo // of the file when it was last read, whatever came of it; nil when it was not there
+	version int         // counts the changes of pem
+	seen    fs.FileInfo // of the file when it was last read, successfully or not; nil when it was not there
 	looked  time.Time
 }
 
-var errNoCertificate = errors.New("there is none in it")
+var errNoCertificate = errors.New("it holds no certificate")
 
-// ReadCAFile reads a file for the first time. The error says what is wrong with
-// it, without its name.
+// ReadCAFile reads a file for the first time. The error does not name it.
 func ReadCAFile(path string) (*CAFile, error) {
 	f := &CAFile{path: path}
 	f.seen, _ = os.Stat(path)
@@ -42,7 +41,7 @@ func ReadCAFile(path string) (*CAFile, error) {
 	return f, nil
 }
 
-// Path is the file's name.
+// Path returns the file's name.
 func (f *CAFile) Path() string { return f.path }
 
 func (f *CAFile) read() error {
@@ -68,9 +67,9 @@ func (f *CAFile) current(now time.Time, log *slog.Logger) (pem []byte, version i
 	return f.pem, f.version
 }
 
-// reload reads a file that has changed. f.mu is held.
+// reload reads the file if it has changed. f.mu is held.
 func (f *CAFile) reload(log *slog.Logger) {
-	info, _ := os.Stat(f.path) // an error has no information, and reading has it too
+	info, _ := os.Stat(f.path) // reading reports the error
 	if info == nil && f.seen == nil || info != nil && f.seen != nil && os.SameFile(info, f.seen) &&
 		info.ModTime().Equal(f.seen.ModTime()) && info.Size() == f.seen.Size() {
 		return
@@ -84,8 +83,8 @@ func (f *CAFile) reload(log *slog.Logger) {
 	log.Info("a changed file of authorities' certificates is trusted from now on", "file", f.path)
 }
 
-// authorities are those that may vouch for a registry: the system's and those of
-// files.
+// authorities are the certificate authorities trusted for a registry: the
+// system's and those of files.
 type authorities struct {
 	files []*CAFile
 	now   func() time.Time
@@ -100,8 +99,8 @@ func (o Options) authorities() *authorities {
 	return &authorities{files: o.CAFiles, now: o.Now, log: o.Log}
 }
 
-// current returns the certificates in one pool, the same one until a file
-// changes; nil for the system's alone.
+// current returns the certificates as one pool, the same until a file changes; nil
+// for the system's alone.
 func (a *authorities) current() *x509.CertPool {
 	if len(a.files) == 0 {
 		return nil
@@ -128,9 +127,9 @@ func (a *authorities) current() *x509.CertPool {
 	return a.pool
 }
 
-// renewed is an http.Transport that another one takes the place of when the
-// authorities change. Requests under way end on their connections; no other
-// request gets one that was made on the word of the authorities before.
+// renewed is an http.Transport that is replaced when the authorities change.
+// Running requests keep their connections; later ones get none that was made
+// under the previous authorities.
 type renewed struct {
 	authorities *authorities
 	make        func(*x509.CertPool) *http.Transport
@@ -145,7 +144,7 @@ func (r *renewed) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.transport().RoundTrip(req)
 }
 
-// closeIdle closes the connections that no request is using.
+// closeIdle closes the idle connections.
 func (r *renewed) closeIdle() { r.transport().CloseIdleConnections() }
 
 func (r *renewed) transport() *http.Transport {
@@ -154,7 +153,7 @@ func (r *renewed) transport() *http.Transport {
 	defer r.mu.Unlock()
 	if r.current == nil || pool != r.pool {
 		if r.current != nil {
-			defer r.current.CloseIdleConnections() // and those that become idle
+			defer r.current.CloseIdleConnections() // also those that become idle later
 		}
 		r.pool, r.current = pool, r.make(pool)
 	}

@@ -1,21 +1,22 @@
-// Package upstream asks registries. It knows their protocol, their token
-// services, redirects and moods, and it keeps credentials where they belong;
-// it knows nothing of clients, of the cache, or of what a tag meant before.
+// Package upstream asks registries. It knows their protocol, token services,
+// redirects and failures, and keeps credentials to the hosts that may have them.
+// It knows nothing of hubcap's clients, of the cache, or of what a tag meant
+// before.
 //
-// The world is closed: a registry's name is looked up in a Set, never dialled;
-// a token service is asked only if it is on its registry's list; an address
-// of the inside is not connected to unless the operator named its range.
+// A registry's name is looked up in a Set and never dialled; a token service is
+// asked only if it is on its registry's list; private and special addresses are
+// not connected to unless the operator allows their range.
 //
-// Files: client.go (what can be asked), lists.go (of a repository), set.go and presets.go (which
-// registries there are), confine.go and challenge.go (where credentials may
-// go), login.go (the box's own), tokens.go (the token cache), locations.go (where blobs were found),
-// dial.go (the address filter, and which address answers), authorities.go
-// (whose certificates count), transport.go
-// (connections, retries, time-outs), reconnect.go (connections that are dead),
-// hosts.go (what is known of hosts), circuit.go (which of them are left alone),
-// silence.go (429), budget.go (the pull limit), error.go (what can go wrong),
-// refusal.go (who refuses, and in what words), encoding.go and shape.go (how a
-// text is encoded, and what a manifest is).
+// Files, by subject:
+// registries: set.go, presets.go, status.go (their state), client.go (what can
+// be asked), lists.go (tags, referrers);
+// authorization: auth.go (which authorization a request carries), challenge.go,
+// tokens.go, login.go (the box's credentials), relay.go (a client's own token);
+// network: guard.go (where credentials and redirects may lead), breaker.go with
+// circuit.go, backoff.go and hosts.go (which hosts are asked), budget.go (the
+// pull limit), transport.go, reconnect.go, dial.go (the address filter),
+// authorities.go (certificates);
+// answers: error.go, refusal.go, encoding.go, shape.go (a manifest's form).
 package upstream
 
 import (
@@ -42,25 +43,25 @@ import (
 	"hubcap/proxy/upstream/credentials"
 )
 
-// Options is what a Client needs. All but the Login, TokenHosts,
-// PrivateCIDRs and CAFiles is required.
+// Options configure a Client. All are required, except Login, TokenHosts,
+// PrivateCIDRs, CAFiles and Offline.
 type Options struct {
 	Label string   // the configured host or pattern: for logs and metrics
-	URL   *url.URL // where the registry is; what stands before /v2/
+	URL   *url.URL // of the registry: what precedes /v2/
 	credentials.Login
-	TokenHosts   []string // that may be asked for tokens, as TokenHost spells them
+	TokenHosts   []string // besides the registry's own, in the spelling of TokenHost
 	PrivateCIDRs []netip.Prefix
-	CAFiles      []*CAFile // of authorities that are trusted beside the system's
+	CAFiles      []*CAFile // authorities trusted besides the system's
 
-	ConnectTimeout time.Duration // for a connection, to whichever of a name's addresses; for what an outgoing proxy does for it; for its TLS handshake: each
+	ConnectTimeout time.Duration // each: for a connection to any of a name's addresses, for an outgoing proxy's part, for the TLS handshake
 	HeaderTimeout  time.Duration
 	StallTimeout   time.Duration // for the next byte of a body
-	TryAgain       time.Duration // how long a host that fails is left alone before one request tries it
-	Offline        bool          // ask nobody
+	TryAgain       time.Duration // how long a circuit stays open before one request tests the host
+	Offline        bool          // send no requests
 
-	Proxy       func(*http.Request) (*url.URL, error) // the outgoing proxy's choice
+	Proxy       func(*http.Request) (*url.URL, error) // chooses the outgoing proxy
 	UserAgent   string
-	MaxManifest int64 // bytes of the largest manifest
+	MaxManifest int64 // bytes
 	Now         func() time.Time
 	Metrics     *metrics.Upstreams
 	Log         *slog.Logger
@@ -69,21 +70,20 @@ type Options struct {
 	upstream *Upstream // nil outside a Set
 }
 
-// Client asks one registry under one identity: with its configured
-// credentials, or as anybody. Its token cache is its own, so that no caller
-// gets a token that another identity was given.
+// Client asks one registry under one identity. It shares no tokens with other
+// clients, so that none is used under another identity.
 type Client struct {
 	label       string
 	identity    string
 	url         *url.URL
 	upstream    *Upstream // whose rules redirects keep; nil for no rules
-	login       *login    // the box's; nil for anybody
+	login       *login    // nil without credentials
 	dialer      *dialer   // nil when offline
 	http        *http.Client
 	header      http.Header // of every request
 	guard       *guard
 	offline     bool
-	caller      *caller // on whose behalf it asks; nil for the box's own
+	caller      *caller // on whose behalf it asks; nil for the box
 	hosts       *hosts
 	budget      *budget
 	tokens      *tokens
@@ -93,7 +93,7 @@ type Client struct {
 	metrics     *metrics.Upstream
 }
 
-// NewClient makes a client with the options' credentials, or without any.
+// NewClient returns a client with the options' credentials, if there are any.
 func NewClient(o Options) *Client {
 	identity := identityAnonymous
 	if o.LogsIn() {
@@ -137,36 +137,34 @@ func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
 		authorities: o.authorities(),
 		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
 	}
-	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, patience: o.ConnectTimeout}, d
+	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
 }
 
-// Trouble says what of the registry is down: hosts that take no connection, do
-// not answer the question how they are, or are left alone by their circuit,
-// and those that have asked, by a 429, to be left alone for longer than
-// patience. What a single object's failures say of it is nothing.
-func (c *Client) Trouble(patience time.Duration) Trouble {
+// Trouble returns what of the registry is down: hosts that accept no connection,
+// fail their health check or have an open circuit, and those that have answered
+// 429 with a wait above longest. A single failing object is no trouble.
+func (c *Client) Trouble(longest time.Duration) Trouble {
 	if c.offline {
 		return Trouble{Registry: true, Blobs: true}
 	}
-	return c.hosts.trouble(patience)
+	return c.hosts.trouble(longest)
 }
 
-// Failing reports whether the registry or its token service is in trouble:
-// what is not held is likely not to be had.
-func (c *Client) Failing(patience time.Duration) bool { return c.Trouble(patience).Registry }
+// Failing reports whether the registry or its token service is in trouble.
+func (c *Client) Failing(longest time.Duration) bool { return c.Trouble(longest).Registry }
 
-// Credentials tells whether the client asks with the box's credentials.
+// Credentials reports whether the client has the box's credentials.
 func (c *Client) Credentials() bool { return c.login != nil }
 
-// Grants tells whether the token last got for the repository says itself
-// that it opens it. An opaque token says nothing.
+// Grants reports whether the token last fetched for the repository itself says
+// that it may be pulled. Opaque tokens do not say.
 func (c *Client) Grants(repository string) bool { return c.tokens.grants(repository) }
 
-// Descriptor is what a registry says of a manifest.
+// Descriptor is what a registry states about a manifest.
 type Descriptor struct {
-	Digest    digest.Digest // empty when the registry does not say, or says one that is not served
-	MediaType string        // empty when the registry does not say
-	Size      int64         // bytes; negative when the registry does not say
+	Digest    digest.Digest // empty when not stated, or of an algorithm that is not served
+	MediaType string        // empty when not stated
+	Size      int64         // bytes; negative when not stated
 }
 
 // Manifest is a manifest whose body hashes to its digest.
@@ -175,9 +173,8 @@ type Manifest struct {
 	Body []byte
 }
 
-// acceptManifests are the types asked for. Registries that take the header by
-// the letter send no other one, so schema 1 is among them: that it is refused
-// says more than that there is nothing.
+// acceptManifests is the Accept header for manifests. Some registries send
+// nothing else, so schema 1 is among them: ErrSchema1 explains more than a 404.
 var acceptManifests = []string{strings.Join([]string{
 	ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json",
 	ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json",
@@ -185,8 +182,8 @@ var acceptManifests = []string{strings.Join([]string{
 	schema1Signed, schema1, "*/*",
 }, ", ")}
 
-// HeadManifest asks what reference, a tag or digest, names. It costs no pull
-// at Docker Hub.
+// HeadManifest returns what a reference, a tag or digest, names. Docker Hub does
+// not count it as a pull.
 func (c *Client) HeadManifest(ctx context.Context, repository, reference string) (Descriptor, error) {
 	req, resp, err := c.send(ctx, http.MethodHead, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
 	if err != nil {
@@ -211,8 +208,8 @@ func (c *Client) HeadManifest(ctx context.Context, repository, reference string)
 	return d, nil
 }
 
-// GetManifest fetches the manifest that reference, a tag or digest, names. It
-// is a pull, and not sent while the registry grants none.
+// GetManifest fetches the manifest that a reference, a tag or digest, names. It
+// is a pull, and is not sent while the registry allows none.
 func (c *Client) GetManifest(ctx context.Context, repository, reference string) (Manifest, error) {
 	if err := c.mayPull(ctx, repository, reference); err != nil {
 		return Manifest{}, err
@@ -235,7 +232,7 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	case err != nil:
 		return Manifest{}, c.failure(req, err)
 	}
-	// Its digest is not that of its bytes, which say more than a wrong digest.
+	// Checked first, because its digest is not that of its bytes.
 	if named, old := schema1Of(resp.Header.Get("Content-Type"), body); old {
 		return Manifest{}, c.invalid(req, "%w: %s", ErrSchema1, named)
 	}
@@ -250,11 +247,11 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body}, nil
 }
 
-// mayPull tells why a manifest is not to be fetched: the registry grants no
-// more pulls. A HEAD, which is none, asks now and then whether it does again.
+// mayPull returns an Error while the registry allows no pulls. A HEAD, which is
+// none, finds out at intervals whether it does again.
 func (c *Client) mayPull(ctx context.Context, repository, reference string) error {
 	if c.caller != nil {
-		return nil // each caller has a limit of his own
+		return nil // each has a limit of its own
 	}
 	wait := c.budget.wait()
 	if wait > 0 {
@@ -273,15 +270,15 @@ func (c *Client) mayPull(ctx context.Context, repository, reference string) erro
 	}
 }
 
-// Serves reports whether content is known by digests like d: of an algorithm
-// that hubcap asks for and keeps content by.
+// Serves reports whether d is a valid digest of an algorithm that hubcap
+// supports: sha256 or sha512.
 func Serves(d digest.Digest) bool {
 	return d.Validate() == nil && (d.Algorithm() == digest.SHA256 || d.Algorithm() == digest.SHA512)
 }
 
-// manifestDigest is the digest that was asked for, or else that the registry
-// names, or else the body's sha256, as for a digest that hubcap does not serve;
-// the body hashes to it.
+// manifestDigest returns the digest of a body: the requested one, or else the one
+// in the header, or else its sha256, also in place of one of an unsupported
+// algorithm. The error says that the body has another.
 func manifestDigest(reference, header string, body []byte) (digest.Digest, error) {
 	named, err := digest.Parse(header)
 	if err != nil {
@@ -299,8 +296,7 @@ func manifestDigest(reference, header string, body []byte) (digest.Digest, error
 	return named, nil
 }
 
-// HeadBlob asks for the size of a blob, negative when the registry does not
-// say.
+// HeadBlob returns the size of a blob in bytes, negative when not stated.
 func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Digest) (size int64, err error) {
 	req, resp, err := c.send(ctx, http.MethodHead, repository, "blobs/"+d.String(), nil)
 	if err != nil {
@@ -313,8 +309,8 @@ func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Diges
 	return sizeOf(resp), nil
 }
 
-// sizeOf is the size of what an answer to a HEAD speaks of, negative when it
-// does not say: an encoding has another one.
+// sizeOf returns the size of the content that an answer to a HEAD is about,
+// negative when not stated: the length of an encoding is not it.
 func sizeOf(resp *http.Response) int64 {
 	if isEncoded(resp.Header) {
 		return -1
@@ -325,13 +321,13 @@ func sizeOf(resp *http.Response) int64 {
 // Blob is an answer with bytes of a blob.
 type Blob struct {
 	Body io.ReadCloser
-	Off  int64 // where in the blob Body begins
-	End  int64 // where it ends, exclusive; negative when the registry does not say
-	Size int64 // bytes of the whole blob; negative when the registry does not say
+	Off  int64 // offset in the blob at which Body begins
+	End  int64 // at which it ends, exclusive; negative when not stated
+	Size int64 // bytes of the whole blob; negative when not stated
 }
 
-// OpenBlob asks for n bytes of a blob from off, all to its end when n is
-// negative. A registry that knows no ranges answers from 0.
+// OpenBlob requests n bytes of a blob from off, or all to its end when n is
+// negative. A registry without Range support answers from 0.
 func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Digest, off, n int64) (*Blob, error) {
 	header := http.Header{}
 	switch {
@@ -366,10 +362,17 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 	return nil, err
 }
 
-// sendForBlob asks where a blob was found a moment ago, and the registry when
-// it is not known or no longer right: the registry's answer is a redirect to
-// an address that is signed for some minutes, and one is enough for all the
-// pieces of a blob.
+// locationFor is how long an address that the registry redirected a blob to is
+// used again. Registries sign theirs for ten minutes and more; one that expires
+// earlier is refused, and the registry is asked anew.
+const locationFor = time.Minute
+
+// locationsKept bounds how many are remembered for each upstream and identity.
+const locationsKept = 1024
+
+// sendForBlob requests a blob at the address that the registry redirected to
+// lately, which is signed for some minutes and serves all pieces of the blob, and
+// from the registry if there is none or it is refused.
 func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Digest, header http.Header) (*http.Request, *http.Response, error) {
 	ctx = withObject(ctx, d.String())
 	key := repository + "@" + d.String()
@@ -382,8 +385,8 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 		switch {
 		case err != nil && (ctx.Err() != nil || isOnce(ctx)):
 			return nil, nil, err
-		case err != nil: // there may be another host for it by now
-		case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests: // it has been tried again already
+		case err != nil: // the registry may redirect to another host by now
+		case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests: // it has been retried already
 			return req, resp, nil
 		default:
 			resp.Body.Close()
@@ -396,12 +399,12 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 	return req, resp, err
 }
 
-// sendTo asks a CDN directly, as anybody.
+// sendTo requests an address of another host, without an authorization.
 func (c *Client) sendTo(ctx context.Context, at *url.URL, header http.Header) (*http.Request, *http.Response, error) {
 	return c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) { return c.do(req, "") })
 }
 
-// contentRange reads "bytes 100-199/1000" as 100, 200, 1000; the size is
+// contentRange parses "bytes 100-199/1000" as 100, 200, 1000; the size is
 // negative for "*".
 func contentRange(header string) (first, end, size int64, ok bool) {
 	rest, ok := strings.CutPrefix(header, "bytes ")
@@ -422,7 +425,7 @@ func contentRange(header string) (first, end, size int64, ok bool) {
 	return first, last + 1, size, err == nil && last < size
 }
 
-// send asks for what is below a repository. The caller closes the body.
+// send requests what is below a repository. The caller closes the body.
 func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
 	path, query, _ := strings.Cut(what, "?")
 	at := c.url.JoinPath("v2", repository, path)
@@ -473,8 +476,8 @@ func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http
 	}
 }
 
-// movedTo returns the address that the registry redirects to within itself; nil
-// where it does not.
+// movedTo returns the address to which the registry redirects within itself; nil
+// if it does not.
 func (c *Client) movedTo(resp *http.Response) *url.URL {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
@@ -489,8 +492,8 @@ func (c *Client) movedTo(resp *http.Response) *url.URL {
 	return next
 }
 
-// exchange makes a request, has it sent by do, and watches over the answer's
-// body. The caller closes it.
+// exchange makes a request, has it sent by do, and bounds how long the answer's
+// body may stall. The caller closes it.
 func (c *Client) exchange(ctx context.Context, method string, at *url.URL, header http.Header, do func(*http.Request) (*http.Response, error)) (*http.Request, *http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)

@@ -18,11 +18,11 @@ import (
 	"hubcap/proxy/memory"
 )
 
-// inside are the addresses that a registry, its token service and its CDN
-// have no business at: this host, the site's own networks, the cloud's
-// metadata services, and what is no host at all. Most are from the registries
-// of special-purpose addresses of RFC 6890.
-var inside = prefixes(
+// special are the addresses at which no registry, token service or CDN may be
+// unless the operator allows it: this host, private networks, metadata services
+// of clouds, and what is no host. Most are from the registries of
+// special-purpose addresses (RFC 6890).
+var special = prefixes(
 	"0.0.0.0/8",        // this network
 	"10.0.0.0/8",       // private
 	"100.64.0.0/10",    // carrier-grade NAT, and a metadata service at 100.100.100.200
@@ -51,7 +51,7 @@ var inside = prefixes(
 	"ff00::/8",         // multicast
 )
 
-// Prefixes whose addresses carry an IPv4 address that is the real target.
+// Prefixes whose addresses embed the IPv4 address of the real target.
 var (
 	nat64   = netip.MustParsePrefix("64:ff9b::/96")
 	sixToFo = netip.MustParsePrefix("2002::/16")
@@ -65,7 +65,7 @@ func prefixes(all ...string) []netip.Prefix {
 	return parsed
 }
 
-// checkAddr refuses an address of the inside that is in none of the allowed
+// checkAddr returns an error for a special address that is in none of the allowed
 // ranges.
 func checkAddr(addr netip.Addr, allowed []netip.Prefix) error {
 	addr = embedded(addr.Unmap().WithZone(""))
@@ -74,7 +74,7 @@ func checkAddr(addr netip.Addr, allowed []netip.Prefix) error {
 			return nil
 		}
 	}
-	for _, p := range inside {
+	for _, p := range special {
 		if p.Contains(addr) {
 			return fmt.Errorf("%w: %s lies in %s, which HUBCAP_UPSTREAM_<n>_PRIVATE_CIDRS does not allow for this upstream", errRefused, addr, p)
 		}
@@ -82,7 +82,7 @@ func checkAddr(addr netip.Addr, allowed []netip.Prefix) error {
 	return nil
 }
 
-// embedded is the IPv4 address inside a NAT64 or 6to4 one.
+// embedded returns the IPv4 address in a NAT64 or 6to4 one, or else addr.
 func embedded(addr netip.Addr) netip.Addr {
 	b := addr.As16()
 	switch {
@@ -95,21 +95,18 @@ func embedded(addr netip.Addr) netip.Addr {
 	}
 }
 
-// attemptDelay is how long one address has to answer before the next one is
-// tried beside it: the Connection Attempt Delay that RFC 8305, section 5,
-// recommends.
+// attemptDelay is how long one address has to answer before the next one is tried
+// too: the Connection Attempt Delay of RFC 8305, section 5.
 const attemptDelay = 250 * time.Millisecond
 
-// dialer connects where the filter lets it: it looks at the resolved address
-// at the moment of connecting, when a name can no longer change its meaning.
-// timeout bounds one connection, whatever number of addresses it takes; behind
-// an outgoing proxy, it is also the time that the proxy has for its part.
+// dialer connects to allowed addresses only: it checks the resolved address at
+// the moment of connecting, so that a name cannot change in between.
 type dialer struct {
 	allowed  []netip.Prefix
-	timeout  time.Duration
+	timeout  time.Duration // for one connection, over all addresses; and for an outgoing proxy's part
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	answered *memory.Memory[string, netip.Addr] // the address that a host:port was last connected at
-	proxies  sync.Map                           // host:port of outgoing proxies; their addresses are exempt
+	proxies  sync.Map                           // host:port of outgoing proxies, whose addresses are exempt
 }
 
 func newDialer(allowed []netip.Prefix, timeout time.Duration) *dialer {
@@ -119,9 +116,9 @@ func newDialer(allowed []netip.Prefix, timeout time.Duration) *dialer {
 	}
 }
 
-// dial connects to the address that answers first. net.Dialer would divide its
-// time-out up between the addresses of a family and try one after the other, so
-// that some dead ones take all of it.
+// dial connects to the address that answers first. net.Dialer divides its time-out
+// between the addresses of a family and tries one after the other, so that a few
+// dead ones take all of it.
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -152,9 +149,9 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return conn, nil
 }
 
-// inTurn is the order in which addresses are tried: first the one that last
-// answered, if it is still among them, then the families by turns (RFC 8305,
-// section 4), each in the resolver's order.
+// inTurn returns addresses in the order in which they are tried: the one that last
+// answered, if it is among them, then the families alternately (RFC 8305, section
+// 4), each in the resolver's order.
 func inTurn(addrs []netip.Addr, last netip.Addr) []netip.Addr {
 	var families [2][]netip.Addr
 	for _, a := range addrs {
@@ -179,8 +176,8 @@ func inTurn(addrs []netip.Addr, last netip.Addr) []netip.Addr {
 	return all
 }
 
-// race connects to one address after the other, without waiting for one that is
-// slow, and returns the first connection. The others are given up. The error is
+// race connects to one address after the other, without waiting longer than
+// attemptDelay, and returns the first connection; others are closed. The error is
 // that of the address that failed first.
 func race(ctx context.Context, addrs []netip.Addr, connect func(context.Context, netip.Addr) (net.Conn, error)) (net.Conn, netip.Addr, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -223,15 +220,15 @@ func race(ctx context.Context, addrs []netip.Addr, connect func(context.Context,
 	return nil, netip.Addr{}, first
 }
 
-// proxyConnKey is what a request's context has its proxyConn under.
+// proxyConnKey is the context key of a request's proxyConn.
 type proxyConnKey struct{}
 
 // proxyConn is the connection to an outgoing proxy that was made for a request.
 type proxyConn struct{ conn atomic.Pointer[net.Conn] }
 
-// bound gives a proxy the time-out to answer CONNECT or to speak SOCKS: for
-// CONNECT, net/http waits for a minute, for SOCKS without end. Connections that
-// are ready to be used have no deadline any more.
+// bound sets the time-out as the deadline for a proxy to answer CONNECT or to
+// speak SOCKS: net/http waits a minute for CONNECT, and without end for SOCKS.
+// tunnelled and unbound lift it.
 func (d *dialer) bound(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(d.timeout))
 	if t, ok := ctx.Value(proxyConnKey{}).(*proxyConn); ok {
@@ -239,8 +236,8 @@ func (d *dialer) bound(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// tunnelled lifts the deadline of the tunnel when the proxy has opened it: what
-// follows is the TLS handshake, whose time-out http.Transport keeps.
+// tunnelled lifts the deadline when the proxy has opened the tunnel: what follows
+// is the TLS handshake, which http.Transport bounds.
 func tunnelled(ctx context.Context, _ *url.URL, _ *http.Request, _ *http.Response) error {
 	if t, ok := ctx.Value(proxyConnKey{}).(*proxyConn); ok {
 		if conn := t.conn.Load(); conn != nil {
@@ -250,9 +247,8 @@ func tunnelled(ctx context.Context, _ *url.URL, _ *http.Request, _ *http.Respons
 	return nil
 }
 
-// unbound lifts the deadlines of connections as requests get them. Two
-// connections may be made for one request, so that tunnelled may have missed
-// one.
+// unbound lifts the deadlines of connections that requests get. Two connections
+// may be made for one request, of which tunnelled knows one.
 type unbound struct{ base http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -272,9 +268,8 @@ func (d *dialer) control(_, address string, _ syscall.RawConn) error {
 	return checkAddr(at.Addr(), d.allowed)
 }
 
-// through wraps the choice of an outgoing proxy: the proxy's address is noted
-// as exempt, and the target is checked by name, because the proxy resolves
-// it.
+// through wraps the choice of an outgoing proxy: the proxy's address becomes
+// exempt, and the target is checked by name, because the proxy resolves it.
 func (d *dialer) through(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := choose(req)
@@ -295,7 +290,7 @@ func (d *dialer) through(choose func(*http.Request) (*url.URL, error)) func(*htt
 	}
 }
 
-// proxyAddress is what the transport dials for a proxy.
+// proxyAddress returns what the transport dials for a proxy.
 func proxyAddress(proxy *url.URL) string {
 	port := proxy.Port()
 	if port == "" {

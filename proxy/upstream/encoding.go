@@ -18,12 +18,11 @@ import (
 // errEncoding marks a text that cannot be decoded.
 var errEncoding = errors.New("a text that cannot be decoded")
 
-// errAboveBound says that an answer, as it is sent or decoded, is above the
-// bound for its kind.
+// errAboveBound says that an answer, as sent or decoded, exceeds its bound.
 var errAboveBound = errors.New("above its bound")
 
-// isEncoded reports whether an answer's length and bytes are those of an
-// encoding, and not of the content.
+// isEncoded reports whether an answer's length and bytes are those of an encoding
+// of the content.
 func isEncoded(h http.Header) bool { return encodingOf(h) != "identity" }
 
 func encodingOf(h http.Header) string {
@@ -34,9 +33,9 @@ func encodingOf(h http.Header) string {
 	return encoding
 }
 
-// readText reads a manifest, a list or a token answer of at most bound bytes,
-// and decodes what comes encoded although identity is asked for. What is longer
-// than bound is errAboveBound.
+// readText reads a manifest, a list or a token answer of at most bound bytes, and
+// decodes it if it is encoded although identity was requested. The error is
+// errAboveBound if it is longer.
 func readText(h http.Header, body io.Reader, bound int64) ([]byte, error) {
 	text, err := readAtMost(body, bound)
 	if err != nil || !isEncoded(h) {
@@ -62,18 +61,18 @@ func readAtMost(r io.Reader, bound int64) ([]byte, error) {
 	return text, err
 }
 
-// zstdWindow is how many bytes back a text in zstd may refer (RFC 9659).
+// zstdWindow is the largest window of zstd in HTTP (RFC 9659), in bytes.
 const zstdWindow = 8 << 20
 
-// decoder decodes text by the encodings that HTTP has in use (RFC 9110, 8.4.1,
-// RFC 8878), but for br.
+// decoder decodes the encodings in use in HTTP (RFC 9110, 8.4.1; RFC 8878) except
+// br.
 func decoder(encoding string, text []byte) (io.ReadCloser, error) {
 	from := bufio.NewReader(bytes.NewReader(text))
 	switch encoding {
 	case "gzip", "x-gzip":
 		return gzip.NewReader(from)
 	case "deflate":
-		// It means zlib's format; some send the bare one.
+		// zlib's format; some servers send raw deflate.
 		if head, err := from.Peek(2); err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
 			return zlib.NewReader(from)
 		}

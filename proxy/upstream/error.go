@@ -11,40 +11,39 @@ import (
 	"time"
 )
 
-// Kind sorts what can go wrong between hubcap and a registry.
+// Kind is what went wrong between hubcap and a registry.
 type Kind uint8
 
-// The kinds of failure.
+// The kinds.
 const (
 	Unreachable Kind = iota // no connection, a time-out, a broken answer
-	ServerError             // 5xx, or a CDN that refuses what the registry sent us to
+	ServerError             // 5xx, or a redirect target that refuses
 	RateLimited             // 429
-	Denied                  // 401 or 403: nobody may, or this client may not
+	Denied                  // 401 or 403
 	NotFound                // 404 or 410
-	Withdrawn               // 402, 412 or 451: it is there, and nobody gets it
-	Refused                 // hubcap did not go where the registry pointed
-	Invalid                 // an answer that breaks the protocol, or is not what its digest says
-	Unasked                 // the registry fails and is left alone for a while, or hubcap is offline
+	Withdrawn               // 402, 412 or 451: it exists and is not given out
+	Refused                 // hubcap did not follow where the registry led
+	Invalid                 // an answer that violates the protocol, or does not match its digest
+	Unasked                 // no request was sent: the circuit is open, or hubcap is offline
 )
 
 var kindNames = [...]string{"unreachable", "server error", "rate limited", "denied", "not found", "withdrawn", "refused", "invalid answer", "unasked"}
 
 func (k Kind) String() string { return kindNames[k] }
 
-// Error is every failure of a registry. Its text is for the operator: it
-// names the upstream and the request, and no credential, token or signed
-// address.
+// Error is a failure of a registry. Its text is for the operator: it names the
+// upstream and the request, and no credential, token or signed address.
 type Error struct {
 	Kind        Kind
-	Upstream    string        // the host it is configured as
-	Request     string        // what was asked: method and path
+	Upstream    string        // the configured host or pattern
+	Request     string        // method and path
 	Status      int           // of the HTTP answer, 0 when there was none
-	Refusal     Refusal       // whose word a Denied, NotFound or Withdrawn is
+	Refusal     Refusal       // what a Denied, NotFound or Withdrawn comes from
 	Code        string        // of the OCI error in the answer; empty when it has none
-	Message     string        // what the answer says for people: one printable line without secrets, at most maxMessage characters
-	RetryAfter  time.Duration // what a 429 or 503 asked for, or until hubcap asks again; 0 when that is not known
+	Message     string        // of the answer: one printable line without secrets, at most maxMessage characters
+	RetryAfter  time.Duration // that a 429 or 503 stated, or until hubcap asks again; 0 when not known
 	Credentials bool          // the box's own were used
-	Challenge   string        // what the registry asks a caller for (RFC 9110, 11.6.1); empty when he was not asked, or hubcap does not pass it on
+	Challenge   string        // for the client on whose behalf was asked (RFC 9110, 11.6.1); empty for none, or one that is not relayed
 	err         error
 }
 
@@ -69,24 +68,23 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
-// patientFor is the longest wait after which a request still counts as one of
-// this moment: a client that reads along stands it.
-const patientFor = 30 * time.Second
+// temporaryFor is the longest wait of a temporary failure: clients that are
+// reading a body tolerate it.
+const temporaryFor = 30 * time.Second
 
-// Temporary tells whether the same request may succeed in a moment, or after
-// Wait.
+// Temporary reports whether the same request may soon succeed, or after Wait.
 func (e *Error) Temporary() bool {
 	switch e.Kind {
 	case Unreachable, ServerError:
 		return true
 	case RateLimited, Unasked:
-		return e.RetryAfter > 0 && e.RetryAfter <= patientFor
+		return e.RetryAfter > 0 && e.RetryAfter <= temporaryFor
 	default:
 		return false
 	}
 }
 
-// Wait is how long the registry wants to be left alone; 0 when it does not say.
+// Wait returns how long no request is to be sent; 0 when not known.
 func (e *Error) Wait() time.Duration {
 	if e.Kind == RateLimited || e.Kind == Unasked {
 		return e.RetryAfter
@@ -94,13 +92,13 @@ func (e *Error) Wait() time.Duration {
 	return 0
 }
 
-// Unsatisfiable tells that there is nothing in the range that was asked for.
+// Unsatisfiable reports whether the requested range is outside the content.
 func (e *Error) Unsatisfiable() bool { return e.Status == http.StatusRequestedRangeNotSatisfiable }
 
-// Failing reports whether the error is trouble of the registry, under which
-// held content goes on being served, and no answer about the content. A
-// refusal that is no OCI error is the word of somebody else, and a registry
-// that refuses the token of its own token service is not in order.
+// Failing reports whether the error is trouble of the registry, during which
+// cached content is served, and no answer about the content. A refusal that is
+// no OCI error comes from something else than the registry, and a registry that
+// refuses a token of its own token service is faulty.
 func (e *Error) Failing() bool {
 	switch e.Kind {
 	case Withdrawn:
@@ -112,19 +110,19 @@ func (e *Error) Failing() bool {
 	}
 }
 
-// query goes on to the end of the quotes that it stands in.
+// query matches a query string, up to the end of quotes around it.
 var query = regexp.MustCompile(`(?s)\?(?:\\.|[^"\\])*`)
 
-// redact takes query strings out of a message: they hold signatures, account
+// redact removes query strings from a message: they hold signatures, account
 // names and tokens.
 func redact(s string) string { return query.ReplaceAllString(s, "?…") }
 
-// failure makes an Error of what an HTTP client returned.
+// failure returns the Error for an HTTP client's error.
 func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
-	if one := new(Error); errors.As(err, &one) { // of who asked in this one's place
+	if one := new(Error); errors.As(err, &one) { // of the anonymous client that asked in this one's place
 		return one
 	}
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
@@ -143,7 +141,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 		e.Kind, e.Status, e.Code, e.Message = kindOf(fromTokens.status), fromTokens.status, fromTokens.code, fromTokens.message
 		switch e.Kind {
 		case NotFound, Withdrawn:
-			e.Kind = ServerError // what is not there is the service, not the content
+			e.Kind = ServerError // the service is missing, not the content
 		case Denied:
 			e.Refusal = ByTokenService
 			if fromTokens.page {
@@ -180,8 +178,8 @@ func kindOf(status int) Kind {
 		return Denied
 	case status == http.StatusNotFound || status == http.StatusGone:
 		return NotFound
-	// Harbor refuses with 412 what its project's policy bars; 402 and 451 say
-	// themselves what they are (RFC 9110, 15.5.3; RFC 7725).
+	// Harbor answers 412 for what a project's policy blocks; 402 and 451 are
+	// defined so (RFC 9110, 15.5.3; RFC 7725).
 	case status == http.StatusPaymentRequired || status == http.StatusPreconditionFailed || status == http.StatusUnavailableForLegalReasons:
 		return Withdrawn
 	case status >= 500:
@@ -191,22 +189,21 @@ func kindOf(status int) Kind {
 	}
 }
 
-// maxRetryAfter bounds what is believed of a Retry-After: the window of
-// Docker Hub's pull limit. What speaks of no pull limit is bounded by
-// maxSilence.
+// maxRetryAfter bounds a Retry-After: the window of Docker Hub's pull limit.
+// Where it is not about a pull limit, maxBackoff bounds it further.
 const maxRetryAfter = 6 * time.Hour
 
-// A Retry-After of seconds that is above these is a time since 1970, in seconds
-// or in milliseconds: no registry means a wait of thirty years, and Docker Hub
-// has sent the first.
+// Above these a Retry-After is a time since 1970, in seconds or milliseconds, and
+// no number of seconds to wait, which would be thirty years. Docker Hub has sent
+// the former.
 const (
 	sinceEpochSeconds = 1e9
 	sinceEpochMillis  = 1e12
 )
 
-// retryAfter reads Retry-After in both of its forms (RFC 9110, 10.2.3). A time
-// in it is held against the answer's own Date, so that no clock has to be
-// right; against now where there is none.
+// retryAfter returns a Retry-After, in either of its forms (RFC 9110, 10.2.3). A
+// time is compared with the answer's own Date, so that no clock need be right, or
+// with now if there is none.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {

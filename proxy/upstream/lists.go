@@ -15,16 +15,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The bounds of a list that is brought in whole.
+// The bounds of a list that is fetched whole.
 const (
-	// tagsAtOnce is how many tags are asked for at once: what
-	// go-containerregistry asks of every registry.
+	// tagsAtOnce is how many tags are requested at once, as
+	// go-containerregistry does.
 	tagsAtOnce = "1000"
-	// maxPages of a list are asked for: ten thousand tags of a registry that
-	// gives a hundred at once, as quay.io does.
+	// maxPages is how many pages are requested: ten thousand tags at a hundred
+	// a page, as quay.io has them.
 	maxPages = 100
-	// maxList is how many bytes all pages may have: as many as a manifest, as
-	// which a list is kept.
+	// maxList bounds the bytes of all pages: those of a manifest, as which a
+	// list is stored.
 	maxList = 4 << 20
 )
 
@@ -32,15 +32,15 @@ const (
 // referrers.
 const maxPage = 4 << 20
 
-// ErrTooLong says that a list is above maxPages or maxList.
-var ErrTooLong = errors.New("the list is too long to be brought in whole")
+// ErrTooLong says that a list exceeds maxPages or maxList.
+var ErrTooLong = errors.New("the list is too long to be fetched whole")
 
-// nameUnknown is the code of the OCI distribution specification for a
-// repository that is not there.
+// nameUnknown is the OCI distribution specification's code for a repository that
+// does not exist.
 const nameUnknown = "NAME_UNKNOWN"
 
-// Tags lists the tags of a repository in the order of their bytes, each once.
-// ErrTooLong where there are too many.
+// Tags returns the tags of a repository, sorted, each once. The error is
+// ErrTooLong for too many.
 func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
 	all := []string{}
 	err := c.pages(ctx, repository, "tags/list", url.Values{"n": {tagsAtOnce}}, func(page Answer) error {
@@ -58,10 +58,10 @@ func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) 
 	return slices.Compact(all), err
 }
 
-// Referrers lists the descriptors of the manifests that refer to subject, as
-// the registry has them. A registry without the API is asked for the index
-// that clients keep under a tag in its place (OCI distribution specification,
-// "Unavailable Referrers API"). ErrTooLong where there are too many.
+// Referrers returns the descriptors of the manifests that refer to subject, as
+// the registry sends them. Without the referrers API they are those of the index
+// that clients maintain under a tag (OCI distribution specification,
+// "Unavailable Referrers API"). The error is ErrTooLong for too many.
 func (c *Client) Referrers(ctx context.Context, repository string, subject digest.Digest) ([]json.RawMessage, error) {
 	all := []json.RawMessage{}
 	err := c.pages(ctx, repository, "referrers/"+subject.String(), nil, func(page Answer) error {
@@ -80,27 +80,27 @@ func (c *Client) Referrers(ctx context.Context, repository string, subject diges
 		return nil, err
 	}
 	found, err := referrersIn(m.MediaType, m.Body)
-	if err != nil || m.Digest == subject { // somebody's tag, and no list of referrers
+	if err != nil || m.Digest == subject { // a tag for something else
 		return []json.RawMessage{}, nil
 	}
 	return found, nil
 }
 
-// isUnknown tells a registry that has not what was asked for from one that has
-// not the repository.
+// isUnknown reports whether a registry has the repository, as far as it says,
+// and not what was requested of it.
 func isUnknown(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Kind == NotFound && e.Code != nameUnknown
 }
 
-// referrersTag is the tag under which clients list the referrers of subject:
-// at most 32 characters of its algorithm, and 64 of its value.
+// referrersTag returns the tag under which clients list the referrers of
+// subject: at most 32 characters of its algorithm, and 64 of its value.
 func referrersTag(subject digest.Digest) string {
 	algorithm, value := subject.Algorithm().String(), subject.Encoded()
 	return algorithm[:min(len(algorithm), 32)] + "-" + value[:min(len(value), 64)]
 }
 
-// referrersIn reads the descriptors of an OCI index, and nothing else.
+// referrersIn returns the descriptors of an OCI index; anything else is an error.
 func referrersIn(mediaType string, body []byte) ([]json.RawMessage, error) {
 	mediaType, err := manifestType(mediaType, body)
 	if err != nil {
@@ -129,8 +129,7 @@ func referrersIn(mediaType string, body []byte) ([]json.RawMessage, error) {
 	return found, nil
 }
 
-// pages asks for a list, and for what follows as long as the registry says
-// that something does. read takes each page.
+// pages requests a list page by page and has each read by read.
 func (c *Client) pages(ctx context.Context, repository, what string, query url.Values, read func(Answer) error) error {
 	left := maxList
 	for range maxPages {
@@ -148,7 +147,7 @@ func (c *Client) pages(ctx context.Context, repository, what string, query url.V
 			return nil
 		}
 		if page.Next.Encode() == query.Encode() {
-			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: errors.New("a page that is followed by itself")}
+			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: errors.New("a page whose next page is itself")}
 		}
 		query = page.Next
 	}
@@ -158,13 +157,13 @@ func (c *Client) pages(ctx context.Context, repository, what string, query url.V
 // Answer is one page of a list.
 type Answer struct {
 	MediaType string
-	Next      url.Values // what asks for the next page; nil when there is none
+	Next      url.Values // query of the next page; nil for none
 	Filters   string     // OCI-Filters-Applied
 	Body      []byte     // JSON
 }
 
-// Get asks for something below a repository that is neither a manifest nor a
-// blob: "tags/list", "referrers/<digest>".
+// Get requests what is below a repository and neither a manifest nor a blob:
+// "tags/list", "referrers/<digest>".
 func (c *Client) Get(ctx context.Context, repository, what string, query url.Values) (Answer, error) {
 	if encoded := query.Encode(); encoded != "" {
 		what += "?" + encoded
@@ -194,11 +193,11 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 	}, nil
 }
 
-// relNext is the relation "next" among the parameters of a link.
+// relNext matches the relation "next" among the parameters of a link.
 var relNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*(?:next\b|"(?:[^"]*\s)?next[\s"])`)
 
-// nextPage is the query of the link to the next page (RFC 8288). Where the
-// link leads is not looked at: what follows a list is asked for in its place.
+// nextPage returns the query of the link to the next page (RFC 8288). The link's
+// host and path are ignored: the next page is requested from the same list.
 func nextPage(links []string) url.Values {
 	rest := strings.Join(links, ", ")
 	for {

@@ -1,20 +1,19 @@
 package upstream
 
-// Preset is a public registry that is known without configuration.
+// Preset is a public registry that needs no configuration.
 type Preset struct {
 	Host       string
-	URL        string   // when it is not https://Host
+	URL        string   // empty for https://Host
 	TokenHosts []string // besides the registry's own host
 }
 
 // Presets are the well-known public registries, each with the token hosts
 // that its challenges name.
 //
-// lscr.io is a name before other registries, which redirects to ghcr.io and
-// wants ghcr.io's tokens there; a redirect is followed without a token, so
-// ghcr.io is asked itself. nvcr.io names authn.nvidia.com to those whose
-// token has expired, where an anonymous client gets none that works; so only
-// its own host is on the list, and an expired token is replaced from there.
+// lscr.io redirects to ghcr.io, which wants tokens of its own; a redirect to
+// another host is followed without a token, so ghcr.io is asked itself. nvcr.io
+// names authn.nvidia.com where a token has expired, whose anonymous tokens do not
+// work; so only its own host is listed, and expired tokens are replaced there.
 func Presets() []Preset {
 	return []Preset{
 		{Host: DockerHub, URL: "https://registry-1.docker.io", TokenHosts: []string{"auth.docker.io"}},

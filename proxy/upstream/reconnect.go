@@ -11,24 +11,23 @@ import (
 	"time"
 )
 
-// trustIdle is how long a connection may have been idle and still be expected
-// to work. Firewalls and NAT that lose what they know of a connection tell
-// neither end: what is sent over it vanishes.
+// trustIdle is how long a connection may be idle and still be expected to work.
+// Firewalls and NAT drop idle connections without telling either end.
 const trustIdle = 5 * time.Second
 
-// errDeadConnection says that nothing came over a connection that had been idle.
+// errDeadConnection says that no answer came over a connection that was idle.
 var errDeadConnection = errors.New("no answer over a connection that was idle")
 
-// reconnecting sends GET and HEAD again, once and over a new connection, when
-// no answer comes over one that was used before: that says nothing of the
-// host. One that was idle for longer than trustIdle has a shorter patience for
-// the headers than a new one; where the host was merely slow it is asked twice.
-// All idle connections are closed then, since they are likely dead as well.
+// reconnecting sends GET and HEAD again, once and over a new connection, if no
+// answer comes over one that was used before: that shows nothing about the host.
+// One that was idle for longer than trust has a shorter header time-out than a
+// new one; a host that is merely slow is asked twice. All idle connections are
+// closed then, since they are likely dead too.
 type reconnecting struct {
 	base      http.RoundTripper
 	closeIdle func()
-	trust     time.Duration // how long a connection may be idle and still have the patience of a new one
-	patience  time.Duration // for headers over one that was idle for longer
+	trust     time.Duration // how long a connection may be idle and still have the time-out of a new one
+	timeout   time.Duration // for headers over one that was idle for longer
 }
 
 func (r *reconnecting) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -43,10 +42,10 @@ func (r *reconnecting) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.base.RoundTrip(req)
 }
 
-// try sends a request, and reports whether the connection seems dead.
+// try sends a request, and reports whether the connection is probably dead.
 func (r *reconnecting) try(req *http.Request) (resp *http.Response, err error, dead bool) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	w := &idleWatch{trust: r.trust, patience: r.patience, expired: func() { cancel(errDeadConnection) }}
+	w := &idleWatch{trust: r.trust, timeout: r.timeout, expired: func() { cancel(errDeadConnection) }}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: w.begin})
 	resp, err = r.base.RoundTrip(req.WithContext(ctx))
 	reused := w.end()
@@ -57,7 +56,7 @@ func (r *reconnecting) try(req *http.Request) (resp *http.Response, err error, d
 		return resp, nil, false
 	}
 	if err == nil {
-		resp.Body.Close() // the answer came at the last moment, and its context has ended
+		resp.Body.Close() // the answer came too late: its context has ended
 	}
 	cancel(nil)
 	var timeout net.Error
@@ -67,9 +66,9 @@ func (r *reconnecting) try(req *http.Request) (resp *http.Response, err error, d
 
 // idleWatch watches whether headers come over a connection that was idle.
 type idleWatch struct {
-	trust    time.Duration
-	patience time.Duration
-	expired  func()
+	trust   time.Duration
+	timeout time.Duration
+	expired func()
 
 	mu     sync.Mutex
 	timer  *time.Timer // nil where the connection is trusted
@@ -77,7 +76,7 @@ type idleWatch struct {
 	over   bool
 }
 
-// begin is told of the connection. It may be called late, and more than once.
+// begin takes the connection. It may be called late, and more than once.
 func (w *idleWatch) begin(conn httptrace.GotConnInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -87,11 +86,11 @@ func (w *idleWatch) begin(conn httptrace.GotConnInfo) {
 		w.timer = nil
 	}
 	if conn.Reused && conn.IdleTime >= w.trust && !w.over {
-		w.timer = time.AfterFunc(w.patience, w.expired)
+		w.timer = time.AfterFunc(w.timeout, w.expired)
 	}
 }
 
-// end says that headers have come, or none will.
+// end ends the watch. It reports whether the connection was used before.
 func (w *idleWatch) end() (reused bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

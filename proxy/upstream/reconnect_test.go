@@ -148,7 +148,7 @@ func TestLongIdleConnection(t *testing.T) {
 	defer server.Close()
 	transport := &http.Transport{ResponseHeaderTimeout: 10 * time.Second}
 	defer transport.CloseIdleConnections()
-	r := &reconnecting{base: transport, closeIdle: transport.CloseIdleConnections, trust: 0, patience: 50 * time.Millisecond}
+	r := &reconnecting{base: transport, closeIdle: transport.CloseIdleConnections, trust: 0, timeout: 50 * time.Millisecond}
 	get := func(method string) error {
 		req, err := http.NewRequestWithContext(within(t), method, server.URL, nil)
 		if err != nil {

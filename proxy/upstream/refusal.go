@@ -12,13 +12,13 @@ import (
 	"unicode"
 )
 
-// Refusal says whose word a Denied, NotFound or Withdrawn is, and with that how
-// far it can be believed to be about the content.
+// Refusal is what a Denied, NotFound or Withdrawn comes from, and with that
+// whether it is about the content.
 type Refusal uint8
 
-// The kinds of refusal.
+// The refusals.
 const (
-	NoRefusal      Refusal = iota // the Error is no refusal: no answer, trouble, or hubcap's own decision
+	NoRefusal      Refusal = iota // none: no answer, trouble, or hubcap's own decision
 	ByRegistry                    // an OCI error of the registry
 	NotOCI                        // no OCI error: the page of a firewall, a balancer or a portal
 	DespiteToken                  // a 401 to a token whose own access claim grants the pull
@@ -36,18 +36,18 @@ type ociError struct {
 	Message string `json:"message"`
 }
 
-// refusalText is the text of a refusal, as far as it is understood.
+// refusalText is the JSON of a refusal, as far as it is known.
 type refusalText struct {
 	Errors []ociError `json:"errors"`
 
-	// Token services say it in one of these, where they send no OCI error.
+	// Where token services that send no OCI error have their message.
 	Details any `json:"details"` // Docker Hub's
 	Message any `json:"message"`
 	Error   any `json:"error"` // RFC 6749, 5.2, and quay.io's
 }
 
-// ociErrors returns the errors in a refusal's text; none where it is not
-// worded as the specification has it.
+// ociErrors returns the errors in a refusal's text; none if it is not in the
+// specified form.
 func ociErrors(text []byte) []ociError {
 	var r refusalText
 	if json.Unmarshal(text, &r) != nil {
@@ -56,8 +56,8 @@ func ociErrors(text []byte) []ociError {
 	return r.Errors
 }
 
-// words returns the code and the message of a refusal's text, fit for a log.
-// Without a code it is no OCI error. secrets are what the refused request held.
+// words returns the code and the message of a refusal's text, cleaned for logs.
+// The code is empty unless it is an OCI error. secrets are those of the request.
 func words(text []byte, secrets []string) (code, message string) {
 	var r refusalText
 	if json.Unmarshal(text, &r) != nil {
@@ -77,11 +77,11 @@ func words(text []byte, secrets []string) (code, message string) {
 // maxMessage is how many characters of a registry's message are kept.
 const maxMessage = 200
 
-// secret matches what a message might repeat that no log should have: queries,
-// which hold signatures, user names and passwords in addresses, tokens.
+// secret matches what a message might repeat and no log may have: queries, which
+// hold signatures, user names and passwords in addresses, tokens.
 var secret = regexp.MustCompile(`(?i)\?\S+|//[^/\s@]+@|\b(?:bearer|basic)\s+\S{8,}|\beyJ[\w-]+\.\S+|\b\w*(?:token|password|secret|signature)["']?\s*[=:]\s*\S+`)
 
-// clean returns the beginning of what a registry says as one printable line
+// clean returns the beginning of a registry's message as one printable line
 // without secrets.
 func clean(s string, secrets []string) string {
 	for _, one := range secrets {
@@ -97,8 +97,8 @@ func clean(s string, secrets []string) string {
 	return string(line[:min(len(line), maxMessage)])
 }
 
-// secretsIn returns what a request holds that no log should have: tokens and
-// passwords, as they are sent and as they are meant.
+// secretsIn returns the tokens and passwords in a request, as they are sent and
+// decoded.
 func secretsIn(req *http.Request) (all []string) {
 	_, sent, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	_, password, _ := req.BasicAuth()
@@ -113,15 +113,15 @@ func secretsIn(req *http.Request) (all []string) {
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
-// maxRefusal bounds how much of a refusal's text is read, in bytes. The OCI
-// errors of registries have some hundred.
+// maxRefusal bounds how much of a refusal's text is read, in bytes. OCI errors
+// have some hundred.
 const maxRefusal = 8 << 10
 
-// readRefusal reads the text of a refusal, neither much of it nor for long, and
-// closes it.
-func readRefusal(body io.ReadCloser, patience time.Duration) []byte {
+// readRefusal reads at most maxRefusal of a refusal's text, for at most timeout,
+// and closes it.
+func readRefusal(body io.ReadCloser, timeout time.Duration) []byte {
 	defer body.Close()
-	defer time.AfterFunc(patience, func() { body.Close() }).Stop()
+	defer time.AfterFunc(timeout, func() { body.Close() }).Stop()
 	text, err := io.ReadAll(io.LimitReader(body, maxRefusal))
 	if err != nil {
 		return nil
@@ -129,21 +129,21 @@ func readRefusal(body io.ReadCloser, patience time.Duration) []byte {
 	return text
 }
 
-// refusal makes an Error of an HTTP answer that is not the one asked for.
+// refusal returns the Error for an answer with an unexpected status.
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
 		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.now()), Credentials: c.login != nil,
 	}
-	if e.Kind == RateLimited { // as it was understood when it came, in whole seconds as it was sent
+	if e.Kind == RateLimited { // what the breaker made of it, in whole seconds as it was sent
 		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).backoff.wait()).Round(time.Second)
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")
 	}
 	text := readRefusal(resp.Body, c.stall)
-	// Behind a redirect only the registry's word counts: a CDN says 403 or
-	// 404 when the signed address has expired, and a new one mends that.
+	// A redirect target's refusal is none of the registry: a CDN answers 403 or
+	// 404 when a signed address has expired.
 	if !sameOrigin(resp.Request.URL, req.URL) {
 		if !e.Failing() {
 			e.Kind = ServerError
@@ -152,20 +152,20 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	}
 	e.Code, e.Message = words(text, secretsIn(resp.Request))
 	if e.Kind == Withdrawn && isWebPage(resp.Header.Get("Content-Type")) {
-		e.Kind = Invalid // a firewall's; registries that withdraw say so as registries
+		e.Kind = Invalid // probably a firewall's
 	}
 	if !e.Failing() {
-		e.Refusal = c.whose(resp, e.Code != "")
+		e.Refusal = c.source(resp, e.Code != "")
 	}
 	return e
 }
 
-// whose returns whose word a refusal is. oci reports whether its text is an OCI
-// error.
-func (c *Client) whose(resp *http.Response, oci bool) Refusal {
+// source returns what a refusal comes from. oci reports whether its text is an
+// OCI error.
+func (c *Client) source(resp *http.Response, oci bool) Refusal {
 	repository, named := repositoryOf(resp.Request.URL.Path, c.url.Path)
 	token, bearer := strings.CutPrefix(resp.Request.Header.Get("Authorization"), "Bearer ")
-	// What a caller's token claims is the caller's word.
+	// The claims of a caller's token may be forged.
 	if resp.StatusCode == http.StatusUnauthorized && c.caller == nil && named && bearer && grantsPull(token, repository) {
 		return DespiteToken
 	}
@@ -175,9 +175,9 @@ func (c *Client) whose(resp *http.Response, oci bool) Refusal {
 	return NotOCI
 }
 
-// announcesOCI reports whether the text that an answer to a HEAD lacks would be
-// an OCI error, as far as its header tells: by its type or, where it has none,
-// by the header that all registries of Docker's API send.
+// announcesOCI reports whether the answer to a GET would be an OCI error, by the
+// header of one to a HEAD: its type or, without one, the header that registries
+// of Docker's API send.
 func announcesOCI(h http.Header) bool {
 	if h.Get("Content-Type") == "" {
 		return h.Get("Docker-Distribution-Api-Version") != ""

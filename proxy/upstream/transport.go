@@ -16,17 +16,16 @@ import (
 	"hubcap/metrics"
 )
 
-// newTransport makes the connections of one upstream. HTTP/1.1 only: one
-// connection a transfer is what lets several transfers of one blob add up,
-// and it takes less work a byte. Nothing is decompressed: a digest is of the
-// bytes as they are.
+// newTransport returns the transport of one upstream. HTTP/1.1 only: several
+// transfers of one blob add up only over several connections, and HTTP/1.1 takes
+// less work a byte. Nothing is decompressed: digests are of the bytes as sent.
 func newTransport(o Options, d *dialer, roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
 		Proxy:       d.through(o.Proxy),
 		DialContext: d.dial,
 		TLSClientConfig: &tls.Config{
 			RootCAs: roots, MinVersion: tls.VersionTLS12,
-			ClientSessionCache: tls.NewLRUClientSessionCache(0), // without one no session is resumed; 0 is its own default, 64 hosts
+			ClientSessionCache: tls.NewLRUClientSessionCache(0), // resumes sessions; 0 is its default, 64 hosts
 		},
 		OnProxyConnectResponse: tunnelled,
 		TLSHandshakeTimeout:    o.ConnectTimeout,
@@ -39,13 +38,13 @@ func newTransport(o Options, d *dialer, roots *x509.CertPool) *http.Transport {
 	}
 }
 
-// maxRetries is how often a request is sent again after a failure that says
-// nothing about its content.
+// maxRetries is how often a request is sent again after a failure that shows
+// nothing about the content.
 const maxRetries = 2
 
-// retryPolicy sends GET and HEAD again after a connection that failed or a
-// 5xx: soon, and not all at the same moment. A 429 is never answered by more
-// of the same, and a time-out has been waited for long enough.
+// retryPolicy sends GET and HEAD again after a failed connection or a 5xx: soon,
+// with jitter. It does not after a 429, nor after a time-out, which has taken long
+// enough.
 type retryPolicy struct{}
 
 // Retry implements retry.Policy.
@@ -69,20 +68,20 @@ func (retryPolicy) Retry(tries int, resp *http.Response, err error) (time.Durati
 	return pause + rand.N(pause), nil //nolint:gosec // jitter, not a secret
 }
 
-// notSent tells that hubcap itself did not send the request.
+// notSent reports whether hubcap itself did not send the request.
 func notSent(err error) bool {
 	return errors.Is(err, errRefused) || errors.Is(err, errOffline) || errors.As(err, new(*postponed))
 }
 
 type onceKey struct{}
 
-// Once has a request sent once: its caller sends it again if it fails. Token
-// requests that it causes, for which others wait as well, are not concerned.
+// Once returns a context whose requests are not retried here: the caller retries
+// them. Token requests that they cause are, since others wait for them too.
 func Once(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
 
 func isOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
 
-// retrying sends again what the policy says.
+// retrying retries by the policy, except requests of Once.
 type retrying struct{ once, again http.RoundTripper }
 
 func withRetries(base http.RoundTripper) http.RoundTripper {
@@ -122,30 +121,29 @@ type stalled struct{}
 
 func (stalled) Error() string { return "the upstream stalled" }
 
-// Timeout says that the answer has been waited for long enough.
+// Timeout implements net.Error's method, so that the request is not retried.
 func (stalled) Timeout() bool { return true }
 
-// watched is a body that gives up when nothing comes for a while. Not the
-// whole may take no longer, only the next byte.
+// watched is a body with a stall time-out: for the next byte, not for the whole.
 type watched struct {
 	io.ReadCloser
-	patience time.Duration
-	timer    *time.Timer
-	cancel   context.CancelCauseFunc
-	ctx      context.Context
-	metrics  *metrics.Upstream
+	timeout time.Duration
+	timer   *time.Timer
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	metrics *metrics.Upstream
 }
 
-// watch puts a watched body into resp. cancel ends the request's context.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, patience time.Duration, m *metrics.Upstream) {
-	w := &watched{ReadCloser: resp.Body, patience: patience, cancel: cancel, ctx: ctx, metrics: m}
+// watch replaces resp's body by a watched one. cancel ends the request's context.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, timeout time.Duration, m *metrics.Upstream) {
+	w := &watched{ReadCloser: resp.Body, timeout: timeout, cancel: cancel, ctx: ctx, metrics: m}
 	w.timer = time.AfterFunc(time.Hour, func() { cancel(errStalled) })
 	w.timer.Stop()
 	resp.Body = w
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	w.timer.Reset(w.patience)
+	w.timer.Reset(w.timeout)
 	n, err := w.ReadCloser.Read(p)
 	w.timer.Stop()
 	w.metrics.Received(n)
