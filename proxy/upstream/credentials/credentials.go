@@ -1,13 +1,12 @@
-// Package credentials has the box's credentials for a registry at hand: those
-// that the operator has written down, and those that a cloud or a helper
-// program gives out for a while. It is asked for one registry's host, and knows
-// nothing of what is then done with the answer.
+// Package credentials gets and renews the box's credentials for a registry:
+// configured ones, and temporary ones of a cloud or a helper program. It knows
+// nothing of how they are used.
 //
-// No secret is in the text of its errors. The libraries' own texts are not
-// passed on where they may quote what they could not read.
+// Its errors hold no secret; the libraries' own texts are dropped where they may
+// quote what they could not parse.
 //
-// Files: credentials.go (the kinds), keeper.go (renewal), given.go, docker.go,
-// ecr.go, google.go (the sources).
+// Files: credentials.go (the kinds), keeper.go (renewal), status.go, given.go,
+// docker.go, ecr.go, google.go (the sources).
 package credentials
 
 import (
@@ -44,30 +43,30 @@ func (k *Kind) UnmarshalText(text []byte) error {
 	return errors.New("want docker-config, ecr or google")
 }
 
-// Login is what an operator has said of the box's credentials.
+// Login is the configuration of credentials.
 type Login struct {
 	Kind     Kind
 	Username Secret // with Password; both for Given only
 	Password Secret
-	Token    Secret // that stands alone, to get others by (OAuth2's refresh_token); for Given only
+	Token    Secret // an OAuth2 refresh_token, without the others; for Given only
 
-	// The files that they were read from, if any: each is read again, since
-	// whoever put it there may renew it.
+	// The files that they were read from, if any; they are read again at
+	// renewal.
 	UsernameFile, PasswordFile, TokenFile string
 }
 
-// LogsIn tells whether there is anything to log in with.
+// LogsIn reports whether there are any credentials.
 func (l Login) LogsIn() bool { return l.Kind != Given || l.Username != "" || l.Token != "" }
 
-// Options is what New needs. All is required.
+// Options configure a Keeper. All are required.
 type Options struct {
 	Login
 	Host    string                                // of the registry, with the port if it names one
-	Proxy   func(*http.Request) (*url.URL, error) // for asking a cloud
-	RootCAs func() *x509.CertPool                 // likewise: who may vouch for it now; nil for the system's authorities
+	Proxy   func(*http.Request) (*url.URL, error) // to a cloud
+	RootCAs func() *x509.CertPool                 // to a cloud: the trusted authorities; nil for the system's
 }
 
-// New makes the keeper of a registry's credential. Nothing is asked yet.
+// New returns the keeper of a registry's credential. It asks no source yet.
 func New(o Options) *Keeper {
 	var s source
 	switch o.Kind {
@@ -87,14 +86,14 @@ func New(o Options) *Keeper {
 // Password, a RefreshToken, or an AccessToken.
 type Credential = auth.Credential
 
-// source gives a credential out. It gives up when ctx ends, or not much later.
+// source gives out a credential. It ends with ctx, or soon after.
 type source interface {
-	// get returns a credential and when it ends; zero when that is not known.
+	// get returns a credential and when it expires; zero when not known.
 	get(ctx context.Context) (auth.Credential, time.Time, error)
 }
 
-// Check tells whether a kind has anything to say of a registry's host. What a
-// cloud gives out opens more than one registry, and goes to that cloud's only.
+// Check returns an error if a kind does not fit a registry's host: a cloud's
+// credentials open several registries, and are sent to that cloud's only.
 func Check(k Kind, host string) error {
 	switch {
 	case k == ECR && !isECR(host):
@@ -105,13 +104,13 @@ func Check(k Kind, host string) error {
 	return nil
 }
 
-// hostname is a host without its port.
+// hostname returns a host without its port.
 func hostname(host string) string {
 	name, _, _ := strings.Cut(host, ":")
 	return strings.ToLower(name)
 }
 
-// Advice tells an operator where to look when the credentials of a kind fail.
+// Advice returns what an operator can do when the credentials of a kind fail.
 func Advice(k Kind, host string) string {
 	switch k {
 	case DockerConfig:

@@ -20,23 +20,21 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// ecrPublic is Amazon's public registry; its tokens are given out in one
-// region.
+// ecrPublic is Amazon's public registry, whose tokens come from one region.
 const (
 	ecrPublic       = "public.ecr.aws"
 	ecrPublicRegion = "us-east-1"
 )
 
-// ecrHost is a private registry of Amazon's: its account, whether it is the
-// FIPS endpoint, its region.
+// ecrHost matches a private registry of Amazon's: account, FIPS endpoint, region.
 var ecrHost = regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.(?:com|com\.cn|eu)|on\.aws|on\.amazonwebservices\.com\.cn)$`)
 
 func isECR(host string) bool {
 	return hostname(host) == ecrPublic || ecrHost.MatchString(strings.Replace(hostname(host), "*", "000000000000", 1))
 }
 
-// ecrSource asks Amazon for the password of a registry, which lives for twelve
-// hours, by the AWS credentials that the SDK finds.
+// ecrSource gets a registry's password, which lives for twelve hours, with the AWS
+// credentials that the SDK finds.
 type ecrSource struct{ Options }
 
 func (s ecrSource) get(ctx context.Context) (auth.Credential, time.Time, error) {
@@ -50,7 +48,7 @@ func (s ecrSource) get(ctx context.Context) (auth.Credential, time.Time, error) 
 	decoded, err := base64.StdEncoding.DecodeString(aws.ToString(token))
 	user, password, ok := strings.Cut(string(decoded), ":")
 	if err != nil || !ok {
-		return auth.EmptyCredential, time.Time{}, errors.New("amazon's answer is not to be read")
+		return auth.EmptyCredential, time.Time{}, errors.New("amazon's answer cannot be parsed")
 	}
 	return auth.Credential{Username: user, Password: password}, aws.ToTime(ends), nil
 }
@@ -72,8 +70,8 @@ func (s ecrSource) token(ctx context.Context) (token *string, ends *time.Time, e
 	if err != nil {
 		return nil, nil, err
 	}
-	// The registry is named although newer answers no longer depend on it:
-	// credentials may belong to another account than the registry.
+	// The registry is named although newer services ignore it: the credentials
+	// may belong to another account.
 	in := &ecr.GetAuthorizationTokenInput{RegistryIds: []string{m[1]}} //nolint:staticcheck // see above
 	out, err := ecr.NewFromConfig(cfg).GetAuthorizationToken(ctx, in)
 	if err != nil || len(out.AuthorizationData) == 0 {
@@ -82,8 +80,8 @@ func (s ecrSource) token(ctx context.Context) (token *string, ends *time.Time, e
 	return out.AuthorizationData[0].AuthorizationToken, out.AuthorizationData[0].ExpiresAt, nil
 }
 
-// config finds the environment's AWS settings anew: they may have changed
-// since the last token.
+// config loads the environment's AWS settings, which may have changed since the
+// last token.
 func (s ecrSource) config(ctx context.Context, region string, fips bool) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = s.Proxy
@@ -99,8 +97,8 @@ func (s ecrSource) config(ctx context.Context, region string, fips bool) (aws.Co
 	return config.LoadDefaultConfig(ctx, options...)
 }
 
-// explainAWS is what an operator may be told of a failure: AWS's own word, or
-// that there was none.
+// explainAWS returns a failure without secrets: AWS's own message, if there is
+// one.
 func explainAWS(ctx context.Context, err error) error {
 	var api smithy.APIError
 	switch {
@@ -109,6 +107,6 @@ func explainAWS(ctx context.Context, err error) error {
 	case errors.As(err, &api):
 		return fmt.Errorf("amazon refuses: %s: %.300s", api.ErrorCode(), api.ErrorMessage())
 	default:
-		return errors.New("amazon is not reached, or the environment holds no AWS credentials")
+		return errors.New("amazon cannot be reached, or the environment holds no AWS credentials")
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// given is what the operator has written down.
+// given is configured credentials.
 type given struct{ Login }
 
-// forever is longer than hubcap runs.
+// forever is the life of credentials that no file renews.
 const forever = 100 * 365 * 24 * time.Hour
 
 func (g given) get(context.Context) (auth.Credential, time.Time, error) {
@@ -34,5 +34,5 @@ func (g given) get(context.Context) (auth.Credential, time.Time, error) {
 	return auth.Credential{Username: string(g.Username), Password: string(g.Password), RefreshToken: string(g.Token)}, ends, nil
 }
 
-// Trim is the secret in a file's content.
+// Trim returns the secret in a file's content: without trailing line ends.
 func Trim(content string) string { return strings.TrimRight(content, "\r\n") }

@@ -14,8 +14,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// googleScope is what Google's own tools ask for; what the account may do is
-// for its roles to say.
+// googleScope is the scope that Google's own tools use; the account's roles limit
+// it.
 const googleScope = "https://www.googleapis.com/auth/cloud-platform"
 
 func isGoogle(host string) bool {
@@ -23,9 +23,8 @@ func isGoogle(host string) bool {
 	return name == "gcr.io" || strings.HasSuffix(name, ".gcr.io") || strings.HasSuffix(name, ".pkg.dev")
 }
 
-// googleSource asks Google for an access token, which lives for an hour, by the
-// application default credentials: a key file, a federation, or the machine's
-// own account.
+// googleSource gets an access token, which lives for an hour, with the application
+// default credentials: a key file, a federation, or the machine's account.
 type googleSource struct{ Options }
 
 func (s googleSource) get(ctx context.Context) (auth.Credential, time.Time, error) {
@@ -36,12 +35,12 @@ func (s googleSource) get(ctx context.Context) (auth.Credential, time.Time, erro
 		Proxy: s.Proxy, TLSClientConfig: &tls.Config{RootCAs: s.RootCAs(), MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true, // the next request is most of an hour away
 	}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport, Timeout: patience})
-	// Found anew each time: a source that is kept hands out the token that it
-	// has until shortly before its end, and the key file may be another one.
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport, Timeout: timeout})
+	// Loaded each time: the key file may have changed, and a kept source returns
+	// its token until shortly before the end.
 	found, err := google.FindDefaultCredentials(ctx, googleScope)
 	if err != nil {
-		return auth.EmptyCredential, time.Time{}, errors.New("there are no application default credentials, or they are not to be read")
+		return auth.EmptyCredential, time.Time{}, errors.New("there are no application default credentials, or they cannot be read")
 	}
 	token, err := found.TokenSource.Token()
 	if err != nil {
@@ -50,7 +49,8 @@ func (s googleSource) get(ctx context.Context) (auth.Credential, time.Time, erro
 	return auth.Credential{Username: "oauth2accesstoken", Password: token.AccessToken}, token.Expiry, nil
 }
 
-// explainGoogle leaves out the answer's body, which the library quotes.
+// explainGoogle returns a failure without the answer's body, which the library
+// quotes.
 func explainGoogle(ctx context.Context, err error) error {
 	var refused *oauth2.RetrieveError
 	switch {
@@ -59,6 +59,6 @@ func explainGoogle(ctx context.Context, err error) error {
 	case errors.As(err, &refused) && refused.Response != nil:
 		return fmt.Errorf("google refuses: status %d", refused.Response.StatusCode)
 	default:
-		return errors.New("google's token service does not answer, or not with a token")
+		return errors.New("google's token service does not answer with a token")
 	}
 }

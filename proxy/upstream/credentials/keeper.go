@@ -10,48 +10,47 @@ import (
 )
 
 const (
-	patience = 10 * time.Second // with a source, before requests go on without it
-	pause    = time.Minute      // between two questions when the first was in vain, and before what was refused is shown again
+	timeout = 10 * time.Second // of a source, after which requests go on without it
+	pause   = time.Minute      // after a source failed, and before a refused credential is shown again
 
-	// The life of a credential whose source says nothing of it: helper
-	// programs do not, and hand out what lives for some minutes only.
+	// The life of a credential whose source does not state it: helper programs
+	// do not, and some of theirs live for minutes only.
 	renewUnknown = 5 * time.Minute
 	endUnknown   = time.Hour
 
-	// trusted is how long a credential that was accepted is not doubted for
-	// one refusal: it may be the repository's, and whoever asks for such
-	// repositories must not take it from the others.
+	// trusted is how long an accepted credential is shown although it is
+	// refused: the refusal may be about one repository, and must not affect
+	// the others.
 	trusted = 10 * time.Minute
 )
 
 var (
-	// ErrRefused says that the registry has not accepted the credential lately.
+	// ErrRefused says that the registry lately refused the credential.
 	ErrRefused = errors.New("the registry or its token service does not accept it")
 
 	errSlow    = errors.New("its source does not answer in time")
-	errExpired = errors.New("its source gives out one that has expired")
+	errExpired = errors.New("its source gives out an expired one")
 )
 
-// Keeper has a registry's credential at hand. It asks the source for another
-// one before the last quarter of its life, behind the requests, which go on
-// with the one at hand. There is one question at a time, and none for a minute
-// after one in vain.
+// Keeper holds a registry's credential and renews it in the background, before
+// the last quarter of its life. The source is asked once at a time, and not for a
+// minute after a failure. Its methods are safe for concurrent use.
 type Keeper struct {
 	source source
 
 	mu         sync.Mutex
 	held       auth.Credential
-	renew, end time.Time     // when the source is asked for another one, and when held is of no use
-	asking     chan struct{} // closed when the source has answered or is no longer waited for; nil when it is not being asked
-	asked      time.Time     // when it last was
-	rest       time.Time     // until when it is not
-	failure    error         // of the last question; nil when it was not in vain
-	aside      time.Time     // until when held is not shown: it was refused
+	renew, end time.Time     // when the source is asked again, and when held expires
+	asking     chan struct{} // closed when the source has answered or timed out; nil while it is not asked
+	asked      time.Time     // when the source last was
+	rest       time.Time     // until when the source is not asked
+	failure    error         // of the source, when last asked
+	aside      time.Time     // until when held is not shown, because it was refused
 	accepted   time.Time     // when held last was
 }
 
-// Get returns the credential. The first request waits for the source, for a
-// while; after a failure none does.
+// Get returns the credential. Without one it waits for the source, up to timeout,
+// unless the source has failed.
 func (k *Keeper) Get(ctx context.Context) (auth.Credential, error) {
 	k.mu.Lock()
 	k.askWhenDue()
@@ -75,15 +74,15 @@ func (k *Keeper) Get(ctx context.Context) (auth.Credential, error) {
 	}
 }
 
-// Accepted notes that the credential shown lately was not refused.
+// Accepted notes that the credential was accepted.
 func (k *Keeper) Accepted() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.accepted = time.Now()
 }
 
-// Refused notes that a credential was, and asks the source for another one. It
-// tells whether there is one now.
+// Refused notes that a credential was refused, and asks the source for another
+// one. It reports whether there is one now.
 func (k *Keeper) Refused(ctx context.Context, shown auth.Credential) bool {
 	k.mu.Lock()
 	if shown == k.held {
@@ -107,7 +106,7 @@ func (k *Keeper) Refused(ctx context.Context, shown auth.Credential) bool {
 	return shown != k.held && k.usable()
 }
 
-// await waits until the source has answered, or is not waited for.
+// await waits until asking is closed or ctx ends.
 func await(ctx context.Context, asking chan struct{}) error {
 	if asking == nil {
 		return nil
@@ -120,7 +119,7 @@ func await(ctx context.Context, asking chan struct{}) error {
 	}
 }
 
-// usable tells whether held may be shown. mu is held, here and below.
+// usable reports whether held may be shown. mu is held, here and below.
 func (k *Keeper) usable() bool {
 	now := time.Now()
 	return now.Before(k.end) && !now.Before(k.aside)
@@ -133,10 +132,10 @@ func (k *Keeper) askWhenDue() {
 	}
 }
 
-// ask has the source answer. When that takes too long the requests go on
-// without; but no other question begins before this one has ended.
+// ask asks the source. After the timeout requests go on without it, but it is not
+// asked again before it has returned.
 func (k *Keeper) ask(done chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	late := context.AfterFunc(ctx, func() {
 		k.mu.Lock()
@@ -173,6 +172,6 @@ func (k *Keeper) hold(c auth.Credential, ends, now time.Time) {
 	if c != k.held {
 		k.held, k.aside, k.accepted = c, time.Time{}, time.Time{}
 	} else if now.Before(k.aside) {
-		k.renew = k.aside // it is still the one that was refused
+		k.renew = k.aside // it is still the refused one
 	}
 }

@@ -5,10 +5,10 @@ import "fmt"
 // Masked stands for a secret wherever it would be shown.
 const Masked = "***"
 
-// Secret is a value that is shown to nobody.
+// Secret is a value that is never printed.
 type Secret string
 
-// String stands for the secret in logs and messages.
+// String returns Masked, or the empty string for no secret.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -16,8 +16,8 @@ func (s Secret) String() string {
 	return Masked
 }
 
-// Format keeps every verb from showing it.
+// Format masks it for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, s.String()) }
 
-// MarshalText keeps encoders from showing it.
+// MarshalText masks it for encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

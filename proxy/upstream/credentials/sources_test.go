@@ -77,9 +77,9 @@ func TestDockerConfig(t *testing.T) {
 		"a helper of all": {
 			config: `{"credsStore":"test"}`, script: `echo '{"Username":"<token>","Secret":"` + canary + `"}'`, want: auth.Credential{RefreshToken: canary},
 		},
-		"another host's":         {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "holds nothing for " + host},
-		"no file":                {err: "holds nothing for " + host},
-		"no JSON":                {config: canary, err: "no such file"},
+		"another host's":         {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "has no entry for " + host},
+		"no file":                {err: "has no entry for " + host},
+		"no JSON":                {config: canary, err: "found or parsed"},
 		"an entry without colon": {config: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(canary))), err: "malformed"},
 		"a helper that fails":    {config: `{"credsStore":"test"}`, script: "echo " + canary + "; exit 1", err: "helper fails"},
 		"a helper that raves":    {config: `{"credsStore":"test"}`, script: "echo " + canary, err: "helper fails"},
@@ -163,7 +163,7 @@ func TestECR(t *testing.T) {
 		"public":  {ecrPublic, public, "SpencerFrontendService", "{}", 200, ""},
 		"refused": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com", `{"__type":"AccessDeniedException","message":"no right"}`, "", "", 400, "AccessDeniedException: no right"},
 		"no JSON": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com", canary, "", "", 200, "amazon"},
-		"no data": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com", "{}", "", "", 200, "not to be read"},
+		"no data": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com", "{}", "", "", 200, "cannot be parsed"},
 		"foreign": {"registry.example", "", "", "", 200, "no registry of Amazon's"},
 	} {
 		t.Run(name, func(t *testing.T) {
