@@ -49,10 +49,10 @@ func TestRetryAfterTimes(t *testing.T) {
 	}
 }
 
-// TestLongSilence: however long a host wants to be left alone by a 429 that is of
-// no pull limit, that is believed for minutes, and one request in a minute finds
-// out whether it answers again.
-func TestLongSilence(t *testing.T) {
+// TestLongBackoff: the Retry-After of a 429 that is not about a pull limit is
+// bounded by minutes, and one request a minute finds out whether the host answers
+// again.
+func TestLongBackoff(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]func(now time.Time) string{
 		"a day":                   func(time.Time) string { return "86400" },
@@ -92,14 +92,14 @@ func TestLongSilence(t *testing.T) {
 				t.Errorf("the host answers again: %v", err)
 			}
 			if err := client.head(within(t)); err != nil || client.Failing(0) {
-				t.Errorf("the silence is over: %v", err)
+				t.Errorf("the backoff is over: %v", err)
 			}
 		})
 	}
 }
 
-// TestLongSilenceOfTheCDN stops no manifests, and is told apart.
-func TestLongSilenceOfTheCDN(t *testing.T) {
+// TestLongBackoffOfTheCDN: manifests are still requested, and Trouble names blobs alone.
+func TestLongBackoffOfTheCDN(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true, Clock: clock.Now}, goesBy(clock))

@@ -191,8 +191,8 @@ func TestPullLimitIsLifted(t *testing.T) {
 	}
 }
 
-// TestAbuseLimit has a hub say 429 to everything. It is left alone for as long
-// as it asks for, and then asked again.
+// TestAbuseLimit has a hub answer 429 to everything. It gets no request for as long
+// as it states, and then one.
 func TestAbuseLimit(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -246,8 +246,8 @@ func TestAbuseLimit(t *testing.T) {
 	}
 }
 
-// TestAbuseLimitWithoutPulls: who is refused a HEAD or a blob is refused for
-// something else than his pulls, be there any left or not.
+// TestAbuseLimitWithoutPulls: a 429 to a HEAD or a blob is not about pulls, whether
+// there are any left or not.
 func TestAbuseLimitWithoutPulls(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(newClock()))

@@ -125,7 +125,7 @@ func TestAllowedRanges(t *testing.T) {
 	}
 }
 
-// wantNoConnection tells that nothing has connected to a listener: its next
+// wantNoConnection checks that nothing has connected to a listener: its next
 // connection is our own.
 func wantNoConnection(t *testing.T, l net.Listener) {
 	t.Helper()
@@ -141,7 +141,7 @@ func wantNoConnection(t *testing.T, l net.Listener) {
 	}
 	defer next.Close()
 	if next.RemoteAddr().String() != ours.LocalAddr().String() {
-		t.Error("somebody has connected")
+		t.Error("a connection was made")
 	}
 }
 
@@ -172,7 +172,7 @@ func TestInsideIsNotConnectedTo(t *testing.T) {
 				if e := wantKind(t, err, Refused); e.Temporary() || !e.Failing() {
 					t.Errorf("got %+v", e)
 				}
-				client.tellsNothing(t, err)
+				client.wantNoSecrets(t, err)
 				if !strings.Contains(err.Error(), "PRIVATE_CIDRS") {
 					t.Errorf("%q does not tell the operator what to do", err)
 				}
@@ -191,7 +191,7 @@ func TestInsideBehindTheRegistry(t *testing.T) {
 	t.Parallel()
 	t.Run("redirect", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		s.client = newFixture(t, s.registry.URL, withCredentials, reaching("127.0.0.1/32"))
 		l, port := listen(t, "127.0.0.3:0")
 		for _, to := range []string{"http://127.0.0.3:" + port + "/?signature=1", "http://169.254.169.254/latest", "http://[::1]:1/", "http://[fd00:ec2::254]/"} {
@@ -206,7 +206,7 @@ func TestInsideBehindTheRegistry(t *testing.T) {
 	})
 	t.Run("token service", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		l, port := listen(t, "127.0.0.3:0")
 		realm := "http://127.0.0.3:" + port
 		s.client = newFixture(t, s.registry.URL, withCredentials, reaching("127.0.0.1/32"), trusting(t, realm))
@@ -290,14 +290,14 @@ func TestProxyAddress(t *testing.T) {
 
 // newProxy starts an outgoing proxy on loopback that leads every name to one
 // address.
-func newProxy(t *testing.T, to net.Addr) *witness {
+func newProxy(t *testing.T, to net.Addr) *recorder {
 	t.Helper()
 	forward := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, to.String())
 	}}
 	t.Cleanup(forward.CloseIdleConnections)
-	return newWitness(t, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
+	return newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodConnect {
 			tunnel(w, to)
 			return
@@ -409,7 +409,7 @@ func TestProxyTargets(t *testing.T) {
 // for loopback.
 func TestProxyIsNoTarget(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	proxy := newProxy(t, s.registry.Listener.Addr())
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, proxy.URL+"/internal", http.StatusTemporaryRedirect)
@@ -523,7 +523,7 @@ func TestInTurn(t *testing.T) {
 	}
 }
 
-// blackhole is an address where nobody answers: its queue of connections is
+// blackhole is an address that does not answer: its queue of connections is
 // full, so that the kernel ignores further ones.
 func blackhole(t *testing.T, address string) {
 	t.Helper()

@@ -23,7 +23,7 @@ import (
 // scene is a registry that may be hostile, its token service, and a server
 // that has no business with either. The client has credentials.
 type scene struct {
-	registry, token, foreign *witness
+	registry, token, foreign *recorder
 	client                   *fixture
 }
 
@@ -54,8 +54,8 @@ func challenging(headers ...string) http.HandlerFunc {
 	}
 }
 
-// starter is newWitness or newTLSWitness.
-type starter func(*testing.T, string, http.HandlerFunc) *witness
+// starter is newRecorder or newTLSRecorder.
+type starter func(*testing.T, string, http.HandlerFunc) *recorder
 
 func newScene(t *testing.T, registry, others starter) *scene {
 	t.Helper()
@@ -72,11 +72,11 @@ func (s *scene) bearer(realm string) string {
 	return fmt.Sprintf(`Bearer realm=%q,service="s",scope="repository:%s:pull"`, realm, repo)
 }
 
-// check tells that the password was seen at its place and nowhere else, and
+// check checks that the password was seen at its place and nowhere else, and
 // stands in no text.
-func (s *scene) check(t *testing.T, err error, place *witness) {
+func (s *scene) check(t *testing.T, err error, place *recorder) {
 	t.Helper()
-	for name, w := range map[string]*witness{"registry": s.registry, "token service": s.token, "foreign server": s.foreign} {
+	for name, w := range map[string]*recorder{"registry": s.registry, "token service": s.token, "foreign server": s.foreign} {
 		if got := holdsCanary(w.all()); got != (w == place) {
 			t.Errorf("the %s got the password: %t. All it got:\n%s", name, got, w.all())
 		}
@@ -84,7 +84,7 @@ func (s *scene) check(t *testing.T, err error, place *witness) {
 			t.Errorf("the %s got the token:\n%s", name, w.all())
 		}
 	}
-	s.client.tellsNothing(t, err, goodToken)
+	s.client.wantNoSecrets(t, err, goodToken)
 }
 
 // TestRealms: whatever a challenge says, the password goes to the token
@@ -100,7 +100,7 @@ func TestRealms(t *testing.T) {
 		{"the listed one in capitals", func(s *scene) []string {
 			return []string{s.bearer(strings.Replace(s.token.URL, "http", "HTTP", 1) + "/TOKEN")}
 		}, true},
-		{"the listed one, after schemes that nobody knows", func(s *scene) []string {
+		{"the listed one, after unknown schemes", func(s *scene) []string {
 			return []string{"Negotiate", `Digest realm="x"`, s.bearer(s.token.URL)}
 		}, true},
 		{"the listed one, before another challenge", func(s *scene) []string {
@@ -156,7 +156,7 @@ func TestRealms(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.registry.answer = challenging(tt.headers(s)...)
 			_, err := s.client.GetManifest(within(t), repo, "latest")
 			if !tt.sent {
@@ -181,7 +181,7 @@ func TestRealms(t *testing.T) {
 // TestHugeHeader: no answer has so large a head.
 func TestHugeHeader(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = challenging(s.bearer(s.token.URL + "/" + strings.Repeat("x", 64<<10)))
 	_, err := s.client.GetManifest(within(t), repo, "latest")
 	wantKind(t, err, Unreachable)
@@ -195,7 +195,7 @@ func TestHugeHeader(t *testing.T) {
 // each refusal counts.
 func TestRefusedRealmIsSaid(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = challenging(s.bearer("http://name:word@127.0.0.3:1/path?signature=1"))
 	for range 3 {
 		_, err := s.client.GetManifest(within(t), repo, "latest")
@@ -214,7 +214,7 @@ func TestRefusedRealmIsSaid(t *testing.T) {
 // TestRealmCase: a host name is the same in any case.
 func TestRealmCase(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	listed := "http://localhost:" + s.token.port()
 	s.client = newFixture(t, s.registry.URL, withCredentials, trusting(t, listed), reaching("127.0.0.0/8", "::1/128"))
 	s.registry.answer = challenging(s.bearer("http://LocalHost:" + s.token.port() + "/token"))
@@ -233,7 +233,7 @@ func TestRealmsOfTLS(t *testing.T) {
 	t.Parallel()
 	t.Run("https", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newTLSWitness, newTLSWitness)
+		s := newScene(t, newTLSRecorder, newTLSRecorder)
 		s.registry.answer = challenging(s.bearer(s.token.URL))
 		_, err := s.client.GetManifest(within(t), repo, "latest")
 		if err != nil {
@@ -243,7 +243,7 @@ func TestRealmsOfTLS(t *testing.T) {
 	})
 	t.Run("http at the listed host and port", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newTLSWitness, newWitness)
+		s := newScene(t, newTLSRecorder, newRecorder)
 		s.registry.answer = challenging(s.bearer(s.token.URL))
 		_, err := s.client.GetManifest(within(t), repo, "latest")
 		wantKind(t, err, Denied)
@@ -252,9 +252,9 @@ func TestRealmsOfTLS(t *testing.T) {
 			t.Error("it was connected to")
 		}
 	})
-	t.Run("certificate that nobody vouches for", func(t *testing.T) {
+	t.Run("certificate of an unknown authority", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newTLSWitness, newTLSWitness)
+		s := newScene(t, newTLSRecorder, newTLSRecorder)
 		s.registry.answer = challenging(s.bearer(s.token.URL))
 		client := newFixture(t, s.registry.URL, withCredentials, trusting(t, s.token.URL))
 		_, err := client.GetManifest(within(t), repo, "latest")
@@ -273,7 +273,7 @@ func TestTokenServiceRedirects(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.registry.answer = challenging(s.bearer(s.token.URL))
 			s.token.answer = func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, s.foreign.URL+"/?signature=1", status)
@@ -316,7 +316,7 @@ func TestTokenServiceRedirectsAnybody(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL))
 			var hops atomic.Int64
 			var last atomic.Value // the last query
@@ -376,17 +376,17 @@ func TestChallengesInAnyOrder(t *testing.T) {
 		"within a field":      func(b string) []string { return []string{others[0], others[4] + ", " + b, others[3]} },
 		"behind a broken one": func(b string) []string { return []string{`Digest realm="d`, b} },
 	} {
-		for who, login := range map[string]change{"anybody": func(*Options) {}, "the box": withCredentials} {
+		for who, login := range map[string]change{"anonymous": func(*Options) {}, "the box": withCredentials} {
 			t.Run(name+"/"+who, func(t *testing.T) {
 				t.Parallel()
-				s := newScene(t, newWitness, newWitness)
+				s := newScene(t, newRecorder, newRecorder)
 				s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), login)
 				s.registry.answer = challenging(fields(s.bearer(s.token.URL))...)
 				_, err := s.client.GetManifest(within(t), repo, "latest")
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.check(t, err, map[string]*witness{"the box": s.token}[who])
+				s.check(t, err, map[string]*recorder{"the box": s.token}[who])
 			})
 		}
 	}
@@ -396,7 +396,7 @@ func TestChallengesInAnyOrder(t *testing.T) {
 // else.
 func TestBasicIsTheLastChoice(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = challenging(`Basic realm="b", `+s.bearer(s.foreign.URL), `Basic realm="b"`)
 	_, err := s.client.GetManifest(within(t), repo, "latest")
 	wantKind(t, err, Denied)
@@ -412,10 +412,10 @@ func TestBasicIsTheLastChoice(t *testing.T) {
 	s.check(t, err, s.token)
 }
 
-// TestTokenServiceChallenges: a token service's own 401 sends nobody anywhere.
+// TestTokenServiceChallenges: a token service's own challenge is not met.
 func TestTokenServiceChallenges(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = challenging(s.bearer(s.token.URL))
 	s.token.answer = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("WWW-Authenticate", s.bearer(s.foreign.URL))
@@ -434,7 +434,7 @@ func TestTokenServiceChallenges(t *testing.T) {
 // from the token service.
 func TestRealmBehindAnotherSpelling(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.client = newFixture(t, "http://localhost:"+s.registry.port(), withCredentials, trusting(t, s.token.URL))
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/v2/moved/") {
@@ -470,7 +470,7 @@ func TestScopeOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.registry.answer = challenging(header(s))
 			var scopes []string
 			s.token.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -503,7 +503,7 @@ func TestBasic(t *testing.T) {
 
 	t.Run("registry", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		s.registry.answer = func(w http.ResponseWriter, r *http.Request) { basic(w, r, manifest) }
 		for range 2 {
 			_, err := s.client.GetManifest(within(t), repo, "latest")
@@ -521,7 +521,7 @@ func TestBasic(t *testing.T) {
 	})
 	t.Run("anonymous", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		s.registry.answer = func(w http.ResponseWriter, r *http.Request) { basic(w, r, manifest) }
 		client := newFixture(t, s.registry.URL)
 		_, err := client.GetManifest(within(t), repo, "latest")
@@ -531,7 +531,7 @@ func TestBasic(t *testing.T) {
 	})
 	t.Run("wrong password", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		s.registry.answer = func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -545,7 +545,7 @@ func TestBasic(t *testing.T) {
 	})
 	t.Run("redirect", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t, newWitness, newWitness)
+		s := newScene(t, newRecorder, newRecorder)
 		s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 			basic(w, r, func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, s.foreign.URL, http.StatusTemporaryRedirect)
@@ -575,7 +575,7 @@ func TestChallengeBehindRedirect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, s.foreign.URL, http.StatusTemporaryRedirect)
 			}
@@ -595,7 +595,7 @@ func TestChallengeBehindRedirect(t *testing.T) {
 // goes along.
 func TestRedirects(t *testing.T) {
 	t.Parallel()
-	plain, encrypted := starter(newWitness), starter(newTLSWitness)
+	plain, encrypted := starter(newRecorder), starter(newTLSRecorder)
 	tests := []struct {
 		name             string
 		registry, others starter
@@ -641,7 +641,7 @@ func TestRedirects(t *testing.T) {
 				place = nil
 			}
 			s.check(t, err, place)
-			s.client.tellsNothing(t, err, "secret")
+			s.client.wantNoSecrets(t, err, "secret")
 			if tt.followed {
 				if got := readBlob(t, b, err); string(got) != "bytes" {
 					t.Errorf("got %q", got)
@@ -668,7 +668,7 @@ func TestRedirectHops(t *testing.T) {
 	for hops, ok := range map[int]bool{1: true, maxRedirects: true, maxRedirects + 1: false, 50: false} {
 		t.Run(strconv.Itoa(hops), func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			next := func(w http.ResponseWriter, r *http.Request) {
 				n, _ := strconv.Atoi(r.URL.Query().Get("n"))
 				if n == hops {
@@ -676,7 +676,7 @@ func TestRedirectHops(t *testing.T) {
 					return
 				}
 				// From host to host and back: each is another one.
-				to := []*witness{s.foreign, s.registry}[n%2]
+				to := []*recorder{s.foreign, s.registry}[n%2]
 				http.Redirect(w, r, fmt.Sprintf("%s/?n=%d", to.URL, n+1), http.StatusFound)
 			}
 			challenge := challenging(s.bearer(s.token.URL))
@@ -709,7 +709,7 @@ func TestRedirectHops(t *testing.T) {
 // can be used again, and a registry that never ends it is not waited for.
 func TestRedirectStalls(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.client = newFixture(t, s.registry.URL, withStallTimeout(500*time.Millisecond))
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", s.foreign.URL)
@@ -729,7 +729,7 @@ func TestRedirectStalls(t *testing.T) {
 // connection for each blob.
 func TestRedirectKeepsConnection(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, s.foreign.URL, http.StatusTemporaryRedirect) // writes a line of HTML
 	}
@@ -746,7 +746,7 @@ func TestRedirectKeepsConnection(t *testing.T) {
 // larger half of its handshake.
 func TestTLSSessionIsResumed(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newTLSWitness, newWitness)
+	s := newScene(t, newTLSRecorder, newRecorder)
 	var resumed []bool
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		resumed = append(resumed, r.TLS.DidResume)
@@ -812,8 +812,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// TestCheckRedirect tries the rule by itself: the auth client and net/http
-// have rules of their own, which this one does not rely on.
+// TestCheckRedirect tests the rule by itself: it does not rely on those of
+// net/http.
 func TestCheckRedirect(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

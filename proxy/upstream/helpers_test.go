@@ -147,7 +147,7 @@ func asError(t *testing.T, err error) *Error {
 	return e
 }
 
-// wantKind tells that err is an Error of a kind, and returns it.
+// wantKind checks that err is an Error of a kind, and returns it.
 func wantKind(t *testing.T, err error, kind Kind) *Error {
 	t.Helper()
 	e := asError(t, err)
@@ -159,9 +159,9 @@ func wantKind(t *testing.T, err error, kind Kind) *Error {
 
 var anyQuery = regexp.MustCompile(`\?[^…\s]`)
 
-// tellsNothing tells that neither the error nor the log holds the password, a
+// wantNoSecrets checks that neither the error nor the log holds the password, a
 // query string or one of the secrets.
-func (f *fixture) tellsNothing(t *testing.T, err error, secrets ...string) {
+func (f *fixture) wantNoSecrets(t *testing.T, err error, secrets ...string) {
 	t.Helper()
 	for where, text := range map[string]string{"error": errorText(err), "log": f.log.String()} {
 		if holdsCanary(text) {

@@ -95,9 +95,8 @@ func objects(n int) (all []string) {
 	return all
 }
 
-// TestCircuit counts what reaches a host that fails, or seems to: a failing
-// object is no failing host, and the host is asked how it is before it is left
-// alone.
+// TestCircuit counts what reaches a host that fails, or seems to: a failing object
+// is no failing host, and the host's health is checked before its circuit opens.
 func TestCircuit(t *testing.T) {
 	one := slices.Repeat([]string{"one"}, 100)
 	mixed := slices.Repeat([]string{"bad", "worse", "good"}, 30)
@@ -113,7 +112,7 @@ func TestCircuit(t *testing.T) {
 		asked   int // requests that reach the host
 		asks    int // questions that do
 		trouble bool
-		blobs   bool // a host that gives nothing but blobs is left alone all the same
+		blobs   bool // the circuit of a host that serves only blobs opens all the same
 	}{
 		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false, false},
 		"one object, 503":                {network{status: always(503)}, one, 100, 1, false, false},
@@ -193,8 +192,8 @@ func circuits(f *fixture, role, state string) float64 {
 	return v
 }
 
-// TestCircuitTriesAgain lets time pass: one request asks the host how it is,
-// the others do not wait for the answer.
+// TestCircuitTriesAgain lets time pass: one request checks the host's health, the
+// others do not wait for it.
 func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })

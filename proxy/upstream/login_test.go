@@ -72,20 +72,20 @@ var kinds = map[string]struct {
 }
 
 // TestEveryKindStaysHome: wherever a credential comes from, it goes to the
-// registry and its token service and to nobody else.
+// registry and its token service and to no other host.
 func TestEveryKindStaysHome(t *testing.T) {
 	for kind, k := range kinds {
 		for name, tc := range map[string]struct {
 			realm func(s *scene) string
-			place func(s *scene) *witness
+			place func(s *scene) *recorder
 		}{
-			"listed token service": {func(s *scene) string { return s.bearer(s.token.URL) }, func(s *scene) *witness { return s.token }},
+			"listed token service": {func(s *scene) string { return s.bearer(s.token.URL) }, func(s *scene) *recorder { return s.token }},
 			"foreign one":          {func(s *scene) string { return s.bearer(s.foreign.URL) }, nil},
 			"another port":         {func(s *scene) string { return s.bearer("http://127.0.0.1:" + s.token.port()) }, nil},
-			"Basic":                {func(*scene) string { return `Basic realm="x"` }, func(s *scene) *witness { return s.registry }},
+			"Basic":                {func(*scene) string { return `Basic realm="x"` }, func(s *scene) *recorder { return s.registry }},
 		} {
 			t.Run(kind+"/"+name, func(t *testing.T) {
-				s := newScene(t, newWitness, newWitness)
+				s := newScene(t, newRecorder, newRecorder)
 				u, err := url.Parse(s.registry.URL)
 				if err != nil {
 					t.Fatal(err)
@@ -100,7 +100,7 @@ func TestEveryKindStaysHome(t *testing.T) {
 				}
 				_, err = s.client.GetManifest(within(t), repo, "latest")
 				_, blobErr := s.client.OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
-				var place *witness
+				var place *recorder
 				if tc.place != nil && (k.basic || name != "Basic") {
 					place = tc.place(s)
 				}
@@ -109,14 +109,14 @@ func TestEveryKindStaysHome(t *testing.T) {
 				if name == "listed token service" && err != nil {
 					t.Error(err)
 				}
-				s.client.countsNothing(t)
+				s.client.wantNoSecretMetrics(t)
 			})
 		}
 	}
 }
 
-// countsNothing tells that no metric holds the password.
-func (f *fixture) countsNothing(t *testing.T) {
+// wantNoSecretMetrics checks that no metric holds the password.
+func (f *fixture) wantNoSecretMetrics(t *testing.T) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	f.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -128,7 +128,7 @@ func (f *fixture) countsNothing(t *testing.T) {
 // TestCloudsStayHome pulls by the real names of the clouds' registries, through
 // a proxy on loopback, with the clouds' token services on loopback too.
 func TestCloudsStayHome(t *testing.T) {
-	cloud := newWitness(t, "127.0.0.2", func(w http.ResponseWriter, r *http.Request) {
+	cloud := newRecorder(t, "127.0.0.2", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Amz-Target") == "" {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, canary)
@@ -152,7 +152,7 @@ func TestCloudsStayHome(t *testing.T) {
 		"google": {credentials.Google, "europe-docker.pkg.dev"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			registry := newWitness(t, "127.0.0.3", func(w http.ResponseWriter, r *http.Request) {
+			registry := newRecorder(t, "127.0.0.3", func(w http.ResponseWriter, r *http.Request) {
 				_, password, _ := r.BasicAuth()
 				switch {
 				case r.Host != tc.host:
@@ -180,9 +180,9 @@ func TestCloudsStayHome(t *testing.T) {
 			wantKind(t, blobErr, ServerError)
 			_, otherErr := client.GetManifest(within(t), "other/repository", "latest")
 			for _, err := range []error{err, blobErr, otherErr} {
-				client.tellsNothing(t, err)
+				client.wantNoSecrets(t, err)
 			}
-			client.countsNothing(t)
+			client.wantNoSecretMetrics(t)
 			seen := 0
 			for _, request := range registry.requests {
 				home := strings.Contains(request, "Host: "+tc.host+"\r\n")
@@ -262,10 +262,10 @@ func TestUselessCredentials(t *testing.T) {
 			}
 			_, err := client.HeadManifest(within(t), "owner/private", "latest")
 			if e := wantKind(t, err, Denied); !e.Credentials {
-				t.Error("the refusal counts as one of anybody's, and so as an answer about the content")
+				t.Error("the refusal counts as anonymous, and so as an answer about the content")
 			}
-			client.tellsNothing(t, err, secretsOf(hub)...)
-			client.countsNothing(t)
+			client.wantNoSecrets(t, err, secretsOf(hub)...)
+			client.wantNoSecretMetrics(t)
 			wrong := 0
 			for _, r := range hub.Log() {
 				if strings.HasPrefix(r.Authorization, "Basic") {
@@ -322,17 +322,17 @@ func TestForbiddenRepository(t *testing.T) {
 	for name, public := range map[string]bool{"public": true, "private": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			registry := newWitness(t, "127.0.0.1", nil)
+			registry := newRecorder(t, "127.0.0.1", nil)
 			registry.answer = func(w http.ResponseWriter, r *http.Request) {
 				switch authorization := r.Header.Get("Authorization"); {
 				case authorization == "Bearer of-box":
 					w.WriteHeader(http.StatusForbidden)
-				case public && authorization == "Bearer of-anybody":
+				case public && authorization == "Bearer of-anonymous":
 					giveManifest(w)
 				case r.URL.Path == "/token" && authorization != "":
 					io.WriteString(w, `{"token":"of-box"}`)
 				case r.URL.Path == "/token":
-					io.WriteString(w, `{"token":"of-anybody"}`)
+					io.WriteString(w, `{"token":"of-anonymous"}`)
 				default:
 					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, registry.URL))
 					w.WriteHeader(http.StatusUnauthorized)
@@ -351,7 +351,7 @@ func TestForbiddenRepository(t *testing.T) {
 			if n := client.useless(metrics.Forbidden); n != 1 {
 				t.Errorf("counted %d times, want once", n)
 			}
-			client.tellsNothing(t, err, "of-box", "of-anybody")
+			client.wantNoSecrets(t, err, "of-box", "of-anonymous")
 		})
 	}
 }
@@ -359,11 +359,11 @@ func TestForbiddenRepository(t *testing.T) {
 // TestTroubleIsNotTheCredentials: a registry that fails says nothing of them.
 func TestTroubleIsNotTheCredentials(t *testing.T) {
 	t.Parallel()
-	registry := newWitness(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
+	registry := newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
 	client := withStandIn(t, registry.URL, withCredentials)
 	wantKind(t, client.head(within(t)), RateLimited)
 	if n := registry.count(); n != 1 {
-		t.Errorf("%d requests, want 1: anybody's limit is no way around", n)
+		t.Errorf("%d requests, want 1: the anonymous limit holds too", n)
 	}
 }
 
@@ -401,5 +401,5 @@ func TestParts(t *testing.T) {
 	if set, err = NewSet([]Entry{e}, "registry.test"); err != nil || set.Default().OwnOf("other/app") != nil || set.Default().OwnOf("team-a/app") == nil {
 		t.Errorf("credentials for a part are for the rest too, or for nothing: %v", err)
 	}
-	f.tellsNothing(t, nil, secretsOf(hub)...)
+	f.wantNoSecrets(t, nil, secretsOf(hub)...)
 }

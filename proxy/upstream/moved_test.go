@@ -67,10 +67,10 @@ func TestMovedWithinARegistry(t *testing.T) {
 		},
 	} {
 		for what, ask := range asks {
-			for who, login := range map[string]change{"anybody": func(*Options) {}, "the box": withCredentials} {
+			for who, login := range map[string]change{"anonymous": func(*Options) {}, "the box": withCredentials} {
 				t.Run(fmt.Sprintf("%s/%s/Bearer/%s", where, what, who), func(t *testing.T) {
 					t.Parallel()
-					s := newScene(t, newWitness, newWitness)
+					s := newScene(t, newRecorder, newRecorder)
 					s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), login)
 					var mu sync.Mutex
 					var scopes []string
@@ -85,7 +85,7 @@ func TestMovedWithinARegistry(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					s.check(t, err, map[string]*witness{"the box": s.token}[who])
+					s.check(t, err, map[string]*recorder{"the box": s.token}[who])
 					if len(scopes) != 1 || scopes[0] != "repository:library/demo:pull" {
 						t.Errorf("tokens were asked for with the scopes %q", scopes)
 					}
@@ -93,7 +93,7 @@ func TestMovedWithinARegistry(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s/%s/Basic", where, what), func(t *testing.T) {
 				t.Parallel()
-				s := newScene(t, newWitness, newWitness)
+				s := newScene(t, newRecorder, newRecorder)
 				harbor(s, to(s), func(r *http.Request) bool { _, password, _ := r.BasicAuth(); return password == canary }, func() string { return `Basic realm="x"` })
 				for range 2 {
 					err := ask(t, s.client)
@@ -142,7 +142,7 @@ func TestMovedBehindAChallenge(t *testing.T) {
 // TestMovedForACaller: a caller's own token goes along within the registry.
 func TestMovedForACaller(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	harbor(s, func(r *http.Request) string { return strings.Replace(r.URL.Path, "/v2/demo/", "/v2/library/demo/", 1) },
 		func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer "+goodToken }, func() string { return s.bearer(s.token.URL) })
 	if _, err := s.client.As(goodToken).GetManifest(within(t), "demo", "latest"); err != nil {
@@ -181,11 +181,11 @@ func TestMovedNoFurther(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, func(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+			s := newScene(t, newRecorder, func(t *testing.T, ip string, answer http.HandlerFunc) *recorder {
 				if ip == "127.0.0.3" {
 					ip = "127.0.0.1" // another port of the registry's host
 				}
-				return newWitness(t, ip, answer)
+				return newRecorder(t, ip, answer)
 			})
 			s.foreign.answer = func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/back" {
@@ -213,7 +213,7 @@ func TestMovedNoFurther(t *testing.T) {
 			if holdsCanary(s.foreign.all()) || strings.Contains(s.foreign.all(), goodToken) {
 				t.Errorf("the foreign server got:\n%s", s.foreign.all())
 			}
-			s.client.tellsNothing(t, err, goodToken)
+			s.client.wantNoSecrets(t, err, goodToken)
 			scopes.Range(func(scope, _ any) bool {
 				if scope != "repository:demo:pull" {
 					t.Errorf("a token was asked for with the scope %q", scope)
@@ -282,7 +282,7 @@ func TestMovedPastTheRules(t *testing.T) {
 			for _, back := range []bool{false, true} { // by another host, which net/http follows
 				t.Run(fmt.Sprintf("%s/%s/%t", name, who, back), func(t *testing.T) {
 					t.Parallel()
-					s := newScene(t, newWitness, newWitness)
+					s := newScene(t, newRecorder, newRecorder)
 					m := metrics.New()
 					e := Entry{Host: "registry.test", Rules: tt.rules}
 					s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), withCredentials, func(o *Options) {
@@ -337,7 +337,7 @@ func TestMovedWithoutCredentials(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			e := Entry{Host: "registry.test", Rules: rules}
 			s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), withCredentials, func(o *Options) { e.Options = *o })
 			harbor(s, func(*http.Request) string { return "/v2/library/demo/manifests/latest" },

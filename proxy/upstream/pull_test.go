@@ -215,7 +215,7 @@ func TestRefusals(t *testing.T) {
 				if !strings.Contains(err.Error(), "registry.test") || !strings.Contains(err.Error(), " /v2/") {
 					t.Errorf("%q names no upstream or no request", err)
 				}
-				client.tellsNothing(t, err, secretsOf(hub)...)
+				client.wantNoSecrets(t, err, secretsOf(hub)...)
 			}
 		})
 	}
@@ -260,7 +260,7 @@ func TestCDNRefusal(t *testing.T) {
 				if e := wantKind(t, err, ServerError); !e.Temporary() || !e.Failing() || e.Status != status {
 					t.Errorf("got %+v, want a temporary failure", e)
 				}
-				client.tellsNothing(t, err, secretsOf(hub)...)
+				client.wantNoSecrets(t, err, secretsOf(hub)...)
 			}
 			if n := hub.Count(fakehub.OfKind(fakehub.KindBlob)); n != 4 {
 				t.Errorf("%d blob requests at the registry, want 4: one without a token, three with it", n)
@@ -461,7 +461,7 @@ func TestCutBody(t *testing.T) {
 // TestBelowAPath asks a registry whose /v2/ does not stand at the root.
 func TestBelowAPath(t *testing.T) {
 	t.Parallel()
-	w := newWitness(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) {
+	w := newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
 		io.WriteString(w, "{}")
 	})

@@ -122,7 +122,7 @@ func TestForgottenConnections(t *testing.T) {
 		}
 	}
 	if n := hub.Count(fakehub.OfKind(fakehub.KindPing)); n != 0 {
-		t.Errorf("the host was asked %d times how it is", n)
+		t.Errorf("%d health checks", n)
 	}
 	if client.Trouble(0) != (Trouble{}) || nat.connections() == before {
 		t.Errorf("%+v, %d connections and %d before", client.Trouble(0), nat.connections(), before)

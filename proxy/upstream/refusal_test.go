@@ -69,7 +69,7 @@ func TestWhoseRefusal(t *testing.T) {
 				if e.Refusal != want || e.Code != code {
 					t.Errorf("%s: got %q, code %q, want %q, %q: %v", method, e.Refusal, e.Code, want, code, err)
 				}
-				client.tellsNothing(t, err, secretsOf(hub)...)
+				client.wantNoSecrets(t, err, secretsOf(hub)...)
 			}
 		})
 	}
@@ -149,7 +149,7 @@ func TestEchoedSecrets(t *testing.T) {
 		for _, at := range []string{"token service", "registry"} {
 			t.Run(name+"/"+at, func(t *testing.T) {
 				t.Parallel()
-				s := newScene(t, newWitness, newWitness)
+				s := newScene(t, newRecorder, newRecorder)
 				s.client = newFixture(t, s.registry.URL, trusting(t, s.token.URL), login)
 				s.registry.answer = challenging(s.bearer(s.token.URL))
 				if at == "token service" {
@@ -167,7 +167,7 @@ func TestEchoedSecrets(t *testing.T) {
 				if e := wantKind(t, err, Denied); e.Code != "DENIED" || !strings.Contains(err.Error(), "DENIED: ") {
 					t.Errorf("got %v", err)
 				}
-				s.client.tellsNothing(t, err, goodToken)
+				s.client.wantNoSecrets(t, err, goodToken)
 			})
 		}
 	}

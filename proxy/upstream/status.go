@@ -31,7 +31,7 @@ type Status struct {
 type IdentityStatus struct {
 	Identity     string              // anonymous, credentials (the box's) or client (a client's own token)
 	Repositories []string            // globs of the repositories that it is for; nil for all others
-	Limit        LimitStatus         // not known for client, whose limits are the clients' own
+	Limit        LimitStatus         // for client: as last stated to one of them, without Source
 	Credentials  *credentials.Status // nil without
 }
 
@@ -109,6 +109,9 @@ func (c *Client) Status() Status {
 
 func (c *Client) identityStatus() IdentityStatus {
 	s := IdentityStatus{Identity: c.identity, Limit: c.budget.status()}
+	if c.identity == identityClient {
+		s.Limit.Source = "" // the account of one of hubcap's clients
+	}
 	if c.login != nil {
 		held := c.login.keeper.Status()
 		held.Kind = c.login.kind

@@ -38,7 +38,7 @@ func (f *fixture) head(ctx context.Context) error {
 	return err
 }
 
-// wantTokenRequests tells how many token requests n parallel requests make.
+// wantTokenRequests checks how many token requests n parallel requests make.
 func wantTokenRequests(t *testing.T, hub *fakehub.Hub, client *fixture, parallel, want int) {
 	t.Helper()
 	before := tokenRequests(hub)
@@ -133,7 +133,7 @@ func TestWrongPassword(t *testing.T) {
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	err := client.head(within(t))
 	wantKind(t, err, Denied)
-	client.tellsNothing(t, err, secretsOf(hub)...)
+	client.wantNoSecrets(t, err, secretsOf(hub)...)
 	if n := tokenRequests(hub); n != 1 {
 		t.Errorf("%d tries with a wrong password, want 1: accounts get locked", n)
 	}
@@ -252,7 +252,7 @@ func TestBadToken(t *testing.T) {
 			hub.Script(fakehub.Always(&tt.fault, fakehub.OfKind(fakehub.KindToken)))
 			err := client.head(within(t))
 			wantKind(t, err, Invalid)
-			client.tellsNothing(t, err, secretsOf(hub)...)
+			client.wantNoSecrets(t, err, secretsOf(hub)...)
 			if n := tokenRequests(hub); n != 1 {
 				t.Errorf("%d token requests, want 1", n)
 			}
@@ -294,7 +294,7 @@ func TestTokenServiceFails(t *testing.T) {
 			if e := wantKind(t, err, tt.kind); e.Status != tt.status {
 				t.Errorf("got status %d, want %d", e.Status, tt.status)
 			}
-			client.tellsNothing(t, err, secretsOf(hub)...)
+			client.wantNoSecrets(t, err, secretsOf(hub)...)
 			if n := tokenRequests(hub); n != tt.requests {
 				t.Errorf("%d token requests, want %d", n, tt.requests)
 			}
@@ -385,8 +385,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// TestGrantsOfHub: Docker Hub gives a token to anybody for anything; its
-// access claim tells what it is worth.
+// TestGrantsOfHub: Docker Hub gives a token for any repository; the access claim
+// says whether it may be pulled.
 func TestGrantsOfHub(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ private, opaque, want bool }{
@@ -412,7 +412,7 @@ func TestGrantsOfHub(t *testing.T) {
 // of an old token to another token service than the one who has none.
 func TestOldTokenChallengedElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	var valid atomic.Value
 	valid.Store("first")
 	s.token.answer = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"token":%q}`, valid.Load()) }
@@ -445,7 +445,7 @@ func TestOldTokenChallengedElsewhere(t *testing.T) {
 // client look for a token again, and it must not find the one just refused.
 func TestOldTokenIsTriedOnce(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, newWitness, newWitness)
+	s := newScene(t, newRecorder, newRecorder)
 	s.registry.answer = challenging(`Bearer realm="` + s.token.URL + `",scope="aws"`)
 	s.client.tokens.cache.Put(repo, "Bearer old", time.Hour)
 	if _, err := s.client.GetManifest(within(t), repo, "latest"); err != nil {
@@ -504,7 +504,7 @@ func TestKnownChallengeIsNotWaitedFor(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, newWitness, newWitness)
+			s := newScene(t, newRecorder, newRecorder)
 			s.registry.answer = challenging(s.bearer(s.token.URL))
 			if _, err := s.client.GetManifest(within(t), repo, "latest"); err != nil {
 				t.Fatal(err)

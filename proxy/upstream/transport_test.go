@@ -117,9 +117,9 @@ func TestRegistryDown(t *testing.T) {
 		t.Errorf("the registry is back: %v", err)
 	}
 	hub.Close()
-	err = client.head(within(t)) // nobody listens
+	err = client.head(within(t)) // nothing listens
 	wantKind(t, err, Unreachable)
-	client.tellsNothing(t, err)
+	client.wantNoSecrets(t, err)
 }
 
 // TestLeavingRequest: a client's end is the client's own, and no failure of
@@ -304,7 +304,7 @@ func TestRateLimit(t *testing.T) {
 		}
 	}
 	if _, ok := client.metrics.Value(limit, "identity", "anonymous"); ok {
-		t.Error("a limit is exported that nobody has told")
+		t.Error("a limit is exported that was not stated")
 	}
 	pull := func() error { _, err := client.GetManifest(within(t), repo, "latest"); return err }
 	if err := pull(); err != nil {

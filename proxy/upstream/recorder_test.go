@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// witness is a server that remembers everything it was sent.
-type witness struct {
+// recorder is a server that remembers everything it was sent.
+type recorder struct {
 	*httptest.Server
 	mu          sync.Mutex
 	connections int
@@ -29,16 +29,16 @@ type witness struct {
 	answer      http.HandlerFunc // set before the first request
 }
 
-// newWitness starts a witness on an address of loopback: each address is
+// newRecorder starts a recorder on an address of loopback: each address is
 // another host to a client.
-func newWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+func newRecorder(t *testing.T, ip string, answer http.HandlerFunc) *recorder {
 	t.Helper()
 	w := unstarted(t, ip, answer)
 	w.Start()
 	return w
 }
 
-func newTLSWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+func newTLSRecorder(t *testing.T, ip string, answer http.HandlerFunc) *recorder {
 	t.Helper()
 	w := unstarted(t, ip, answer)
 	w.TLS = &tls.Config{Certificates: []tls.Certificate{loopbackCertificate()}}
@@ -46,11 +46,11 @@ func newTLSWitness(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	return w
 }
 
-// loopbackCertificate is for every address that witnesses listen on; that of
+// loopbackCertificate is for every address that recorders listen on; that of
 // httptest is for one only.
 var loopbackCertificate = sync.OnceValue(func() tls.Certificate { return certificate(func(*x509.Certificate) {}) })
 
-// certificate is one for every address that witnesses listen on, but for the
+// certificate is one for every address that recorders listen on, but for the
 // change.
 func certificate(change func(*x509.Certificate)) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -69,13 +69,13 @@ func certificate(change func(*x509.Certificate)) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
+func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *recorder {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &witness{answer: answer}
+	w := &recorder{answer: answer}
 	w.Server = httptest.NewUnstartedServer(w)
 	w.Listener.Close()
 	w.Listener = l
@@ -91,7 +91,7 @@ func unstarted(t *testing.T, ip string, answer http.HandlerFunc) *witness {
 	return w
 }
 
-func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+func (w *recorder) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	dump, err := httputil.DumpRequest(r, true)
 	if err != nil {
 		dump = append(dump, err.Error()...)
@@ -103,36 +103,36 @@ func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 // all is what was received so far.
-func (w *witness) all() string {
+func (w *recorder) all() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Join(w.requests, "\n")
 }
 
 // count is how many requests came.
-func (w *witness) count() int {
+func (w *recorder) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.requests)
 }
 
 // dialled is how many connections were made.
-func (w *witness) dialled() int {
+func (w *recorder) dialled() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.connections
 }
 
-// port is where the witness listens.
-func (w *witness) port() string {
+// port is where the recorder listens.
+func (w *recorder) port() string {
 	_, port, _ := net.SplitHostPort(w.Listener.Addr().String())
 	return port
 }
 
-// believing has a client trust the certificates of TLS witnesses.
-func believing(witnesses ...*witness) change {
+// believing has a client trust the certificates of TLS recorders.
+func believing(recorders ...*recorder) change {
 	var all []byte
-	for _, w := range witnesses {
+	for _, w := range recorders {
 		if c := w.Certificate(); c != nil {
 			all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 		}
