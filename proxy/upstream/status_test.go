@@ -144,13 +144,13 @@ func TestSeriesAreBounded(t *testing.T) {
 		return w.Body.String()
 	}
 	var asked sync.WaitGroup
-	for i := range 2 * patternHosts {
+	for i := range patternHosts + 16 {
 		asked.Go(func() {
 			e := Entry{Host: fmt.Sprintf("h%d.pkg.dev", i), Options: o} // as Set.Find makes it, but for the scheme
 			e.Label, e.URL = "*.pkg.dev", &url.URL{Scheme: "http", Host: e.Host}
 			u := e.build()
 			set.lazy.Keep(e.Host, u)
-			for range 4 {
+			for range 2 {
 				_, _ = u.Anonymous.GetManifest(within(t), repo, "latest")
 				_, _ = u.Anonymous.HeadBlob(within(t), repo, digest.FromString("x"))
 			}
