@@ -11,7 +11,8 @@
 // breaks), fill.go (one download), state.go (its states), fillstatus.go (what is told of it), plan.go and writers.go (who brings which
 // bytes), spans.go (which bytes are there), partial.go (downloads that go on
 // another time), hasher.go (the verdict), reader.go (one reader of a held or
-// growing file), uncached.go (streams that are not stored), manifests.go, remove.go
+// growing file), uncached.go (streams that are not stored), manifests.go,
+// edges.go (what the held manifests name), remove.go
 // (eviction's hand), classes.go (who may see what is held), recover.go (the
 // start), usage.go (last use), verify.go and scrub.go (files at rest),
 // unread.go (files that
@@ -29,6 +30,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	oci "hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/eviction"
 	"hubcap/metrics"
@@ -66,6 +68,7 @@ type Cache struct {
 	Options
 	janitor   *eviction.Janitor
 	manifests *manifests
+	edges     *oci.Edges // of the manifests that are held
 	usage     *usage
 	classes   classes
 	wrong     recentlyWrong
@@ -76,6 +79,7 @@ type Cache struct {
 	pacer     *pacer
 	disk      disk
 	walked    chan struct{} // closed when the walk has ended
+	learned   chan struct{} // closed when learnEdges has ended
 	counted   atomic.Bool   // the ledger knows all files: the walk was not ended before it had seen them
 	unseen    atomic.Bool   // but for those in directories that it could not look at
 
@@ -101,6 +105,8 @@ func New(o Options) *Cache {
 	c := &Cache{
 		Options:   o,
 		manifests: newManifests(o.ManifestMemory),
+		edges:     oci.NewEdges(),
+		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
 		classes:   classes{closed: make(map[digest.Digest][]string)},
 		wrong:     newRecentlyWrong(),
@@ -123,6 +129,7 @@ func New(o Options) *Cache {
 	})
 	c.begin()
 	o.Metrics.Space.Watch(o.Ledger.Stats)
+	c.running.Go(c.learnEdges)
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { every(base, o.FlushInterval, func() { c.usage.flush(c) }) })
 	c.running.Go(func() { c.scrub(base) })

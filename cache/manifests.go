@@ -3,11 +3,8 @@ package cache
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
@@ -20,23 +17,13 @@ import (
 // least that the OCI distribution specification asks registries to support.
 const MaxManifest = 4 << 20
 
-// Manifest is a manifest as its registry sent it. Its parts are not changed.
+// Manifest is a manifest as its upstream sent it. It is not changed.
 type Manifest struct {
 	Digest    digest.Digest
 	MediaType string
 	Body      []byte
-	Closed    bool   // not for everybody; who is shown it is the caller's to know
-	Host      string // the registry it was got from, where it is closed
-
-	Content oci.Manifest  // of the Body; without a Kind for a list. The cache fills it in
-	used    *atomic.Int64 // when its image was last used, in seconds since 1970
-}
-
-// parsed returns the manifest with its Content.
-func (m Manifest) parsed() Manifest {
-	m.Content, _ = oci.Parse(m.Body) // what is neither an image nor an index has none
-	m.used = new(atomic.Int64)
-	return m
+	Closed    bool   // restricted: the caller decides which clients may see it
+	Host      string // the upstream it came from, where it is restricted
 }
 
 // manifests keeps manifests in memory, the most recently used ones.
@@ -58,9 +45,8 @@ func newManifests(limit int64) *manifests {
 	return m
 }
 
-// cost is what a manifest takes in memory: its body, about as much again for
-// its Content, and its entry.
-func (m Manifest) cost() int64 { return 2*int64(len(m.Body)) + 512 }
+// cost is what a manifest takes in memory: its body and its entry.
+func (m Manifest) cost() int64 { return int64(len(m.Body)) + 512 }
 
 func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	m.mu.Lock()
@@ -68,8 +54,16 @@ func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	return m.list.Get(d)
 }
 
-// put takes a manifest. One that is there for everybody stays so.
-func (m *manifests) put(one Manifest) {
+// has reports whether d is there. It is no use of it.
+func (m *manifests) has(d digest.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.list.Contains(d)
+}
+
+// put takes a manifest, and returns those that left memory for it. One that is
+// public stays so.
+func (m *manifests) put(one Manifest) (left []digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if before, ok := m.list.Peek(one.Digest); ok && !before.Closed {
@@ -79,10 +73,13 @@ func (m *manifests) put(one Manifest) {
 	m.list.Add(one.Digest, one)
 	m.bytes += one.cost()
 	for m.bytes > m.limit && m.list.Len() > 1 {
-		m.list.RemoveOldest()
+		oldest, _, _ := m.list.RemoveOldest()
+		left = append(left, oldest)
 	}
+	return left
 }
 
+// isFrom reports whether d is restricted and came from host.
 func (m *manifests) isFrom(d digest.Digest, host string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,7 +87,7 @@ func (m *manifests) isFrom(d digest.Digest, host string) bool {
 	return ok && one.Closed && one.Host == host
 }
 
-// reveal makes the manifest d one for everybody.
+// reveal makes the manifest d public.
 func (m *manifests) reveal(d digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -119,105 +116,63 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 		return Manifest{}, false
 	}
 	defer b.Close()
-	one, err := c.load(b)
+	one, parts, err := c.load(b)
 	if err != nil {
-		switch {
-		case errors.Is(err, ErrWrongContent):
-			c.lost(d, b.Size, b.Size, err)
-		case !errors.Is(err, errNoManifest):
-			_ = c.unreadable(d, 0, err)
-		}
+		c.unreadManifest(d, b.Size, err)
 		return Manifest{}, false
 	}
-	c.manifests.put(one)
+	c.remember(one, parts)
 	return one, true
 }
 
-// errNoManifest says that a blob is something else, which is no harm.
+// remember keeps a manifest in memory, and what it names. Of one that leaves
+// memory and has no file, nothing is known any more.
+func (c *Cache) remember(one Manifest, parts []oci.Part) {
+	c.edges.Put(one.Digest, parts)
+	for _, left := range c.manifests.put(one) {
+		if !c.Ledger.Holds(left) {
+			c.edges.Remove(left)
+		}
+	}
+}
+
+// errNoManifest says that a blob is no manifest, which does no harm.
 var errNoManifest = errors.New("not a manifest")
 
 // load reads a manifest from its file and verifies it.
-func (c *Cache) load(b *Blob) (Manifest, error) {
-	if b.Size > MaxManifest {
-		return Manifest{}, errNoManifest
-	}
+func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
 	d := b.want.Digest
-	body, err := io.ReadAll(b.body.(*held).file)
+	body, err := c.readManifest(d, b.body.(*held).file, b.Size)
 	if err != nil {
-		return Manifest{}, err
-	}
-	if d.Algorithm().FromBytes(body) != d {
-		return Manifest{}, ErrWrongContent
-	}
-	if stat, err := c.Store.Stat(b.body.(*held).file); err == nil {
-		c.verified(d, stat)
+		return Manifest{}, nil, err
 	}
 	mediaType, err := c.Index.MediaType(d)
 	if err != nil {
 		c.indexFailed(err)
 	}
-	one := Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}.parsed()
-	if one.MediaType == "" { // the index has forgotten it
-		one.MediaType = one.Content.MediaType
+	m, err := oci.Parse(body)
+	if mediaType == "" && err == nil && (m.Kind == oci.Image || m.Kind == oci.Index) { // the index has lost it
+		mediaType = m.MediaType
 	}
-	if one.MediaType == "" {
-		return Manifest{}, errNoManifest
+	if mediaType == "" {
+		return Manifest{}, nil, errNoManifest
 	}
-	return one, nil
-}
-
-// useEvery is how often the use of an image counts as a use of its parts: the
-// order of eviction need not be finer.
-const useEvery = 10 * time.Second
-
-// UseImage notes that a client was given the manifest d: what is held of its
-// image counts as used too. A client that has the lower layers of an image
-// never asks for them; without this they would be evicted before the layers
-// above them. Of an index, all images that are held are used.
-func (c *Cache) UseImage(d digest.Digest) { c.useImage(d, oci.MaxNesting) }
-
-func (c *Cache) useImage(d digest.Digest, depth int) {
-	m, held := c.manifests.get(d)
-	if !held {
-		m, held = c.Manifest(d)
-	}
-	if !held || !m.use(c.Now()) {
-		return
-	}
-	m.Content.Blobs(func(b oci.Blob) bool {
-		if _, held := c.Ledger.Touch(b.Digest); held {
-			c.usage.touch(b.Digest)
-		}
-		return true
-	})
-	for _, child := range m.Content.Manifests {
-		if depth > 0 && c.Ledger.Holds(child.Digest) {
-			c.useImage(child.Digest, depth-1)
-		}
-	}
-}
-
-// use reports whether the use of the image at the time now counts: not again
-// within useEvery.
-func (m Manifest) use(now time.Time) bool {
-	before := m.used.Load()
-	age := now.Unix() - before
-	return (age < 0 || age >= int64(useEvery/time.Second)) && m.used.CompareAndSwap(before, now.Unix())
+	return Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}, m.Parts(), nil
 }
 
 // PutManifest takes a manifest whose body hashes to its digest. It is served
-// from memory at once; stored is called when it is on disk too, and not at
-// all when it cannot be put there.
+// from memory at once; stored is called once it is on disk, and not at all when
+// it cannot be stored.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
-	one = one.parsed()
-	c.manifests.put(one)
+	parts := partsOf(one.Body)
+	c.remember(one, parts)
 	c.work(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				c.panicked("the storing of a manifest", one.Digest, p)
 			}
 		}()
-		if err := c.store(one); err != nil {
+		if err := c.store(one, parts); err != nil {
 			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
 			return
 		}
@@ -226,8 +181,8 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 }
 
 // store writes a manifest to disk.
-func (c *Cache) store(one Manifest) (err error) {
-	defer c.Remove(one.Digest) // what was doomed while the lock was held
+func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
+	defer c.Remove(one.Digest) // what was evicted while the lock was held
 	defer c.locks.lock(one.Digest)()
 	if err := c.writable(); err != nil {
 		return err
@@ -235,7 +190,7 @@ func (c *Cache) store(one Manifest) (err error) {
 	if err := c.removeLocked(one.Digest); err != nil {
 		return err
 	}
-	c.manifests.put(one) // the removal took it away
+	c.remember(one, parts) // the removal took it away
 	_, held := c.Ledger.Touch(one.Digest)
 	if _, unread := c.unread.find(one.Digest); held && !unread {
 		if one.Closed {
@@ -275,6 +230,7 @@ func (c *Cache) store(one Manifest) (err error) {
 	c.classed(one.Digest, class, one.Host)
 	c.trust.verified(one.Digest, stat, c.Now())
 	c.Ledger.Commit(one.Digest, size, size)
+	c.edges.Put(one.Digest, parts) // it may have left memory before it had a file
 	c.usage.touch(one.Digest)
 	c.putMediaType(one)
 	return nil

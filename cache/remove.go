@@ -38,6 +38,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 		return nil
 	}
 	c.manifests.remove(d)
+	c.edges.Remove(d)
 	c.usage.forget(d)
 	c.trust.forget(d)
 	c.unread.remove(d)

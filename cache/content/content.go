@@ -1,13 +1,17 @@
 // Package content reads manifests: what kind one is, and which manifests and
-// blobs it names. It knows the document formats of OCI and Docker and nothing
-// else; it neither stores nor fetches anything.
+// blobs it names (content.go, shape.go). It also keeps, in memory, which of the
+// manifests that are held name what (edges.go). It knows the document formats
+// of OCI and Docker and nothing else; it neither stores nor fetches anything.
 package content
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,26 +23,35 @@ type Kind uint8
 
 // The kinds of manifest.
 const (
-	Image Kind = iota + 1 // an image or an artifact: a config and layers
-	Index                 // a list of manifests
+	Other   Kind = iota // none of the below: a list of tags, or a document that is not known
+	Image               // an image or an artifact: a config and layers
+	Index               // a list of manifests
+	Schema1             // an image in Docker's first format, out of use since 2017
 )
+
+const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 
 // DockerConfig is the media type of the config of an image in Docker's format.
 const DockerConfig = "application/vnd.docker.container.image.v1+json"
 
-// MaxNesting is how many indexes may lie one in another and still be followed.
-const MaxNesting = 3
+// The media types of Docker's first format.
+const (
+	DockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
+	DockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
 
 // Manifest is what a manifest says. Descriptors with an invalid digest are left
 // out.
 type Manifest struct {
 	Kind         Kind
-	MediaType    string // what the document calls itself, or else what its members say it is
+	Named        string // the media type that the document gives itself; empty for none
+	MediaType    string // Named, or else the type that its members show it to be; may be empty
 	ArtifactType string
 	Subject      digest.Digest // the manifest that this one refers to; empty for none
 	Config       *Blob         // nil in an index
 	Layers       []Blob
-	Manifests    []Child // of an index
+	Manifests    []Child  // of an index
+	Annotations  []string // the names of its annotations, sorted
 }
 
 // Child is a manifest that an index names.
@@ -64,69 +77,124 @@ func (b Blob) Foreign() bool {
 	return len(b.URLs) > 0 || strings.Contains(b.MediaType, ".foreign.") || strings.Contains(b.MediaType, ".nondistributable.")
 }
 
-// ErrNotManifest says that a document is neither an image nor an index.
-var ErrNotManifest = errors.New("neither an image nor an index")
+// ErrAmbiguous says that a document is an image and an index at once: what two
+// clients could take for two things is not served (CVE-2021-41190).
+var ErrAmbiguous = errors.New("an image and an index at once")
 
-// document is a manifest as it is written.
+// document is a manifest as it is written. Only what decides its type must be
+// of the right JSON type.
 type document struct {
-	SchemaVersion int      `json:"schemaVersion"`
-	MediaType     string   `json:"mediaType"`
-	ArtifactType  string   `json:"artifactType"`
-	Subject       *Blob    `json:"subject"`
-	Config        *Blob    `json:"config"`
-	Layers        *[]Blob  `json:"layers"`
-	Manifests     *[]Child `json:"manifests"`
-	Blobs         *[]Blob  `json:"blobs"` // of an artifact manifest
+	SchemaVersion int             `json:"schemaVersion"`
+	MediaType     string          `json:"mediaType"`
+	ArtifactType  json.RawMessage `json:"artifactType"`
+	Subject       json.RawMessage `json:"subject"`
+	Config        json.RawMessage `json:"config"`
+	Layers        json.RawMessage `json:"layers"`
+	Manifests     json.RawMessage `json:"manifests"`
+	Blobs         json.RawMessage `json:"blobs"` // of an artifact manifest
+	Annotations   json.RawMessage `json:"annotations"`
+	FSLayers      json.RawMessage `json:"fsLayers"`   // of schema 1
+	Signatures    json.RawMessage `json:"signatures"` // of schema 1
 }
 
-// Parse reads an image or an index. The error is ErrNotManifest for any other
-// JSON, and for what is an image and an index at once.
+// present reports whether a member is there: null is as good as absent.
+func present(member json.RawMessage) bool { return member != nil && string(member) != "null" }
+
+// Parse reads a manifest. The error is ErrAmbiguous, or says why the body is not
+// a JSON object that is safe to hand to clients; a JSON object that is no
+// manifest is of the Kind Other.
 func Parse(body []byte) (Manifest, error) {
+	if err := checkShape(body); err != nil {
+		return Manifest{}, err
+	}
 	var d document
 	if err := json.Unmarshal(body, &d); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", ErrNotManifest, err)
+		return Manifest{}, fmt.Errorf("not a JSON object: %w", err)
 	}
-	m := Manifest{MediaType: d.MediaType, ArtifactType: d.ArtifactType}
-	if d.Subject != nil && d.Subject.Digest.Validate() == nil {
-		m.Subject = d.Subject.Digest
+	if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
+		return Manifest{}, errors.New("not a JSON object: null")
 	}
-	switch {
-	case d.Manifests != nil && d.Layers == nil:
-		m.Kind = Index
-		m.Manifests = valid(*d.Manifests)
-	case d.Manifests == nil && (d.Layers != nil || d.Config != nil && known(d.Config)):
-		m.Kind = Image
-		if d.Config != nil && known(d.Config) {
-			m.Config = d.Config
-		}
-		if d.Layers != nil {
-			m.Layers = valid(*d.Layers)
-		}
-	case d.Blobs != nil && d.Manifests == nil:
-		m.Kind = Image
-		m.Layers = valid(*d.Blobs)
-	default:
-		return Manifest{}, ErrNotManifest
+	if present(d.Manifests) && present(d.Layers) {
+		return Manifest{}, ErrAmbiguous
 	}
-	if m.MediaType == "" {
-		m.MediaType = byShape(d.SchemaVersion, m)
+	m := Manifest{
+		Named: d.MediaType, ArtifactType: read[string](d.ArtifactType),
+		Annotations: slices.Sorted(maps.Keys(read[map[string]json.RawMessage](d.Annotations))),
+	}
+	if subject := read[Blob](d.Subject); subject.Digest.Validate() == nil {
+		m.Subject = subject.Digest
+	}
+	d.members(&m)
+	if m.MediaType = m.Named; m.Named == "" || m.Kind == Schema1 {
+		m.MediaType = d.typeByShape()
 	}
 	return m, nil
 }
 
-// byShape is the media type of a document that does not give one. OCI's need
-// not.
-func byShape(schemaVersion int, m Manifest) string {
+// members reads what the document names, and its kind with it.
+func (d document) members(m *Manifest) {
+	config := read[Blob](d.Config)
+	switch hasConfig := known(&config); {
+	case d.SchemaVersion == 1 && present(d.FSLayers):
+		m.Kind = Schema1
+	case isArray(d.Manifests):
+		m.Kind, m.Manifests = Index, valid(read[[]Child](d.Manifests))
+	case isArray(d.Layers), !present(d.Manifests) && !present(d.Layers) && (hasConfig || isImage(m.Named)):
+		m.Kind, m.Layers = Image, valid(read[[]Blob](d.Layers))
+		if hasConfig {
+			m.Config = &config
+		}
+	case isArray(d.Blobs) && !present(d.Manifests) && !present(d.Layers):
+		m.Kind, m.Layers = Image, valid(read[[]Blob](d.Blobs))
+	}
+}
+
+// typeByShape is the media type of a document that does not give one, which an
+// OCI manifest need not do (OCI image specification, "mediaType"); empty when
+// its members do not show it.
+func (d document) typeByShape() string {
 	switch {
-	case schemaVersion != 2:
-		return ""
-	case m.Kind == Index:
+	case d.SchemaVersion == 1 && present(d.FSLayers) && present(d.Signatures):
+		return DockerSchema1Signed
+	case d.SchemaVersion == 1 && present(d.FSLayers):
+		return DockerSchema1
+	case d.SchemaVersion == 2 && present(d.Manifests):
 		return ocispec.MediaTypeImageIndex
-	case m.Config != nil:
+	case d.SchemaVersion == 2 && present(d.Config) && present(d.Layers):
 		return ocispec.MediaTypeImageManifest
 	default:
 		return ""
 	}
+}
+
+// read returns as much of a member as is of the right JSON type.
+func read[T any](member json.RawMessage) (value T) {
+	if present(member) {
+		_ = json.Unmarshal(member, &value) // valid JSON; what is of another type stays zero
+	}
+	return value
+}
+
+func isArray(member json.RawMessage) bool { return len(member) > 0 && member[0] == '[' }
+
+// Descriptors returns the descriptors of an OCI index, each as it is written.
+// Unlike Parse it refuses an index with an invalid one.
+func Descriptors(body []byte) ([]json.RawMessage, error) {
+	var d document
+	if err := json.Unmarshal(body, &d); err != nil {
+		return nil, err
+	}
+	var found []json.RawMessage // null where there are none
+	if d.SchemaVersion != 2 || d.Manifests == nil || json.Unmarshal(d.Manifests, &found) != nil {
+		return nil, errors.New("an index without a list of manifests")
+	}
+	for _, one := range found {
+		var d ocispec.Descriptor
+		if json.Unmarshal(one, &d) != nil || d.Digest.Validate() != nil || d.Size < 0 || d.MediaType == "" {
+			return nil, fmt.Errorf("an index with %.200q for a descriptor", one)
+		}
+	}
+	return found, nil
 }
 
 // described is a descriptor of a blob or of a manifest.
@@ -164,34 +232,8 @@ func valid[T any, P interface {
 	return kept
 }
 
-// Blobs calls visit with the layers and the config, until it returns false.
-func (m Manifest) Blobs(visit func(b Blob) bool) {
-	for _, b := range m.Layers {
-		if !visit(b) {
-			return
-		}
-	}
-	if m.Config != nil {
-		visit(*m.Config)
-	}
-}
-
-// Needed calls visit with the blobs that every client of the manifest fetches:
-// all layers but foreign ones, and the config of an image. Clients of other
-// artifacts, ORAS and Trivy among them, fetch the layers alone. The empty blob
-// need not be fetched at all.
-func (m Manifest) Needed(visit func(b Blob) bool) {
-	m.Blobs(func(b Blob) bool {
-		config := m.Config != nil && b.Digest == m.Config.Digest
-		switch {
-		case b.MediaType == ocispec.MediaTypeEmptyJSON, b.Foreign():
-			return true
-		case config && !isImageConfig(b.MediaType):
-			return true
-		default:
-			return visit(b)
-		}
-	})
+func isImage(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
 }
 
 func isImageConfig(mediaType string) bool {

@@ -1,7 +1,8 @@
 package content
 
 import (
-	"errors"
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -60,9 +61,13 @@ func TestParse(t *testing.T) {
 			if err != nil || m.Kind != tt.kind || m.MediaType != tt.mediaType {
 				t.Fatalf("%v, kind %d, type %q", err, m.Kind, m.MediaType)
 			}
-			list := func(visit func(func(Blob) bool)) string {
+			list := func(only Role, not Role) string {
 				var all []string
-				visit(func(b Blob) bool { all = append(all, b.Digest.String()); return true })
+				for _, p := range m.Parts() {
+					if p.Is(only) && !p.Is(not) {
+						all = append(all, p.Digest.String())
+					}
+				}
 				return strings.Join(all, " ")
 			}
 			want := func(names string) string {
@@ -72,11 +77,20 @@ func TestParse(t *testing.T) {
 				}
 				return strings.Join(all, " ")
 			}
-			if got := list(m.Blobs); got != want(tt.blobs) {
+			var blobs []string
+			for _, p := range m.Parts() {
+				if !p.Is(RoleChild) {
+					blobs = append(blobs, p.Digest.String())
+				}
+			}
+			if got := strings.Join(blobs, " "); got != want(tt.blobs) {
 				t.Errorf("blobs %s", got)
 			}
-			if got := list(m.Needed); got != want(tt.needed) {
+			if got := list(RoleNeeded, 0); got != want(tt.needed) {
 				t.Errorf("needed %s", got)
+			}
+			if got := list(RoleChild, RoleNeeded); got != want(tt.manifests) {
+				t.Errorf("children %s", got)
 			}
 			var children []string
 			for _, c := range m.Manifests {
@@ -92,17 +106,125 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseRefuses what is no manifest, and what two readers could take for two
-// things.
-func TestParseRefuses(t *testing.T) {
-	for _, body := range []string{``, `null`, `[]`, `["v1","v2"]`, `{}`, `{"layers":[],"manifests":[]}`, `{"layers":7}`, `{"schemaVersion":2}`, `{"config":{"Env":[]},"rootfs":{}}`} {
-		if m, err := Parse([]byte(body)); !errors.Is(err, ErrNotManifest) {
-			t.Errorf("%s: %v, %v", body, m, err)
+// TestParseOther: JSON that is no manifest is told from one, and a member of the
+// wrong type does no harm.
+func TestParseOther(t *testing.T) {
+	for body, want := range map[string]Kind{
+		`{}`: Other, `{"layers":7}`: Other, `{"schemaVersion":2}`: Other, `{"manifests":{}}`: Other,
+		`{"config":{"Env":[]},"rootfs":{}}`:     Other,
+		`{"layers":[{"size":"7"},7,{}]}`:        Image,
+		`{"manifests":[],"artifactType":7}`:     Index,
+		`{"schemaVersion":1,"fsLayers":[{}]}`:   Schema1,
+		`{"schemaVersion":1,"fsLayers":null}`:   Other,
+		`{"schemaVersion":2,"fsLayers":[]}`:     Other,
+		`{"layers":[],"annotations":{"b":"x"}}`: Image,
+	} {
+		if m, err := Parse([]byte(body)); err != nil || m.Kind != want {
+			t.Errorf("%s: kind %d, %v", body, m.Kind, err)
 		}
 	}
 }
 
-// TestSizes tells a size that is not given from that of the empty content.
+// TestParseRefuses what is no JSON object, what two parsers could take for two
+// things, and what is larger than manifests are.
+func TestParseRefuses(t *testing.T) {
+	for _, body := range []string{``, `null`, ` null `, `[]`, `7`, `["v1","v2"]`, `{`, `{"a":}`, `{"mediaType":7}`, `{"schemaVersion":"2"}`, `{"layers":[],"manifests":[]}`, `{"layers":7,"manifests":8}`} {
+		if m, err := Parse([]byte(body)); err == nil {
+			t.Errorf("%s: %v", body, m)
+		}
+	}
+}
+
+func TestShape(t *testing.T) {
+	deep := func(n int) string { return `{"a":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }
+	for name, tc := range map[string]struct {
+		manifest string
+		fine     bool
+	}{
+		"an image":                  {`{"schemaVersion":2,"mediaType":"x","config":{"digest":"d","size":1},"layers":[{"digest":"a"},{"digest":"b"}]}`, true},
+		"a name twice below":        {`{"layers":[{"digest":"a"},{"digest":"b"}],"annotations":{"x":"mediaType","y":"mediaType"}}`, true},
+		"a value like a name":       {`{"a":"b","b":"a","c":["a","b"],"d":{"a":1}}`, true},
+		"brackets and quotes":       {`{"a":"}],\"b\":[{","b":"\\","c":["]"],"d":"\\\""}`, true},
+		"empty":                     {`{}`, true},
+		"as deep as allowed":        {deep(maxDepth - 1), true},
+		"deeper":                    {deep(maxDepth), false},
+		"much deeper":               {deep(100_000), false},
+		"as many as allowed":        {`{"manifests":[` + strings.Repeat("{},", maxObjects-2) + `{}]}`, true},
+		"more":                      {`{"manifests":[` + strings.Repeat("{},", maxObjects-1) + `{}]}`, false},
+		"a media type twice":        {`{"mediaType":"a","config":{},"mediaType":"b"}`, false},
+		"a media type in two cases": {`{"mediaType":"a","MediaType":"b"}`, false},
+		"layers twice":              {`{"layers":[{"digest":"a"}],"layers":[]}`, false},
+		"a name twice, escaped":     {`{"layers":[],"l\u0061yers":[]}`, false},
+		"a long s":                  {`{"layers":[],"layerſ":[]}`, false},
+		"after a list":              {`{"layers":[[],{}],"x":{"y":[1,2]} , "layers" : 7}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Parse([]byte(tc.manifest)); (err == nil) != tc.fine {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// FuzzShape compares the doubled members that are found with those that
+// encoding/json meets.
+func FuzzShape(f *testing.F) {
+	for _, s := range []string{`{"a":1,"b":{"a":[{"a":2}]}}`, `{"a":1,"A":2}`, `{"\"":"\\","x":"{[,"}`, `{"a":{},"a":[]}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var top map[string]json.RawMessage
+		if json.Unmarshal(body, &top) != nil || len(body) > 1000 {
+			return
+		}
+		tokens, names, depth, isName := json.NewDecoder(bytes.NewReader(body)), map[string]bool{}, 0, false
+		twice, deepest := false, 0
+		for {
+			token, err := tokens.Token()
+			if err != nil {
+				break
+			}
+			switch token {
+			case json.Delim('{'), json.Delim('['):
+				depth++
+				isName = depth == 1
+			case json.Delim('}'), json.Delim(']'):
+				depth--
+				isName = depth == 1
+			default:
+				if name, ok := token.(string); ok && isName {
+					twice = twice || names[fold(name)]
+					names[fold(name)], isName = true, false
+				} else if depth == 1 {
+					isName = true
+				}
+			}
+			deepest = max(deepest, depth)
+		}
+		if err := checkShape(body); (err != nil) != (twice || deepest > maxDepth) {
+			t.Errorf("%q: %v, twice %v", body, err, twice)
+		}
+	})
+}
+
+// BenchmarkParse reads the largest manifest there may be, a hostile one of the
+// same size, and an image of 12 layers.
+func BenchmarkParse(b *testing.B) {
+	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:` + strings.Repeat("a", 64) + `","size":1}`
+	image := func(n int) string { return `{"layers":[` + strings.Repeat(layer+",", n-1) + layer + `]}` }
+	hostile := `{"manifests":[` + strings.Repeat("{},", 1<<20) + `{}]}`
+	for name, manifest := range map[string]string{"large": image(25_000), "hostile": hostile, "image": image(12)} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(manifest)))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = Parse([]byte(manifest))
+			}
+		})
+	}
+}
+
+// TestSizes: a size that is not given is negative, that of the empty content is 0.
 func TestSizes(t *testing.T) {
 	m, err := Parse([]byte(`{"layers":[{"digest":"` + of("a") + `"},{"digest":"` + of("b") + `","size":0},{"digest":"` + of("") + `","size":0},{"digest":"` + of("c") + `","size":-3},{"digest":"` + of("d") + `","size":4}]}`))
 	if err != nil {
@@ -112,18 +234,5 @@ func TestSizes(t *testing.T) {
 		if got := m.Layers[i].Size; got != want {
 			t.Errorf("layer %d: %d, want %d", i, got, want)
 		}
-	}
-}
-
-// TestStops ends the visit where the visitor has seen enough.
-func TestStops(t *testing.T) {
-	m, err := Parse([]byte(`{"layers":[{"digest":"` + of("a") + `"},{"digest":"` + of("b") + `"}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	m.Needed(func(Blob) bool { n++; return false })
-	if n != 1 {
-		t.Errorf("%d visits", n)
 	}
 }

@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/opencontainers/go-digest"
 
@@ -26,7 +27,8 @@ type Blob struct {
 // come from there.
 func (r Repository) Blob(ctx context.Context, d digest.Digest, off int64) (Blob, error) {
 	r.puller.o.Prefetch.Blob(r.FullName(), d)
-	want := r.want(d, r.sizeOf(d))
+	size, _ := r.puller.o.Cache.Named(d)
+	want := r.want(d, size)
 	want.Off = off
 	b, err := r.open(ctx, want)
 	return b, r.heard(err)
@@ -78,7 +80,7 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	if closed {
 		ask = r.witness
 	}
-	size, err = askForBlob(r, d, func() (int64, error) {
+	size, err = askForBlob(r, http.MethodHead, d, func() (int64, error) {
 		return ask(ctx, Reference{Digest: d, Blob: true}).HeadBlob(ctx, r.Name, d)
 	})
 	if err != nil {
@@ -88,15 +90,6 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 		r.linkTo(d)
 	}
 	return size, false, nil
-}
-
-// sizeOf is the size that a manifest of the repository gives a blob, negative
-// when none did.
-func (r Repository) sizeOf(d digest.Digest) int64 {
-	if size, known := r.puller.sizes.Get(r.key(d)); known {
-		return size
-	}
-	return -1
 }
 
 // has reports whether a blob is held, or on its way, and shown to the client.
@@ -127,7 +120,7 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	if cache.Repeats(ctx) {
 		ctx = upstream.Once(ctx)
 	}
-	blob, err := askForBlob(s.Repository, s.digest, func() (*upstream.Blob, error) {
+	blob, err := askForBlob(s.Repository, http.MethodGet, s.digest, func() (*upstream.Blob, error) {
 		return s.client(ctx, Reference{Digest: s.digest, Blob: true}).OpenBlob(ctx, s.Name, s.digest, off, n)
 	})
 	if err != nil {
@@ -137,19 +130,26 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size}, nil
 }
 
-// askForBlob asks a registry about a blob, unless it said a moment ago that it
-// has none. What it says to one client's token says nothing to others.
-func askForBlob[T any](r Repository, d digest.Digest, ask func() (T, error)) (T, error) {
-	open, absent := r.View == access.Open, r.puller.absent
-	if open {
-		if err := absent.Of(r.key(d)); err != nil {
-			var none T
-			return none, err
-		}
+// askForBlob asks an upstream about a blob by method, unless it answered a
+// moment ago that it does not have it. Some registries answer HEAD with 404 and
+// GET as they should, so that a GET is answered only by what a GET was told.
+// What an upstream answers to one client's token says nothing to other clients.
+func askForBlob[T any](r Repository, method string, d digest.Digest, ask func() (T, error)) (got T, err error) {
+	if r.View != access.Open {
+		return ask()
 	}
-	got, err := ask()
-	if open && freshness.NotFound(err) {
-		absent.Note(r.key(d), err, freshness.NotFoundFor)
+	absent, key := r.puller.absent, r.key(d)
+	if err = absent.Of(key); err == nil && method == http.MethodHead {
+		err = absent.Of(method + " " + key)
+	}
+	if err != nil {
+		return got, err
+	}
+	if got, err = ask(); freshness.NotFound(err) {
+		if method == http.MethodHead {
+			key = method + " " + key
+		}
+		absent.Note(key, err, freshness.NotFoundFor)
 	}
 	return got, err
 }

@@ -9,9 +9,10 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// Manifest returns what a tag or digest names, to be handed to the client; with
-// describe, its body may be missing where it is not held. While the registry is
-// in trouble the answer may be an earlier digest of the tag, or ErrIncomplete.
+// Manifest returns what a tag or digest names, to be given to the client. With
+// describe, its body may be missing where it is not held. While the upstream is
+// in trouble the answer may be an earlier digest of the tag, or the error
+// ErrIncomplete.
 func (r Repository) Manifest(ctx context.Context, f Reference, describe bool) (freshness.Answer, error) {
 	found, err := r.find(ctx, f, describe)
 	if err != nil {
@@ -38,42 +39,27 @@ func (r Repository) find(ctx context.Context, f Reference, describe bool) (fresh
 	}
 }
 
-// follow learns from a manifest that a client is given what it may ask for
-// next.
+// follow notes what a client that was given a manifest may request next.
 func (r Repository) follow(found freshness.Answer, describe bool) {
-	r.puller.o.Cache.UseImage(found.Digest)
+	held := r.puller.o.Cache
+	held.UseImage(found.Digest)
 	if found.State == freshness.Fetched {
-		if m, err := content.Parse(found.Body); err == nil {
-			r.noteSizes(m)
-		}
+		r.puller.fetched.Add(r.FullName(), struct{}{})
 	}
 	if describe {
 		return
 	}
 	r.puller.o.Prefetch.Manifest(r.FullName(), found.Digest, func() (layers, others []cache.Want) {
-		m, err := content.Parse(found.Body)
-		if err != nil {
-			return nil, nil
-		}
-		for _, b := range m.Layers {
-			if !b.Foreign() {
-				layers = append(layers, r.want(b.Digest, b.Size))
+		parts, _ := held.Parts(found.Digest)
+		for _, p := range parts {
+			switch {
+			case p.Is(content.RoleChild | content.RoleForeign):
+			case p.IsLayer():
+				layers = append(layers, r.want(p.Digest, p.Size))
+			default:
+				others = append(others, r.want(p.Digest, p.Size))
 			}
 		}
-		if m.Config != nil {
-			others = append(others, r.want(m.Config.Digest, m.Config.Size))
-		}
 		return layers, others
-	})
-}
-
-// noteSizes remembers the sizes that a manifest gives: a hint for how to ask
-// for its blobs.
-func (r Repository) noteSizes(m content.Manifest) {
-	m.Blobs(func(b content.Blob) bool {
-		if b.Size >= 0 {
-			r.puller.sizes.Add(r.key(b.Digest), b.Size)
-		}
-		return true
 	})
 }

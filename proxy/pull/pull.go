@@ -42,29 +42,23 @@ type Options struct {
 }
 
 // Puller gives access to repositories. Its methods may be called at any time
-// by anyone.
+// from any goroutine.
 type Puller struct {
 	o       Options
-	sizes   *lru.Cache[string, int64]         // of blobs, as the manifests of their repository say
-	absent  *freshness.Failures               // blobs that are not there, by repository
-	indexes *lru.Cache[string, digest.Digest] // that were seen to name a manifest, by repository
+	absent  *freshness.Failures          // blobs that were not found, by repository
+	fetched *lru.Cache[string, struct{}] // repositories that an upstream gave a manifest of
 }
 
-// remembered is for how many blobs a size is remembered, and for how many
-// manifests an index: some thousand images.
-const remembered = 65_536
+// maxFetched is how many repositories are in Puller.fetched.
+const maxFetched = 4096
 
 // New returns a Puller.
 func New(o Options) *Puller {
-	return &Puller{o: o, sizes: newMemory[int64](), absent: freshness.NewFailures(o.Now), indexes: newMemory[digest.Digest]()}
-}
-
-func newMemory[V any]() *lru.Cache[string, V] {
-	memory, err := lru.New[string, V](remembered)
+	fetched, err := lru.New[string, struct{}](maxFetched)
 	if err != nil {
 		panic(err) // only a size below one is an error
 	}
-	return memory
+	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: fetched}
 }
 
 // Why a repository is not to be seen.
@@ -129,11 +123,13 @@ func (f Reference) name() string {
 	return f.Digest.String()
 }
 
-// Knows reports whether what is asked for is held, or known to exist.
+// Knows reports whether what is requested is held, or known to exist: a blob
+// that a held manifest names, in a repository that has been seen to exist.
 func (r Repository) Knows(f Reference) bool {
 	switch {
 	case f.Blob:
-		return r.sizeOf(f.Digest) >= 0 || r.has(f.Digest)
+		_, named := r.puller.o.Cache.Named(f.Digest)
+		return named && r.puller.fetched.Contains(r.FullName()) || r.has(f.Digest)
 	case f.Tag != "":
 		return r.puller.o.Tags.Knows(r.question(), f.Tag)
 	default:

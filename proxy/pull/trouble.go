@@ -2,6 +2,7 @@ package pull
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -25,7 +26,7 @@ var ErrIncomplete = errors.New("the registry fails, and not all of the image is 
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
 func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.Answer, error) {
-	if found.State == freshness.HeadOnly || !r.troubled() || r.complete(found.Digest, content.MaxNesting) {
+	if found.State == freshness.HeadOnly || !r.troubled() || r.Whole(found.Digest).Whole {
 		return found, nil
 	}
 	earlier, ok := r.earlierWhole(f.Tag)
@@ -53,99 +54,53 @@ func (r Repository) earlierWhole(tag string) (freshness.Answer, bool) {
 		return freshness.Answer{}, false
 	}
 	for one := range r.puller.o.Tags.Earlier(r.question(), tag) {
-		if r.complete(one.Digest, content.MaxNesting) {
+		if r.Whole(one.Digest).Whole {
 			return one, true
 		}
 	}
 	return freshness.Answer{}, false
 }
 
-// complete reports whether an image could be pulled with its registry out of
-// reach. An index could where one of its images can: which one a client wants
-// is seen when it asks for it.
-func (r Repository) complete(d digest.Digest, depth int) bool {
-	m, held := r.puller.o.Cache.Manifest(d)
-	if !held {
-		return false
-	}
-	if m.Content.Kind == content.Index {
-		for _, child := range m.Content.Manifests {
-			r.puller.indexes.Add(r.key(child.Digest), d)
-		}
-		for _, child := range m.Content.Manifests {
-			if depth > 0 && r.complete(child.Digest, depth-1) {
-				return true
-			}
-		}
-		return len(m.Content.Manifests) == 0
-	}
-	whole := true
-	m.Content.Needed(func(b content.Blob) bool {
-		whole = r.has(b.Digest)
-		return whole
-	})
-	return whole
-}
-
-// holdsLayer reports whether a layer of the image d that is not among others
-// is held; of an index, a layer of one of its images.
-func (r Repository) holdsLayer(d digest.Digest, others map[digest.Digest]bool) (holds bool) {
-	for _, m := range r.imagesOf(d, content.MaxNesting) {
-		for _, b := range m.Layers {
-			if !others[b.Digest] && r.has(b.Digest) {
+// holdsLayer reports whether a layer of the image d is held that is not among
+// others; of an index, a layer of one of its images.
+func (r Repository) holdsLayer(d digest.Digest, others map[digest.Digest]bool) bool {
+	images, _ := r.puller.o.Cache.Images(d)
+	for _, image := range images {
+		for _, p := range image.Parts {
+			if p.IsLayer() && !others[p.Digest] && r.has(p.Digest) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// imagesOf returns the images whose manifests are held: d, or those that the
-// index d names.
-func (r Repository) imagesOf(d digest.Digest, depth int) (all []content.Manifest) {
-	m, held := r.puller.o.Cache.Manifest(d)
-	if !held {
-		return nil
-	}
-	if m.Content.Kind != content.Index {
-		return []content.Manifest{m.Content}
-	}
-	for _, child := range m.Content.Manifests {
-		if depth > 0 {
-			all = append(all, r.imagesOf(child.Digest, depth-1)...)
-		}
-	}
-	return all
 }
 
 // blobsOfImage returns the blobs that an image names, or the held images of an
 // index.
 func (r Repository) blobsOfImage(d digest.Digest) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
-	for _, m := range r.imagesOf(d, content.MaxNesting) {
-		m.Blobs(func(b content.Blob) bool { all[b.Digest] = true; return true })
+	images, _ := r.puller.o.Cache.Images(d)
+	for _, image := range images {
+		for _, p := range image.Parts {
+			all[p.Digest] = true
+		}
 	}
 	return all
 }
 
-// described reports whether a manifest none of whose own layers is held may
-// still be looked at: its config is held, and another image of the same index
-// is whole. containerd 2 fetches the manifests and configs of all platforms of
-// an index, and pulls one.
+// described reports whether an image none of whose own layers is held may still
+// be served: its config is held, and another image of the same index is whole.
+// containerd 2 fetches the manifests and configs of all platforms of an index,
+// and the layers of one.
 func (r Repository) described(d digest.Digest) bool {
-	index, known := r.puller.indexes.Get(r.key(d))
-	m, held := r.puller.o.Cache.Manifest(d)
-	if !known || !held || m.Content.Kind != content.Image {
+	parts, held := r.puller.o.Cache.Parts(d)
+	if !held || len(parts) == 0 || parts[0].Is(content.RoleChild) {
 		return false
 	}
-	if c := m.Content.Config; c != nil && !r.has(c.Digest) {
-		return false
-	}
-	of, _ := r.puller.o.Cache.Manifest(index)
-	for _, child := range of.Content.Manifests {
-		if r.complete(child.Digest, content.MaxNesting-1) {
-			return true
+	for _, p := range parts {
+		if p.Is(content.RoleConfig) && !r.has(p.Digest) {
+			return false
 		}
 	}
-	return false
+	return slices.ContainsFunc(r.puller.o.Cache.Indexes(d), func(index digest.Digest) bool { return r.Whole(index).Whole })
 }

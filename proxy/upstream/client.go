@@ -38,6 +38,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"hubcap/cache/content"
 	"hubcap/metrics"
 	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream/credentials"
@@ -179,7 +180,7 @@ var acceptManifests = []string{strings.Join([]string{
 	ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json",
 	ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json",
 	"application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json",
-	schema1Signed, schema1, "*/*",
+	content.DockerSchema1Signed, content.DockerSchema1, "*/*",
 }, ", ")}
 
 // HeadManifest returns what a reference, a tag or digest, names. Docker Hub does
@@ -232,15 +233,20 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	case err != nil:
 		return Manifest{}, c.failure(req, err)
 	}
-	// Checked first, because its digest is not that of its bytes.
-	if named, old := schema1Of(resp.Header.Get("Content-Type"), body); old {
+	m, shape := content.Parse(body)
+	// A manifest of schema 1 has another digest than its bytes: the error is its
+	// type, and not a wrong digest.
+	if named, old := schema1Of(resp.Header.Get("Content-Type"), m); old {
 		return Manifest{}, c.invalid(req, "%w: %s", ErrSchema1, named)
 	}
 	d, err := manifestDigest(reference, resp.Header.Get("Docker-Content-Digest"), body)
 	if err != nil {
 		return Manifest{}, c.invalid(req, "%w", err)
 	}
-	mediaType, err := manifestType(resp.Header.Get("Content-Type"), body)
+	if shape != nil {
+		return Manifest{}, c.invalid(req, "a manifest that is not served: %w", shape)
+	}
+	mediaType, err := manifestType(resp.Header.Get("Content-Type"), m)
 	if err != nil {
 		return Manifest{}, c.invalid(req, "%w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"hubcap/cache/content"
 	"hubcap/e2e/fakehub"
 )
 
@@ -146,6 +147,17 @@ func TestTypesAskedFor(t *testing.T) {
 	}
 }
 
+const schema1, schema1Signed = content.DockerSchema1, content.DockerSchema1Signed
+
+// typeOf is the type that a manifest is served as.
+func typeOf(header, body string) (string, error) {
+	m, err := content.Parse([]byte(body))
+	if err != nil {
+		return "", err
+	}
+	return manifestType(header, m)
+}
+
 // TestTypeByShape: a manifest that is announced as nothing in particular is
 // what it calls itself, or else what it looks like.
 func TestTypeByShape(t *testing.T) {
@@ -165,7 +177,7 @@ func TestTypeByShape(t *testing.T) {
 			`{"schemaVersion":2,"layers":[]}`:                                              "",
 			`{"mediaType":"text/html"}`:                                                    "",
 		} {
-			if got, err := manifestType(header, []byte(body)); got != want || (err == nil) != (want != "") {
+			if got, err := typeOf(header, body); got != want || (err == nil) != (want != "") {
 				t.Errorf("%q, %s: got %q, %v, want %q", header, body, got, err, want)
 			}
 		}
@@ -175,7 +187,7 @@ func TestTypeByShape(t *testing.T) {
 		`{"manifests":[],"layers":[]}`:                               false,
 		`{"mediaType":"` + index + `"}`:                              false,
 	} {
-		if got, err := manifestType(image, []byte(body)); (err == nil) != ok || ok && got != image {
+		if got, err := typeOf(image, body); (err == nil) != ok || ok && got != image {
 			t.Errorf("%s: got %q, %v", body, got, err)
 		}
 	}

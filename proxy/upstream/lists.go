@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/cache/content"
 )
 
 // The bounds of a list that is fetched whole.
@@ -102,31 +104,17 @@ func referrersTag(subject digest.Digest) string {
 
 // referrersIn returns the descriptors of an OCI index; anything else is an error.
 func referrersIn(mediaType string, body []byte) ([]json.RawMessage, error) {
-	mediaType, err := manifestType(mediaType, body)
+	m, err := content.Parse(body)
+	if err == nil {
+		mediaType, err = manifestType(mediaType, m)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if plainType(mediaType) != ocispec.MediaTypeImageIndex {
 		return nil, fmt.Errorf("%.100q in place of an index", mediaType)
 	}
-	var index struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		Manifests     json.RawMessage `json:"manifests"`
-	}
-	var found []json.RawMessage // null where there are none
-	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, err
-	}
-	if index.SchemaVersion != 2 || index.Manifests == nil || json.Unmarshal(index.Manifests, &found) != nil {
-		return nil, errors.New("an index without a list of manifests")
-	}
-	for _, one := range found {
-		var d ocispec.Descriptor
-		if json.Unmarshal(one, &d) != nil || d.Digest.Validate() != nil || d.Size < 0 || d.MediaType == "" {
-			return nil, fmt.Errorf("an index with %.200q for a descriptor", one)
-		}
-	}
-	return found, nil
+	return content.Descriptors(body)
 }
 
 // pages requests a list page by page and has each read by read.

@@ -1,0 +1,210 @@
+package cache
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	oci "hubcap/cache/content"
+)
+
+// maxWalk is how many manifests are visited at most from one index, itself
+// included: its images, those of indexes in it, and so on.
+const maxWalk = 4096
+
+// Parts returns what the manifest d names; ok is false where it is not held. A
+// file is read only for a manifest whose parts are not in memory: before
+// learnEdges has come to it, or where the index has lost its media type.
+func (c *Cache) Parts(d digest.Digest) (parts []oci.Part, ok bool) {
+	parts, known := c.edges.Parts(d)
+	if known && (c.manifests.has(d) || c.Has(Want{Digest: d, ours: true})) {
+		return parts, true
+	}
+	if !c.Ledger.Holds(d) && !c.walking() && !c.manifests.has(d) {
+		return nil, false
+	}
+	m, held := c.Manifest(d)
+	if !held {
+		return nil, false
+	}
+	c.edges.Put(d, partsOf(m.Body))
+	return c.edges.Parts(d)
+}
+
+// partsOf returns what a manifest names, nothing for what is none.
+func partsOf(body []byte) []oci.Part {
+	m, err := oci.Parse(body)
+	if err != nil {
+		return nil
+	}
+	return m.Parts()
+}
+
+// Named reports whether a manifest that is held names d, and returns the size
+// in bytes that it gives; negative when it gives none. It is a hint: the digest
+// decides.
+func (c *Cache) Named(d digest.Digest) (size int64, named bool) { return c.edges.Named(d) }
+
+// walk calls visit with d and with all manifests that can be reached from it
+// through manifests that are held, each once; ok and parts are as for Parts.
+func (c *Cache) walk(d digest.Digest, visit func(one oci.Part, parts []oci.Part, ok bool)) {
+	seen := map[digest.Digest]bool{d: true}
+	for queue := []oci.Part{{Digest: d, Size: -1, Role: oci.RoleChild}}; len(queue) > 0; queue = queue[1:] {
+		parts, ok := c.Parts(queue[0].Digest)
+		visit(queue[0], parts, ok)
+		for _, p := range parts {
+			if p.Is(oci.RoleChild) && !seen[p.Digest] && len(seen) < maxWalk {
+				seen[p.Digest] = true
+				queue = append(queue, p)
+			}
+		}
+	}
+}
+
+// Image is an image whose manifest is held.
+type Image struct {
+	Digest digest.Digest
+	Parts  []oci.Part // its layers and its config
+}
+
+// Images returns the images that can be reached from the manifest d: itself, or
+// those of an index and of indexes in it. An index of nothing counts as an image
+// of nothing. missing are the manifests among them that are not held.
+func (c *Cache) Images(d digest.Digest) (images []Image, missing []oci.Part) {
+	c.walk(d, func(one oci.Part, parts []oci.Part, ok bool) {
+		switch {
+		case !ok:
+			missing = append(missing, one)
+		case len(parts) == 0 || !parts[0].Is(oci.RoleChild):
+			images = append(images, Image{one.Digest, parts})
+		}
+	})
+	return images, missing
+}
+
+// Indexes returns the indexes that the manifest d can be reached from, the
+// nearest first; at most maxWalk.
+func (c *Cache) Indexes(d digest.Digest) []digest.Digest {
+	all := []digest.Digest{d}
+	seen := map[digest.Digest]bool{d: true}
+	for i := 0; i < len(all); i++ {
+		for _, index := range c.edges.Naming(all[i]) {
+			if !seen[index] && len(seen) <= maxWalk {
+				seen[index] = true
+				all = append(all, index)
+			}
+		}
+	}
+	return all[1:]
+}
+
+// useEvery is how often the use of an image counts as a use of its parts: the
+// order of eviction need not be finer.
+const useEvery = 10 * time.Second
+
+// UseImage notes that a client was given the manifest d: what is held of its
+// image counts as used too. A client that has the lower layers of an image
+// never asks for them; without this they would be evicted before the layers
+// above them. Of an index, all images that are held are used.
+func (c *Cache) UseImage(d digest.Digest) {
+	counts, known := c.edges.Use(d, c.Now(), useEvery)
+	if !known {
+		if _, ok := c.Parts(d); !ok {
+			return
+		}
+		counts, _ = c.edges.Use(d, c.Now(), useEvery)
+	}
+	if !counts {
+		return
+	}
+	c.walk(d, func(_ oci.Part, parts []oci.Part, _ bool) {
+		for _, p := range parts {
+			if _, held := c.Ledger.Touch(p.Digest); held {
+				c.usage.touch(p.Digest)
+			}
+		}
+	})
+}
+
+// learnEdges reads the manifests that the index knows by their media type and
+// whose parts are not in memory yet. It begins when the walk of the files has
+// ended, and reads one at a time.
+func (c *Cache) learnEdges() {
+	defer close(c.learned)
+	select {
+	case <-c.walked:
+	case <-c.base.Done():
+	}
+	for one, err := range c.Index.MediaTypes() {
+		if c.base.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.indexFailed(err)
+			return
+		}
+		if !c.edges.Knows(one.Digest) {
+			c.learnEdgesOf(one.Digest)
+		}
+	}
+	c.Log.Debug("all manifests are read", "manifests", c.edges.Len())
+}
+
+// learnEdgesOf reads one manifest. Its digest is locked, so that it is not
+// removed meanwhile; what else locks it will put its edges.
+func (c *Cache) learnEdgesOf(d digest.Digest) {
+	unlock, free := c.locks.tryLock(d)
+	if !free {
+		return
+	}
+	defer c.Remove(d) // what was evicted while the lock was held
+	defer unlock()
+	if !c.Ledger.Holds(d) {
+		return
+	}
+	one := c.handles.acquire(d)
+	defer c.handles.release(d, one)
+	f, stat, err := c.openFile(d, c.classes.of(d))
+	if err == nil {
+		defer f.Close()
+		var body []byte
+		if body, err = c.readManifest(d, f, stat.Size); err == nil {
+			c.edges.Put(d, partsOf(body))
+		}
+	}
+	if err != nil {
+		c.unreadManifest(d, stat.Size, err)
+	}
+}
+
+// readManifest reads the file of a manifest, of size bytes, and verifies it. The
+// error may be errNoManifest or ErrWrongContent.
+func (c *Cache) readManifest(d digest.Digest, f *os.File, size int64) ([]byte, error) {
+	if size > MaxManifest {
+		return nil, errNoManifest
+	}
+	body, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	if d.Algorithm().FromBytes(body) != d {
+		return nil, ErrWrongContent
+	}
+	if stat, err := c.Store.Stat(f); err == nil {
+		c.verified(d, stat)
+	}
+	return body, nil
+}
+
+// unreadManifest decides what becomes of a file that readManifest failed for.
+func (c *Cache) unreadManifest(d digest.Digest, size int64, err error) {
+	switch {
+	case errors.Is(err, ErrWrongContent):
+		c.lost(d, size, size, err)
+	case !errors.Is(err, errNoManifest):
+		_ = c.unreadable(d, 0, err)
+	}
+}

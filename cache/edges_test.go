@@ -1,0 +1,163 @@
+package cache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	oci "hubcap/cache/content"
+)
+
+// putManifest stores a manifest, and returns its digest once it is on disk.
+func (r *rig) putManifest(body string) digest.Digest {
+	r.t.Helper()
+	d, stored := digest.FromString(body), make(chan struct{})
+	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: []byte(body)}, func() { close(stored) })
+	<-stored
+	return d
+}
+
+func imageOf(config string, layers ...string) string {
+	all := make([]string, len(layers))
+	for i, l := range layers {
+		all[i] = fmt.Sprintf(`{"digest":"%s","size":%d}`, digest.FromString(l), len(l))
+	}
+	return fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[%s]}`, digest.FromString(config), strings.Join(all, ","))
+}
+
+func indexOf(children ...digest.Digest) string {
+	all := make([]string, len(children))
+	for i, d := range children {
+		all[i] = fmt.Sprintf(`{"digest":"%s"}`, d)
+	}
+	return `{"manifests":[` + strings.Join(all, ",") + `]}`
+}
+
+// images returns the digests of the images that are reached from d, sorted.
+func (r *rig) images(d digest.Digest) (held []digest.Digest, missing int) {
+	images, lacks := r.Images(d)
+	for _, one := range images {
+		held = append(held, one.Digest)
+	}
+	slices.Sort(held)
+	return held, len(lacks)
+}
+
+// TestNestsOfIndexes reaches an image through six indexes, and from the image
+// the indexes.
+func TestNestsOfIndexes(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	image := r.putManifest(imageOf("c", "a", "b"))
+	top, nest := image, []digest.Digest(nil)
+	for range 6 {
+		top = r.putManifest(indexOf(digest.FromString("not held "+top.String()), top))
+		nest = append(nest, top)
+	}
+	if held, missing := r.images(top); !slices.Equal(held, []digest.Digest{image}) || missing != 6 {
+		t.Errorf("images %v, %d not held", held, missing)
+	}
+	if got := r.Indexes(image); !slices.Equal(got, nest) {
+		t.Errorf("indexes %v, want %v", got, nest)
+	}
+}
+
+// TestIndexThatNamesItself: walks end. No index can contain its own digest;
+// the walks do not depend on it.
+func TestIndexThatNamesItself(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	a, b := r.putManifest(indexOf(digest.FromString("x"))), r.putManifest(indexOf(digest.FromString("y")))
+	image := r.putManifest(imageOf("c"))
+	child := func(d digest.Digest) oci.Part { return oci.Part{Digest: d, Role: oci.RoleChild} }
+	r.edges.Remove(a)
+	r.edges.Remove(b)
+	r.edges.Put(a, []oci.Part{child(a), child(b)})
+	r.edges.Put(b, []oci.Part{child(a), child(image), child(b)})
+	if held, missing := r.images(a); !slices.Equal(held, []digest.Digest{image}) || missing != 0 {
+		t.Errorf("images %v, %d not held", held, missing)
+	}
+	if got := r.Indexes(image); len(got) != 2 {
+		t.Errorf("indexes %v", got)
+	}
+	r.UseImage(a)
+}
+
+// TestEdgesFollowTheManifests: what is stored names its parts, also after a
+// restart, until it is removed. On the way to that no file is read.
+func TestEdgesFollowTheManifests(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	image := r.putManifest(imageOf("c", "a", "bb"))
+	index := r.putManifest(indexOf(image))
+	check := func(when string) {
+		t.Helper()
+		<-r.learned
+		for _, d := range []digest.Digest{image, index} {
+			file := filepath.Join(dir, "blobs/open/sha256", d.Encoded()[:2], d.Encoded())
+			if err := os.Rename(file, file+".away"); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Rename(file+".away", file)
+		}
+		if held, missing := r.images(index); !slices.Equal(held, []digest.Digest{image}) || missing != 0 {
+			t.Errorf("%s: images %v, %d not held", when, held, missing)
+		}
+		if size, named := r.Named(digest.FromString("bb")); size != 2 || !named {
+			t.Errorf("%s: size %d, named %v", when, size, named)
+		}
+	}
+	check("stored")
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	check("after a restart")
+	if n := r.manifests.list.Len(); n != 0 {
+		t.Errorf("%d manifests in memory", n)
+	}
+
+	r.Ledger.Doom(image)
+	if held, missing := r.images(index); held != nil || missing != 1 {
+		t.Errorf("evicted: images %v, %d not held", held, missing)
+	}
+	r.Remove(image)
+	if _, named := r.Named(digest.FromString("bb")); named || r.edges.Len() != 1 {
+		t.Errorf("removed: named %v, %d manifests", named, r.edges.Len())
+	}
+}
+
+// TestEdgesOfManifestsInMemory: of a manifest that could not be stored nothing
+// is known once it has left memory.
+func TestEdgesOfManifestsInMemory(t *testing.T) {
+	r := newRig(t, rigOptions{limit: 1, change: func(o *Options) { o.ManifestMemory = 2 * kib }})
+	for i := range 50 {
+		body := imageOf(fmt.Sprint("config ", i), "layer")
+		r.PutManifest(Manifest{Digest: digest.FromString(body), MediaType: "m", Body: []byte(body)}, func() { t.Error("stored") })
+	}
+	held := r.Cache
+	r.stop() // waits for the attempts to store
+	if known, inMemory := held.edges.Len(), held.manifests.list.Len(); known != inMemory {
+		t.Errorf("%d are known, %d in memory", known, inMemory)
+	}
+}
+
+// TestDamagedManifestIsNotLearned: a start does not take what a damaged file
+// names, and removes the file.
+func TestDamagedManifestIsNotLearned(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body := imageOf("c", "a")
+	d := r.putManifest(body)
+	r.stop()
+	file := filepath.Join(dir, "blobs/open/sha256", d.Encoded()[:2], d.Encoded())
+	if err := os.WriteFile(file, []byte(strings.Replace(body, `"size":1`, `"size":2`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = newRig(t, rigOptions{dir: dir})
+	<-r.learned
+	if _, named := r.Named(digest.FromString("a")); named || r.Ledger.Holds(d) {
+		t.Errorf("named %v, held %v", named, r.Ledger.Holds(d))
+	}
+}
