@@ -111,7 +111,7 @@ func newEdge(to digests.Ref, p Part) edge {
 	if size < 0 || size > maxSize {
 		size = maxSize + 1
 	}
-	return edge{to, uint32(size & (1<<32 - 1)), uint16(size >> 32), p.Role} //nolint:gosec // size is below 1<<48
+	return edge{to, uint32(size & (1<<32 - 1)), uint16(size >> 32), p.Role}
 }
 
 func (e edge) size() int64 {
