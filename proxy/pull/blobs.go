@@ -18,13 +18,13 @@ type Blob struct {
 	*cache.Blob
 	repository Repository
 	want       cache.Want
-	past       bool // read from the registry although it is held, for others
+	past       bool // read from the upstream although it is held, restricted
 }
 
-// Blob opens a blob, of which the bytes from off on will be read first. One
-// that is held for others has to be asked for as this client, and is given
-// where the registry it came from agrees; where another one does, it has to
-// come from there.
+// Blob opens a blob, of which the bytes from off on will be read first. For one
+// that is held and restricted the upstream is asked as this client. If it agrees,
+// the held blob is served where it came from that upstream; otherwise the bytes
+// have to come from there now.
 func (r Repository) Blob(ctx context.Context, d digest.Digest, off int64) (Blob, error) {
 	r.puller.o.Prefetch.Blob(r.FullName(), d)
 	size, _ := r.puller.o.Cache.Named(d)
@@ -40,7 +40,7 @@ func (r Repository) open(ctx context.Context, want cache.Want) (b Blob, err erro
 	if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrClosed) {
 		return b, err
 	}
-	size, err := r.witness(ctx, f).HeadBlob(ctx, r.Name, want.Digest)
+	size, err := r.prover(ctx, f).HeadBlob(ctx, r.Name, want.Digest)
 	if err != nil {
 		return b, err
 	}
@@ -68,8 +68,8 @@ func (b Blob) Send(ctx context.Context, w cache.Sink, off, n int64) error {
 	return nil
 }
 
-// BlobSize returns the size of a blob in bytes, negative where the registry
-// does not say it, and whether the blob is held. Nothing is fetched.
+// BlobSize returns the size of a blob in bytes, negative where the upstream does
+// not say it, and whether the blob is held. Nothing is fetched.
 func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, held bool, err error) {
 	blob, held, err := r.puller.o.Cache.Held(r.want(d, -1))
 	if held {
@@ -78,7 +78,7 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	}
 	closed, ask := errors.Is(err, cache.ErrClosed), r.client
 	if closed {
-		ask = r.witness
+		ask = r.prover
 	}
 	size, err = askForBlob(r, http.MethodHead, d, func() (int64, error) {
 		return ask(ctx, Reference{Digest: d, Blob: true}).HeadBlob(ctx, r.Name, d)
@@ -92,10 +92,10 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	return size, false, nil
 }
 
-// has reports whether a blob is held, or on its way, and shown to the client.
+// has reports whether a blob is held, or being filled, and the client may see it.
 func (r Repository) has(d digest.Digest) bool { return r.puller.o.Cache.Has(r.want(d, -1)) }
 
-// want is a blob of the repository, as the cache is asked for it.
+// want describes a blob of the repository to the cache.
 func (r Repository) want(d digest.Digest, size int64) cache.Want {
 	closed := r.View.Restricted()
 	want := cache.Want{
@@ -108,8 +108,8 @@ func (r Repository) want(d digest.Digest, size int64) cache.Want {
 	return want
 }
 
-// source is a blob at its registry, as the cache reads it. Two are equal when
-// they ask the same registry for the same client.
+// source is a blob at its upstream, as the cache reads it. Two are equal when
+// they ask the same upstream with the same client's credentials.
 type source struct {
 	Repository
 	digest digest.Digest

@@ -13,12 +13,12 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// Proved reports whether the client is known to be let in by the registry. What
-// is held must not be given before.
+// Proved reports whether the upstream is known to let the client pull. Held
+// content must not be served before that.
 func (r Repository) Proved() bool { return r.proved }
 
-// Prove asks the registry, with the client's own token, whether the client may
-// pull what it asks for.
+// Prove asks the upstream, with the client's own token, whether the client may
+// pull what it requests.
 func (r Repository) Prove(ctx context.Context, f Reference) (Repository, error) {
 	if err := r.heard(r.probe(ctx, f, r.caller)); err != nil {
 		return r, err
@@ -28,10 +28,10 @@ func (r Repository) Prove(ctx context.Context, f Reference) (Repository, error) 
 	return r, nil
 }
 
-// Ping asks whether the registry lets the client in at all.
+// Ping asks whether the upstream accepts the client at all.
 func (r Repository) Ping(ctx context.Context) error { return r.caller.Ping(ctx) }
 
-// heard notes a refusal of the client's token, and returns err.
+// heard notes when err is a refusal of the client's token, and returns err.
 func (r Repository) heard(err error) error {
 	var up *upstream.Error
 	if r.View == access.Own && errors.As(err, &up) && up.Kind == upstream.Denied {
@@ -40,7 +40,7 @@ func (r Repository) heard(err error) error {
 	return err
 }
 
-// probe has the registry tell whether a client of it may pull what f names.
+// probe asks the upstream whether the client may pull what f names.
 func (r Repository) probe(ctx context.Context, f Reference, client *upstream.Client) (err error) {
 	if f.Blob {
 		_, err = client.HeadBlob(ctx, r.Name, f.Digest)
@@ -50,9 +50,9 @@ func (r Repository) probe(ctx context.Context, f Reference, client *upstream.Cli
 	return err
 }
 
-// client asks the registry for what f names: with the box's credentials where
-// the repository is shared, and else only where an anonymous client could have
-// had the same.
+// client returns what asks the upstream for what f names: with the box's
+// credentials where the repository is shared, otherwise only where an anonymous
+// client could have pulled the same.
 func (r Repository) client(ctx context.Context, f Reference) *upstream.Client {
 	switch r.View {
 	case access.Own:
@@ -66,8 +66,8 @@ func (r Repository) client(ctx context.Context, f Reference) *upstream.Client {
 	}
 }
 
-// lister asks the registry for a list, which proves nothing: a right to see
-// what there is in a repository is none to pull it.
+// lister returns what asks the upstream for a list. A list proves nothing: the
+// right to list a repository is not the right to pull from it.
 func (r Repository) lister() *upstream.Client {
 	switch r.View {
 	case access.Own:
@@ -83,21 +83,22 @@ func (r Repository) shared() *upstream.Client {
 	if own := r.Upstream.OwnOf(r.Name); own != nil {
 		return own
 	}
-	return r.Upstream.Anonymous // it is shared, and the credentials are for others
+	return r.Upstream.Anonymous // it is shared, and the credentials are for other repositories
 }
 
-// witness asks the registry whether the client may have what is held for
-// others. What becomes everybody's then has to be had by anybody: the box's
-// credentials would see a repository that has been closed since it was last
-// shown to be public.
-func (r Repository) witness(ctx context.Context, f Reference) *upstream.Client {
+// prover returns what asks the upstream whether the client may see restricted
+// content that is held. In a public repository only an anonymous request proves
+// that, since the content becomes public with it: the box's credentials may still
+// see a repository that has been made private.
+func (r Repository) prover(ctx context.Context, f Reference) *upstream.Client {
 	if r.View == access.Open {
 		return r.Upstream.Anonymous
 	}
 	return r.client(ctx, f)
 }
 
-// questionOf is the repository as freshness asks about it, by a client.
+// questionOf returns the repository as freshness needs it; client returns what
+// asks the upstream.
 func (r Repository) questionOf(client func(ctx context.Context) *upstream.Client) freshness.Repository {
 	return freshness.Repository{
 		Host: r.Upstream.Host, Name: r.Name, TTL: r.Upstream.TagTTL, StaleFor: r.staleFor(), Restricted: r.restricted(),
@@ -105,15 +106,16 @@ func (r Repository) questionOf(client func(ctx context.Context) *upstream.Client
 	}
 }
 
-// question is questionOf where nobody will be asked.
+// question is questionOf where no upstream will be asked for a manifest.
 func (r Repository) question() freshness.Repository {
 	return r.questionOf(func(context.Context) *upstream.Client { return r.lister() })
 }
 
-// staleFor is for how long held content is served while the registry fails.
+// staleFor is for how long held content is served while the upstream fails;
+// negative for any time.
 func (r Repository) staleFor() time.Duration {
 	switch r.View {
-	case access.Own: // a grant that is alive lets in, and no other one does
+	case access.Own: // as long as the grant lasts, without which nothing is served
 		return -1
 	case access.Shared:
 		return r.puller.o.StalePrivate
@@ -122,8 +124,8 @@ func (r Repository) staleFor() time.Duration {
 	}
 }
 
-// restricted is what freshness needs to know of a repository that is not for
-// everybody; nil for one that is.
+// restricted is what freshness needs to know of a restricted repository; nil for a
+// public one.
 func (r Repository) restricted() *freshness.Restricted {
 	if !r.View.Restricted() {
 		return nil
@@ -135,7 +137,7 @@ func (r Repository) restricted() *freshness.Restricted {
 	return p
 }
 
-// links are those of one repository.
+// links are the links of one repository to its content.
 type links struct {
 	all                  *access.Links
 	registry, repository string

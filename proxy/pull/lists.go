@@ -11,9 +11,9 @@ import (
 	"hubcap/proxy/upstream"
 )
 
-// ErrNotKept says that a list has to be asked for by Pass: it is too long to be
-// kept, or the client is not known to be let in.
-var ErrNotKept = errors.New("the list is not kept")
+// ErrNotKept says that a list has to be fetched by Pass: it is too long to be
+// stored, or the client is not known to be allowed to pull.
+var ErrNotKept = errors.New("the list is not stored")
 
 // Tags returns all tags of the repository: a JSON array, in the order of their
 // bytes. The error may be ErrNotKept.
@@ -40,8 +40,8 @@ func (r Repository) listed(found freshness.Answer, err error) (freshness.Answer,
 	return found, r.heard(err)
 }
 
-// KnowsTags reports whether a list of the repository's tags is known, be it
-// past its time.
+// KnowsTags reports whether a list of the repository's tags is known, even a
+// stale one.
 func (r Repository) KnowsTags() bool { return r.proved && r.puller.o.Tags.KnowsTags(r.question()) }
 
 // KnowsReferrers is KnowsTags for the manifests that refer to subject.
@@ -49,8 +49,8 @@ func (r Repository) KnowsReferrers(subject digest.Digest) bool {
 	return r.proved && r.puller.o.Tags.KnowsReferrers(r.question(), subject)
 }
 
-// Pass asks the registry for a page of a list, "tags/list" or
-// "referrers/<digest>", for this client alone.
+// Pass fetches a page of a list, "tags/list" or "referrers/<digest>", for this
+// client alone.
 func (r Repository) Pass(ctx context.Context, what string, query url.Values) (upstream.Answer, error) {
 	page, err := r.lister().Get(ctx, r.Name, what, query)
 	return page, r.heard(err)

@@ -1,11 +1,12 @@
-// Package pull decides what a client is given from a repository: on whose
-// behalf its registry is asked, what comes from the cache, and what is answered
-// while the registry is in trouble. It knows registries, the cache and tags; it
-// knows no HTTP request.
+// Package pull decides what a client is given from a repository: with which
+// credentials its upstream is asked, what comes from the cache, and what is
+// served while the upstream is in trouble. It knows upstreams, the cache and
+// tags; it knows no HTTP request.
 //
-// Files: pull.go (a Repository), identity.go (on whose behalf), manifests.go,
-// blobs.go and lists.go (what can be had from it), trouble.go (while its
-// registry fails).
+// Files: pull.go (a Repository), identity.go (credentials and visibility),
+// manifests.go, blobs.go and lists.go (what a repository serves), whole.go
+// (which images could be pulled without the upstream), trouble.go (while the
+// upstream fails).
 package pull
 
 import (
@@ -31,12 +32,12 @@ type Options struct {
 	Grants     *access.Grants
 	Links      *access.Links
 	Prefetch   *prefetch.Prefetcher // nil for none
-	// Patience is the longest that a registry may want to be left alone and
-	// still count as one that answers.
+	// Patience is the longest Retry-After of an upstream that still counts as
+	// one that answers.
 	Patience time.Duration
-	// For how long held content is served while its registry fails, from the
-	// first check that failed; negative for any time. What a client's own
-	// token opened is served as long as the token is believed.
+	// For how long held content is served while its upstream fails, from the
+	// first check that failed; negative for any time. What a client's own token
+	// gave access to is served as long as its grant lasts.
 	StalePublic, StalePrivate time.Duration
 	Now                       func() time.Time
 }
@@ -61,34 +62,34 @@ func New(o Options) *Puller {
 	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: fetched}
 }
 
-// Why a repository is not to be seen.
+// Why a repository is refused.
 var (
 	ErrDenied = errors.New("the operator does not allow this repository")
 	ErrHidden = errors.New("this repository is not shown at a port where nobody logs in")
 )
 
-// Repository is a repository of one registry as one client sees it. Two are
-// equal when they ask the same registry for the same client.
+// Repository is a repository of one upstream as one client sees it. Two are
+// equal when they ask the same upstream with the same client's credentials.
 type Repository struct {
 	Upstream *upstream.Upstream
-	Name     string // as the registry knows it
+	Name     string // as the upstream knows it
 	View     access.View
 
 	puller *Puller
-	caller *upstream.Client // asks with the client's own token; nil but for access.Own
+	caller *upstream.Client // sends the client's own token; nil unless View is access.Own
 	asker  access.TokenHash // the client's token in this repository
-	proved bool             // the registry lets this client pull, or anybody may
+	proved bool             // this client may pull: the upstream has said so, or every client may
 }
 
-// Identity is what is known of a client: the port it came to and the token
-// that it showed there.
+// Identity is what is known of a client: the port it connected to and the token
+// that it sent there.
 type Identity struct {
 	Login bool   // clients can log in at the port
-	Token string // empty where it showed none
+	Token string // empty for none
 }
 
 // Repository returns a repository as a client sees it. The error is ErrDenied
-// or ErrHidden; the repository is valid in any case, for what is said of it.
+// or ErrHidden; the repository is valid in any case, for logs and metrics.
 func (p *Puller) Repository(up *upstream.Upstream, name string, who Identity) (Repository, error) {
 	r := Repository{Upstream: up, Name: name, View: access.ViewOf(up, name, who.Login), puller: p, proved: true}
 	switch r.View {
@@ -103,10 +104,10 @@ func (p *Puller) Repository(up *upstream.Upstream, name string, who Identity) (R
 	return r, nil
 }
 
-// FullName is the repository's name with its registry.
+// FullName returns the repository's name with its upstream's host.
 func (r Repository) FullName() string { return r.Upstream.Host + "/" + r.Name }
 
-// key is what something in the repository is remembered by.
+// key identifies a digest in the repository.
 func (r Repository) key(d digest.Digest) string { return r.FullName() + "@" + d.String() }
 
 // Reference names a manifest or a blob.

@@ -10,18 +10,18 @@ import (
 	"hubcap/proxy/freshness"
 )
 
-// ErrIncomplete says that the registry is in trouble, and that too little of an
+// ErrIncomplete says that the upstream is in trouble, and that too little of an
 // image is held.
-var ErrIncomplete = errors.New("the registry fails, and not all of the image is held")
+var ErrIncomplete = errors.New("the upstream fails, and not all of the image is held")
 
-// inTrouble returns what a manifest is answered with while its registry, or
-// the host that its blobs come from, is in trouble: a client that began an
-// image and could not end it would fail, and one that is refused at once turns
-// elsewhere.
+// inTrouble returns the answer to a request for a manifest while its upstream, or
+// the host that its blobs come from, is in trouble. A client that begins an image
+// and cannot complete it fails; one that is refused at once turns to another
+// registry.
 //
-//  1. The manifest itself if its image is held whole, or if some layer of it
-//     is held that no earlier image of the tag has: its clients may have the
-//     layers that nobody has asked for here.
+//  1. The manifest itself if its image is held whole, or if a layer of it is
+//     held that the earlier image of 2 does not have: clients may already have
+//     the layers that were never requested here.
 //  2. Else the latest earlier digest of the tag whose image is held whole.
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
@@ -40,8 +40,8 @@ func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.An
 	}
 }
 
-// troubled reports whether what is not held of a repository is unlikely to be
-// had.
+// troubled reports whether content that is not held is unlikely to be available
+// from the upstream.
 func (r Repository) troubled() bool {
 	t := r.Upstream.Anonymous.Trouble(r.puller.o.Patience)
 	return t.Registry || t.Blobs || r.puller.o.Tags.Refusing(r.Upstream.Host)
