@@ -13,7 +13,7 @@ import (
 	oci "hubcap/cache/content"
 )
 
-// MaxManifest is the size in bytes of the largest manifest that is taken: the
+// MaxManifest is the size in bytes of the largest manifest that is accepted: the
 // least that the OCI distribution specification asks registries to support.
 const MaxManifest = 4 << 20
 
@@ -26,7 +26,7 @@ type Manifest struct {
 	Host      string // the upstream it came from, where it is restricted
 }
 
-// manifests keeps manifests in memory, the most recently used ones.
+// manifests keeps the most recently used manifests in memory.
 type manifests struct {
 	limit int64
 

@@ -1,6 +1,6 @@
-// Package prefetch brings in the rest of an image once its first layer is
-// asked for. It knows which blobs belong together and what came of bringing
-// them; it knows neither HTTP nor registries, and reads no manifest.
+// Package prefetch fetches the rest of an image once its first layer is
+// requested. It knows which blobs belong together and whether they could be
+// fetched; it knows neither HTTP nor upstreams, and reads no manifest.
 package prefetch
 
 import (
@@ -17,35 +17,35 @@ import (
 	"hubcap/metrics"
 )
 
-// wasteAfter is how long a blob that was brought in may wait for somebody to
-// ask for it; then its bytes count as waste.
+// wasteAfter is how long after it was fetched a blob that no client has requested
+// counts as wasted.
 const wasteAfter = 10 * time.Minute
 
-// What is remembered and what may wait, each some thousand images' worth.
+// Bounds of the memory and of the queue: some thousand images each.
 const (
 	imagesKept = 1024
 	blobsKept  = 65_536
 	queueLimit = 4096
 )
 
-// Store brings blobs in.
+// Store fetches blobs.
 type Store interface {
-	// Fetch brings in a blob that nobody has asked for and returns its length
-	// in bytes, or -1 when somebody asked in the meantime or before.
-	Fetch(ctx context.Context, want cache.Want) (brought int64, err error)
+	// Fetch fetches a blob that no client has requested and returns its length in
+	// bytes, or -1 when it is held, or a client requested it in the meantime.
+	Fetch(ctx context.Context, want cache.Want) (fetched int64, err error)
 }
 
 // Options is what a Prefetcher needs; every field is required.
 type Options struct {
 	Store   Store
-	Workers int // blobs that are brought in at a time
+	Workers int // blobs that are fetched at a time
 	Now     func() time.Time
 	Metrics *metrics.Prefetch
 	Log     *slog.Logger
 }
 
-// Prefetcher follows what clients ask for. Its methods may be called at any
-// time by anyone. A nil one does nothing.
+// Prefetcher follows what clients request. Its methods may be called at any time
+// from any goroutine. A nil one does nothing.
 type Prefetcher struct {
 	Options
 	queue chan job
@@ -53,20 +53,20 @@ type Prefetcher struct {
 	mu      sync.Mutex
 	images  *lru.Cache[string, *image] // by repository and manifest
 	byBlob  *lru.Cache[string, *image] // by repository and blob
-	brought map[digest.Digest]*blob    // on their way, or waiting to be asked for
+	fetched map[digest.Digest]*blob    // being fetched, or fetched and not requested yet
 }
 
 // image is the blobs of one manifest.
 type image struct {
-	wants []cache.Want
-	begun bool // since its manifest was last asked for
-	given bool // up, because a blob of it could not be had
+	wants  []cache.Want
+	begun  bool // a layer was requested since the manifest last was
+	failed bool // a blob of it could not be fetched since then
 }
 
-// blob is one that was brought in or is being so.
+// blob is one that was fetched or is being fetched.
 type blob struct {
-	size  int64     // bytes, once it is there
-	until time.Time // when it becomes waste; zero while it is on its way
+	size  int64     // bytes, once it is held
+	until time.Time // when it counts as wasted; zero while it is being fetched
 }
 
 type job struct {
@@ -74,7 +74,7 @@ type job struct {
 	want  cache.Want
 }
 
-// New returns a Prefetcher; Run sets it to work.
+// New returns a Prefetcher. Nothing is fetched before Run.
 func New(o Options) *Prefetcher {
 	images, err := lru.New[string, *image](imagesKept)
 	if err != nil {
@@ -86,11 +86,11 @@ func New(o Options) *Prefetcher {
 	}
 	return &Prefetcher{
 		Options: o, queue: make(chan job, queueLimit),
-		images: images, byBlob: byBlob, brought: make(map[digest.Digest]*blob),
+		images: images, byBlob: byBlob, fetched: make(map[digest.Digest]*blob),
 	}
 }
 
-// Run brings in what is queued until ctx ends.
+// Run fetches what is queued until ctx ends.
 func (p *Prefetcher) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -109,9 +109,9 @@ func (p *Prefetcher) Run(ctx context.Context) {
 	}
 }
 
-// Manifest notes that the manifest d of a repository was handed to a client.
-// wants returns its layers and its other blobs, and is called only when they are
-// not known yet.
+// Manifest notes that a client was given the manifest d of a repository. wants
+// returns its layers and its other blobs, and is called only when they are not
+// known yet.
 func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() (layers, others []cache.Want)) {
 	if p == nil {
 		return
@@ -120,7 +120,7 @@ func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() (
 	defer p.mu.Unlock()
 	key := repository + "@" + d.String()
 	if known, ok := p.images.Get(key); ok {
-		known.begun, known.given = false, false
+		known.begun, known.failed = false, false
 		return
 	}
 	layers, others := wants()
@@ -131,9 +131,9 @@ func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() (
 	}
 }
 
-// Blob notes that a client asks for the blob d of a repository. The first layer
-// of an image has the other blobs brought in, as far as there is room in the
-// queue. A config does not: containerd 2 fetches the configs of all platforms of
+// Blob notes that a client requests the blob d of a repository. At the first layer
+// of an image the other blobs are queued, as many as the queue has room for. At a
+// config they are not: containerd 2 fetches the configs of all platforms of
 // an image, and the layers of one.
 func (p *Prefetcher) Blob(repository string, d digest.Digest) {
 	if p == nil {
@@ -141,7 +141,7 @@ func (p *Prefetcher) Blob(repository string, d digest.Digest) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.brought, d)
+	delete(p.fetched, d)
 	one, ok := p.byBlob.Get(repository + "@" + d.String())
 	if !ok || one.begun {
 		return
@@ -165,52 +165,52 @@ func (p *Prefetcher) work(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case j := <-p.queue:
-			p.bring(ctx, j)
+			p.fetch(ctx, j)
 		}
 	}
 }
 
-// bring has one blob brought in. After a failure the image's other blobs are
-// left to those who ask for them.
-func (p *Prefetcher) bring(ctx context.Context, j job) {
+// fetch fetches one blob. After a failure the image's other blobs are left to
+// the clients that request them.
+func (p *Prefetcher) fetch(ctx context.Context, j job) {
 	p.mu.Lock()
-	if j.image.given || p.brought[j.want.Digest] != nil {
+	if j.image.failed || p.fetched[j.want.Digest] != nil {
 		p.mu.Unlock()
 		return
 	}
 	one := new(blob)
-	p.brought[j.want.Digest] = one // before it is there, so that who asks is not missed
+	p.fetched[j.want.Digest] = one // before it is fetched, so that Blob meets it
 	p.mu.Unlock()
 
-	brought, err := p.Store.Fetch(ctx, j.want)
+	size, err := p.Store.Fetch(ctx, j.want)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
-		j.image.given = true
-		p.Log.Debug("an image is not prefetched further", "digest", j.want.Digest, "err", err)
+		j.image.failed = true
+		p.Log.Debug("a blob could not be prefetched; the rest of its image is not prefetched either", "digest", j.want.Digest, "err", err)
 	}
-	if brought >= 0 {
-		p.Metrics.Brought(brought)
+	if size >= 0 {
+		p.Metrics.Brought(size)
 	}
 	switch {
-	case p.brought[j.want.Digest] != one: // somebody has asked
-	case brought >= 0:
-		one.size, one.until = brought, p.Now().Add(wasteAfter)
+	case p.fetched[j.want.Digest] != one: // a client has requested it
+	case size >= 0:
+		one.size, one.until = size, p.Now().Add(wasteAfter)
 	default:
-		delete(p.brought, j.want.Digest)
+		delete(p.fetched, j.want.Digest)
 	}
 }
 
-// sweep counts what nobody has asked for in time.
+// sweep counts the blobs that no client has requested in time.
 func (p *Prefetcher) sweep() {
 	now := p.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for d, one := range p.brought {
+	for d, one := range p.fetched {
 		if !one.until.IsZero() && !now.Before(one.until) {
 			p.Metrics.Wasted(one.size)
-			delete(p.brought, d)
+			delete(p.fetched, d)
 		}
 	}
 }
