@@ -218,7 +218,7 @@ func TestHeadIsNoGet(t *testing.T) {
 	}
 	head := func(d digest.Digest) {
 		t.Helper()
-		if _, _, err := r.repository(repo).BlobSize(t.Context(), d); !freshness.Absent(err) {
+		if _, _, err := r.repository(repo).BlobSize(t.Context(), d); !freshness.NotFound(err) {
 			t.Errorf("HEAD: %v", err)
 		}
 	}
@@ -231,7 +231,7 @@ func TestHeadIsNoGet(t *testing.T) {
 
 	unknown := digest.FromString("no such blob")
 	for range 2 {
-		if b, err := r.repository(repo).Blob(t.Context(), unknown, 0); !freshness.Absent(err) {
+		if b, err := r.repository(repo).Blob(t.Context(), unknown, 0); !freshness.NotFound(err) {
 			t.Errorf("GET: %v, %v", b, err)
 		}
 	}
