@@ -281,7 +281,7 @@ func TestBreakEvictedBeforeItsOpenersCame(t *testing.T) {
 	waitIn(t, "(*handles).acquire", 2)
 	close(open)
 	r.settle()
-	if !r.Ledger.Doom(d) {
+	if !r.Ledger.Evict(d) {
 		t.Fatal("not held")
 	}
 	if err := r.Store.Remove(d); err != nil { // as removeLocked, for a file that nobody has open
@@ -355,7 +355,7 @@ func TestBreakEvictedDuringASecondFill(t *testing.T) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	if r.Ledger.Doom(d) {
+	if r.Ledger.Evict(d) {
 		r.Remove(d)
 	}
 	close(open)
@@ -499,15 +499,15 @@ func TestBreakUnlinkFailsForAWhile(t *testing.T) {
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
-	r.Ledger.Doom(d)
+	r.Ledger.Evict(d)
 	r.Remove(d)
-	if s := r.Ledger.Stats(); s.Doomed == 0 {
+	if s := r.Ledger.Status(); s.Evicted == 0 {
 		t.Fatal("it was removed after all")
 	}
 	restore()
-	// Room is wanted; the doomed bytes are in the way.
+	// Room is wanted; the evicted bytes are in the way.
 	if err := r.janitor.Reserve(13 * mib); err != nil {
-		t.Errorf("the doomed bytes are never given back: %v", err)
+		t.Errorf("the evicted bytes are never given back: %v", err)
 	} else {
 		r.Ledger.Release(13 * mib)
 	}
@@ -521,7 +521,7 @@ func TestBreakUnlinkFailsThenRefill(t *testing.T) {
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
-	r.Ledger.Doom(d)
+	r.Ledger.Evict(d)
 	r.Remove(d)
 	open := make(chan struct{})
 	src := &origin{body: body, script: func(n, _ int64, in io.Reader) (io.Reader, error) {
@@ -697,7 +697,7 @@ func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 	body, d := content(231, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
-	r.Ledger.Doom(d)
+	r.Ledger.Evict(d)
 	r.Remove(d)
 	r.usage.touch(d) // Held, between the ledger's answer and its own note
 	r.stop()
@@ -1076,7 +1076,7 @@ func TestBreakChurn(t *testing.T) {
 				one := set[rnd.IntN(len(set))]
 				switch rnd.IntN(12) {
 				case 0:
-					if r.Ledger.Doom(one.d) {
+					if r.Ledger.Evict(one.d) {
 						r.Remove(one.d)
 					}
 				case 1:
@@ -1122,8 +1122,8 @@ func TestBreakChurn(t *testing.T) {
 					t.Errorf("%v (of the client: %v)", err, ctx.Err())
 				}
 				leave()
-				s := r.Ledger.Stats()
-				if used := s.Bytes[0] + s.Bytes[1] + s.Reserved + s.Doomed; used > limit {
+				s := r.Ledger.Status()
+				if used := s.Used() - s.Overhead; used > limit {
 					t.Errorf("%d bytes of %d", used, limit)
 				}
 			}
@@ -1137,17 +1137,17 @@ func TestBreakChurn(t *testing.T) {
 			b.Close()
 		}
 	}
-	for end := time.Now().Add(5 * time.Second); r.Ledger.Stats().Doomed != 0 && time.Now().Before(end); {
+	for end := time.Now().Add(5 * time.Second); r.Ledger.Status().Evicted != 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // the janitor may be at work
 	}
-	if s := r.Ledger.Stats(); s.Doomed != 0 {
+	if s := r.Ledger.Status(); s.Evicted != 0 {
 		pending := 0
 		for _, one := range set {
-			if _, doomed := r.Ledger.Doomed(one.d); doomed {
+			if _, evicted := r.Ledger.Evicted(one.d); evicted {
 				pending++
 			}
 		}
-		t.Errorf("%d bytes doomed with nobody reading, %d of them wait for their unlinking", s.Doomed, pending)
+		t.Errorf("%d bytes evicted with nobody reading, %d of them wait for their unlinking", s.Evicted, pending)
 	}
 	r.checkLedger()
 	if n := len(r.handles.open); n != 0 {

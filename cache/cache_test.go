@@ -138,10 +138,10 @@ func (r *rig) checkLedger() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := r.Ledger.Stats()
-	if held := s.Bytes[0] + s.Bytes[1]; held != onDisk || int64(s.Objects[0]+s.Objects[1]) != count || s.Reserved != 0 || s.Doomed != 0 {
-		r.t.Errorf("ledger: %d bytes in %d objects, reserved %d, doomed %d; files: %d bytes in %d",
-			held, s.Objects[0]+s.Objects[1], s.Reserved, s.Doomed, onDisk, count)
+	s := r.Ledger.Status()
+	if objects, held := s.Held(); held != onDisk || int64(objects) != count || s.Reserved != 0 || s.Evicted != 0 {
+		r.t.Errorf("ledger: %d bytes in %d objects, reserved %d, evicted %d; files: %d bytes in %d",
+			held, objects, s.Reserved, s.Evicted, onDisk, count)
 	}
 	var partial int64
 	left, err := filepath.Glob(filepath.Join(r.dir, "partial", "*"))
@@ -609,7 +609,7 @@ func (r *rig) getWithSize(src *origin, d digest.Digest, manifest int64, part spa
 		r.t.Errorf("its length is given as %d", b.Size)
 	}
 	r.checkLedger()
-	if kept := r.Ledger.Doom(d); kept != (length <= r.MaxBlob) {
+	if kept := r.Ledger.Evict(d); kept != (length <= r.MaxBlob) {
 		r.t.Errorf("kept: %v", kept)
 	}
 	r.Remove(d)
@@ -627,7 +627,7 @@ func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
 		t.Run(fmt.Sprint(manifest), func(t *testing.T) {
 			r := newRig(t, rigOptions{})
 			r.leave(d, body)
-			before := r.Ledger.Stats().Partial
+			before := r.Ledger.Status().Partial
 			src := &origin{body: body}
 			b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: manifest})
 			if err != nil {
@@ -975,8 +975,8 @@ func TestChurn(t *testing.T) {
 					t.Error(err)
 				}
 				leave()
-				s := r.Ledger.Stats()
-				if used := s.Bytes[0] + s.Bytes[1] + s.Reserved + s.Doomed; used > limit {
+				s := r.Ledger.Status()
+				if used := s.Used() - s.Overhead; used > limit {
 					t.Errorf("%d bytes of %d", used, limit)
 				}
 			}

@@ -105,7 +105,7 @@ func TestFirstMinuteOf1970(t *testing.T) {
 		r.wantDegraded()
 		r.writeFailed(unix.EIO)
 		r.wantDegraded("writes")
-		clock.Advance(writesTrouble)
+		clock.Advance(writesProblem)
 		r.wantDegraded()
 		r.writeFailed(unix.EIO)
 		clock.Advance(56 * 365 * 24 * time.Hour) // it is set

@@ -191,7 +191,6 @@ func (f *fill) download(stream *Stream, release func()) {
 // the first of them the one that is open already.
 func (f *fill) passOn(stream *Stream, err error) {
 	f.cache.unlist(f)
-	f.cache.Metrics.Fills.NotKept()
 	f.mu.Lock()
 	f.size = stream.Size
 	f.err = fmt.Errorf("%w: %w", errNotKept, err)
@@ -304,7 +303,6 @@ func (f *fill) fail(err error) {
 	f.stop(err)
 	f.announce()
 	if errors.Is(err, errAgain) {
-		f.cache.Metrics.Fills.NotKept()
 		return
 	}
 	f.count(err)
@@ -325,9 +323,9 @@ func (f *fill) giveUp(err error) {
 	f.cache.unlist(f)
 	f.writer.Discard()
 	reserved := f.reserved
-	let := f.cache.handles.retire
+	let := f.cache.handles.unlinked
 	if f.replaces {
-		let = f.cache.handles.replace // the file that is held keeps its name
+		let = f.cache.handles.replaced // the file that is held keeps its name
 	}
 	let(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
 	f.count(err)

@@ -94,7 +94,7 @@ func newModel(t *testing.T, seed uint64) *model {
 func (m *model) start(dir string) {
 	m.rig = newRig(m.t, rigOptions{dir: dir, limit: modelLimit, change: m.option})
 	m.rig.janitor.Wake()
-	eventually(m.t, "the janitor knows the index", func() bool { return m.rig.Ledger.Stats().Overhead > 0 })
+	eventually(m.t, "the janitor knows the index", func() bool { return m.rig.Ledger.Status().Overhead > 0 })
 }
 
 // steps are what can happen; those that stand more than once happen more often.
@@ -143,8 +143,8 @@ func (m *model) note(format string, args ...any) {
 func (m *model) check() {
 	m.rig.settle()
 	m.settleChecks()
-	stats := m.rig.Ledger.Stats()
-	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial + stats.Reserved + stats.Doomed; total > modelLimit {
+	stats := m.rig.Ledger.Status()
+	if total := stats.Used() - stats.Overhead; total > modelLimit {
 		m.t.Errorf("%d bytes are counted, of %d", total, modelLimit)
 	}
 	if !slices.ContainsFunc(m.things, func(one *thing) bool { return one.changed }) {
@@ -161,7 +161,7 @@ func (m *model) settleChecks() {
 	}
 	m.rig.trust.mu.Unlock()
 	for _, one := range running {
-		_ = one.verdict(m.t.Context())
+		_ = one.wait(m.t.Context())
 	}
 }
 

@@ -105,7 +105,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 
 // Looked counts a request for an object of size bytes, and whether it was held.
 func (c *Cache) Looked(size int64, held bool) {
-	c.Metrics.Space.Looked(c.Ledger.Segment(size), held)
+	c.Metrics.Space.Looked(c.Ledger.Segment(size).String(), held)
 }
 
 // outOfHandles tells an error of a system that can open no more files from
@@ -117,7 +117,7 @@ func outOfHandles(err error) bool {
 // lost gives up a file that is not what the ledger thinks it is, unless it is
 // only being evicted at this moment.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
-	if c.Ledger.Doom(d) {
+	if c.Ledger.Evict(d) {
 		verdict := metrics.CheckUnreadable
 		if errors.Is(err, ErrWrongContent) {
 			verdict = metrics.CheckWrong
@@ -242,7 +242,11 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 func (c *Cache) start(f *fill) {
 	c.fills[f.want.Digest] = f
 	c.Metrics.Fills.Started()
-	c.running.Go(f.run)
+	c.fillsRunning.Add(1)
+	c.running.Go(func() {
+		defer c.fillsRunning.Add(-1)
+		f.run()
+	})
 }
 
 // Fetch brings in a blob that nobody has asked for yet: with one connection,

@@ -87,7 +87,7 @@ func (f *fill) resume() {
 		f.cache.Ledger.Park(d, reserved)
 		return
 	}
-	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(d, func() { f.cache.Ledger.Release(reserved) })
 }
 
 // mayResume tells whether what was left may be shown to those who ask now.
@@ -117,7 +117,7 @@ func (f *fill) restart() {
 	f.size, f.writer, f.reserved, f.have, f.resumed = -1, nil, 0, nil, false
 	f.mu.Unlock()
 	w.Discard()
-	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
 }
 
 // whole tells whether every byte is there before anybody is asked: the process

@@ -87,7 +87,7 @@ func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err 
 	if err := w.FlushError(); err != nil {
 		return sent, err
 	}
-	err = check.verdict(ctx)
+	err = check.wait(ctx)
 	if errors.Is(err, errNotHeld) { // evicted since it was opened here
 		err = verifyFile(h.digest, h.file, h.size)
 	}

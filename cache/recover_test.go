@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/index"
+	"hubcap/eviction"
 )
 
 // TestServingBesideTheWalk does not wait for the files to be counted: what is
@@ -41,7 +42,7 @@ func TestServingBesideTheWalk(t *testing.T) {
 	}
 	<-r.walked
 	r.checkLedger()
-	if n := r.Ledger.Stats().Objects[1]; n != len(bodies) {
+	if n := r.Ledger.Status().Segments[eviction.Large].Objects; n != len(bodies) {
 		t.Errorf("%d objects, want %d", n, len(bodies))
 	}
 }
@@ -123,7 +124,7 @@ func TestNoteThatLies(t *testing.T) {
 			}
 			r = newRig(t, o)
 			r.janitor.Wake()
-			if s := r.Ledger.Stats(); s.Partial != 0 || s.Bytes[1] != mib {
+			if s := r.Ledger.Status(); s.Partial != 0 || s.Segments[eviction.Large].Bytes != mib {
 				t.Errorf("%+v; want what is held and nothing else", s)
 			}
 			if going := r.Ledger.Sweep(); len(going) > 0 {

@@ -236,10 +236,16 @@ func TestScrubberFindsRot(t *testing.T) {
 	}
 	r.scrubRound(t.Context())
 	r.wantChecks(8, 1, 1)
+	if s := r.Status().Scrub; s.Verified != 8 {
+		t.Errorf("%+v", s)
+	}
 	r.scrubRound(t.Context())
 	r.wantChecks(8, 1, 1)
 	if n, _ := r.Metrics.Value("hubcap_scrubbed_bytes_total"); n < 9*50_000 {
 		t.Errorf("%v bytes scrubbed", n)
+	}
+	if s := r.Status().Scrub; s.Due != 0 || s.Bytes < 9*50_000 || !s.Ended.Equal(r.Now()) {
+		t.Errorf("%+v", s)
 	}
 	r.checkLedger()
 	for i, d := range digests {
@@ -267,7 +273,7 @@ func TestEvictedFileIsVerifiedByItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	r.Ledger.Doom(d)
+	r.Ledger.Evict(d)
 	r.Remove(d)
 	var c client
 	if err := b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {

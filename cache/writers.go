@@ -58,8 +58,8 @@ func turnsOfHost(all int) int { return max(all*3/4, 1) }
 // turn waits until there are few enough fills for one more to begin: each has
 // files open and bytes reserved, whether it gets a connection or not.
 func (c *Cache) turn(ctx context.Context, host string) (over func(), err error) {
-	c.Metrics.Fills.Waits(1)
-	defer c.Metrics.Fills.Waits(-1)
+	c.fillsWaiting.Add(1)
+	defer c.fillsWaiting.Add(-1)
 	return c.turns.acquire(ctx, host)
 }
 
@@ -323,7 +323,7 @@ func (f *fill) prepare(stream *Stream) error {
 		return diskError{err}
 	}
 	if left, ok := f.cache.Ledger.Resume(f.want.Digest); ok { // the one before, which could not be read
-		f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(left) })
+		f.cache.handles.unlinked(f.want.Digest, func() { f.cache.Ledger.Release(left) })
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -17,9 +17,9 @@ type removerFunc func(digest.Digest)
 
 func (f removerFunc) Remove(d digest.Digest) { f(d) }
 
-// unlinkNow gives the bytes of a doomed object back, as a removal does.
+// unlinkNow gives the bytes of a evicted object back, as a removal does.
 func (l *Ledger) unlinkNow(d digest.Digest) {
-	if size, doomed := l.Doomed(d); doomed {
+	if size, evicted := l.Evicted(d); evicted {
 		l.Unlinked(d)
 		l.Freed(size)
 	}
@@ -52,7 +52,7 @@ func TestBreakRoomIsTakenByAnother(t *testing.T) {
 	}
 }
 
-// A sweep has struck objects out and is still unlinking them when a fill wants
+// A sweep has evicted objects and is still unlinking them when a fill wants
 // their room.
 func TestBreakRoomIsOnItsWay(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
@@ -62,7 +62,7 @@ func TestBreakRoomIsOnItsWay(t *testing.T) {
 	}
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	if err := j.Reserve(200 * kib); err != nil {
-		t.Errorf("%v, with %d bytes doomed and nobody reading them", err, l.Stats().Doomed)
+		t.Errorf("%v, with %d bytes evicted and nobody reading them", err, l.Status().Evicted)
 	}
 }
 
@@ -72,17 +72,17 @@ func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(500 * kib)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree = 400 * kib
-	j.Free = func() (int64, error) { return free, nil }
+	j.o.MinFree = 400 * kib
+	j.o.Free = func() (int64, error) { return free, nil }
 	if err := j.Reserve(600 * kib); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
 	}
-	if n := l.Stats().Objects; n[0]+n[1] != 3 {
-		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	if n, _ := l.Status().Held(); n != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n)
 	}
 }
 
@@ -93,13 +93,13 @@ func TestBreakFloorThatOthersCross(t *testing.T) {
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(0)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree, j.Interval = 400*kib, time.Hour
-	j.Free = func() (int64, error) { return free, nil }
-	j.Overhead = func() int64 { return 0 }
+	j.o.MinFree, j.o.Interval = 400*kib, time.Hour
+	j.o.Free = func() (int64, error) { return free, nil }
+	j.o.Overhead = func() int64 { return 0 }
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	j.Run(ctx) // once
@@ -118,17 +118,17 @@ func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 	free := int64(500 * kib)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree = 300 * kib
-	j.Free = func() (int64, error) { return free, nil }
+	j.o.MinFree = 300 * kib
+	j.o.Free = func() (int64, error) { return free, nil }
 	if err := j.Reserve(400 * kib); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
 	}
-	if n := l.Stats().Objects; n[0]+n[1] != 3 {
-		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	if n, _ := l.Status().Held(); n != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n)
 	}
 }
 
@@ -141,8 +141,8 @@ func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	fill(t, l, 100*kib, 101, 102, 103, 104, 105)
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	err := j.Reserve(900 * kib)
-	if n := l.Stats().Objects; err != nil && n[0]+n[1] != 30 {
-		t.Errorf("%d objects of 30 left, and it was refused all the same: %v", n[0]+n[1], err)
+	if n, _ := l.Status().Held(); err != nil && n != 30 {
+		t.Errorf("%d objects of 30 left, and it was refused all the same: %v", n, err)
 	}
 }
 
@@ -170,18 +170,18 @@ func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
 	}
 }
 
-// One digest is doomed again before its first file could be unlinked: both
+// One digest is evicted again before its first file could be unlinked: both
 // files' bytes come back.
-func TestBreakDoomedTwice(t *testing.T) {
+func TestBreakEvictedTwice(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1)
-	l.Doom(name(1)) // and its file cannot be unlinked
+	l.Evict(name(1)) // and its file cannot be unlinked
 	fill(t, l, 100*kib, 1)
-	l.Doom(name(1))
+	l.Evict(name(1))
 	l.unlinkNow(name(1))
 	l.unlinkNow(name(1))
-	if s := l.Stats(); s.Doomed != 0 {
-		t.Errorf("%d bytes doomed for ever", s.Doomed)
+	if s := l.Status(); s.Evicted != 0 {
+		t.Errorf("%d bytes evicted for ever", s.Evicted)
 	}
 }
 
@@ -196,7 +196,7 @@ func TestBreakEmptyObjects(t *testing.T) {
 	l.Sweep()
 	l.Shrink(1 << 40)
 	l.MakeRoom(1)
-	if s := l.Stats(); s.Bytes[0] != 0 || s.Doomed != 0 {
+	if s := l.Status(); s.Segments[Small].Bytes != 0 || s.Evicted != 0 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -37,8 +37,6 @@ func (b Bypass) String() string { return bypassNames[b] }
 
 // Fills counts downloads into the cache.
 type Fills struct {
-	running  prometheus.Gauge
-	waiting  prometheus.Gauge
 	started  prometheus.Counter
 	joined   prometheus.Counter
 	resumed  prometheus.Counter
@@ -51,8 +49,6 @@ type Fills struct {
 
 func newFills(registry prometheus.Registerer) *Fills {
 	return &Fills{
-		running:  gauge(registry, "fills_running", "Fills that are running. A fill is one download into the cache."),
-		waiting:  gauge(registry, "fills_waiting", "Running fills that wait for their turn, because too many run at once."),
 		started:  counter(registry, "fills_started_total", "Fills begun."),
 		joined:   counter(registry, "fills_joined_total", "Client requests that read from a fill that another request had begun."),
 		resumed:  counter(registry, "fills_resumed_total", "Times a fill went on after a broken connection, or from a partial fill on disk."),
@@ -64,11 +60,8 @@ func newFills(registry prometheus.Registerer) *Fills {
 	}
 }
 
-// Started notes a fill that begins; Finished or Failed ends it.
-func (f *Fills) Started() { f.started.Inc(); f.running.Inc() }
-
-// Waits notes n fills more that wait for their turn, or fewer.
-func (f *Fills) Waits(n int) { f.waiting.Add(float64(n)) }
+// Started notes a fill that begins.
+func (f *Fills) Started() { f.started.Inc() }
 
 // Joined notes a reader that follows a fill it did not begin.
 func (f *Fills) Joined() { f.joined.Inc() }
@@ -80,13 +73,10 @@ func (f *Fills) Resumed() { f.resumed.Inc() }
 func (f *Fills) TakenOver(n int) { f.taken.Add(float64(n)) }
 
 // Finished notes a fill whose blob is kept.
-func (f *Fills) Finished() { f.running.Dec(); f.finished.Inc() }
+func (f *Fills) Finished() { f.finished.Inc() }
 
 // Failed notes a fill that leaves nothing behind.
-func (f *Fills) Failed(why FillFailure) { f.running.Dec(); f.failed[why].Inc() }
-
-// NotKept notes a fill that became a stream past the cache.
-func (f *Fills) NotKept() { f.running.Dec() }
+func (f *Fills) Failed(why FillFailure) { f.failed[why].Inc() }
 
 // Bypassed notes an answer that was streamed through without being kept.
 func (f *Fills) Bypassed(why Bypass) { f.bypass[why].Inc() }

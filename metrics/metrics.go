@@ -5,8 +5,12 @@
 // Every label value comes from a closed set: an enumeration below, or the
 // host of a configured upstream. Nothing that a client sends becomes a label.
 //
-// Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go and checks.go (cache), upstreams.go and credentials.go (proxy/upstream), space.go (eviction),
+// What a room returns as its Status is not counted here but read when it is
+// scraped: see Watch.
+//
+// Files: metrics.go (the whole and its handler), states.go (what is read from
+// the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go
+// and credentials.go (proxy/upstream), space.go (eviction),
 // prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging),
 // families.go (their documentation).
 package metrics
@@ -29,7 +33,6 @@ type Metrics struct {
 	Space     *Space
 	Prefetch  *Prefetch
 	Checks    *Checks
-	Disk      *Disk
 	Ports     *Ports
 
 	registry *prometheus.Registry
@@ -50,7 +53,6 @@ func New() *Metrics {
 		Space:     newSpace(registry),
 		Prefetch:  newPrefetch(registry),
 		Checks:    newChecks(registry),
-		Disk:      newDisk(registry),
 		Ports:     newPorts(registry),
 		registry:  registry,
 	}

@@ -292,7 +292,7 @@ func (r *rig) get(path string, header ...string) reply {
 // settle waits until what goes on behind the answers has ended.
 func (r *rig) settle() {
 	r.t.Helper()
-	eventually(r.t, "fills end", func() bool { return r.ledger.Stats().Reserved == 0 })
+	eventually(r.t, "fills end", func() bool { return r.ledger.Status().Reserved == 0 })
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
