@@ -132,7 +132,7 @@ func New(o Options) *Cache {
 		fills:     make(map[digest.Digest]*fill),
 	}
 	c.janitor = eviction.NewJanitor(eviction.JanitorOptions{
-		Ledger: o.Ledger, Remover: c, Free: o.Store.Free, MinFree: o.MinFree,
+		Ledger: o.Ledger, Remover: c, Free: c.free, MinFree: o.MinFree,
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() + o.Growth },
 		Interval: o.SweepInterval, Log: o.Log,
 	})

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +51,7 @@ func (c *Cache) writable() error {
 
 // writeFailed notes a failed write, unless it only lacked space.
 func (c *Cache) writeFailed(err error) {
-	if !errors.Is(err, syscall.ENOSPC) {
+	if !blobs.NoSpace(err) {
 		now := c.Now()
 		c.disk.failed.Store(&now)
 	}
@@ -98,7 +97,7 @@ func (c *Cache) lookAtDisk() {
 	}
 	var exists [problems]bool
 	exists[ProblemReadOnly] = space.ReadOnly
-	exists[ProblemSpace] = seen && (space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)
+	exists[ProblemSpace] = seen && (space.Full || space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)
 	exists[ProblemInodes] = space.NoInodes
 	exists[ProblemWrites] = c.writesFailed()
 	exists[ProblemIndex] = c.Index.InMemory()
@@ -134,10 +133,20 @@ func (c *Cache) noteProblems(exists [problems]bool) (changed bool) {
 	return changed
 }
 
+// free returns how many bytes the file system has free, for the janitor. One
+// that refuses bytes although some are free, for a quota, lacks the reserve.
+func (c *Cache) free() (int64, error) {
+	space, err := c.Store.Space()
+	if space.Full {
+		return min(space.Free, c.MinFree-c.Reserve), err
+	}
+	return space.Free, err
+}
+
 // tendBallast removes the ballast when the file system is nearly full, and
 // allocates it again when there is room.
 func (c *Cache) tendBallast(space blobs.Space) {
-	if space.Free < c.Reserve && !space.ReadOnly {
+	if (space.Free < c.Reserve || space.Full) && !space.ReadOnly {
 		if c.Store.DropBallast() {
 			c.Log.Warn("the file system is nearly full; the ballast is removed", "free_bytes", space.Free, "dir", c.Store.Dir())
 		}
@@ -158,18 +167,25 @@ func (c *Cache) holdBallast() {
 	}
 }
 
+// lookEach is how many bytes MakeRoom removes between two looks at the file
+// system.
+const lookEach = 1 << 20
+
 // MakeRoom frees up to need bytes of a file system that others have filled,
 // before there is a Cache: the ballast first, then the blobs that were written
 // longest ago.
 func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 	enough := func() bool {
+		_, _ = store.Room() // tries it; what it says of inodes is not of interest, and Space has the rest
 		space, err := store.Space()
-		return err != nil || space.ReadOnly || space.Free >= need
+		return err != nil || space.ReadOnly || !space.Full && space.Free >= need
 	}
+	ballast := store.Ballast()
 	if enough() {
 		return nil
 	}
-	if dropped := store.DropBallast(); dropped && enough() {
+	store.DropBallast()
+	if ballast > 0 && enough() {
 		log.Warn("the file system is nearly full; the ballast is removed", "dir", store.Dir())
 		return nil
 	}
@@ -179,13 +195,16 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 		return nil
 	})
 	slices.SortFunc(files, byUse)
-	removed := 0
+	removed, unseen := 0, int64(0)
 	for _, f := range files {
-		if enough() {
+		if unseen == 0 && enough() {
 			break
 		}
 		err = cmp.Or(err, store.Remove(f.digest))
 		removed++
+		if unseen += f.size; unseen >= lookEach {
+			unseen = 0
+		}
 	}
 	log.Warn("the file system is nearly full; blobs are evicted before the start", "removed", removed, "dir", store.Dir())
 	if !enough() {

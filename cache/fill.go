@@ -8,7 +8,6 @@ import (
 	"io"
 	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -216,7 +215,7 @@ func bypassOf(err error) metrics.Bypass {
 	switch {
 	case errors.Is(err, eviction.ErrTooLarge):
 		return metrics.BypassTooLarge
-	case isDisk(err) && !errors.Is(err, syscall.ENOSPC):
+	case isDisk(err) && !blobs.NoSpace(err):
 		return metrics.BypassDisk
 	default:
 		return metrics.BypassNoSpace

@@ -375,7 +375,7 @@ func (r *reader) doubtful() bool {
 	if r.doubt == nil {
 		r.doubt = r.fill.cache.Store.Sound(r.file)
 	}
-	if err := r.fill.failed(); r.doubt == nil && isDisk(err) && !errors.Is(err, syscall.ENOSPC) {
+	if err := r.fill.failed(); r.doubt == nil && isDisk(err) && !blobs.NoSpace(err) {
 		r.doubt = err
 	}
 	return r.doubt != nil

@@ -15,6 +15,7 @@ type Space struct {
 	Free     int64 // bytes that an ordinary user may still write
 	NoInodes bool  // it makes no more files, whatever is free
 	ReadOnly bool
+	Full     bool // it has refused what was written to try it, whatever is free: quotas show in no other way
 }
 
 // refusal is how long a file system counts as read-only after it has refused a
@@ -23,7 +24,11 @@ const refusal = time.Minute
 
 // Space looks at the file system.
 func (s *Store) Space() (Space, error) {
-	space, err := fileSystem(s.root.Name())
+	if s.trial.failed.Load() {
+		s.tryRoom()
+	}
+	space, err := fileSystem(s.dir)
+	space.Full = s.trial.failed.Load()
 	if at := s.refused.Load(); at != nil && time.Since(*at) < refusal {
 		space.ReadOnly = true
 	}
@@ -64,10 +69,11 @@ func (s *Store) Free() (int64, error) {
 }
 
 // Room is how many bytes may still go into new files: none where no file can
-// be made.
+// be made, and none where some bytes that are written to try it are refused.
 func (s *Store) Room() (int64, error) {
+	s.tryRoom()
 	space, err := s.Space()
-	if space.NoInodes || space.ReadOnly {
+	if space.NoInodes || space.ReadOnly || space.Full {
 		return 0, err
 	}
 	return space.Free, err
@@ -94,7 +100,10 @@ func (s *Store) HoldBallast(size int64) error {
 }
 
 // DropBallast gives the ballast's room back, and tells whether there was any.
-func (s *Store) DropBallast() bool { return s.root.Remove(ballastName) == nil }
+func (s *Store) DropBallast() bool {
+	s.trial.freed.Store(true)
+	return s.root.Remove(ballastName) == nil
+}
 
 // Ballast is how many bytes are set aside.
 func (s *Store) Ballast() int64 {

@@ -16,7 +16,7 @@
 //
 // Files: store.go, check.go (whether a directory would do), class.go, writer.go (one download; Commit is the commit point),
 // partial.go (downloads that go on another time), walk.go, space.go,
-// system_*.go (what differs between systems).
+// trial.go (room that is tried), system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -57,6 +57,7 @@ type Store struct {
 	lock    *os.File
 	refused atomic.Pointer[time.Time] // when a file was last refused because the file system is read-only
 	beat    atomic.Int64              // for Sound
+	trial   trial
 }
 
 // Open takes the data directory dir, making it where it is missing. It fails
@@ -72,6 +73,7 @@ func Open(dir string) (*Store, error) {
 	}
 	s := &Store{root: root}
 	if s.dir, err = root.Open("."); err == nil {
+		s.trial.useful = delaysWrites(s.dir)
 		err = s.take()
 	}
 	if err != nil {
@@ -165,7 +167,7 @@ func (s *Store) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
-	return err
+	return errors.Join(err, s.trial.close())
 }
 
 // reading is how a blob is opened: O_NONBLOCK, so that a FIFO in its place does
@@ -251,6 +253,7 @@ func (s *Store) Find(d digest.Digest) (class Class, size int64, err error) {
 func (s *Store) Remove(d digest.Digest) error {
 	err := errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)))
 	failpoint.At(failpoint.RemoveUnlinked)
+	s.trial.freed.Store(true)
 	return errors.Join(err, s.RemovePartial(d))
 }
 

@@ -21,6 +21,21 @@ func allocate(f *os.File, size int64) error {
 	return err
 }
 
+// delaysWrites reports whether the file system of an open directory is one
+// that keeps what is written in memory for a while, with the room for it set
+// aside, and may have quotas that it does not tell of.
+func delaysWrites(dir *os.File) bool {
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
+		return false
+	}
+	switch uint32(s.Type) { //nolint:gosec // its width differs between systems; the numbers have 32 bits
+	case unix.BTRFS_SUPER_MAGIC, unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
 // openBeneath opens a file below dir for reading, in one call, and follows no
 // link on the way. Whatever it cannot open, os.Root may.
 func openBeneath(dir *os.File, name string) (*os.File, error) {

@@ -12,6 +12,9 @@ import (
 // shows in the middle of a download instead of before it.
 func allocate(*os.File, int64) error { return nil }
 
+// delaysWrites does not know where it was not tried.
+func delaysWrites(*os.File) bool { return false }
+
 // openBeneath cannot where the system has no call for it.
 func openBeneath(*os.File, string) (*os.File, error) { return nil, errors.ErrUnsupported }
 

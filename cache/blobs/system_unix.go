@@ -18,10 +18,11 @@ func lockFile(f *os.File) error {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
-// fileSystem looks at the file system of dir.
-func fileSystem(dir string) (Space, error) {
+// fileSystem looks at the file system of an open directory; another one may
+// have been mounted over its path.
+func fileSystem(dir *os.File) (Space, error) {
 	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
+	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
 		return Space{}, err
 	}
 	block := int64(s.Bsize) //nolint:unconvert // the fields' types differ between systems
@@ -29,7 +30,7 @@ func fileSystem(dir string) (Space, error) {
 		Total:    int64(s.Blocks) * block,     //nolint:gosec // no file system has 2^63 bytes
 		Free:     int64(s.Bavail) * block,     //nolint:gosec // see above
 		NoInodes: s.Files > 0 && s.Ffree == 0, // some make them as they need them, and say 0 of 0
-		ReadOnly: errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS),
+		ReadOnly: errors.Is(unix.Faccessat(int(dir.Fd()), ".", unix.W_OK, 0), unix.EROFS),
 	}, nil
 }
 

@@ -41,16 +41,26 @@ func (s *Store) Create(d digest.Digest) (*Writer, error) {
 		s.refusing(err)
 		return nil, err
 	}
+	s.trial.spent.Add(trialOfFile)
 	return &Writer{store: s, digest: d, file: f, name: name}, nil
 }
 
 // Allocate has the file system set size bytes aside, so that a full disk
 // shows before the first byte and not in the middle. A file system that
 // cannot is no error.
-func (w *Writer) Allocate(size int64) error { return allocate(w.file, size) }
+func (w *Writer) Allocate(size int64) error {
+	err := allocate(w.file, size)
+	w.store.refusedRoom(err)
+	return err
+}
 
 // WriteAt writes p at the offset off.
-func (w *Writer) WriteAt(p []byte, off int64) (int, error) { return w.file.WriteAt(p, off) }
+func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
+	n, err := w.file.WriteAt(p, off)
+	w.store.trial.spent.Add(int64(n))
+	w.store.refusedRoom(err)
+	return n, err
+}
 
 // ReadAt reads what was written.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt(p, off) }

@@ -12,7 +12,7 @@ import (
 
 // disk is a file system of the test's own, in a file.
 type disk struct {
-	kind    string // ext4 or xfs
+	kind    string // ext4, xfs or btrfs
 	image   string
 	dir     string // where it is mounted
 	options string

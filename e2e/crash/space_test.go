@@ -7,7 +7,9 @@ import (
 	"hubcap/e2e/testkit"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -252,4 +254,118 @@ func (d *disk) device(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return filepath.Base(target)
+}
+
+// TestQuota has hubcap reach a quota that statfs knows nothing of, as those of btrfs are, by its own pulls and because of others who
+// take what is left to the last byte; it starts there, too. It stays up, says that it is degraded, and is well again when there is room.
+func TestQuota(t *testing.T) {
+	s := newSite(t, begin(t, "mkfs.btrfs", "btrfs", "mount"), "HUBCAP_MIN_FREE=8MiB", "HUBCAP_TAG_TTL=1ms")
+	d := newDisk(t, "btrfs", 768<<20, "")
+	for _, args := range [][]string{{"quota", "enable", d.dir}, {"subvolume", "create", d.data()}, {"qgroup", "limit", "160M", d.data()}} {
+		if out, err := exec.Command("btrfs", args...).CombinedOutput(); err != nil {
+			unable(t, "btrfs %s: %v\n%s", args[0], err, out)
+		}
+	}
+	s.start(t, d.data())
+	s.pullNewTags(t, "before")
+	s.mustPull(t, s.publishMany(12, 20<<20, 30<<20)...)
+	s.pullNewTags(t, "by its own pulls")
+
+	filler := filepath.Join(d.data(), "filler")
+	for round := range 3 {
+		fillUp(t, filler)
+		s.pullNewTags(t, fmt.Sprintf("full-%d", round))
+		s.box.assertAlive(t)
+		s.mustPull(t, s.publishMany(2, 1, 10<<20)...)
+		waitUntil(t, "hubcap says that it is degraded", func() bool {
+			fillUp(t, filler) // also what it evicts
+			s.tryPull(t, s.publish(1), 0)
+			return s.box.ended() || s.box.scrape()[`hubcap_degraded{reason="space"}`] == 1
+		})
+		s.box.assertAlive(t)
+	}
+	s.box.kill()
+	fillUp(t, filler)
+	s.start(t, d.data())
+	s.pullNewTags(t, "after a start")
+	s.box.assertAlive(t)
+	s.box.stop(t)
+
+	remove(t, filler)
+	s.start(t, d.data())
+	waitUntil(t, "hubcap is well again", func() bool { return s.box.scrape()[`hubcap_degraded{reason="space"}`] == 0 })
+	small := s.publish(1 << 20)
+	s.hold(t, small)
+	s.pullNewTags(t, "in the end")
+	s.box.assertAlive(t)
+	if !holds(d.data(), small) {
+		t.Error("nothing is kept though there is room again")
+	}
+}
+
+// pullNewTags pulls many new tags, each of which the index has to take, several at a time.
+func (s *site) pullNewTags(t *testing.T, name string) {
+	t.Helper()
+	var all sync.WaitGroup
+	for i := range 100 {
+		tag := fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), i)
+		image := s.tagged(tag)
+		all.Go(func() { s.mustPullTags(t, map[string]*blob{tag: image}) })
+	}
+	all.Wait()
+}
+
+// fillUp has a file take what is left, to the last byte.
+func fillUp(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	_ = f.Sync()
+}
+
+// TestMountedOver has another file system mounted over the data directory's path, a full one, while hubcap runs: it goes on in the
+// directory that it has open.
+func TestMountedOver(t *testing.T) {
+	s := newSite(t, begin(t), "HUBCAP_TAG_TTL=1ms")
+	dir := newTmpfs(t, "size=200m") + "/data"
+	s.start(t, dir)
+	s.pullNewTags(t, "before")
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		unable(t, "mount: %v", err)
+	}
+	over := true
+	t.Cleanup(func() {
+		if over {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	})
+	fillUp(t, filepath.Join(dir, "filler"))
+	held := s.publishMany(10, 1, 4<<20)
+	s.hold(t, held...)
+	s.pullNewTags(t, "while it is hidden")
+	if m := s.box.scrape(); m == nil || m.sum("hubcap_degraded") != 0 {
+		t.Error("it is degraded by a file system that it does not use")
+	}
+	s.box.stop(t)
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	over = false
+	s.start(t, dir)
+	s.hub.Reset()
+	s.mustPull(t, held...)
+	for _, b := range held {
+		if s.crossed(b) > 0 {
+			t.Errorf("%s was kept, and is fetched again", b.digest)
+		}
+	}
+	s.assertAccount(t, dir)
 }
