@@ -263,7 +263,7 @@ func TestQuota(t *testing.T) {
 	d := newDisk(t, "btrfs", 768<<20, "")
 	for _, args := range [][]string{{"quota", "enable", d.dir}, {"subvolume", "create", d.data()}, {"qgroup", "limit", "160M", d.data()}} {
 		if out, err := exec.Command("btrfs", args...).CombinedOutput(); err != nil {
-			unable(t, "btrfs %s: %v\n%s", args[0], err, out)
+			testkit.Unable(t, "btrfs %s: %v\n%s", args[0], err, out)
 		}
 	}
 	s.start(t, d.data())
