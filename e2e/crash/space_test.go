@@ -339,7 +339,7 @@ func TestMountedOver(t *testing.T) {
 	s.start(t, dir)
 	s.pullNewTags(t, "before")
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		unable(t, "mount: %v", err)
+		testkit.Unable(t, "mount: %v", err)
 	}
 	over := true
 	t.Cleanup(func() {
