@@ -74,7 +74,7 @@ type Options struct {
 // locks.mu) are innermost: no other lock is taken while one of them is held.
 // Only the lock of a digest is held during I/O.
 type Cache struct {
-	Options
+	o         Options
 	janitor   *eviction.Janitor
 	manifests *manifests
 	usage     *usage
@@ -114,7 +114,7 @@ var errStopped = errors.New("hubcap is shutting down")
 func New(o Options) *Cache {
 	base, stop := context.WithCancelCause(context.Background())
 	c := &Cache{
-		Options:   o,
+		o:         o,
 		manifests: newManifests(o.ManifestMemory),
 		usage:     newUsage(o.Now),
 		classes:   classes{closed: make(map[digest.Digest][]string)},

@@ -71,7 +71,7 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	if c.classes.isFrom(d, host) || c.manifests.isFrom(d, host) {
 		return true
 	}
-	linked, err := c.Index.Linked(host+everything, d)
+	linked, err := c.o.Index.Linked(host+everything, d)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -87,7 +87,7 @@ func (c *Cache) noteFrom(d digest.Digest, host string) {
 		return
 	}
 	c.classes.from(d, host)
-	if err := c.Index.PutLinks(host+everything, []digest.Digest{d}); err != nil {
+	if err := c.o.Index.PutLinks(host+everything, []digest.Digest{d}); err != nil {
 		c.indexFailed(err)
 	}
 }
@@ -105,9 +105,9 @@ func (w *Want) in(repository string) bool { return repository != "" && w.Reposit
 // admitted because the blob was public gets no restricted file, even if the blob
 // was replaced meanwhile.
 func (c *Cache) openFile(d digest.Digest, class blobs.Class) (*os.File, blobs.Stat, error) {
-	f, stat, err := c.Store.Open(d, class)
+	f, stat, err := c.o.Store.Open(d, class)
 	if class == blobs.ClassClosed && errors.Is(err, fs.ErrNotExist) { // it was made public just now
-		f, stat, err = c.Store.Open(d, blobs.ClassOpen)
+		f, stat, err = c.o.Store.Open(d, blobs.ClassOpen)
 	}
 	return f, stat, err
 }
@@ -167,12 +167,12 @@ func (c *Cache) reveal(d digest.Digest) {
 // revealLocked makes the file of d public. The caller holds the lock of the
 // digest.
 func (c *Cache) revealLocked(d digest.Digest) {
-	if c.classes.of(d) == blobs.ClassOpen || !c.Ledger.Holds(d) {
+	if c.classes.of(d) == blobs.ClassOpen || !c.o.Ledger.Holds(d) {
 		return
 	}
-	before, after, err := c.Store.Reveal(d)
+	before, after, err := c.o.Store.Reveal(d)
 	if err != nil {
-		c.Log.Warn("a blob that has become public stays restricted", "digest", d, "err", err)
+		c.o.Log.Warn("a blob that has become public stays restricted", "digest", d, "err", err)
 		return
 	}
 	c.trust.moved(d, before, after)

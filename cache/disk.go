@@ -43,7 +43,7 @@ func (c *Cache) degraded() []Degradation {
 
 // writable returns an error if creating a file is pointless.
 func (c *Cache) writable() error {
-	if space, err := c.Store.Space(); err == nil && space.ReadOnly {
+	if space, err := c.o.Store.Space(); err == nil && space.ReadOnly {
 		return errReadOnly
 	}
 	return nil
@@ -52,7 +52,7 @@ func (c *Cache) writable() error {
 // writeFailed notes a failed write, unless it only lacked space.
 func (c *Cache) writeFailed(err error) {
 	if !blobs.NoSpace(err) {
-		now := c.Now()
+		now := c.o.Now()
 		c.disk.failed.Store(&now)
 	}
 }
@@ -63,7 +63,7 @@ func (c *Cache) writesFailed() bool {
 	if at == nil {
 		return false
 	}
-	since := c.Now().Sub(*at)
+	since := c.o.Now().Sub(*at)
 	return since >= 0 && since < writesProblem // the clock may have been set
 }
 
@@ -90,26 +90,26 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 // lookAtDisk finds out which problems exist, and removes the ballast when others
 // have filled the file system; the janitor evicts then.
 func (c *Cache) lookAtDisk() {
-	space, err := c.Store.Space()
+	space, err := c.o.Store.Space()
 	seen := err == nil // else the janitor logs why
 	if seen {
 		c.tendBallast(space)
 	}
 	var exists [problems]bool
 	exists[ProblemReadOnly] = space.ReadOnly
-	exists[ProblemSpace] = seen && (space.Full || space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)
+	exists[ProblemSpace] = seen && (space.Full || space.Free < c.o.Reserve || space.Free < c.o.MinFree && c.o.Ledger.Evictable() == 0)
 	exists[ProblemInodes] = space.NoInodes
 	exists[ProblemWrites] = c.writesFailed()
-	exists[ProblemIndex] = c.Index.InMemory()
+	exists[ProblemIndex] = c.o.Index.InMemory()
 	exists[ProblemReads] = !seen || c.unread.count.Load() > 0 || c.unseen.Load()
 	if !c.noteProblems(exists) {
 		return
 	}
 	if names := c.Degraded(); len(names) == 0 {
-		c.Log.Info("the data directory has no problem any more", "dir", c.Store.Dir())
+		c.o.Log.Info("the data directory has no problem any more", "dir", c.o.Store.Dir())
 	} else {
-		c.Log.Warn("degraded: the data directory has a problem; cached content is served, new content may be uncached",
-			"reasons", strings.Join(names, ","), "dir", c.Store.Dir(), "free_bytes", space.Free)
+		c.o.Log.Warn("degraded: the data directory has a problem; cached content is served, new content may be uncached",
+			"reasons", strings.Join(names, ","), "dir", c.o.Store.Dir(), "free_bytes", space.Free)
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *Cache) noteProblems(exists [problems]bool) (changed bool) {
 		case so && i >= 0:
 			now = append(now, before[i])
 		case so:
-			now = append(now, Degradation{Problem(p), c.Now()})
+			now = append(now, Degradation{Problem(p), c.o.Now()})
 		}
 		changed = changed || so != (i >= 0)
 	}
@@ -136,9 +136,9 @@ func (c *Cache) noteProblems(exists [problems]bool) (changed bool) {
 // free returns how many bytes the file system has free, for the janitor. One
 // that refuses bytes although some are free, for a quota, lacks the reserve.
 func (c *Cache) free() (int64, error) {
-	space, err := c.Store.Space()
+	space, err := c.o.Store.Space()
 	if space.Full {
-		return min(space.Free, c.MinFree-c.Reserve), err
+		return min(space.Free, c.o.MinFree-c.o.Reserve), err
 	}
 	return space.Free, err
 }
@@ -146,12 +146,12 @@ func (c *Cache) free() (int64, error) {
 // tendBallast removes the ballast when the file system is nearly full, and
 // allocates it again when there is room.
 func (c *Cache) tendBallast(space blobs.Space) {
-	if (space.Free < c.Reserve || space.Full) && !space.ReadOnly {
-		if c.Store.DropBallast() {
-			c.Log.Warn("the file system is nearly full; the ballast is removed", "free_bytes", space.Free, "dir", c.Store.Dir())
+	if (space.Free < c.o.Reserve || space.Full) && !space.ReadOnly {
+		if c.o.Store.DropBallast() {
+			c.o.Log.Warn("the file system is nearly full; the ballast is removed", "free_bytes", space.Free, "dir", c.o.Store.Dir())
 		}
 		c.janitor.Wake()
-	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
+	} else if space.Free > c.o.MinFree+c.o.Reserve+2*c.o.Ballast {
 		c.holdBallast()
 	}
 }
@@ -159,11 +159,11 @@ func (c *Cache) tendBallast(space blobs.Space) {
 // holdBallast allocates the ballast, which is removed to keep the index alive
 // when others fill the file system.
 func (c *Cache) holdBallast() {
-	if c.Ballast == 0 || c.Store.Ballast() == c.Ballast {
+	if c.o.Ballast == 0 || c.o.Store.Ballast() == c.o.Ballast {
 		return
 	}
-	if err := c.Store.HoldBallast(c.Ballast); err != nil {
-		c.Log.Debug("the ballast cannot be allocated", "err", err)
+	if err := c.o.Store.HoldBallast(c.o.Ballast); err != nil {
+		c.o.Log.Debug("the ballast cannot be allocated", "err", err)
 	}
 }
 

@@ -116,7 +116,7 @@ func (f *fill) run() {
 	defer f.cache.unlist(f)
 	defer f.guard(f.crashed)
 
-	if f.cache.Ledger.Holds(f.want.Digest) && !f.replaces { // a manifest came by another way
+	if f.cache.o.Ledger.Holds(f.want.Digest) && !f.replaces { // a manifest came by another way
 		f.fail(errAgain)
 		return
 	}
@@ -207,7 +207,7 @@ func (f *fill) passOn(stream *Stream, err error) {
 		f.cache.writeFailed(err)
 	}
 	if why := bypassOf(err); why != metrics.BypassTooLarge {
-		f.cache.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
+		f.cache.o.Log.Warn("a blob is streamed through and not kept", "digest", f.want.Digest, "bytes", stream.Size, "reason", why.String(), "err", err)
 	}
 }
 
@@ -297,7 +297,7 @@ func (f *fill) fail(err error) {
 	f.cache.unlist(f)
 	if f.resumed {
 		f.writer.Leave()
-		f.cache.Ledger.Park(f.want.Digest, f.reserved)
+		f.cache.o.Ledger.Park(f.want.Digest, f.reserved)
 	}
 	f.stop(err)
 	f.announce()
@@ -326,7 +326,7 @@ func (f *fill) giveUp(err error) {
 	if f.replaces {
 		let = f.cache.handles.replaced // the file that is held keeps its name
 	}
-	let(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	let(f.want.Digest, func() { f.cache.o.Ledger.Release(reserved) })
 	f.count(err)
 }
 
@@ -345,26 +345,26 @@ func (f *fill) commit() {
 		return
 	}
 	f.cache.superseded(f.want.Digest)
-	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
+	f.cache.trust.verified(f.want.Digest, stat, f.cache.o.Now())
 	f.cache.classed(f.want.Digest, class, f.want.Host)
-	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
+	f.cache.o.Ledger.Commit(f.want.Digest, f.reserved, f.size)
 	failpoint.At(failpoint.CommitCounted)
 	if f.classNow() != class {
 		f.cache.revealLocked(f.want.Digest)
 	}
 	f.cache.usage.touch(f.want.Digest)
-	f.cache.Metrics.Fills.Finished()
+	f.cache.o.Metrics.Fills.Finished()
 }
 
 // count logs and counts a fill that left nothing behind.
 func (f *fill) count(err error) {
 	why := failureOf(err)
-	f.cache.Metrics.Fills.Failed(why)
+	f.cache.o.Metrics.Fills.Failed(why)
 	if why == metrics.FillDisk {
 		f.cache.writeFailed(err)
 	}
 	if why != metrics.FillStopped {
-		f.cache.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", err)
+		f.cache.o.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", err)
 	}
 }
 
@@ -403,8 +403,8 @@ func (f *fill) guard(end func(error)) {
 
 // panicked reports a bug that cost one piece of work.
 func (c *Cache) panicked(what string, d digest.Digest, p any) {
-	c.Metrics.Requests.Panicked()
-	c.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
+	c.o.Metrics.Requests.Panicked()
+	c.o.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
 }
 
 // crashed cleans up after a panic of run itself.

@@ -109,7 +109,7 @@ func (m *manifests) remove(d digest.Digest) {
 // Manifest returns the manifest d if it is held, from memory as a rule.
 func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 	if one, ok := c.manifests.get(d); ok {
-		if _, held := c.Ledger.Touch(d); held {
+		if _, held := c.o.Ledger.Touch(d); held {
 			c.usage.touch(d)
 		}
 		return one, true
@@ -149,10 +149,10 @@ func (c *Cache) load(b *Blob) (Manifest, error) {
 	if d.Algorithm().FromBytes(body) != d {
 		return Manifest{}, ErrWrongContent
 	}
-	if stat, err := c.Store.Stat(b.body.(*held).file); err == nil {
+	if stat, err := c.o.Store.Stat(b.body.(*held).file); err == nil {
 		c.verified(d, stat)
 	}
-	mediaType, err := c.Index.MediaType(d)
+	mediaType, err := c.o.Index.MediaType(d)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -181,17 +181,17 @@ func (c *Cache) useImage(d digest.Digest, depth int) {
 	if !held {
 		m, held = c.Manifest(d)
 	}
-	if !held || !m.use(c.Now()) {
+	if !held || !m.use(c.o.Now()) {
 		return
 	}
 	m.Content.Blobs(func(b oci.Blob) bool {
-		if _, held := c.Ledger.Touch(b.Digest); held {
+		if _, held := c.o.Ledger.Touch(b.Digest); held {
 			c.usage.touch(b.Digest)
 		}
 		return true
 	})
 	for _, child := range m.Content.Manifests {
-		if depth > 0 && c.Ledger.Holds(child.Digest) {
+		if depth > 0 && c.o.Ledger.Holds(child.Digest) {
 			c.useImage(child.Digest, depth-1)
 		}
 	}
@@ -218,7 +218,7 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 			}
 		}()
 		if err := c.store(one); err != nil {
-			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
+			c.o.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
 			return
 		}
 		stored()
@@ -236,7 +236,7 @@ func (c *Cache) store(one Manifest) (err error) {
 		return err
 	}
 	c.manifests.put(one) // the removal took it away
-	_, held := c.Ledger.Touch(one.Digest)
+	_, held := c.o.Ledger.Touch(one.Digest)
 	if _, unread := c.unread.find(one.Digest); held && !unread {
 		if one.Closed {
 			c.noteFrom(one.Digest, one.Host)
@@ -252,10 +252,10 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			c.Ledger.Release(size)
+			c.o.Ledger.Release(size)
 		}
 	}()
-	w, err := c.Store.Create(one.Digest)
+	w, err := c.o.Store.Create(one.Digest)
 	if err != nil {
 		return err
 	}
@@ -273,15 +273,15 @@ func (c *Cache) store(one Manifest) (err error) {
 	}
 	c.superseded(one.Digest)
 	c.classed(one.Digest, class, one.Host)
-	c.trust.verified(one.Digest, stat, c.Now())
-	c.Ledger.Commit(one.Digest, size, size)
+	c.trust.verified(one.Digest, stat, c.o.Now())
+	c.o.Ledger.Commit(one.Digest, size, size)
 	c.usage.touch(one.Digest)
 	c.putMediaType(one)
 	return nil
 }
 
 func (c *Cache) putMediaType(one Manifest) {
-	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
+	if err := c.o.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
 		c.indexFailed(err)
 	}
 }

@@ -63,7 +63,7 @@ func (c *Cache) Has(want Want) bool {
 	if at, known := c.unread.find(want.Digest); known && !c.readable(want.Digest, at) {
 		return false
 	}
-	return c.Ledger.Holds(want.Digest) &&
+	return c.o.Ledger.Holds(want.Digest) &&
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
@@ -72,10 +72,10 @@ func (c *Cache) Has(want Want) bool {
 // can open no more files.
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
-	size, known := c.Ledger.Touch(d)
+	size, known := c.o.Ledger.Touch(d)
 	if !known && c.walking() {
 		c.discover(d)
-		size, known = c.Ledger.Touch(d)
+		size, known = c.o.Ledger.Touch(d)
 	}
 	if !known {
 		return nil, errNotHeld
@@ -88,7 +88,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	one := c.handles.acquire(d)
 	f, stat, err := c.openFile(d, class)
 	if err == nil && stat.Size == size {
-		trusted := c.trust.has(d, stat.Signature, c.Now(), c.VerifyInterval)
+		trusted := c.trust.has(d, stat.Signature, c.o.Now(), c.o.VerifyInterval)
 		return &Blob{
 			Size: size, Origin: Held, Suspect: c.suspects.has(d), cache: c, want: want,
 			body: &held{cache: c, digest: d, size: size, trusted: trusted, handle: one, file: f},
@@ -105,7 +105,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 
 // Looked counts a request for an object of size bytes, and whether it was held.
 func (c *Cache) Looked(size int64, held bool) {
-	c.Metrics.Space.Looked(c.Ledger.Segment(size).String(), held)
+	c.o.Metrics.Space.Looked(c.o.Ledger.Segment(size).String(), held)
 }
 
 // outOfHandles tells an error of a system that can open no more files from
@@ -117,13 +117,13 @@ func outOfHandles(err error) bool {
 // lost gives up a file that is not what the ledger thinks it is, unless it is
 // only being evicted at this moment.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
-	if c.Ledger.Evict(d) {
+	if c.o.Ledger.Evict(d) {
 		verdict := metrics.CheckUnreadable
 		if errors.Is(err, ErrWrongContent) {
 			verdict = metrics.CheckWrong
 		}
-		c.Metrics.Checks.Ended(verdict)
-		c.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
+		c.o.Metrics.Checks.Ended(verdict)
+		c.o.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
 		c.Remove(d)
 	}
 }
@@ -201,7 +201,7 @@ func (c *Cache) through(ctx context.Context, want Want, why metrics.Bypass) (*Bl
 
 // past opens, at its source, a blob whose good file cannot be opened now.
 func (c *Cache) past(ctx context.Context, want Want, err error) (*Blob, error) {
-	c.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
+	c.o.Log.Warn("a cached file cannot be opened and is streamed through", "digest", want.Digest, "err", err)
 	return c.through(ctx, want, metrics.BypassDisk)
 }
 
@@ -221,14 +221,14 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 			return nil, false, ErrClosed
 		}
 		if f.enter() {
-			c.Metrics.Fills.Joined()
+			c.o.Metrics.Fills.Joined()
 			return f, false, nil
 		}
 	}
 	if c.closed {
 		return nil, false, errStopped
 	}
-	if c.Ledger.Holds(want.Digest) && !replace {
+	if c.o.Ledger.Holds(want.Digest) && !replace {
 		return nil, false, errAgain
 	}
 	f = newFill(c, want)
@@ -241,7 +241,7 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 // start puts a fill on the list and sets it to work. c.mu is held.
 func (c *Cache) start(f *fill) {
 	c.fills[f.want.Digest] = f
-	c.Metrics.Fills.Started()
+	c.o.Metrics.Fills.Started()
 	c.fillsRunning.Add(1)
 	c.running.Go(func() {
 		defer c.fillsRunning.Add(-1)
@@ -256,14 +256,14 @@ func (c *Cache) start(f *fill) {
 // the fill is now theirs and goes on. A blob that would not be kept is not
 // fetched, which is no error.
 func (c *Cache) Fetch(ctx context.Context, want Want) (brought int64, err error) {
-	if want.Size > c.MaxBlob {
+	if want.Size > c.o.MaxBlob {
 		return -1, nil
 	}
 	if c.walking() {
 		c.discover(want.Digest)
 	}
 	c.mu.Lock()
-	if c.fills[want.Digest] != nil || c.closed || c.Ledger.Holds(want.Digest) {
+	if c.fills[want.Digest] != nil || c.closed || c.o.Ledger.Holds(want.Digest) {
 		c.mu.Unlock()
 		return -1, nil
 	}

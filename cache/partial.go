@@ -61,33 +61,33 @@ func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 // its size with the source's.
 func (f *fill) resume() {
 	d := f.want.Digest
-	reserved, ok := f.cache.Ledger.Resume(d)
+	reserved, ok := f.cache.o.Ledger.Resume(d)
 	if !ok {
 		return
 	}
 	w, n, have, err := f.cache.left(d, reserved)
-	if err == nil && reserved <= f.cache.MaxBlob && f.mayResume(n) {
+	if err == nil && reserved <= f.cache.o.MaxBlob && f.mayResume(n) {
 		f.mu.Lock()
 		f.size, f.writer, f.reserved, f.have, f.resumed = n.Size, w, reserved, have, true
 		f.mu.Unlock()
-		f.cache.Metrics.Fills.Resumed()
-		f.cache.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", n.Size)
+		f.cache.o.Metrics.Fills.Resumed()
+		f.cache.o.Log.Info("a download goes on where it was left", "digest", d, "bytes", have.bytes(), "of", n.Size)
 		return
 	}
 	switch {
 	case err == nil:
 		w.Discard()
 	case errors.Is(err, errNoNote) || blobs.Absent(err):
-		f.cache.Log.Warn("an unfinished download makes no sense and begins again", "digest", d, "err", err)
-		if err := f.cache.Store.RemovePartial(d); err != nil {
-			f.cache.Log.Warn("an unfinished download cannot be removed; the next start tries again", "digest", d, "err", err)
+		f.cache.o.Log.Warn("an unfinished download makes no sense and begins again", "digest", d, "err", err)
+		if err := f.cache.o.Store.RemovePartial(d); err != nil {
+			f.cache.o.Log.Warn("an unfinished download cannot be removed; the next start tries again", "digest", d, "err", err)
 		}
 	default: // it may be good
-		f.cache.Log.Warn("an unfinished download cannot be read now; it stays until a new one takes its place", "digest", d, "err", err)
-		f.cache.Ledger.Park(d, reserved)
+		f.cache.o.Log.Warn("an unfinished download cannot be read now; it stays until a new one takes its place", "digest", d, "err", err)
+		f.cache.o.Ledger.Park(d, reserved)
 		return
 	}
-	f.cache.handles.unlinked(d, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(d, func() { f.cache.o.Ledger.Release(reserved) })
 }
 
 // mayResume tells whether what was left may be shown to those who ask now.
@@ -99,7 +99,7 @@ func (f *fill) mayResume(n note) bool {
 // returns which of them are there. It counts for more than it is to become when
 // its note could not be read at the start: then for what it takes on disk.
 func (c *Cache) left(d digest.Digest, counted int64) (*blobs.Writer, note, spans, error) {
-	w, p, err := c.Store.Resume(d)
+	w, p, err := c.o.Store.Resume(d)
 	if err != nil {
 		return nil, note{}, nil, err
 	}
@@ -117,7 +117,7 @@ func (f *fill) restart() {
 	f.size, f.writer, f.reserved, f.have, f.resumed = -1, nil, 0, nil, false
 	f.mu.Unlock()
 	w.Discard()
-	f.cache.handles.unlinked(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(f.want.Digest, func() { f.cache.o.Ledger.Release(reserved) })
 }
 
 // whole tells whether every byte is there before anybody is asked: the process
@@ -137,7 +137,7 @@ func (f *fill) save() {
 		}
 		if err := f.saveNow(); err != nil {
 			// The commit will fail of it too; until then it harms nobody.
-			f.cache.Log.Warn("a download cannot be saved while it runs", "digest", f.want.Digest, "err", err)
+			f.cache.o.Log.Warn("a download cannot be saved while it runs", "digest", f.want.Digest, "err", err)
 			return
 		}
 	}
@@ -180,11 +180,11 @@ func (f *fill) park() {
 	err := f.failed()
 	f.cache.unlist(f)
 	if err := f.saveNow(); err != nil {
-		f.cache.Log.Warn("an unfinished download cannot be saved", "digest", f.want.Digest, "err", err)
+		f.cache.o.Log.Warn("an unfinished download cannot be saved", "digest", f.want.Digest, "err", err)
 		f.giveUp(err)
 		return
 	}
 	f.writer.Leave()
-	f.cache.Ledger.Park(f.want.Digest, f.reserved)
+	f.cache.o.Ledger.Park(f.want.Digest, f.reserved)
 	f.count(err)
 }

@@ -64,7 +64,7 @@ func (p *prior) compare(bytes []byte, off int64) error {
 // passing is a blob of size bytes, negative when nobody knows, that is
 // streamed through. spare is an open answer of its source from 0, or nil.
 func (c *Cache) passing(want Want, size int64, spare *Stream, why metrics.Bypass) *Blob {
-	c.Metrics.Fills.Bypassed(why)
+	c.o.Metrics.Fills.Bypassed(why)
 	return &Blob{
 		Size: size, Origin: Passing, Suspect: c.suspects.has(want.Digest), cache: c, want: want,
 		body: &passing{cache: c, want: want, size: size, spare: spare},
@@ -148,7 +148,7 @@ func (p *passing) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent int
 func (p *passing) from(ctx context.Context, off, end int64) *resumer {
 	r := &resumer{
 		ctx: ctx, source: p.want.Source, off: off, end: end, size: p.size,
-		resumed: p.cache.Metrics.Fills.Resumed,
+		resumed: p.cache.o.Metrics.Fills.Resumed,
 	}
 	if spare := p.spare; spare != nil && spare.Off == off {
 		// It was opened for nobody in particular; now it ends with its reader.

@@ -136,7 +136,7 @@ func (h *held) passOn(want Want, off int64, cause error) (*passing, error) {
 	if err != nil {
 		return nil, cause
 	}
-	h.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	h.cache.o.Metrics.Fills.Bypassed(metrics.BypassDisk)
 	return &passing{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
 }
 
@@ -373,7 +373,7 @@ func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
 // now was right whenever it was read.
 func (r *reader) doubtful() bool {
 	if r.doubt == nil {
-		r.doubt = r.fill.cache.Store.Sound(r.file)
+		r.doubt = r.fill.cache.o.Store.Sound(r.file)
 	}
 	if err := r.fill.failed(); r.doubt == nil && isDisk(err) && !blobs.NoSpace(err) {
 		r.doubt = err
@@ -406,7 +406,7 @@ func (r *reader) passOn(want Want, start, off int64, cause error) (*passing, err
 		}
 	}
 	p.size = f.known()
-	f.cache.Metrics.Fills.Bypassed(metrics.BypassDisk)
+	f.cache.o.Metrics.Fills.Bypassed(metrics.BypassDisk)
 	return p, nil
 }
 

@@ -32,57 +32,57 @@ const walkGC = 25
 // files.
 func (c *Cache) begin() {
 	partials := c.partials()
-	expected, known, err := c.Index.Total()
+	expected, known, err := c.o.Index.Total()
 	if err != nil {
 		c.indexFailed(err)
 	}
 	if !known {
-		expected = c.Ledger.Status().Budget // the files may have any size
+		expected = c.o.Ledger.Status().Budget // the files may have any size
 	}
-	c.Ledger.BeginAdoption(expected)
+	c.o.Ledger.BeginAdoption(expected)
 	for _, p := range partials {
-		c.Ledger.Adopt(p.digest, p.size, time.Unix(0, p.used), true)
+		c.o.Ledger.Adopt(p.digest, p.size, time.Unix(0, p.used), true)
 	}
 	c.running.Go(func() {
 		defer close(c.walked)
 		defer c.janitor.Wake()
-		defer c.Ledger.EndAdoption()
+		defer c.o.Ledger.EndAdoption()
 		c.walk(partials)
 	})
-	late := time.NewTimer(c.StartWithin)
+	late := time.NewTimer(c.o.StartWithin)
 	defer late.Stop()
 	select {
 	case <-c.walked:
 	case <-late.C:
-		c.Log.Info("serving starts; the files are still being counted", "expected_bytes", expected)
+		c.o.Log.Info("serving starts; the files are still being counted", "expected_bytes", expected)
 	}
 }
 
 // partials returns the partial fills that can be resumed, and removes the rest.
 func (c *Cache) partials() (kept []found) {
-	removed, err := c.Store.Partials(func(p blobs.Partial) bool {
-		if _, _, err := c.Store.Find(p.Digest); err == nil {
+	removed, err := c.o.Store.Partials(func(p blobs.Partial) bool {
+		if _, _, err := c.o.Store.Find(p.Digest); err == nil {
 			return false // the whole blob is held
 		}
 		if p.NoteErr != nil {
-			c.Log.Warn("the note of a partial fill cannot be read now; the partial fill is kept", "digest", p.Digest, "err", p.NoteErr)
+			c.o.Log.Warn("the note of a partial fill cannot be read now; the partial fill is kept", "digest", p.Digest, "err", p.NoteErr)
 			kept = append(kept, found{p.Digest, max(p.Size, p.Room), p.Modified.UnixNano()})
 			return true
 		}
 		n, _, ok := decodeNote(p.Note, p.Size)
 		// A larger one would not be resumed, and a flipped bit in a note could
 		// have everything evicted for it.
-		if !ok || n.Size > c.MaxBlob {
+		if !ok || n.Size > c.o.MaxBlob {
 			return false
 		}
 		kept = append(kept, found{p.Digest, n.Size, p.Modified.UnixNano()})
 		return true
 	})
 	if removed > 0 {
-		c.Log.Info("partial fills that cannot be resumed are removed", "count", removed)
+		c.o.Log.Info("partial fills that cannot be resumed are removed", "count", removed)
 	}
 	if err != nil {
-		c.Log.Warn("some partial fills cannot be read or removed; the next start tries again", "err", err)
+		c.o.Log.Warn("some partial fills cannot be read or removed; the next start tries again", "err", err)
 	}
 	return kept
 }
@@ -99,7 +99,7 @@ func (c *Cache) walk(partials []found) {
 		latest = later(latest, time.Unix(0, p.used))
 	}
 	var known indexed
-	err := c.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
+	err := c.o.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
 			return errStopped
 		}
@@ -118,7 +118,7 @@ func (c *Cache) walk(partials []found) {
 		if !ok {
 			at = modified
 		}
-		c.Ledger.Adopt(d, size, at, false)
+		c.o.Ledger.Adopt(d, size, at, false)
 		latest = later(latest, at)
 		objects++
 		bytes += size
@@ -131,12 +131,12 @@ func (c *Cache) walk(partials []found) {
 	c.counted.Store(true)
 	c.unseen.Store(errors.Is(err, blobs.ErrUnseen))
 	if err = errors.Join(err, stuck); err != nil { // what was not read may be readable the next time
-		c.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
+		c.o.Log.Warn("some files cannot be counted or removed; the next start tries again", "err", err)
 	} else {
 		c.forgetGone()
 	}
 	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, which is not needed again soon
-	c.Log.Info("cache opened", "objects", objects, "bytes", bytes, "partial", len(partials))
+	c.o.Log.Info("cache opened", "objects", objects, "bytes", bytes, "partial", len(partials))
 }
 
 func later(a, b time.Time) time.Time {
@@ -158,8 +158,8 @@ type indexed struct {
 func (c *Cache) indexedOf(prefix string) indexed {
 	r := indexed{prefix, make(map[digest.Digest]time.Time), make(map[digest.Digest]index.Verified)}
 	err := errors.Join(
-		c.Index.Used(prefix, func(d digest.Digest, at time.Time) { r.used[d] = at }),
-		c.Index.Verified(prefix, func(d digest.Digest, v index.Verified) { r.verified[d] = v }),
+		c.o.Index.Used(prefix, func(d digest.Digest, at time.Time) { r.used[d] = at }),
+		c.o.Index.Verified(prefix, func(d digest.Digest, v index.Verified) { r.verified[d] = v }),
 	)
 	if err != nil {
 		c.indexFailed(err)
@@ -172,12 +172,12 @@ func (c *Cache) walking() bool { return !isClosed(c.walked) || c.unseen.Load() }
 
 // discover looks for a file that the ledger does not know yet.
 func (c *Cache) discover(d digest.Digest) {
-	if err := c.Index.Verified(d.String(), c.trust.learn); err != nil {
+	if err := c.o.Index.Verified(d.String(), c.trust.learn); err != nil {
 		c.indexFailed(err)
 	}
-	if class, size, err := c.Store.Find(d); err == nil && c.plausible(d, size) {
+	if class, size, err := c.o.Store.Find(d); err == nil && c.plausible(d, size) {
 		c.learnClass(d, class)
-		c.Ledger.Adopt(d, size, c.Now(), false)
+		c.o.Ledger.Adopt(d, size, c.o.Now(), false)
 	}
 }
 
@@ -188,7 +188,7 @@ func (c *Cache) plausible(d digest.Digest, size int64) bool {
 	if known && size == right || !known && (size > 0 || d == d.Algorithm().FromBytes(nil)) {
 		return true
 	}
-	c.Log.Warn("a cached file has another length than it had, and is removed", "digest", d, "bytes", size, "want_bytes", right)
+	c.o.Log.Warn("a cached file has another length than it had, and is removed", "digest", d, "bytes", size, "want_bytes", right)
 	return false
 }
 
@@ -200,11 +200,11 @@ func (c *Cache) removeFile(d digest.Digest) error {
 		return nil
 	}
 	defer unlock()
-	if c.Ledger.Holds(d) {
+	if c.o.Ledger.Holds(d) {
 		return nil
 	}
 	c.trust.forget(d)
-	return c.Store.Remove(d)
+	return c.o.Store.Remove(d)
 }
 
 // learnClass notes the class of a file that was found, unless the ledger holds
@@ -215,7 +215,7 @@ func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
 	}
 	if unlock, free := c.locks.tryLock(d); free {
 		defer unlock()
-		if !c.Ledger.Holds(d) {
+		if !c.o.Ledger.Holds(d) {
 			c.classes.set(d, class)
 		}
 	}
@@ -225,23 +225,23 @@ func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
 func (c *Cache) forgetGone() {
 	var gone []digest.Digest
 	note := func(d digest.Digest) {
-		if !c.Ledger.Holds(d) {
+		if !c.o.Ledger.Holds(d) {
 			gone = append(gone, d)
 		}
 	}
 	err := errors.Join(
-		c.Index.Used("", func(d digest.Digest, _ time.Time) { note(d) }),
-		c.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
-		c.Index.Links(func(_ string, d digest.Digest) { note(d) }),
+		c.o.Index.Used("", func(d digest.Digest, _ time.Time) { note(d) }),
+		c.o.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
+		c.o.Index.Links(func(_ string, d digest.Digest) { note(d) }),
 	)
 	for _, d := range gone {
 		unlock, free := c.locks.tryLock(d)
 		if !free {
 			continue
 		}
-		if !c.Ledger.Holds(d) {
+		if !c.o.Ledger.Holds(d) {
 			c.trust.forget(d)
-			err = errors.Join(err, c.Index.Forget(d), c.Index.Unlink(d))
+			err = errors.Join(err, c.o.Index.Forget(d), c.o.Index.Unlink(d))
 		}
 		unlock()
 		if err != nil {

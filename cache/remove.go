@@ -15,7 +15,7 @@ import (
 // creates its own file, and calls Remove after it has released the lock.
 func (c *Cache) Remove(d digest.Digest) {
 	for {
-		if _, evicted := c.Ledger.Evicted(d); !evicted {
+		if _, evicted := c.o.Ledger.Evicted(d); !evicted {
 			return
 		}
 		unlock, free := c.locks.tryLock(d)
@@ -33,7 +33,7 @@ func (c *Cache) Remove(d digest.Digest) {
 // removeLocked is Remove for a caller that holds the lock of the digest. After
 // an error there may still be a file of d.
 func (c *Cache) removeLocked(d digest.Digest) error {
-	size, evicted := c.Ledger.Evicted(d)
+	size, evicted := c.o.Ledger.Evicted(d)
 	if !evicted {
 		return nil
 	}
@@ -43,17 +43,17 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.unread.remove(d)
 	restricted := c.classes.of(d) == blobs.ClassClosed
 	failpoint.At(failpoint.RemoveBegun)
-	if err := c.Store.Remove(d); err != nil {
-		c.Log.Warn("an evicted file cannot be unlinked; its bytes stay counted", "digest", d, "err", err)
+	if err := c.o.Store.Remove(d); err != nil {
+		c.o.Log.Warn("an evicted file cannot be unlinked; its bytes stay counted", "digest", d, "err", err)
 		return err
 	}
 	failpoint.At(failpoint.RemoveCleared)
-	c.Ledger.Unlinked(d)
-	c.handles.unlinked(d, func() { c.Ledger.Freed(size) })
+	c.o.Ledger.Unlinked(d)
+	c.handles.unlinked(d, func() { c.o.Ledger.Freed(size) })
 	failpoint.At(failpoint.RemoveCounted)
-	err := c.Index.Forget(d)
+	err := c.o.Index.Forget(d)
 	if restricted {
-		err = errors.Join(err, c.Index.Unlink(d))
+		err = errors.Join(err, c.o.Index.Unlink(d))
 		c.classes.set(d, blobs.ClassOpen)
 	}
 	if err != nil {
@@ -68,17 +68,17 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 // caller holds the lock of the digest.
 func (c *Cache) superseded(d digest.Digest) {
 	c.unread.remove(d)
-	c.Ledger.Evict(d)
-	if size, evicted := c.Ledger.Evicted(d); evicted {
-		c.Ledger.Unlinked(d)
-		c.handles.replaced(d, func() { c.Ledger.Freed(size) })
+	c.o.Ledger.Evict(d)
+	if size, evicted := c.o.Ledger.Evicted(d); evicted {
+		c.o.Ledger.Unlinked(d)
+		c.handles.replaced(d, func() { c.o.Ledger.Freed(size) })
 	}
 }
 
 func (c *Cache) indexFailed(err error) {
-	c.Metrics.Fills.IndexFailed()
+	c.o.Metrics.Fills.IndexFailed()
 	if errors.Is(err, index.ErrNoRoom) {
 		return // the problem of the disk is logged once
 	}
-	c.Log.Warn("the index failed; serving continues without what it would have returned or stored", "err", err)
+	c.o.Log.Warn("the index failed; serving continues without what it would have returned or stored", "err", err)
 }

@@ -48,7 +48,7 @@ func (s *scrubbed) update(change func(*ScrubStatus)) {
 
 // scrub verifies what was not verified for long, until ctx ends.
 func (c *Cache) scrub(ctx context.Context) {
-	pause := max(c.VerifyInterval/100, minPause)
+	pause := max(c.o.VerifyInterval/100, minPause)
 	timer := time.NewTimer(firstScrub)
 	defer timer.Stop()
 	for {
@@ -70,8 +70,8 @@ func (c *Cache) scrub(ctx context.Context) {
 // files in a row cannot be read: the others would probably fail too.
 func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 	due, count := c.due(scrubBatch)
-	_, held := c.Ledger.Status().Held()
-	perSecond := max(float64(held)*scrubTime/c.VerifyInterval.Seconds(), minScrub)
+	_, held := c.o.Ledger.Status().Held()
+	perSecond := max(float64(held)*scrubTime/c.o.VerifyInterval.Seconds(), minScrub)
 	limit := rate.NewLimiter(rate.Limit(perSecond), buffer)
 	pace := func(n int) error {
 		c.scrubbed.update(func(s *ScrubStatus) { s.Bytes += int64(n) })
@@ -80,7 +80,7 @@ func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 	c.scrubbed.update(func(s *ScrubStatus) { s.Due = count })
 	verified, unreadable := 0, 0 // unreadable in a row
 	defer func() {
-		c.scrubbed.update(func(s *ScrubStatus) { s.Ended, s.Verified = c.Now(), verified })
+		c.scrubbed.update(func(s *ScrubStatus) { s.Ended, s.Verified = c.o.Now(), verified })
 	}()
 	for _, one := range due {
 		if ctx.Err() != nil {
@@ -97,7 +97,7 @@ func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 		}
 		c.scrubbed.update(func(s *ScrubStatus) { s.Due-- })
 		if unreadable == fewUnread {
-			c.Log.Warn("the scrubber pauses: several files in a row cannot be read", "files", unreadable)
+			c.o.Log.Warn("the scrubber pauses: several files in a row cannot be read", "files", unreadable)
 			return false
 		}
 	}
@@ -114,17 +114,17 @@ type aged struct {
 // the longest unverified first, at most the given number of them; count is how
 // many there are. It leaves those that cannot be read to reread.
 func (c *Cache) due(most int) (due []aged, count int) {
-	now := c.Now()
+	now := c.o.Now()
 	oldest := func() {
 		slices.SortFunc(due, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
 		due = due[:min(len(due), most)]
 	}
-	c.Ledger.Each(func(d digest.Digest) {
+	c.o.Ledger.Each(func(d digest.Digest) {
 		age, ok := c.trust.age(d, now)
 		if !ok {
 			age = math.MaxInt64
 		}
-		if age < c.VerifyInterval/scrubDue {
+		if age < c.o.VerifyInterval/scrubDue {
 			return
 		}
 		if _, known := c.unread.find(d); known {

@@ -80,8 +80,8 @@ func (c *Cache) Degraded() (names []string) {
 
 // export has metrics read the cache's and the ledger's status at each scrape.
 func (c *Cache) export() {
-	c.Metrics.Watch(func(set metrics.Set) {
-		ledger := c.Ledger.Status()
+	c.o.Metrics.Watch(func(set metrics.Set) {
+		ledger := c.o.Ledger.Status()
 		set(metrics.CacheBudget, float64(ledger.Budget))
 		set(metrics.CacheBytes, float64(ledger.Overhead), "index")
 		set(metrics.CacheBytes, float64(ledger.Reserved), "reserved")

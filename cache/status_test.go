@@ -60,13 +60,13 @@ func TestStatusOfFillsAndFiles(t *testing.T) {
 	if !held || err != nil {
 		t.Fatal(held, err)
 	}
-	r.Ledger.Evict(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
-	if s, l := r.Status(), r.Ledger.Status(); s.OpenFiles != 1 || l.Evicted == 0 {
+	if s, l := r.Status(), r.o.Ledger.Status(); s.OpenFiles != 1 || l.Evicted == 0 {
 		t.Errorf("%+v, %+v: the unlinked file is open", s, l)
 	}
 	b.Close()
-	if s, l := r.Status(), r.Ledger.Status(); s.OpenFiles != 0 || l.Evicted != 0 {
+	if s, l := r.Status(), r.o.Ledger.Status(); s.OpenFiles != 0 || l.Evicted != 0 {
 		t.Errorf("%+v, %+v: the file is closed", s, l)
 	}
 }
@@ -89,13 +89,13 @@ func TestStatusUnderLoad(t *testing.T) {
 				if s := r.Status(); s.FillsRunning < 0 || s.FillsWaiting < 0 || s.OpenFiles < 0 {
 					t.Errorf("%+v", s)
 				}
-				if used := r.Ledger.Status().Used(); used > limit {
+				if used := r.o.Ledger.Status().Used(); used > limit {
 					t.Errorf("%d bytes used", used)
 				}
-				for o := range r.Ledger.Next(10) {
+				for o := range r.o.Ledger.Next(10) {
 					r.Has(Want{Digest: o.Digest}) // takes locks of the cache and of the ledger
 				}
-				if _, ok := r.Metrics.Value("hubcap_cache_bytes", "what", "large"); !ok {
+				if _, ok := r.o.Metrics.Value("hubcap_cache_bytes", "what", "large"); !ok {
 					t.Error("the state is not exported")
 				}
 			}
@@ -121,7 +121,7 @@ func TestStatusUnderLoad(t *testing.T) {
 		s := r.Status()
 		return s.OpenFiles == 0 && s.FillsRunning == 0 && s.FillsWaiting == 0
 	})
-	r.Ledger.Each(func(d digest.Digest) {
+	r.o.Ledger.Each(func(d digest.Digest) {
 		if !r.Has(Want{Digest: d}) {
 			t.Errorf("%s is counted and not held", d)
 		}

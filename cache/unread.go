@@ -89,12 +89,12 @@ func (c *Cache) unreadable(d digest.Digest, at int64, err error) error {
 	case blobs.Absent(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.lost(d, -1, -1, err)
 		return errNotHeld
-	case !c.Ledger.Holds(d): // it is being evicted
+	case !c.o.Ledger.Holds(d): // it is being evicted
 		return errNotHeld
 	}
 	if c.unread.add(d, at) {
-		c.Metrics.Checks.Ended(metrics.CheckUnreadable)
-		c.Log.Warn("a cached file cannot be read; it is kept, and its blob is fetched", "digest", d, "offset", at, "err", err)
+		c.o.Metrics.Checks.Ended(metrics.CheckUnreadable)
+		c.o.Log.Warn("a cached file cannot be read; it is kept, and its blob is fetched", "digest", d, "offset", at, "err", err)
 	}
 	return fmt.Errorf("%w: %w", errUnreadable, err)
 }
@@ -117,7 +117,7 @@ func (c *Cache) reread() {
 // readable reports whether the file of d can be read at the offset at, where it
 // could not, and forgets the failure when it can.
 func (c *Cache) readable(d digest.Digest, at int64) bool {
-	if !c.Ledger.Holds(d) {
+	if !c.o.Ledger.Holds(d) {
 		c.unread.remove(d)
 		return false
 	}

@@ -81,24 +81,24 @@ func (u *usage) flush(c *Cache) {
 	if isClosed(c.walked) { // else the latest use is not known yet
 		batch = u.take()
 	}
-	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
+	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.o.Ledger.Holds(d) })
 	if len(batch) > 0 {
-		if err := c.Index.PutUsed(batch); err != nil {
+		if err := c.o.Index.PutUsed(batch); err != nil {
 			c.indexFailed(err)
 		}
 	}
-	status := c.Ledger.Status()
+	status := c.o.Ledger.Status()
 	_, held := status.Held()
 	if total := held + status.Partial; total != u.total && c.counted.Load() {
 		u.total = total
-		if err := c.Index.PutTotal(total); err != nil {
+		if err := c.o.Index.PutTotal(total); err != nil {
 			c.indexFailed(err)
 		}
 	}
 	verified := c.trust.take()
-	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.Ledger.Holds(d) })
+	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.o.Ledger.Holds(d) })
 	if len(verified) > 0 {
-		if err := c.Index.PutVerified(verified); err != nil {
+		if err := c.o.Index.PutVerified(verified); err != nil {
 			c.indexFailed(err)
 		}
 	}

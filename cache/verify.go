@@ -184,7 +184,7 @@ func (k *check) wait(ctx context.Context) error {
 // that was evicted meanwhile or whose file is missing, and errUnreadable for one
 // that cannot be read now.
 func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) error) error {
-	if !c.Ledger.Holds(d) {
+	if !c.o.Ledger.Holds(d) {
 		return errNotHeld
 	}
 	one := c.handles.acquire(d)
@@ -215,7 +215,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 			return c.unreadable(d, at, err)
 		}
 	}
-	after, err := c.Store.Stat(f)
+	after, err := c.o.Store.Stat(f)
 	switch {
 	case err != nil:
 		return c.unreadable(d, at, err)
@@ -226,7 +226,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	case after.Signature != before.Signature: // something is writing to it
 		return fmt.Errorf("%w: it changes", errUnreadable)
 	}
-	c.Metrics.Checks.Ended(metrics.CheckRight)
+	c.o.Metrics.Checks.Ended(metrics.CheckRight)
 	c.verified(d, after)
 	return nil
 }
@@ -235,8 +235,8 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 // meanwhile.
 func (c *Cache) verified(d digest.Digest, stat blobs.Stat) {
 	c.unread.remove(d)
-	c.trust.verified(d, stat, c.Now())
-	if !c.Ledger.Holds(d) {
+	c.trust.verified(d, stat, c.o.Now())
+	if !c.o.Ledger.Holds(d) {
 		c.trust.forget(d)
 	}
 }

@@ -55,7 +55,7 @@ func (r *rig) rot(d digest.Digest, at int64) {
 
 // checks is how many verifications came to a verdict.
 func (r *rig) checks(verdict string) int {
-	n, _ := r.Metrics.Value("hubcap_checks_total", "verdict", verdict)
+	n, _ := r.o.Metrics.Value("hubcap_checks_total", "verdict", verdict)
 	return int(n)
 }
 
@@ -241,10 +241,10 @@ func TestScrubberFindsRot(t *testing.T) {
 	}
 	r.scrubRound(t.Context())
 	r.wantChecks(8, 1, 1)
-	if n, _ := r.Metrics.Value("hubcap_scrubbed_bytes_total"); n < 9*50_000 {
+	if n, _ := r.o.Metrics.Value("hubcap_scrubbed_bytes_total"); n < 9*50_000 {
 		t.Errorf("%v bytes scrubbed", n)
 	}
-	if s := r.Status().Scrub; s.Due != 0 || s.Bytes < 9*50_000 || !s.Ended.Equal(r.Now()) {
+	if s := r.Status().Scrub; s.Due != 0 || s.Bytes < 9*50_000 || !s.Ended.Equal(r.o.Now()) {
 		t.Errorf("%+v", s)
 	}
 	r.checkLedger()
@@ -273,7 +273,7 @@ func TestEvictedFileIsVerifiedByItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	r.Ledger.Evict(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	var c client
 	if err := b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {

@@ -86,6 +86,7 @@ type rig struct {
 	url     string
 	login   string // the port where clients log in
 	clock   *testkit.Clock
+	dir     string // the data directory
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
 	handler *Handler
@@ -125,7 +126,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.clients == nil {
 		o.clients = loopback
 	}
-	r := &rig{t: t, hub: o.hub, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), all: metrics.New(), log: new(testkit.Log)}
+	r := &rig{t: t, hub: o.hub, dir: o.dir, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), all: metrics.New(), log: new(testkit.Log)}
 	var sink io.Writer = r.log
 	if o.log != nil {
 		sink = o.log

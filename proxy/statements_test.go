@@ -224,7 +224,7 @@ func bytesFlow(t *testing.T, r *rig, img fakehub.Image, _ v1.Descriptor) {
 func lostBlobIsFetched(t *testing.T, r *rig, img fakehub.Image, _ v1.Descriptor) {
 	r.pullSingle(t, img)
 	lost := 0
-	must(t, filepath.WalkDir(r.cache.Store.Dir(), func(path string, e fs.DirEntry, err error) error {
+	must(t, filepath.WalkDir(r.dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && strings.Contains(path, img.Layers[0].Digest.Encoded()) {
 			lost++
 			err = os.Remove(path)
