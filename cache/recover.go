@@ -223,10 +223,10 @@ func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
 
 // forgetGone removes from the index what it has about files that no longer exist.
 func (c *Cache) forgetGone() {
-	var gone []digest.Digest
+	var missing []digest.Digest
 	note := func(d digest.Digest) {
 		if !c.o.Ledger.Holds(d) {
-			gone = append(gone, d)
+			missing = append(missing, d)
 		}
 	}
 	err := errors.Join(
@@ -234,7 +234,7 @@ func (c *Cache) forgetGone() {
 		c.o.Index.Verified("", func(d digest.Digest, _ index.Verified) { note(d) }),
 		c.o.Index.Links(func(_ string, d digest.Digest) { note(d) }),
 	)
-	for _, d := range gone {
+	for _, d := range missing {
 		unlock, free := c.locks.tryLock(d)
 		if !free {
 			continue

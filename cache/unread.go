@@ -38,7 +38,7 @@ type unread struct {
 }
 
 // add notes that the file of d cannot be read at the offset at. It reports
-// whether that is news.
+// whether that was unknown.
 func (u *unread) add(d digest.Digest, at int64) (news bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -53,9 +53,9 @@ func (r *rig) rot(d digest.Digest, at int64) {
 	}
 }
 
-// checks is how many verifications came to a verdict.
-func (r *rig) checks(verdict string) int {
-	n, _ := r.o.Metrics.Value("hubcap_checks_total", "verdict", verdict)
+// checks returns how many verifications had a result.
+func (r *rig) checks(result string) int {
+	n, _ := r.o.Metrics.Value("hubcap_checks_total", "result", result)
 	return int(n)
 }
 
@@ -63,7 +63,7 @@ func (r *rig) wantChecks(right, wrong, unreadable int) {
 	r.t.Helper()
 	got := []int{r.checks("right"), r.checks("wrong"), r.checks("unreadable")}
 	if want := []int{right, wrong, unreadable}; fmt.Sprint(got) != fmt.Sprint(want) {
-		r.t.Errorf("verdicts right, wrong, unreadable: %v, want %v", got, want)
+		r.t.Errorf("results right, wrong, unreadable: %v, want %v", got, want)
 	}
 }
 

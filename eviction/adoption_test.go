@@ -20,7 +20,7 @@ func TestAdoptionBesideServing(t *testing.T) {
 	if err := l.Reserve(20 * mib); err != nil {
 		t.Fatal(err)
 	}
-	l.Commit(name(9), 20*mib, 20*mib) // brought in meanwhile
+	l.Commit(name(9), 20*mib, 20*mib) // filled meanwhile
 	l.Adopt(name(1), 10*mib, now, false)
 	l.Touch(name(1)) // and used
 	l.Adopt(name(2), 10*mib, now, false)
@@ -28,7 +28,7 @@ func TestAdoptionBesideServing(t *testing.T) {
 		t.Error("not held")
 	}
 	if got := l.MakeRoom(90 * mib); len(got) != 0 || l.Evictable() != 10*mib { // what was evicted by name
-		t.Errorf("evicted %v, evictable %d: nobody knows yet what was used least recently", got, l.Evictable())
+		t.Errorf("evicted %v, evictable %d: the order of last use is not known yet", got, l.Evictable())
 	}
 	for i := range 5 { // the walk sees all of it, in the order of last use
 		l.Adopt(name(i), 10*mib, now, false)

@@ -9,7 +9,7 @@ import (
 
 const year = 365 * 24 * time.Hour
 
-// aging is a ledger with a clock that can be set, and what it says of ages.
+// aging is a ledger with a clock that can be set, and its metrics.
 type aging struct {
 	*Ledger
 	all *metrics.Metrics
@@ -25,7 +25,7 @@ func newAging() *aging {
 	return a
 }
 
-// age is the sum of the ages of what has gone from a segment.
+// age returns the sum of the ages of what was evicted from a segment.
 func (a *aging) age(t *testing.T, seg Segment) time.Duration {
 	t.Helper()
 	seconds, ok := a.all.Value("hubcap_eviction_age_seconds", "segment", seg.String())
@@ -126,7 +126,7 @@ func TestWhatIsEvictedByNameHasNoAge(t *testing.T) {
 	}
 }
 
-// A clock that is set evicts nothing, and does not change what goes first.
+// A clock that is set evicts nothing, and does not change the order of eviction.
 func TestClockThatIsSetEvictsNothing(t *testing.T) {
 	for _, jump := range []time.Duration{10 * year, -10 * year} {
 		a := newAging()
@@ -144,7 +144,7 @@ func TestClockThatIsSetEvictsNothing(t *testing.T) {
 		a.now = a.now.Add(-jump)
 		for i, want := range []int{2, 3, 4, 1, 6} {
 			if got := a.MakeRoom(int64(500+100*i) * kib); len(got) != 1 || got[0] != name(want) {
-				t.Errorf("%v: number %d to go was %v, want object %d", jump, i, got, want)
+				t.Errorf("%v: eviction %d was %v, want object %d", jump, i, got, want)
 			}
 		}
 	}

@@ -17,7 +17,7 @@ type removerFunc func(digest.Digest)
 
 func (f removerFunc) Remove(d digest.Digest) { f(d) }
 
-// unlinkNow gives the bytes of a evicted object back, as a removal does.
+// unlinkNow unlinks and frees an evicted object, as a removal does.
 func (l *Ledger) unlinkNow(d digest.Digest) {
 	if size, evicted := l.Evicted(d); evicted {
 		l.Unlinked(d)
@@ -52,8 +52,8 @@ func TestBreakRoomIsTakenByAnother(t *testing.T) {
 	}
 }
 
-// A sweep has evicted objects and is still unlinking them when a fill wants
-// their room.
+// A sweep has evicted objects and is still unlinking them when a fill needs
+// their space.
 func TestBreakRoomIsOnItsWay(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 96*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -62,11 +62,11 @@ func TestBreakRoomIsOnItsWay(t *testing.T) {
 	}
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	if err := j.Reserve(200 * kib); err != nil {
-		t.Errorf("%v, with %d bytes evicted and nobody reading them", err, l.Status().Evicted)
+		t.Errorf("%v, with %d bytes evicted that no reader has open", err, l.Status().Evicted)
 	}
 }
 
-// The floor cannot be kept for one large object, whatever goes: nothing goes.
+// The floor cannot be kept for one large object, whatever is evicted: nothing is.
 func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
@@ -87,7 +87,7 @@ func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 }
 
 // Others have filled the file system so far that the floor is out of reach:
-// the cache still gives what it has.
+// the cache still evicts what it has.
 func TestBreakFloorThatOthersCross(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
@@ -104,7 +104,7 @@ func TestBreakFloorThatOthersCross(t *testing.T) {
 	cancel()
 	j.Run(ctx) // once
 	if free != 300*kib {
-		t.Errorf("%d bytes given of %d, while the file system is %d below its floor", free, 300*kib, 400*kib-free)
+		t.Errorf("%d bytes freed of %d, while the file system is %d below its floor", free, 300*kib, 400*kib-free)
 	}
 }
 
@@ -132,7 +132,8 @@ func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 }
 
-// The small share is in the way of a large object: nothing goes in vain.
+// A large object does not fit beside the small segment's share: nothing is
+// evicted for it.
 func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
 	for i := range 25 {
@@ -156,7 +157,7 @@ func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := l.Sweep(); len(got) != 0 {
-		t.Errorf("%d small objects had to go, below their share and inside the budget", len(got))
+		t.Errorf("%d small objects were evicted, below their share and inside the budget", len(got))
 	}
 }
 
@@ -171,7 +172,7 @@ func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
 }
 
 // One digest is evicted again before its first file could be unlinked: both
-// files' bytes come back.
+// files' bytes are freed.
 func TestBreakEvictedTwice(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1)
@@ -181,7 +182,7 @@ func TestBreakEvictedTwice(t *testing.T) {
 	l.unlinkNow(name(1))
 	l.unlinkNow(name(1))
 	if s := l.Status(); s.Evicted != 0 {
-		t.Errorf("%d bytes evicted for ever", s.Evicted)
+		t.Errorf("%d bytes never freed", s.Evicted)
 	}
 }
 

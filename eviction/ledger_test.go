@@ -123,14 +123,14 @@ func TestSmallObjectsOutliveLayers(t *testing.T) {
 
 func TestSmallSegmentGivesWhatItHoldsBeyondItsShare(t *testing.T) {
 	l := newTestLedger(400 * kib)
-	for i := range 40 { // 320 KiB of small objects, with nobody else there
+	for i := range 40 { // 320 KiB of small objects, and no other objects
 		fill(t, l, 8*kib, i)
 	}
 	fill(t, l, 60*kib, 100)
 	l.MakeRoomAndFree(100 * kib)
 	fill(t, l, 100*kib, 101)
 	if _, held := l.Touch(name(100)); !held {
-		t.Error("a layer had to go although the small segment was above its share")
+		t.Error("a layer was evicted although the small segment was above its share")
 	}
 	if _, held := l.Touch(name(0)); held {
 		t.Error("the oldest small object is still there")
@@ -287,7 +287,7 @@ func BenchmarkTouch(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory tells the bytes that the ledger takes for an object, its
+// BenchmarkMemory reports the bytes that the ledger uses for an object, its
 // name aside, at a million objects.
 func BenchmarkMemory(b *testing.B) {
 	const objects = 1_000_000

@@ -13,7 +13,7 @@ import (
 // sizes rounded up to blocks of 4 KiB.
 type Status struct {
 	Budget   int64 // bytes that everything together may use
-	Overhead int64 // the index and what else SetOverhead was told
+	Overhead int64 // as set by SetOverhead: the index, the ballast
 	Reserved int64 // promised to running fills
 	Evicted  int64 // evicted and not yet free
 	Partial  int64 // partial fills that may be resumed
