@@ -138,7 +138,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	if err := f.prepare(&Stream{Size: int64(len(body))}); err != nil {
 		t.Fatal(err)
 	}
-	defer r.Ledger.Release(int64(len(body)))
+	defer r.o.Ledger.Release(int64(len(body)))
 	defer f.writer.Discard()
 	if _, err := f.writer.WriteAt(body[:2*buffer+5], 0); err != nil {
 		t.Fatal(err)
@@ -259,14 +259,14 @@ func TestBreakEvictedBeforeItsOpenersCame(t *testing.T) {
 	waitIn(t, "(*handles).acquire", 2)
 	close(open)
 	r.settle()
-	if !r.Ledger.Doom(d) {
+	if !r.o.Ledger.Evict(d) {
 		t.Fatal("not held")
 	}
-	if err := r.Store.Remove(d); err != nil { // as removeLocked, for a file that no reader has open
+	if err := r.o.Store.Remove(d); err != nil { // as removeLocked, for a file that no reader has open
 		t.Fatal(err)
 	}
-	r.Ledger.Unlinked(d)
-	r.Ledger.Freed(int64(len(body)))
+	r.o.Ledger.Unlinked(d)
+	r.o.Ledger.Freed(int64(len(body)))
 	r.handles.mu.Unlock()
 	r.mustSend(<-first, body)
 	r.mustSend(<-second, body)
@@ -306,7 +306,7 @@ func (r *rig) lookThenJoin(body []byte, d digest.Digest, later Source) opening {
 	waitIn(r.t, "(*Cache).join", 1)
 	// A fill that is on no list: it commits, and waits at the list's lock.
 	r.running.Go(newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false).run)
-	eventually(r.t, "the first fill commits", func() bool { _, held := r.Ledger.Touch(d); return held })
+	eventually(r.t, "the first fill commits", func() bool { _, held := r.o.Ledger.Touch(d); return held })
 	r.mu.Unlock()
 	return <-o
 }
@@ -333,7 +333,7 @@ func TestBreakEvictedDuringASecondFill(t *testing.T) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	if r.Ledger.Doom(d) {
+	if r.o.Ledger.Evict(d) {
 		r.Remove(d)
 	}
 	close(open)
@@ -477,17 +477,17 @@ func TestBreakUnlinkFailsForAWhile(t *testing.T) {
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
-	r.Ledger.Doom(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
-	if s := r.Ledger.Stats(); s.Doomed == 0 {
+	if s := r.o.Ledger.Status(); s.Evicted == 0 {
 		t.Fatal("it was removed after all")
 	}
 	restore()
-	// Room is wanted; the doomed bytes are in the way.
+	// Room is wanted; the evicted bytes are in the way.
 	if err := r.janitor.Reserve(13 * mib); err != nil {
-		t.Errorf("the doomed bytes are never given back: %v", err)
+		t.Errorf("the evicted bytes are never given back: %v", err)
 	} else {
-		r.Ledger.Release(13 * mib)
+		r.o.Ledger.Release(13 * mib)
 	}
 	r.checkLedger()
 }
@@ -499,7 +499,7 @@ func TestBreakUnlinkFailsThenRefill(t *testing.T) {
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
-	r.Ledger.Doom(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	open := make(chan struct{})
 	src := &origin{body: body, script: func(n, _ int64, in io.Reader) (io.Reader, error) {
@@ -520,7 +520,7 @@ func TestBreakUnlinkFailsThenRefill(t *testing.T) {
 	}
 	b.Close()
 	r.settle()
-	if held, ok := r.Ledger.Touch(d); ok {
+	if held, ok := r.o.Ledger.Touch(d); ok {
 		if _, err := os.Lstat(path(r, d)); err != nil {
 			t.Errorf("the ledger holds %d bytes of a file that was removed: %v", held, err)
 		}
@@ -606,7 +606,7 @@ func TestBreakFloorAndUnknownSizes(t *testing.T) {
 	const floor = 24 * mib
 	dir := onSmallDisk(t, "size=64m")
 	r := newRig(t, rigOptions{dir: dir, limit: 60 * mib, change: func(o *Options) { o.MinFree, o.MaxBlob = floor, 12*mib }})
-	r.Ledger.SetOverhead(0)
+	r.o.Ledger.SetOverhead(0)
 	open := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range 5 {
@@ -632,7 +632,7 @@ func TestBreakFloorAndUnknownSizes(t *testing.T) {
 	close(open)
 	all.Wait()
 	r.settle()
-	free, err := r.Store.Free()
+	free, err := r.o.Store.Free()
 	if err != nil || free < floor {
 		t.Errorf("%d bytes free, the floor is %d; %v", free, int64(floor), err)
 	}
@@ -675,7 +675,7 @@ func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 	body, d := content(231, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
-	r.Ledger.Doom(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	r.usage.touch(d) // Held, between the ledger's answer and its own note
 	r.stop()
@@ -683,7 +683,7 @@ func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir})
 	left := 0
-	if err := r.Index.Used("", func(digest.Digest, time.Time) { left++ }); err != nil || left != 0 {
+	if err := r.o.Index.Used("", func(digest.Digest, time.Time) { left++ }); err != nil || left != 0 {
 		t.Errorf("%d records of files that are not there, %v", left, err)
 	}
 }
@@ -694,7 +694,7 @@ func TestBreakManifestWithoutRoomInTheIndex(t *testing.T) {
 	body, d := content(232, 8*kib)
 	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() { t.Error("stored") })
 	r.Close() // waits for it
-	if mediaType, err := r.Index.MediaType(d); err != nil || mediaType != "" {
+	if mediaType, err := r.o.Index.MediaType(d); err != nil || mediaType != "" {
 		t.Errorf("media type %q of what is not there, %v", mediaType, err)
 	}
 }
@@ -787,7 +787,7 @@ func TestBreakUnknownSizeNearTheLimit(t *testing.T) {
 	body, d := content(235, 66*mib)
 	r.mustGet(d, &origin{body: body, unsized: true}, body)
 	r.settle()
-	if _, ok := r.Ledger.Touch(d); !ok {
+	if _, ok := r.o.Ledger.Touch(d); !ok {
 		t.Error("66 MiB of 100 were not kept")
 	}
 	r.checkLedger()
@@ -967,7 +967,7 @@ func TestBreakDiskFull(t *testing.T) {
 				})
 			}
 			all.Wait()
-			r.Ledger.SetOverhead(0)
+			r.o.Ledger.SetOverhead(0)
 			r.checkLedger()
 			if err := os.RemoveAll(filepath.Join(dir, "others")); err != nil {
 				t.Fatal(err)
@@ -975,7 +975,7 @@ func TestBreakDiskFull(t *testing.T) {
 			small, d := content(241, mib)
 			r.mustGet(d, &origin{body: small}, small)
 			r.settle()
-			if _, ok := r.Ledger.Touch(d); !ok {
+			if _, ok := r.o.Ledger.Touch(d); !ok {
 				t.Error("nothing is kept any more")
 			}
 			r.checkLedger()
@@ -1048,7 +1048,7 @@ func TestBreakChurn(t *testing.T) {
 				one := set[rnd.IntN(len(set))]
 				switch rnd.IntN(12) {
 				case 0:
-					if r.Ledger.Doom(one.d) {
+					if r.o.Ledger.Evict(one.d) {
 						r.Remove(one.d)
 					}
 				case 1:
@@ -1094,8 +1094,8 @@ func TestBreakChurn(t *testing.T) {
 					t.Errorf("%v (of the client: %v)", err, ctx.Err())
 				}
 				leave()
-				s := r.Ledger.Stats()
-				if used := s.Bytes[0] + s.Bytes[1] + s.Reserved + s.Doomed; used > limit {
+				s := r.o.Ledger.Status()
+				if used := s.Used() - s.Overhead; used > limit {
 					t.Errorf("%d bytes of %d", used, limit)
 				}
 			}
@@ -1109,17 +1109,17 @@ func TestBreakChurn(t *testing.T) {
 			b.Close()
 		}
 	}
-	for end := time.Now().Add(5 * time.Second); r.Ledger.Stats().Doomed != 0 && time.Now().Before(end); {
+	for end := time.Now().Add(5 * time.Second); r.o.Ledger.Status().Evicted != 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // the janitor may be at work
 	}
-	if s := r.Ledger.Stats(); s.Doomed != 0 {
+	if s := r.o.Ledger.Status(); s.Evicted != 0 {
 		pending := 0
 		for _, one := range set {
-			if _, doomed := r.Ledger.Doomed(one.d); doomed {
+			if _, evicted := r.o.Ledger.Evicted(one.d); evicted {
 				pending++
 			}
 		}
-		t.Errorf("%d bytes doomed without readers, %d of them wait for their unlinking", s.Doomed, pending)
+		t.Errorf("%d bytes evicted without readers, %d objects wait to be unlinked", s.Evicted, pending)
 	}
 	r.checkLedger()
 	if n := len(r.handles.open); n != 0 {

@@ -1,22 +1,25 @@
-// Package cache is what hubcap holds: blobs in files, manifests in memory and
-// in files, and the fills that bring them in. It knows digests, offsets and
-// sources; it knows neither HTTP nor registries nor tags.
+// Package cache holds blobs in files, manifests in memory and in files, and runs
+// the fills that fetch them. It knows digests, offsets and sources; it knows
+// neither HTTP nor registries nor tags.
 //
-// A blob is read while it is filled. One fill serves every reader of its
-// digest, belongs to no request, and lets nobody read the last bytes before
-// all of them are known to hash to the digest.
+// A blob is read while it is filled. One fill serves every reader of its digest,
+// belongs to no request, and withholds the last bytes until the whole blob is
+// known to hash to the digest.
 //
-// Files: cache.go (the whole), open.go (finding a blob, or having it brought
-// in), blob.go (an open one), source.go (where bytes come from, through
-// breaks), fill.go (one download), state.go (its states), fillstatus.go (what is told of it), plan.go and writers.go (who brings which
-// bytes), spans.go (which bytes are there), partial.go (downloads that go on
-// another time), hasher.go (the verdict), reader.go (one reader of a held or
-// growing file), uncached.go (streams that are not stored), manifests.go,
-// edges.go (what the held manifests name), remove.go
-// (eviction's hand), classes.go (who may see what is held), recover.go (the
-// start), usage.go (last use), verify.go and scrub.go (files at rest),
-// unread.go (files that
-// cannot be read now), recentlywrong.go, locks.go, disk.go (the file system's condition).
+// Files of what is held: cache.go (the whole), status.go (its read side),
+// manifests.go, edges.go (what the held manifests name), remove.go (unlinks what is evicted), classes.go (public and
+// restricted blobs), recover.go (the start), usage.go (last use), verify.go and
+// scrub.go (verification of stored files), unread.go (files that cannot be read
+// now), locks.go, disk.go (the condition of the file system).
+//
+// Files of fills: open.go (finds a blob, or starts or joins a fill), blob.go (an
+// open blob), source.go (where bytes come from, resumed when a connection
+// breaks), fill.go (one download), state.go (its states), fillstatus.go (its
+// read side), plan.go and writers.go (which writer fetches
+// which bytes), spans.go (which bytes are there), partial.go (fills that are
+// resumed later), hasher.go, reader.go (one reader of a held or growing file),
+// uncached.go (uncached blobs), recentlywrong.go (digests that were wrong
+// lately).
 package cache
 
 import (
@@ -36,25 +39,26 @@ import (
 	"hubcap/metrics"
 )
 
-// Options is what a Cache needs; every field is required.
+// Options is what a Cache needs; every field is required, except where 0 has a
+// meaning of its own.
 type Options struct {
 	Store          *blobs.Store
 	Index          *index.Index
 	Ledger         *eviction.Ledger
 	MinFree        int64         // bytes that stay free in the file system
 	Reserve        int64         // bytes free below which the file system counts as full
-	Ballast        int64         // bytes set aside for that case; 0 for none
-	Growth         int64         // bytes of the budget that are left for notes, and for what the index takes between two looks
-	MaxBlob        int64         // bytes of the largest blob that is kept
+	Ballast        int64         // bytes allocated for that case; 0 for none
+	Growth         int64         // bytes of the budget left for notes and for the growth of the index within SweepInterval
+	MaxBlob        int64         // bytes of the largest blob that is stored
 	ManifestMemory int64         // bytes of manifests kept in memory
-	FlushInterval  time.Duration // how often last use goes to the index
-	SweepInterval  time.Duration // how often the index is measured, and what is too much evicted
+	FlushInterval  time.Duration // how often last use is written to the index
+	SweepInterval  time.Duration // how often the index is measured, and the janitor sweeps
 	StartWithin    time.Duration // how long New waits for the files to be counted
-	Connections    int           // writers of one fill, at least 1; 1 asks for no ranges
+	Connections    int           // writers of one fill, at least 1; 1 sends no Range requests
 	MaxFills       int           // at a time; more wait for their turn
 	MaxConnections int           // of all fills together
 	MaxPerHost     int           // of the fills from one host
-	Bandwidth      int64         // bytes a second from all sources together; 0 for no cap
+	Bandwidth      int64         // bytes a second from all sources together; 0 for no limit
 	VerifyInterval time.Duration // how long a verified file is trusted
 	Now            func() time.Time
 	Patience       time.Duration // with a writer that gets nothing while the fill's others do
@@ -62,10 +66,18 @@ type Options struct {
 	Log            *slog.Logger
 }
 
-// Cache is what is held and what is being brought in. Its methods may be
-// called at any time by anyone.
+// Cache is what is held and what is being filled. Its methods are safe for
+// concurrent use.
+//
+// Lock order: the lock of a digest (locks), then trust.mu, then Cache.mu, then
+// fill.mu or the ledger's own. A goroutine waits for the lock of a digest only
+// while it holds no lock at all; while it holds one of a digest it may try
+// another (tryLock), as an eviction does that a fill caused. All other mutexes
+// (classes, handles, manifests, pacer, scrubbed, slots, unread, usage,
+// locks.mu) are innermost: no other lock is taken while one of them is held.
+// Only the lock of a digest is held during I/O.
 type Cache struct {
-	Options
+	o         Options
 	janitor   *eviction.Janitor
 	manifests *manifests
 	edges     *oci.Edges // of the manifests that are held
@@ -78,32 +90,36 @@ type Cache struct {
 	turns     *slots // of fills
 	pacer     *pacer
 	disk      disk
-	walked    chan struct{} // closed when the walk has ended
+	scrubbed  scrubbed
 	learned   chan struct{} // closed when learnEdges has ended
-	counted   atomic.Bool   // the ledger knows all files: the walk was not ended before it had seen them
-	unseen    atomic.Bool   // but for those in directories that it could not look at
+	walked    chan struct{} // closed when the walk over the files has ended
+	counted   atomic.Bool   // the walk was not cut short: the ledger knows all files
+	unseen    atomic.Bool   // except those in directories that could not be read
 
-	locks   locks   // a digest's fill against its removal
+	locks   locks   // exclude a digest's fill and its removal
 	handles handles // open files
 
-	base    context.Context // of every fill; ended by Close
+	base    context.Context // of every fill; Close ends it
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup // fills, manifests on their way to disk, the janitor
 
+	fillsRunning atomic.Int64
+	fillsWaiting atomic.Int64
+
 	mu     sync.Mutex
 	fills  map[digest.Digest]*fill // those that a reader may join
-	closed bool                    // nothing new begins
+	closed bool                    // nothing new is started
 }
 
 // errStopped ends the fills at shutdown.
 var errStopped = errors.New("hubcap is shutting down")
 
-// New takes up what the store holds and sets the janitor to work. Close ends
-// it.
+// New counts what the store holds and starts the janitor, the scrubber and what
+// else runs in the background. Close ends it all.
 func New(o Options) *Cache {
 	base, stop := context.WithCancelCause(context.Background())
 	c := &Cache{
-		Options:   o,
+		o:         o,
 		manifests: newManifests(o.ManifestMemory),
 		edges:     oci.NewEdges(),
 		learned:   make(chan struct{}),
@@ -128,7 +144,7 @@ func New(o Options) *Cache {
 		Interval: o.SweepInterval, Log: o.Log,
 	})
 	c.begin()
-	o.Metrics.Space.Watch(o.Ledger.Stats)
+	c.export()
 	c.running.Go(c.learnEdges)
 	c.running.Go(func() { c.janitor.Run(base) })
 	c.running.Go(func() { every(base, o.FlushInterval, func() { c.usage.flush(c) }) })
@@ -138,8 +154,8 @@ func New(o Options) *Cache {
 	return c
 }
 
-// Close ends the fills, whose readers are cut short, and writes out what the
-// index should know. The store and the index stay open.
+// Close ends the fills, whose readers get an error, and writes to the index what
+// is still to be written. The store and the index stay open.
 func (c *Cache) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -149,8 +165,9 @@ func (c *Cache) Close() {
 	c.usage.flush(c)
 }
 
-// work has do done beside everything else, unless nothing new begins any more.
-func (c *Cache) work(do func()) (begun bool) {
+// work runs do in a goroutine that Close waits for. It reports false, and does
+// not run it, after Close.
+func (c *Cache) work(do func()) (started bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

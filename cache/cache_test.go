@@ -82,7 +82,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	r.Cache = New(options)
 	// The index's own bytes would drown the small budgets of these tests.
-	r.Ledger.SetOverhead(0)
+	r.o.Ledger.SetOverhead(0)
 	t.Cleanup(r.stop)
 	return r
 }
@@ -104,7 +104,7 @@ func (r *rig) stop() {
 		return
 	}
 	r.Close()
-	if err := errors.Join(r.Index.Close(), r.Store.Close()); err != nil {
+	if err := errors.Join(r.o.Index.Close(), r.o.Store.Close()); err != nil {
 		r.t.Error(err)
 	}
 	r.Cache = nil
@@ -130,7 +130,7 @@ func (r *rig) checkLedger() {
 	r.t.Helper()
 	r.settle()
 	var onDisk, count int64
-	err := r.Store.Walk(func(_ digest.Digest, _ blobs.Class, size int64, _ time.Time) error {
+	err := r.o.Store.Walk(func(_ digest.Digest, _ blobs.Class, size int64, _ time.Time) error {
 		onDisk += (size + 4095) / 4096 * 4096
 		count++
 		return nil
@@ -138,10 +138,10 @@ func (r *rig) checkLedger() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := r.Ledger.Stats()
-	if held := s.Bytes[0] + s.Bytes[1]; held != onDisk || int64(s.Objects[0]+s.Objects[1]) != count || s.Reserved != 0 || s.Doomed != 0 {
-		r.t.Errorf("ledger: %d bytes in %d objects, reserved %d, doomed %d; files: %d bytes in %d",
-			held, s.Objects[0]+s.Objects[1], s.Reserved, s.Doomed, onDisk, count)
+	s := r.o.Ledger.Status()
+	if objects, held := s.Held(); held != onDisk || int64(objects) != count || s.Reserved != 0 || s.Evicted != 0 {
+		r.t.Errorf("ledger: %d bytes in %d objects, reserved %d, evicted %d; files: %d bytes in %d",
+			held, objects, s.Reserved, s.Evicted, onDisk, count)
 	}
 	var partial int64
 	left, err := filepath.Glob(filepath.Join(r.dir, "partial", "*"))
@@ -609,7 +609,7 @@ func (r *rig) getWithSize(src *origin, d digest.Digest, manifest int64, part spa
 		r.t.Errorf("its length is given as %d", b.Size)
 	}
 	r.checkLedger()
-	if kept := r.Ledger.Doom(d); kept != (length <= r.MaxBlob) {
+	if kept := r.o.Ledger.Evict(d); kept != (length <= r.o.MaxBlob) {
 		r.t.Errorf("kept: %v", kept)
 	}
 	r.Remove(d)
@@ -627,7 +627,7 @@ func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
 		t.Run(fmt.Sprint(manifest), func(t *testing.T) {
 			r := newRig(t, rigOptions{})
 			r.leave(d, body)
-			before := r.Ledger.Stats().Partial
+			before := r.o.Ledger.Status().Partial
 			src := &origin{body: body}
 			b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: manifest})
 			if err != nil {
@@ -846,14 +846,14 @@ func TestRestartTakesUpTheFilesInOrder(t *testing.T) {
 	r.checkLedger()
 	var got []digest.Digest
 	for _, size := range []int64{2 * mib, 3 * mib, 4 * mib} {
-		got = append(got, r.Ledger.MakeRoom(size)...)
+		got = append(got, r.o.Ledger.MakeRoom(size)...)
 	}
 	if want := []digest.Digest{d3, d1, d2}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("evicted in the order %v, want %v", got, want)
 	}
 	// An hour and 59 minutes in the large segment, and the moment since d2's file was made.
 	const least = 119 * 60
-	if age, _ := r.Metrics.Value("hubcap_eviction_age_seconds", "segment", "large"); age < least || age > least+30 {
+	if age, _ := r.o.Metrics.Value("hubcap_eviction_age_seconds", "segment", "large"); age < least || age > least+30 {
 		t.Errorf("%v seconds unused in all, want %v", age, least)
 	}
 	for _, d := range got {
@@ -975,8 +975,8 @@ func TestChurn(t *testing.T) {
 					t.Error(err)
 				}
 				leave()
-				s := r.Ledger.Stats()
-				if used := s.Bytes[0] + s.Bytes[1] + s.Reserved + s.Doomed; used > limit {
+				s := r.o.Ledger.Status()
+				if used := s.Used() - s.Overhead; used > limit {
 					t.Errorf("%d bytes of %d", used, limit)
 				}
 			}

@@ -14,17 +14,16 @@ import (
 	"hubcap/metrics"
 )
 
-// ErrClosed says that a blob is here for those who may have it from the
-// registry that it came from, and that the request has not shown to be one of
-// them.
-var ErrClosed = errors.New("the blob is not for everybody")
+// ErrClosed means that a blob is held but restricted: the request has not shown
+// that the registry the blob came from would give it to the client.
+var ErrClosed = errors.New("the blob is restricted")
 
-// classes knows which of the blobs that are held are closed, and from which
-// hosts they came as far as that has been looked up. What another registry
-// says of a digest gives no right to the bytes: it may have made that up.
+// classes knows which of the blobs that are held are restricted, and the hosts
+// they came from as far as these were looked up. What another registry says
+// about a digest gives no right to the bytes: it may have made that up.
 type classes struct {
 	mu     sync.RWMutex
-	closed map[digest.Digest][]string // a set, because at most places there are none
+	closed map[digest.Digest][]string // only the restricted blobs: most boxes have none
 }
 
 func (s *classes) of(d digest.Digest) blobs.Class {
@@ -36,8 +35,8 @@ func (s *classes) of(d digest.Digest) blobs.Class {
 	return blobs.ClassOpen
 }
 
-// set is called before the ledger holds d, and while it does only by who holds
-// the digest's lock.
+// set sets the class of d. While the ledger holds d, the caller holds the lock of
+// the digest.
 func (s *classes) set(d digest.Digest, class blobs.Class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +47,7 @@ func (s *classes) set(d digest.Digest, class blobs.Class) {
 	}
 }
 
-// from notes that the closed d came from host.
+// from notes that the restricted d came from host.
 func (s *classes) from(d digest.Digest, host string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +67,7 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	if c.classes.isFrom(d, host) || c.manifests.isFrom(d, host) {
 		return true
 	}
-	linked, err := c.Index.Linked(index.Origin{Registry: host}, d)
+	linked, err := c.o.Index.Linked(index.Origin{Registry: host}, d)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -78,42 +77,41 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	return linked
 }
 
-// noteFrom is what CameFrom tells from now on.
+// noteFrom notes that d came from host, for CameFrom.
 func (c *Cache) noteFrom(d digest.Digest, host string) {
 	if c.classes.of(d) == blobs.ClassOpen {
 		return
 	}
 	c.classes.from(d, host)
-	if err := c.Index.PutLink(index.Origin{Registry: host}, d); err != nil {
+	if err := c.o.Index.PutLink(index.Origin{Registry: host}, d); err != nil {
 		c.indexFailed(err)
 	}
 }
 
-// shows tells whether a blob of the class, which came from a host if from says
-// so, is shown to who asks.
+// shows reports whether a blob of the class may be shown to the client. from
+// reports whether the blob came from the wanted host.
 func (w *Want) shows(class blobs.Class, from func() bool) bool {
 	return class == blobs.ClassOpen || w.ours || w.Granted && from()
 }
 
-// in tells whether the source asks in the repository, which is not for
-// everybody.
+// in reports whether the source is the given repository, and that is restricted.
 func (w *Want) in(repository string) bool { return repository != "" && w.Repository == repository }
 
-// openFile opens the file of a blob that is held, as one of the given class:
-// who was let in because the blob was open is given no closed file, whatever
-// has become of the blob meanwhile.
+// openFile opens the file of a held blob, of the given class: a client that was
+// admitted because the blob was public gets no restricted file, even if the blob
+// was replaced meanwhile.
 func (c *Cache) openFile(d digest.Digest, class blobs.Class) (*os.File, blobs.Stat, error) {
-	f, stat, err := c.Store.Open(d, class)
-	if class == blobs.ClassClosed && errors.Is(err, fs.ErrNotExist) { // it has been revealed just now
-		f, stat, err = c.Store.Open(d, blobs.ClassOpen)
+	f, stat, err := c.o.Store.Open(d, class)
+	if class == blobs.ClassClosed && errors.Is(err, fs.ErrNotExist) { // it was made public just now
+		f, stat, err = c.o.Store.Open(d, blobs.ClassOpen)
 	}
 	return f, stat, err
 }
 
 // Confirm notes that the registry at want.Host has said it would give the blob
-// to who asks. It tells whether that is enough: the registry is believed about
-// what came from it. What it gives to anybody is open from now on; who asks for
-// what it gives to some is Granted it.
+// to the client. It reports whether that is enough: a registry is believed only
+// about what came from it. What it gives to every client is public from now on;
+// for the rest the caller sets want.Granted.
 func (c *Cache) Confirm(want Want) bool {
 	c.mu.Lock()
 	f := c.fills[want.Digest]
@@ -142,8 +140,8 @@ func (c *Cache) Proved(want Want) {
 	}
 }
 
-// reveal notes that anybody may have d. What is at work on d at the moment may
-// keep it closed until it is revealed the next time.
+// reveal makes d public. If something else holds the lock of the digest, d may
+// stay restricted until the next call.
 func (c *Cache) reveal(d digest.Digest) {
 	c.manifests.reveal(d)
 	c.mu.Lock()
@@ -159,24 +157,25 @@ func (c *Cache) reveal(d digest.Digest) {
 	}
 	c.revealLocked(d)
 	unlock()
-	c.Remove(d) // what was doomed while the lock was held
+	c.Remove(d) // what was evicted while the lock was held
 }
 
-// revealLocked is reveal of a file, for who holds the digest.
+// revealLocked makes the file of d public. The caller holds the lock of the
+// digest.
 func (c *Cache) revealLocked(d digest.Digest) {
-	if c.classes.of(d) == blobs.ClassOpen || !c.Ledger.Holds(d) {
+	if c.classes.of(d) == blobs.ClassOpen || !c.o.Ledger.Holds(d) {
 		return
 	}
-	before, after, err := c.Store.Reveal(d)
+	before, after, err := c.o.Store.Reveal(d)
 	if err != nil {
-		c.Log.Warn("a blob that has become public stays closed", "digest", d, "err", err)
+		c.o.Log.Warn("a blob that has become public stays restricted", "digest", d, "err", err)
 		return
 	}
 	c.trust.moved(d, before, after)
 	c.classes.set(d, blobs.ClassOpen)
 }
 
-// reveal has what the fill brings be for everybody.
+// reveal makes what the fill fetches public.
 func (f *fill) reveal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -189,7 +188,7 @@ func (f *fill) classNow() blobs.Class {
 	return f.class
 }
 
-// classed notes the class of what was committed, before the ledger holds it.
+// classed notes the class of a committed blob, before the ledger holds it.
 func (c *Cache) classed(d digest.Digest, class blobs.Class, host string) {
 	c.classes.set(d, class)
 	if class == blobs.ClassClosed {

@@ -14,58 +14,60 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/metrics"
 )
 
 // diskInterval is how often the file system is looked at: others can fill it
 // at hundreds of MiB a second.
 const diskInterval = time.Second
 
-// writesTrouble is how long a write that failed counts as trouble.
-const writesTrouble = time.Minute
+// writesProblem is how long a failed write counts as a problem.
+const writesProblem = time.Minute
 
-// errReadOnly says that the data directory takes no writes.
+// errReadOnly means that the data directory accepts no writes.
 var errReadOnly = diskError{errors.New("the data directory's file system is read-only")}
 
 // disk is what is known of the file system's condition.
 type disk struct {
-	troubles atomic.Uint32             // metrics.Troubles
-	failed   atomic.Pointer[time.Time] // when a write last failed; nil for never
+	degraded atomic.Pointer[[]Degradation] // replaced, never changed
+	failed   atomic.Pointer[time.Time]     // when a write last failed; nil for never
 }
 
-// Degraded names what keeps the cache from working as it should. What is held
-// is served all the same.
-func (c *Cache) Degraded() []string {
-	return metrics.Troubles(c.disk.troubles.Load()).Names()
+// degraded returns the problems that exist now, which the caller must not
+// change.
+func (c *Cache) degraded() []Degradation {
+	if known := c.disk.degraded.Load(); known != nil {
+		return *known
+	}
+	return nil
 }
 
-// writable tells whether a new file may be tried.
+// writable returns an error if creating a file is pointless.
 func (c *Cache) writable() error {
-	if space, err := c.Store.Space(); err == nil && space.ReadOnly {
+	if space, err := c.o.Store.Space(); err == nil && space.ReadOnly {
 		return errReadOnly
 	}
 	return nil
 }
 
-// writeFailed notes an error of the disk that is not one of room.
+// writeFailed notes a failed write, unless it only lacked space.
 func (c *Cache) writeFailed(err error) {
 	if !blobs.NoSpace(err) {
-		now := c.Now()
+		now := c.o.Now()
 		c.disk.failed.Store(&now)
 	}
 }
 
-// writesFailed reports whether a write has failed within writesTrouble.
+// writesFailed reports whether a write has failed within writesProblem.
 func (c *Cache) writesFailed() bool {
 	at := c.disk.failed.Load()
 	if at == nil {
 		return false
 	}
-	since := c.Now().Sub(*at)
-	return since >= 0 && since < writesTrouble // the clock may have been set
+	since := c.o.Now().Sub(*at)
+	return since >= 0 && since < writesProblem // the clock may have been set
 }
 
-// watchDisk looks after the file system until ctx ends.
+// watchDisk looks at the file system until ctx ends.
 func (c *Cache) watchDisk(ctx context.Context) {
 	c.lookAtDisk()
 	every(ctx, diskInterval, c.lookAtDisk)
@@ -85,66 +87,83 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 	}
 }
 
-// lookAtDisk settles what trouble there is, and gives up the ballast when
-// others have filled the file system; the janitor evicts then.
+// lookAtDisk finds out which problems exist, and removes the ballast when others
+// have filled the file system; the janitor evicts then.
 func (c *Cache) lookAtDisk() {
-	space, err := c.Store.Space()
-	seen := err == nil // else the janitor says why
+	space, err := c.o.Store.Space()
+	seen := err == nil // else the janitor logs why
 	if seen {
 		c.tendBallast(space)
 	}
-	now := metrics.Troubles(0).
-		With(metrics.TroubleReadOnly, space.ReadOnly).
-		With(metrics.TroubleSpace, seen && (space.Full || space.Free < c.Reserve || space.Free < c.MinFree && c.Ledger.Evictable() == 0)).
-		With(metrics.TroubleInodes, space.NoInodes).
-		With(metrics.TroubleWrites, c.writesFailed()).
-		With(metrics.TroubleIndex, c.Index.InMemory()).
-		With(metrics.TroubleReads, !seen || c.unread.count.Load() > 0 || c.unseen.Load())
-	c.Metrics.Disk.Set(now)
-	before := metrics.Troubles(c.disk.troubles.Swap(uint32(now)))
-	if now == before {
+	var exists [problems]bool
+	exists[ProblemReadOnly] = space.ReadOnly
+	exists[ProblemSpace] = seen && (space.Full || space.Free < c.o.Reserve || space.Free < c.o.MinFree && c.o.Ledger.Evictable() == 0)
+	exists[ProblemInodes] = space.NoInodes
+	exists[ProblemWrites] = c.writesFailed()
+	exists[ProblemIndex] = c.o.Index.InMemory()
+	exists[ProblemReads] = !seen || c.unread.count.Load() > 0 || c.unseen.Load()
+	if !c.noteProblems(exists) {
 		return
 	}
-	if now == 0 {
-		c.Log.Info("the data directory is well again", "dir", c.Store.Dir())
+	if names := c.Degraded(); len(names) == 0 {
+		c.o.Log.Info("the data directory has no problem any more", "dir", c.o.Store.Dir())
 	} else {
-		c.Log.Warn("the data directory is in trouble: what is held is served, and the rest may only be passed through",
-			"reasons", strings.Join(now.Names(), ","), "dir", c.Store.Dir(), "free_bytes", space.Free)
+		c.o.Log.Warn("degraded: the data directory has a problem; cached content is served, new content may be uncached",
+			"reasons", strings.Join(names, ","), "dir", c.o.Store.Dir(), "free_bytes", space.Free)
 	}
 }
 
-// free is how many bytes the file system has free, for the janitor. One that
-// refuses bytes although it says that some are free, for a quota, lacks those
-// of the reserve.
+// noteProblems notes which problems exist now, and reports whether that has
+// changed.
+func (c *Cache) noteProblems(exists [problems]bool) (changed bool) {
+	before, now := c.degraded(), []Degradation(nil)
+	for p, so := range exists {
+		i := slices.IndexFunc(before, func(d Degradation) bool { return d.Problem == Problem(p) }) //nolint:gosec // a small constant
+		switch {
+		case so && i >= 0:
+			now = append(now, before[i])
+		case so:
+			now = append(now, Degradation{Problem(p), c.o.Now()})
+		}
+		changed = changed || so != (i >= 0)
+	}
+	if changed {
+		c.disk.degraded.Store(&now)
+	}
+	return changed
+}
+
+// free returns how many bytes the file system has free, for the janitor. One
+// that refuses bytes although some are free, for a quota, lacks the reserve.
 func (c *Cache) free() (int64, error) {
-	space, err := c.Store.Space()
+	space, err := c.o.Store.Space()
 	if space.Full {
-		return min(space.Free, c.MinFree-c.Reserve), err
+		return min(space.Free, c.o.MinFree-c.o.Reserve), err
 	}
 	return space.Free, err
 }
 
-// tendBallast gives the ballast up when the file system is nearly full, and
-// sets it aside again when there is room.
+// tendBallast removes the ballast when the file system is nearly full, and
+// allocates it again when there is room.
 func (c *Cache) tendBallast(space blobs.Space) {
-	if (space.Free < c.Reserve || space.Full) && !space.ReadOnly {
-		if c.Store.DropBallast() {
-			c.Log.Warn("the file system is nearly full; its ballast is given up", "free_bytes", space.Free, "dir", c.Store.Dir())
+	if (space.Free < c.o.Reserve || space.Full) && !space.ReadOnly {
+		if c.o.Store.DropBallast() {
+			c.o.Log.Warn("the file system is nearly full; the ballast is removed", "free_bytes", space.Free, "dir", c.o.Store.Dir())
 		}
 		c.janitor.Wake()
-	} else if space.Free > c.MinFree+c.Reserve+2*c.Ballast {
+	} else if space.Free > c.o.MinFree+c.o.Reserve+2*c.o.Ballast {
 		c.holdBallast()
 	}
 }
 
-// holdBallast sets aside what keeps the index alive for a moment when others
-// fill the file system.
+// holdBallast allocates the ballast, which is removed to keep the index alive
+// when others fill the file system.
 func (c *Cache) holdBallast() {
-	if c.Ballast == 0 || c.Store.Ballast() == c.Ballast {
+	if c.o.Ballast == 0 || c.o.Store.Ballast() == c.o.Ballast {
 		return
 	}
-	if err := c.Store.HoldBallast(c.Ballast); err != nil {
-		c.Log.Debug("no ballast", "err", err)
+	if err := c.o.Store.HoldBallast(c.o.Ballast); err != nil {
+		c.o.Log.Debug("the ballast cannot be allocated", "err", err)
 	}
 }
 
@@ -152,7 +171,7 @@ func (c *Cache) holdBallast() {
 // system.
 const lookEach = 1 << 20
 
-// MakeRoom frees the file system that others have filled, up to need bytes,
+// MakeRoom frees up to need bytes of a file system that others have filled,
 // before there is a Cache: the ballast first, then the blobs that were written
 // longest ago.
 func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
@@ -167,7 +186,7 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 	}
 	store.DropBallast()
 	if ballast > 0 && enough() {
-		log.Warn("the file system is nearly full; its ballast was given up", "dir", store.Dir())
+		log.Warn("the file system is nearly full; the ballast is removed", "dir", store.Dir())
 		return nil
 	}
 	var files []found
@@ -187,7 +206,7 @@ func MakeRoom(store *blobs.Store, need int64, log *slog.Logger) error {
 			unseen = 0
 		}
 	}
-	log.Warn("the file system is nearly full; blobs had to go before the start", "removed", removed, "dir", store.Dir())
+	log.Warn("the file system is nearly full; blobs are evicted before the start", "removed", removed, "dir", store.Dir())
 	if !enough() {
 		err = errors.Join(err, fmt.Errorf("the file system of %s has less than %d bytes free; free some", store.Dir(), need))
 	}

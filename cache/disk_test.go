@@ -61,7 +61,7 @@ func TestOthersFillTheDisk(t *testing.T) {
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	r.lookAtDisk()
-	if got := r.Store.Ballast(); got != 4*mib || len(r.Degraded()) != 0 {
+	if got := r.o.Store.Ballast(); got != 4*mib || len(r.Degraded()) != 0 {
 		t.Fatalf("ballast of %d bytes, degraded %v", got, r.Degraded())
 	}
 
@@ -70,28 +70,28 @@ func TestOthersFillTheDisk(t *testing.T) {
 	if got := r.Degraded(); !slices.Equal(got, []string{"space"}) {
 		t.Errorf("degraded %v", got)
 	}
-	if r.Store.Ballast() != 0 {
+	if r.o.Store.Ballast() != 0 {
 		t.Error("the ballast was kept")
 	}
-	if now, _ := r.Metrics.Value("hubcap_degraded", "reason", "space"); now != 1 {
+	if now, _ := r.o.Metrics.Value("hubcap_degraded", "reason", "space"); now != 1 {
 		t.Error("the metric does not say so")
 	}
 	big, bigDigest := content(402, 16*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.mustGet(bigDigest, &origin{body: big}, big)
 	r.settle()
-	if r.Ledger.Holds(bigDigest) {
+	if r.o.Ledger.Holds(bigDigest) {
 		t.Error("it is kept where there is no room for it")
 	}
 
 	release()
 	r.lookAtDisk()
-	if got := r.Degraded(); len(got) != 0 || r.Store.Ballast() == 0 {
-		t.Errorf("degraded %v, ballast of %d bytes after there is room again", got, r.Store.Ballast())
+	if got := r.Degraded(); len(got) != 0 || r.o.Store.Ballast() == 0 {
+		t.Errorf("degraded %v, ballast of %d bytes after there is room again", got, r.o.Store.Ballast())
 	}
 	r.mustGet(bigDigest, &origin{body: big}, big)
 	r.settle()
-	if !r.Ledger.Holds(bigDigest) {
+	if !r.o.Ledger.Holds(bigDigest) {
 		t.Error("it is not kept though there is room again")
 	}
 }
@@ -105,7 +105,7 @@ func TestFirstMinuteOf1970(t *testing.T) {
 		r.wantDegraded()
 		r.writeFailed(unix.EIO)
 		r.wantDegraded("writes")
-		clock.Advance(writesTrouble)
+		clock.Advance(writesProblem)
 		r.wantDegraded()
 		r.writeFailed(unix.EIO)
 		clock.Advance(56 * 365 * 24 * time.Hour) // it is set
@@ -125,7 +125,7 @@ func TestMakeRoom(t *testing.T) {
 	if err := os.Chtimes(name, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Store.HoldBallast(2 * mib); err != nil {
+	if err := r.o.Store.HoldBallast(2 * mib); err != nil {
 		t.Fatal(err)
 	}
 	r.stop()
@@ -186,7 +186,7 @@ func TestNoInodes(t *testing.T) {
 	if origin := r.mustGet(d, nil, body); origin != Held {
 		t.Errorf("what was held comes from %v", origin)
 	}
-	if n, _ := r.Metrics.Value("hubcap_uncached_total", "reason", "nospace"); n != 1 {
+	if n, _ := r.o.Metrics.Value("hubcap_uncached_total", "reason", "nospace"); n != 1 {
 		t.Errorf("%v answers past the cache for want of room, want 1", n)
 	}
 }

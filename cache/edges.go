@@ -23,7 +23,7 @@ func (c *Cache) Parts(d digest.Digest) (parts []oci.Part, ok bool) {
 	if known && (c.manifests.has(d) || c.Has(Want{Digest: d, ours: true})) {
 		return parts, true
 	}
-	if !c.Ledger.Holds(d) && !c.walking() && !c.manifests.has(d) {
+	if !c.o.Ledger.Holds(d) && !c.walking() && !c.manifests.has(d) {
 		return nil, false
 	}
 	m, held := c.Manifest(d)
@@ -48,9 +48,9 @@ func partsOf(body []byte) []oci.Part {
 // decides.
 func (c *Cache) Named(d digest.Digest) (size int64, named bool) { return c.edges.Named(d) }
 
-// walk calls visit with d and with all manifests that can be reached from it
+// walkManifests calls visit with d and with all manifests that can be reached from it
 // through manifests that are held, each once; ok and parts are as for Parts.
-func (c *Cache) walk(d digest.Digest, visit func(one oci.Part, parts []oci.Part, ok bool)) {
+func (c *Cache) walkManifests(d digest.Digest, visit func(one oci.Part, parts []oci.Part, ok bool)) {
 	seen := map[digest.Digest]bool{d: true}
 	for queue := []oci.Part{{Digest: d, Size: -1, Role: oci.RoleChild}}; len(queue) > 0; queue = queue[1:] {
 		parts, ok := c.Parts(queue[0].Digest)
@@ -74,7 +74,7 @@ type Image struct {
 // those of an index and of indexes in it. An index of nothing counts as an image
 // of nothing. missing are the manifests among them that are not held.
 func (c *Cache) Images(d digest.Digest) (images []Image, missing []oci.Part) {
-	c.walk(d, func(one oci.Part, parts []oci.Part, ok bool) {
+	c.walkManifests(d, func(one oci.Part, parts []oci.Part, ok bool) {
 		switch {
 		case !ok:
 			missing = append(missing, one)
@@ -110,19 +110,19 @@ const useEvery = 10 * time.Second
 // never asks for them; without this they would be evicted before the layers
 // above them. Of an index, all images that are held are used.
 func (c *Cache) UseImage(d digest.Digest) {
-	counts, known := c.edges.Use(d, c.Now(), useEvery)
+	counts, known := c.edges.Use(d, c.o.Now(), useEvery)
 	if !known {
 		if _, ok := c.Parts(d); !ok {
 			return
 		}
-		counts, _ = c.edges.Use(d, c.Now(), useEvery)
+		counts, _ = c.edges.Use(d, c.o.Now(), useEvery)
 	}
 	if !counts {
 		return
 	}
-	c.walk(d, func(_ oci.Part, parts []oci.Part, _ bool) {
+	c.walkManifests(d, func(_ oci.Part, parts []oci.Part, _ bool) {
 		for _, p := range parts {
-			if _, held := c.Ledger.Touch(p.Digest); held {
+			if _, held := c.o.Ledger.Touch(p.Digest); held {
 				c.usage.touch(p.Digest)
 			}
 		}
@@ -138,7 +138,7 @@ func (c *Cache) learnEdges() {
 	case <-c.walked:
 	case <-c.base.Done():
 	}
-	for one, err := range c.Index.MediaTypes() {
+	for one, err := range c.o.Index.MediaTypes() {
 		if c.base.Err() != nil {
 			return
 		}
@@ -150,7 +150,7 @@ func (c *Cache) learnEdges() {
 			c.learnEdgesOf(one.Digest)
 		}
 	}
-	c.Log.Debug("all manifests are read", "manifests", c.edges.Len())
+	c.o.Log.Debug("all manifests are read", "manifests", c.edges.Len())
 }
 
 // learnEdgesOf reads one manifest. Its digest is locked, so that it is not
@@ -162,7 +162,7 @@ func (c *Cache) learnEdgesOf(d digest.Digest) {
 	}
 	defer c.Remove(d) // what was evicted while the lock was held
 	defer unlock()
-	if !c.Ledger.Holds(d) {
+	if !c.o.Ledger.Holds(d) {
 		return
 	}
 	one := c.handles.acquire(d)
@@ -193,7 +193,7 @@ func (c *Cache) readManifest(d digest.Digest, f *os.File, size int64) ([]byte, e
 	if d.Algorithm().FromBytes(body) != d {
 		return nil, ErrWrongContent
 	}
-	if stat, err := c.Store.Stat(f); err == nil {
+	if stat, err := c.o.Store.Stat(f); err == nil {
 		c.verified(d, stat)
 	}
 	return body, nil

@@ -118,7 +118,7 @@ func TestEdgesFollowTheManifests(t *testing.T) {
 		t.Errorf("%d manifests in memory", n)
 	}
 
-	r.Ledger.Doom(image)
+	r.o.Ledger.Evict(image)
 	if held, missing := r.images(index); held != nil || missing != 1 {
 		t.Errorf("evicted: images %v, %d not held", held, missing)
 	}
@@ -157,7 +157,7 @@ func TestDamagedManifestIsNotLearned(t *testing.T) {
 	}
 	r = newRig(t, rigOptions{dir: dir})
 	<-r.learned
-	if _, named := r.Named(digest.FromString("a")); named || r.Ledger.Holds(d) {
-		t.Errorf("named %v, held %v", named, r.Ledger.Holds(d))
+	if _, named := r.Named(digest.FromString("a")); named || r.o.Ledger.Holds(d) {
+		t.Errorf("named %v, held %v", named, r.o.Ledger.Holds(d))
 	}
 }

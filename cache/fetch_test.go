@@ -116,7 +116,7 @@ func TestStalledPieceIsTakenOver(t *testing.T) {
 			if !halted.Load() {
 				t.Fatal("no connection stalled")
 			}
-			if n, _ := r.Metrics.Value("hubcap_fills_taken_over_total"); n < 1 {
+			if n, _ := r.o.Metrics.Value("hubcap_fills_taken_over_total"); n < 1 {
 				t.Errorf("%v pieces counted as taken over", n)
 			}
 			if n := src.now.Load(); n != 0 {

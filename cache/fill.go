@@ -98,7 +98,7 @@ type fill struct {
 
 func newFill(c *Cache, want Want, replaces bool) *fill {
 	f := &fill{
-		cache: c, want: want, replaces: replaces, since: c.Now(), size: -1, woken: time.Now(),
+		cache: c, want: want, replaces: replaces, since: c.o.Now(), size: -1, woken: time.Now(),
 		requested: make(chan struct{}),
 		announced: make(chan struct{}),
 		hashEnded: make(chan struct{}),
@@ -134,7 +134,7 @@ func (f *fill) run() {
 
 // download takes the fill from waiting to where it can only end.
 func (f *fill) download() end {
-	if f.cache.Ledger.Holds(f.want.Digest) && !f.replaces {
+	if f.cache.o.Ledger.Holds(f.want.Digest) && !f.replaces {
 		return end{state: stateHeld, err: errAgain}
 	}
 	over, err := f.cache.turn(f.ctx, f.want.Host)
@@ -201,9 +201,9 @@ func (f *fill) commit() end {
 		return end{state: stateFailed, err: diskError{err}}
 	}
 	f.cache.superseded(f.want.Digest)
-	f.cache.trust.verified(f.want.Digest, stat, f.cache.Now())
+	f.cache.trust.verified(f.want.Digest, stat, f.cache.o.Now())
 	f.cache.classed(f.want.Digest, class, f.want.Host)
-	f.cache.Ledger.Commit(f.want.Digest, f.reserved, f.size)
+	f.cache.o.Ledger.Commit(f.want.Digest, f.reserved, f.size)
 	failpoint.At(failpoint.CommitCounted)
 	if f.classNow() != class {
 		f.cache.revealLocked(f.want.Digest)
@@ -218,7 +218,7 @@ func (f *fill) broken(err error) end {
 		return end{state: stateFailed, err: err}
 	}
 	if err := f.saveNow(); err != nil {
-		f.cache.Log.Warn("a partial fill cannot be saved", "digest", f.want.Digest, "err", err)
+		f.cache.o.Log.Warn("a partial fill cannot be saved", "digest", f.want.Digest, "err", err)
 		return end{state: stateFailed, err: err}
 	}
 	return end{state: stateParked, err: err}
@@ -282,14 +282,14 @@ func (f *fill) letGo(e end, unused *Stream) {
 	switch {
 	case e.state == stateParked:
 		f.writer.Leave()
-		f.cache.Ledger.Park(f.want.Digest, f.reserved)
+		f.cache.o.Ledger.Park(f.want.Digest, f.reserved)
 	case e.state == stateFailed && f.writer != nil:
 		f.writer.Discard()
-		free := f.cache.handles.retire
+		free := f.cache.handles.unlinked
 		if f.replaces {
-			free = f.cache.handles.replace // the stored file keeps its name
+			free = f.cache.handles.replaced // the stored file keeps its name
 		}
-		free(f.want.Digest, func() { f.cache.Ledger.Release(f.reserved) }) // once no reader has it open
+		free(f.want.Digest, func() { f.cache.o.Ledger.Release(f.reserved) }) // once no reader has it open
 	}
 }
 
@@ -298,27 +298,25 @@ func (f *fill) count(e end) {
 	c, why := f.cache, failureOf(e.err)
 	switch {
 	case e.state == stateUncached:
-		c.Metrics.Fills.Ended()
 		if isDisk(e.err) {
 			c.writeFailed(e.err)
 		}
 		if why := uncachedReason(e.err); why != metrics.UncachedTooLarge {
-			c.Log.Warn("a blob is streamed and not stored", "digest", f.want.Digest, "bytes", f.known(), "reason", why.String(), "err", e.err)
+			c.o.Log.Warn("a blob is streamed and not stored", "digest", f.want.Digest, "bytes", f.known(), "reason", why.String(), "err", e.err)
 		}
 		return
 	case e.err == nil:
-		c.Metrics.Fills.Finished()
+		c.o.Metrics.Fills.Finished()
 		return
 	case e.state == stateHeld:
-		c.Metrics.Fills.Ended()
 		return
 	}
-	c.Metrics.Fills.Failed(why)
+	c.o.Metrics.Fills.Failed(why)
 	if why == metrics.FillDisk {
 		c.writeFailed(e.err)
 	}
 	if why != metrics.FillStopped {
-		c.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", e.err)
+		c.o.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", e.err)
 	}
 }
 
@@ -428,8 +426,8 @@ func (f *fill) orAbort(do func() error) {
 
 // panicked reports a bug that cost one piece of work.
 func (c *Cache) panicked(what string, d digest.Digest, p any) {
-	c.Metrics.Requests.Panicked()
-	c.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
+	c.o.Metrics.Requests.Panicked()
+	c.o.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
 }
 
 // closer is a stream's body whose closing also ends the stream's context.

@@ -6,8 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// locks excludes the fill and the removal of one digest from each other,
-// while those of other digests go on.
+// locks excludes the fill and the removal of one digest from each other;
+// those of other digests are not affected.
 type locks struct {
 	mu   sync.Mutex
 	held map[digest.Digest]*digestLock
@@ -18,7 +18,8 @@ type digestLock struct {
 	users int // holding it or waiting for it; guarded by locks.mu
 }
 
-// lock waits until d is free, takes it, and returns what gives it back.
+// lock waits until d is free, takes it, and returns the function that releases
+// it.
 func (l *locks) lock(d digest.Digest) (unlock func()) {
 	l.mu.Lock()
 	one := l.held[d]
@@ -54,18 +55,26 @@ func (l *locks) unlock(d digest.Digest, one *digestLock) {
 	}
 }
 
-// handles knows which files are open, so that the bytes of an unlinked one
-// are counted until its last reader has closed it.
+// handles counts the readers of each open file, so that the bytes of an
+// unlinked one count until its last reader has closed it.
 type handles struct {
-	mu   sync.Mutex
-	open map[digest.Digest]*handle
+	mu      sync.Mutex
+	open    map[digest.Digest]*handle
+	readers int // of all files, those of unlinked ones included
 }
 
-// handle is one file of a digest; a later file of the same digest has a
-// handle of its own.
+// handle is one file of a digest; a later file of the same digest has a handle
+// of its own.
 type handle struct {
 	readers int
-	gone    func() // called when the last reader leaves; nil while the file has a name
+	free    func() // called when the last reader leaves; nil while the file has its name
+}
+
+// files returns how many files are open.
+func (h *handles) files() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.readers
 }
 
 // acquire counts a reader in.
@@ -78,11 +87,20 @@ func (h *handles) acquire(d digest.Digest) *handle {
 		h.open[d] = one
 	}
 	one.readers++
+	h.readers++
 	return one
 }
 
 // release counts a reader out.
 func (h *handles) release(d digest.Digest, one *handle) {
+	h.mu.Lock()
+	h.readers--
+	h.mu.Unlock()
+	h.leave(d, one)
+}
+
+// leave takes one from the handle's readers.
+func (h *handles) leave(d digest.Digest, one *handle) {
 	h.mu.Lock()
 	one.readers--
 	last := one.readers == 0
@@ -90,22 +108,22 @@ func (h *handles) release(d digest.Digest, one *handle) {
 		delete(h.open, d)
 	}
 	h.mu.Unlock()
-	if last && one.gone != nil {
-		one.gone()
+	if last && one.free != nil {
+		one.free()
 	}
 }
 
-// replace says that there is another file of d. A reader of before may have
-// opened the one or the other, so that both count as open until the last of
-// them has closed its own. free is called then.
-func (h *handles) replace(d digest.Digest, free func()) {
+// replaced notes that the file of d was replaced by another one. A reader that
+// was counted before may have opened either file, so both count as open until
+// the last of these readers has left; then free is called.
+func (h *handles) replaced(d digest.Digest, free func()) {
 	h.mu.Lock()
 	before := h.open[d]
 	if before != nil {
 		next := &handle{readers: 1}
-		before.gone = func() {
+		before.free = func() {
 			free()
-			h.release(d, next)
+			h.leave(d, next)
 		}
 		h.open[d] = next
 	}
@@ -115,13 +133,13 @@ func (h *handles) replace(d digest.Digest, free func()) {
 	}
 }
 
-// retire says that the file of d has lost its name. free is called once
-// nobody has it open any more, which may be now.
-func (h *handles) retire(d digest.Digest, free func()) {
+// unlinked notes that the file of d has no name any more. free is called once no
+// reader has it open, which may be now.
+func (h *handles) unlinked(d digest.Digest, free func()) {
 	h.mu.Lock()
 	one := h.open[d]
 	if one != nil {
-		one.gone = free
+		one.free = free
 		delete(h.open, d)
 	}
 	h.mu.Unlock()

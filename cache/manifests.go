@@ -106,7 +106,7 @@ func (m *manifests) remove(d digest.Digest) {
 // Manifest returns the manifest d if it is held, from memory as a rule.
 func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 	if one, ok := c.manifests.get(d); ok {
-		if _, held := c.Ledger.Touch(d); held {
+		if _, held := c.o.Ledger.Touch(d); held {
 			c.usage.touch(d)
 		}
 		return one, true
@@ -130,7 +130,7 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 func (c *Cache) remember(one Manifest, parts []oci.Part) {
 	c.edges.Put(one.Digest, parts)
 	for _, left := range c.manifests.put(one) {
-		if !c.Ledger.Holds(left) {
+		if !c.o.Ledger.Holds(left) {
 			c.edges.Remove(left)
 		}
 	}
@@ -146,7 +146,7 @@ func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
 	if err != nil {
 		return Manifest{}, nil, err
 	}
-	mediaType, err := c.Index.MediaType(d)
+	mediaType, err := c.o.Index.MediaType(d)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -173,7 +173,7 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 			}
 		}()
 		if err := c.store(one, parts); err != nil {
-			c.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
+			c.o.Log.Warn("a manifest is served from memory only", "digest", one.Digest, "err", err)
 			return
 		}
 		stored()
@@ -191,7 +191,7 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 		return err
 	}
 	c.remember(one, parts) // the removal took it away
-	_, held := c.Ledger.Touch(one.Digest)
+	_, held := c.o.Ledger.Touch(one.Digest)
 	if _, unread := c.unread.find(one.Digest); held && !unread {
 		if one.Closed {
 			c.noteFrom(one.Digest, one.Host)
@@ -207,10 +207,10 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			c.Ledger.Release(size)
+			c.o.Ledger.Release(size)
 		}
 	}()
-	w, err := c.Store.Create(one.Digest)
+	w, err := c.o.Store.Create(one.Digest)
 	if err != nil {
 		return err
 	}
@@ -228,8 +228,8 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 	}
 	c.superseded(one.Digest)
 	c.classed(one.Digest, class, one.Host)
-	c.trust.verified(one.Digest, stat, c.Now())
-	c.Ledger.Commit(one.Digest, size, size)
+	c.trust.verified(one.Digest, stat, c.o.Now())
+	c.o.Ledger.Commit(one.Digest, size, size)
 	c.edges.Put(one.Digest, parts) // it may have left memory before it had a file
 	c.usage.touch(one.Digest)
 	c.putMediaType(one)
@@ -237,7 +237,7 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 }
 
 func (c *Cache) putMediaType(one Manifest) {
-	if err := c.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
+	if err := c.o.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
 		c.indexFailed(err)
 	}
 }

@@ -94,7 +94,7 @@ func newModel(t *testing.T, seed uint64) *model {
 func (m *model) start(dir string) {
 	m.rig = newRig(m.t, rigOptions{dir: dir, limit: modelLimit, change: m.option})
 	m.rig.janitor.Wake()
-	eventually(m.t, "the janitor knows the index", func() bool { return m.rig.Ledger.Stats().Overhead > 0 })
+	eventually(m.t, "the janitor knows the index", func() bool { return m.rig.o.Ledger.Status().Overhead > 0 })
 }
 
 // steps are what can happen; those that stand more than once happen more often.
@@ -143,8 +143,8 @@ func (m *model) note(format string, args ...any) {
 func (m *model) check() {
 	m.rig.settle()
 	m.settleChecks()
-	stats := m.rig.Ledger.Stats()
-	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial + stats.Reserved + stats.Doomed; total > modelLimit {
+	stats := m.rig.o.Ledger.Status()
+	if total := stats.Used() - stats.Overhead; total > modelLimit {
 		m.t.Errorf("%d bytes are counted, of %d", total, modelLimit)
 	}
 	if !slices.ContainsFunc(m.things, func(one *thing) bool { return one.changed }) {
@@ -161,7 +161,7 @@ func (m *model) settleChecks() {
 	}
 	m.rig.trust.mu.Unlock()
 	for _, one := range running {
-		_ = one.verdict(m.t.Context())
+		_ = one.wait(m.t.Context())
 	}
 }
 
@@ -213,7 +213,7 @@ func (m *model) pullOne(one *thing) {
 		m.putManifest(one)
 		return
 	}
-	held, src := m.rig.Ledger.Holds(one.digest), &origin{body: one.body}
+	held, src := m.rig.o.Ledger.Holds(one.digest), &origin{body: one.body}
 	m.passed.Store(false)
 	got, err := m.fetch(one, src, 0, -1)
 	if err != nil && one.flipped { // cut, once
@@ -333,7 +333,7 @@ func (m *model) badSource() {
 	}
 	if one.flipped && err != nil || one.changed {
 		m.rig.settle()
-		if !m.rig.Ledger.Holds(one.digest) {
+		if !m.rig.o.Ledger.Holds(one.digest) {
 			m.repaired(one)
 		}
 	}
@@ -372,7 +372,7 @@ func (m *model) stranger() {
 	}
 	if one.flipped || one.changed {
 		m.rig.settle()
-		if !m.rig.Ledger.Holds(one.digest) {
+		if !m.rig.o.Ledger.Holds(one.digest) {
 			m.repaired(one)
 		}
 	}
@@ -434,20 +434,20 @@ func (m *model) must(err error) {
 // jump sets the clock, which evicts nothing.
 func (m *model) jump() {
 	by := []time.Duration{24 * time.Hour, -24 * time.Hour, 3650 * 24 * time.Hour, -3650 * 24 * time.Hour, time.Minute}[m.kind("jump", 5)]
-	for _, d := range m.rig.Ledger.Sweep() { // what the index has grown by
+	for _, d := range m.rig.o.Ledger.Sweep() { // what the index has grown by
 		m.rig.Remove(d)
 	}
 	before := m.held()
 	m.now.Add(int64(by))
 	m.rig.usage.flush(m.rig.Cache)
-	if gone := m.rig.Ledger.Sweep(); len(gone) > 0 || !slices.Equal(before, m.held()) {
+	if gone := m.rig.o.Ledger.Sweep(); len(gone) > 0 || !slices.Equal(before, m.held()) {
 		m.t.Errorf("a jump by %v evicts %v", by, gone)
 	}
 }
 
 func (m *model) held() []digest.Digest {
 	var all []digest.Digest
-	m.rig.Ledger.Each(func(d digest.Digest) { all = append(all, d) })
+	m.rig.o.Ledger.Each(func(d digest.Digest) { all = append(all, d) })
 	slices.Sort(all)
 	return all
 }
@@ -478,9 +478,9 @@ func (m *model) recovered() {
 	for _, one := range m.things {
 		if one.changed {
 			one.changed = false
-			one.flipped = one.flipped || m.rig.Ledger.Holds(one.digest) // shortened, and the index that knew is lost
+			one.flipped = one.flipped || m.rig.o.Ledger.Holds(one.digest) // shortened, and the index that knew is lost
 		}
-		if !m.rig.Ledger.Holds(one.digest) {
+		if !m.rig.o.Ledger.Holds(one.digest) {
 			one.flipped = false
 		}
 	}
@@ -507,7 +507,7 @@ func (m *model) die(dir string) {
 // crashInMidFill is crash while a download has come to a halt somewhere.
 func (m *model) crashInMidFill() {
 	one := m.any()
-	if one.manifest || len(one.body) == 0 || one.flipped || one.changed || m.rig.Ledger.Holds(one.digest) {
+	if one.manifest || len(one.body) == 0 || one.flipped || one.changed || m.rig.o.Ledger.Holds(one.digest) {
 		return
 	}
 	at := m.random.IntN(len(one.body))

@@ -63,7 +63,7 @@ func (c *Cache) Has(want Want) bool {
 	if at, known := c.unread.find(want.Digest); known && !c.readable(want.Digest, at) {
 		return false
 	}
-	return c.Ledger.Holds(want.Digest) &&
+	return c.o.Ledger.Holds(want.Digest) &&
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
@@ -71,10 +71,10 @@ func (c *Cache) Has(want Want) bool {
 // that of a system that can open no more files (outOfHandles).
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
-	size, known := c.Ledger.Touch(d)
+	size, known := c.o.Ledger.Touch(d)
 	if !known && c.walking() {
 		c.discover(d)
-		size, known = c.Ledger.Touch(d)
+		size, known = c.o.Ledger.Touch(d)
 	}
 	if !known {
 		return nil, errNotHeld
@@ -87,7 +87,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	one := c.handles.acquire(d)
 	f, stat, err := c.openFile(d, class)
 	if err == nil && stat.Size == size {
-		trusted := c.trust.has(d, stat.Signature, c.Now(), c.VerifyInterval)
+		trusted := c.trust.has(d, stat.Signature, c.o.Now(), c.o.VerifyInterval)
 		return &Blob{
 			Size: size, Origin: Held, RecentlyWrong: c.wrong.has(d), cache: c, want: want,
 			body: &held{cache: c, digest: d, size: size, trusted: trusted, handle: one, file: f},
@@ -104,7 +104,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 
 // Looked counts a request for an object of size bytes, and whether it was stored.
 func (c *Cache) Looked(size int64, held bool) {
-	c.Metrics.Space.Looked(c.Ledger.Segment(size), held)
+	c.o.Metrics.Space.Looked(c.o.Ledger.Segment(size).String(), held)
 }
 
 // outOfHandles reports whether err says that the system can open no more files. It
@@ -116,13 +116,13 @@ func outOfHandles(err error) bool {
 // lost removes a file that is not what the ledger says, unless it is just being
 // evicted.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
-	if c.Ledger.Doom(d) {
+	if c.o.Ledger.Evict(d) {
 		result := metrics.CheckUnreadable
 		if errors.Is(err, ErrWrongContent) {
 			result = metrics.CheckWrong
 		}
-		c.Metrics.Checks.Ended(result)
-		c.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
+		c.o.Metrics.Checks.Ended(result)
+		c.o.Log.Warn("a cached file is damaged and will be fetched again", "digest", d, "bytes", onDisk, "want_bytes", size, "err", err)
 		c.Remove(d)
 	}
 }
@@ -198,7 +198,7 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob
 // openUncached opens the blob at its source, without a fill because of why. The
 // source says how long it is.
 func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, error) {
-	c.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", metrics.UncachedDisk.String(), "err", why)
+	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", metrics.UncachedDisk.String(), "err", why)
 	stream, err := want.Source.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
@@ -219,14 +219,14 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 			return nil, false, ErrClosed
 		}
 		if f.enter() {
-			c.Metrics.Fills.Joined()
+			c.o.Metrics.Fills.Joined()
 			return f, false, nil
 		}
 	}
 	if c.closed {
 		return nil, false, errStopped
 	}
-	if c.Ledger.Holds(want.Digest) && !replace {
+	if c.o.Ledger.Holds(want.Digest) && !replace {
 		return nil, false, errAgain
 	}
 	f = newFill(c, want, replace)
@@ -238,8 +238,12 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 // start puts a fill on the list and runs it. c.mu is held.
 func (c *Cache) start(f *fill) {
 	c.fills[f.want.Digest] = f
-	c.Metrics.Fills.Started()
-	c.running.Go(f.run)
+	c.o.Metrics.Fills.Started()
+	c.fillsRunning.Add(1)
+	c.running.Go(func() {
+		defer c.fillsRunning.Add(-1)
+		f.run()
+	})
 }
 
 // Fetch fills a blob that no client has requested yet: with one connection, and
@@ -248,14 +252,14 @@ func (c *Cache) start(f *fill) {
 // running, if a client has requested the blob meanwhile, so that the fill
 // continues for it, or if the blob is stored already or cannot be stored.
 func (c *Cache) Fetch(ctx context.Context, want Want) (fetched int64, err error) {
-	if want.Size > c.MaxBlob {
+	if want.Size > c.o.MaxBlob {
 		return -1, nil
 	}
 	if c.walking() {
 		c.discover(want.Digest)
 	}
 	c.mu.Lock()
-	if c.fills[want.Digest] != nil || c.closed || c.Ledger.Holds(want.Digest) {
+	if c.fills[want.Digest] != nil || c.closed || c.o.Ledger.Holds(want.Digest) {
 		c.mu.Unlock()
 		return -1, nil
 	}

@@ -60,33 +60,33 @@ func decodeNote(encoded []byte, length int64) (n note, have spans, ok bool) {
 // one. prepare compares its size with the source's.
 func (f *fill) resume() {
 	d := f.want.Digest
-	reserved, ok := f.cache.Ledger.Resume(d)
+	reserved, ok := f.cache.o.Ledger.Resume(d)
 	if !ok {
 		return
 	}
 	w, n, have, err := f.cache.openPartial(d, reserved)
-	if err == nil && reserved <= f.cache.MaxBlob && f.mayResume(n) {
+	if err == nil && reserved <= f.cache.o.MaxBlob && f.mayResume(n) {
 		f.mu.Lock()
 		f.size, f.writer, f.reserved, f.have, f.resumed = n.Size, w, reserved, have, true
 		f.mu.Unlock()
-		f.cache.Metrics.Fills.Resumed()
-		f.cache.Log.Info("a partial fill is continued", "digest", d, "bytes", have.bytes(), "of", n.Size)
+		f.cache.o.Metrics.Fills.Resumed()
+		f.cache.o.Log.Info("a partial fill is continued", "digest", d, "bytes", have.bytes(), "of", n.Size)
 		return
 	}
 	switch {
 	case err == nil:
 		w.Discard()
 	case errors.Is(err, errNoNote) || blobs.Absent(err):
-		f.cache.Log.Warn("a partial fill is unusable and starts again", "digest", d, "err", err)
-		if err := f.cache.Store.RemovePartial(d); err != nil {
-			f.cache.Log.Warn("a partial fill cannot be removed; the next start tries again", "digest", d, "err", err)
+		f.cache.o.Log.Warn("a partial fill is unusable and starts again", "digest", d, "err", err)
+		if err := f.cache.o.Store.RemovePartial(d); err != nil {
+			f.cache.o.Log.Warn("a partial fill cannot be removed; the next start tries again", "digest", d, "err", err)
 		}
 	default: // the file may be good
-		f.cache.Log.Warn("a partial fill cannot be read now; it stays until a new one replaces it", "digest", d, "err", err)
-		f.cache.Ledger.Park(d, reserved)
+		f.cache.o.Log.Warn("a partial fill cannot be read now; it stays until a new one replaces it", "digest", d, "err", err)
+		f.cache.o.Ledger.Park(d, reserved)
 		return
 	}
-	f.cache.handles.retire(d, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(d, func() { f.cache.o.Ledger.Release(reserved) })
 }
 
 // mayResume reports whether the fill's client may see the partial file.
@@ -99,7 +99,7 @@ func (f *fill) mayResume(n note) bool {
 // blob's size if the note could not be read at the start: then the bytes that
 // the file takes on disk.
 func (c *Cache) openPartial(d digest.Digest, counted int64) (*blobs.Writer, note, spans, error) {
-	w, p, err := c.Store.Resume(d)
+	w, p, err := c.o.Store.Resume(d)
 	if err != nil {
 		return nil, note{}, nil, err
 	}
@@ -117,7 +117,7 @@ func (f *fill) dropPartial() {
 	f.size, f.writer, f.reserved, f.have, f.resumed = -1, nil, 0, nil, false
 	f.mu.Unlock()
 	w.Discard()
-	f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(reserved) })
+	f.cache.handles.unlinked(f.want.Digest, func() { f.cache.o.Ledger.Release(reserved) })
 }
 
 // whole reports whether the partial file has every byte: the process ended
@@ -137,7 +137,7 @@ func (f *fill) save() {
 		}
 		if err := f.saveNow(); err != nil {
 			// The commit will fail too. Until then, readers are not affected.
-			f.cache.Log.Warn("a fill cannot be saved while it runs", "digest", f.want.Digest, "err", err)
+			f.cache.o.Log.Warn("a fill cannot be saved while it runs", "digest", f.want.Digest, "err", err)
 			return
 		}
 	}

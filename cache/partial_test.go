@@ -70,7 +70,7 @@ func TestPartialGoesOn(t *testing.T) {
 			body, d := content(301, partialSize)
 			given := r.leave(d, body)
 			r.checkLedger()
-			if kept := r.Ledger.Stats().Partial; kept != partialSize {
+			if kept := r.o.Ledger.Status().Partial; kept != partialSize {
 				t.Fatalf("the ledger has %d bytes of partials, want %d", kept, partialSize)
 			}
 			if tc.restart {
@@ -88,7 +88,7 @@ func TestPartialGoesOn(t *testing.T) {
 				t.Errorf("%d bytes came twice: %d first, %d then", again, given, src.given.Load())
 			}
 			r.checkLedger()
-			if !r.Ledger.Holds(d) || r.Ledger.Stats().Partial != 0 {
+			if !r.o.Ledger.Holds(d) || r.o.Ledger.Status().Partial != 0 {
 				t.Error("it is not held now")
 			}
 		})
@@ -143,7 +143,7 @@ func TestPartialGoesInItsTurn(t *testing.T) {
 		r.mustGet(d, &origin{body: other}, other)
 	}
 	r.checkLedger()
-	if n := r.Ledger.Stats().Partial; n != 0 {
+	if n := r.o.Ledger.Status().Partial; n != 0 {
 		t.Errorf("a partial of %d bytes is there after 72 MiB came into a cache of 64", n)
 	}
 	r.mustGet(d, &origin{body: body}, body)

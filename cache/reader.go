@@ -87,7 +87,7 @@ func (h *held) send(ctx context.Context, w Sink, off, n int64) (sent int64, err 
 	if err := w.FlushError(); err != nil {
 		return sent, err
 	}
-	err = check.verdict(ctx)
+	err = check.wait(ctx)
 	if errors.Is(err, errNotHeld) { // evicted since it was opened
 		err = verifyFile(h.digest, h.file, h.size)
 	}
@@ -136,7 +136,7 @@ func (h *held) continueUncached(want Want, off int64, cause error) (*uncached, e
 	if err != nil {
 		return nil, cause
 	}
-	h.cache.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	h.cache.o.Metrics.Fills.Uncached(metrics.UncachedDisk)
 	return &uncached{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
 }
 
@@ -381,7 +381,7 @@ func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
 // was read.
 func (r *reader) doubtful() bool {
 	if r.doubt == nil {
-		r.doubt = r.fill.cache.Store.Sound(r.file)
+		r.doubt = r.fill.cache.o.Store.Sound(r.file)
 	}
 	if err := r.fill.failed(); r.doubt == nil && isDisk(err) && !blobs.NoSpace(err) {
 		r.doubt = err
@@ -414,7 +414,7 @@ func (r *reader) continueUncached(want Want, start, off int64, cause error) (*un
 		}
 	}
 	u.size = f.known()
-	f.cache.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	f.cache.o.Metrics.Fills.Uncached(metrics.UncachedDisk)
 	return u, nil
 }
 

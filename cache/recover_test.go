@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/index"
+	"hubcap/eviction"
 )
 
 // TestServingBesideTheWalk does not wait for the files to be counted: what is
@@ -41,7 +42,7 @@ func TestServingBesideTheWalk(t *testing.T) {
 	}
 	<-r.walked
 	r.checkLedger()
-	if n := r.Ledger.Stats().Objects[1]; n != len(bodies) {
+	if n := r.o.Ledger.Status().Segments[eviction.Large].Objects; n != len(bodies) {
 		t.Errorf("%d objects, want %d", n, len(bodies))
 	}
 }
@@ -92,7 +93,7 @@ func TestStopInTheMiddleOfTheWalk(t *testing.T) {
 		close(h.pass)
 	}()
 	r.Close()
-	total, known, err := r.Index.Total()
+	total, known, err := r.o.Index.Total()
 	if want := int64(len(all) * 8 * kib); err != nil || !known || total != want {
 		t.Errorf("the next start expects %d bytes, %v, %v; want %d", total, known, err, want)
 	}
@@ -123,10 +124,10 @@ func TestNoteThatLies(t *testing.T) {
 			}
 			r = newRig(t, o)
 			r.janitor.Wake()
-			if s := r.Ledger.Stats(); s.Partial != 0 || s.Bytes[1] != mib {
+			if s := r.o.Ledger.Status(); s.Partial != 0 || s.Segments[eviction.Large].Bytes != mib {
 				t.Errorf("%+v; want what is held and nothing else", s)
 			}
-			if going := r.Ledger.Sweep(); len(going) > 0 {
+			if going := r.o.Ledger.Sweep(); len(going) > 0 {
 				t.Errorf("%v is evicted", going)
 			}
 			r.checkLedger()
@@ -154,7 +155,7 @@ func TestWalkThatCannotSeeAll(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("chattr", "-i", stray).Run() })
 	r = newRig(t, rigOptions{dir: dir})
 	known := false
-	if err := r.Index.Verified(d.String(), func(digest.Digest, index.Verified) { known = true }); err != nil || !known {
+	if err := r.o.Index.Verified(d.String(), func(digest.Digest, index.Verified) { known = true }); err != nil || !known {
 		t.Errorf("the index knows the blob: %v, %v", known, err)
 	}
 }

@@ -10,12 +10,12 @@ import (
 	"hubcap/cache/index"
 )
 
-// Remove unlinks d if the ledger has it doomed. While a fill of d holds the
-// digest nothing is done: a fill removes what is doomed before it makes its
-// own file, and calls Remove when it has let go.
+// Remove unlinks d if the ledger has it evicted. While a fill of d holds the
+// lock of the digest, it does nothing: a fill unlinks what is evicted before it
+// creates its own file, and calls Remove after it has released the lock.
 func (c *Cache) Remove(d digest.Digest) {
 	for {
-		if _, doomed := c.Ledger.Doomed(d); !doomed {
+		if _, evicted := c.o.Ledger.Evicted(d); !evicted {
 			return
 		}
 		unlock, free := c.locks.tryLock(d)
@@ -30,11 +30,11 @@ func (c *Cache) Remove(d digest.Digest) {
 	}
 }
 
-// removeLocked is Remove for who holds the digest. After an error something
-// still stands in the digest's place.
+// removeLocked is Remove for a caller that holds the lock of the digest. After
+// an error there may still be a file of d.
 func (c *Cache) removeLocked(d digest.Digest) error {
-	size, doomed := c.Ledger.Doomed(d)
-	if !doomed {
+	size, evicted := c.o.Ledger.Evicted(d)
+	if !evicted {
 		return nil
 	}
 	c.manifests.remove(d)
@@ -42,19 +42,19 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.usage.forget(d)
 	c.trust.forget(d)
 	c.unread.remove(d)
-	closed := c.classes.of(d) == blobs.ClassClosed
+	restricted := c.classes.of(d) == blobs.ClassClosed
 	failpoint.At(failpoint.RemoveBegun)
-	if err := c.Store.Remove(d); err != nil {
-		c.Log.Warn("an evicted file cannot be removed; its bytes stay counted", "digest", d, "err", err)
+	if err := c.o.Store.Remove(d); err != nil {
+		c.o.Log.Warn("an evicted file cannot be unlinked; its bytes stay counted", "digest", d, "err", err)
 		return err
 	}
 	failpoint.At(failpoint.RemoveCleared)
-	c.Ledger.Unlinked(d)
-	c.handles.retire(d, func() { c.Ledger.Freed(size) })
+	c.o.Ledger.Unlinked(d)
+	c.handles.unlinked(d, func() { c.o.Ledger.Freed(size) })
 	failpoint.At(failpoint.RemoveCounted)
-	err := c.Index.Forget(d)
-	if closed {
-		err = errors.Join(err, c.Index.Unlink(d))
+	err := c.o.Index.Forget(d)
+	if restricted {
+		err = errors.Join(err, c.o.Index.Unlink(d))
 		c.classes.set(d, blobs.ClassOpen)
 	}
 	if err != nil {
@@ -64,22 +64,22 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	return nil
 }
 
-// superseded takes off the account what stood in the place of d's file that has
-// just been committed: a file that could not be read, or one that was being
-// evicted. The digest is held.
+// superseded takes off the account the file that the just committed file of d
+// has replaced: one that could not be read, or one that was being evicted. The
+// caller holds the lock of the digest.
 func (c *Cache) superseded(d digest.Digest) {
 	c.unread.remove(d)
-	c.Ledger.Doom(d)
-	if size, doomed := c.Ledger.Doomed(d); doomed {
-		c.Ledger.Unlinked(d)
-		c.handles.replace(d, func() { c.Ledger.Freed(size) })
+	c.o.Ledger.Evict(d)
+	if size, evicted := c.o.Ledger.Evicted(d); evicted {
+		c.o.Ledger.Unlinked(d)
+		c.handles.replaced(d, func() { c.o.Ledger.Freed(size) })
 	}
 }
 
 func (c *Cache) indexFailed(err error) {
-	c.Metrics.Fills.IndexFailed()
+	c.o.Metrics.Fills.IndexFailed()
 	if errors.Is(err, index.ErrNoRoom) {
-		return // the disk's trouble is told once
+		return // the problem of the disk is logged once
 	}
-	c.Log.Warn("the index failed; serving goes on without what it would have known", "err", err)
+	c.o.Log.Warn("the index failed; serving continues without what it would have returned or stored", "err", err)
 }

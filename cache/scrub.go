@@ -5,37 +5,50 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 )
 
-// A round of the scrubber is to take a quarter of the verify interval, so that
-// every file is verified well before it is no longer trusted; each is due when
-// half of the interval has passed.
+// A file is due for verification after half of the verify interval, and a round
+// of the scrubber takes a quarter of it, so that every file is verified well
+// before it is no longer trusted. These are divisors of the interval.
 const (
-	scrubDue  = 2 // share of the interval
+	scrubDue  = 2
 	scrubTime = 4
 )
 
 // minScrub is the least that the scrubber reads, in bytes a second.
 const minScrub = 1 << 20
 
-// The scrubber looks for what is due after a minute and then at each hundredth
-// of the interval, but not all the time.
+// The scrubber looks for what is due after firstScrub and then at each hundredth
+// of the interval, but pauses for minPause at least.
 const (
 	firstScrub = time.Minute
 	minPause   = time.Second
 )
 
-// scrubBatch is how many blobs a round verifies at most: a million that are due
-// would take room in memory for days.
+// scrubBatch is the most blobs that a round verifies: a million that are due
+// would use memory for days.
 const scrubBatch = 8192
 
-// scrub verifies what has not been verified for long, until ctx ends.
+// scrubbed is the scrubber's progress.
+type scrubbed struct {
+	mu     sync.Mutex
+	status ScrubStatus
+}
+
+func (s *scrubbed) update(change func(*ScrubStatus)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
+}
+
+// scrub verifies what was not verified for long, until ctx ends.
 func (c *Cache) scrub(ctx context.Context) {
-	pause := max(c.VerifyInterval/100, minPause)
+	pause := max(c.o.VerifyInterval/100, minPause)
 	timer := time.NewTimer(firstScrub)
 	defer timer.Stop()
 	for {
@@ -53,34 +66,38 @@ func (c *Cache) scrub(ctx context.Context) {
 }
 
 // scrubRound verifies what is due now, the longest unverified first, and
-// reports whether there is more that need not wait. Where several files in a
-// row cannot be read, it ends: the others would hardly be better.
+// reports whether more is due and need not wait. It ends early when several
+// files in a row cannot be read: the others would probably fail too.
 func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 	due, count := c.due(scrubBatch)
-	stats := c.Ledger.Stats()
-	perSecond := max(float64(stats.Bytes[0]+stats.Bytes[1])*scrubTime/c.VerifyInterval.Seconds(), minScrub)
+	_, held := c.o.Ledger.Status().Held()
+	perSecond := max(float64(held)*scrubTime/c.o.VerifyInterval.Seconds(), minScrub)
 	limit := rate.NewLimiter(rate.Limit(perSecond), buffer)
 	pace := func(n int) error {
-		c.Metrics.Checks.Scrubbed(n)
+		c.scrubbed.update(func(s *ScrubStatus) { s.Bytes += int64(n) })
 		return limit.WaitN(ctx, n)
 	}
-	c.Metrics.Checks.Due(count)
-	unreadable := 0 // in a row
-	for i, one := range due {
+	c.scrubbed.update(func(s *ScrubStatus) { s.Due = count })
+	verified, unreadable := 0, 0 // unreadable in a row
+	defer func() {
+		c.scrubbed.update(func(s *ScrubStatus) { s.Ended, s.Verified = c.o.Now(), verified })
+	}()
+	for _, one := range due {
 		if ctx.Err() != nil {
 			return false
 		}
-		// What it finds is counted, logged and, where it is wrong, removed where
-		// it is found.
-		_ = c.verify(ctx, one.digest, pace)
+		// verify counts and logs what it finds, and removes wrong files.
+		if err := c.verify(ctx, one.digest, pace); err == nil {
+			verified++
+		}
 		if _, known := c.unread.find(one.digest); known {
 			unreadable++
 		} else {
 			unreadable = 0
 		}
-		c.Metrics.Checks.Due(count - i - 1)
+		c.scrubbed.update(func(s *ScrubStatus) { s.Due-- })
 		if unreadable == fewUnread {
-			c.Log.Warn("the scrubber pauses: several files in a row cannot be read", "files", unreadable)
+			c.o.Log.Warn("the scrubber pauses: several files in a row cannot be read", "files", unreadable)
 			return false
 		}
 	}
@@ -93,21 +110,21 @@ type aged struct {
 	age    time.Duration
 }
 
-// due are the blobs whose verification is half an interval old, or never was,
-// at most the given number of them, in the order of its age; count is how many
-// there are. Those that cannot be read are reread's.
+// due returns the blobs that were not verified for half an interval, or never,
+// the longest unverified first, at most the given number of them; count is how
+// many there are. It leaves those that cannot be read to reread.
 func (c *Cache) due(most int) (due []aged, count int) {
-	now := c.Now()
+	now := c.o.Now()
 	oldest := func() {
 		slices.SortFunc(due, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
 		due = due[:min(len(due), most)]
 	}
-	c.Ledger.Each(func(d digest.Digest) {
+	c.o.Ledger.Each(func(d digest.Digest) {
 		age, ok := c.trust.age(d, now)
 		if !ok {
 			age = math.MaxInt64
 		}
-		if age < c.VerifyInterval/scrubDue {
+		if age < c.o.VerifyInterval/scrubDue {
 			return
 		}
 		if _, known := c.unread.find(d); known {

@@ -77,7 +77,7 @@ func (f *fill) move(to state) {
 		if strict {
 			panic(bug)
 		}
-		f.cache.Log.Error(bug, "digest", f.want.Digest, "err", f.err)
+		f.cache.o.Log.Error(bug, "digest", f.want.Digest, "err", f.err)
 	}
 	f.state = to
 }

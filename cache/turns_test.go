@@ -17,7 +17,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	const turns, blobs = 4, 12
 	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxFills = turns }})
 	waiting := func() int {
-		n, _ := r.Metrics.Value("hubcap_fills_waiting")
+		n, _ := r.o.Metrics.Value("hubcap_fills_waiting")
 		return int(n)
 	}
 	hangs := make(chan struct{})
@@ -84,10 +84,10 @@ func TestTurnsEndWithTheCache(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "two wait", func() bool { n, _ := r.Metrics.Value("hubcap_fills_waiting"); return n == 2 })
+	eventually(t, "two wait", func() bool { n, _ := r.o.Metrics.Value("hubcap_fills_waiting"); return n == 2 })
 	stopped := make(chan struct{})
 	go func() { r.Close(); close(stopped) }()
-	eventually(t, "they are told", func() bool { n, _ := r.Metrics.Value("hubcap_fills_waiting"); return n == 0 })
+	eventually(t, "they are told", func() bool { n, _ := r.o.Metrics.Value("hubcap_fills_waiting"); return n == 0 })
 	goOn()
 	<-stopped
 	all.Wait()

@@ -64,7 +64,7 @@ func (p *prior) compare(bytes []byte, off int64) error {
 // newUncached returns a blob of size bytes, negative if unknown, that is not
 // stored. spare is an open answer of its source from 0, or nil.
 func (c *Cache) newUncached(want Want, size int64, spare *Stream, why metrics.Uncached) *Blob {
-	c.Metrics.Fills.Uncached(why)
+	c.o.Metrics.Fills.Uncached(why)
 	return &Blob{
 		Size: size, Origin: Uncached, RecentlyWrong: c.wrong.has(want.Digest), cache: c, want: want,
 		body: &uncached{cache: c, want: want, size: size, spare: spare},
@@ -148,7 +148,7 @@ func (u *uncached) sendToEnd(ctx context.Context, w Sink, off, n int64) (sent in
 func (u *uncached) from(ctx context.Context, off, end int64) *resumer {
 	r := &resumer{
 		ctx: ctx, source: u.want.Source, off: off, end: end, size: u.size,
-		resumed: u.cache.Metrics.Fills.Resumed,
+		resumed: u.cache.o.Metrics.Fills.Resumed,
 	}
 	if spare := u.spare; spare != nil && spare.Off == off {
 		// It was opened for no particular reader. Now it ends with this one.

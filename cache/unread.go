@@ -15,30 +15,30 @@ import (
 	"hubcap/metrics"
 )
 
-// maxUnread is how many unreadable files are remembered. When there are more,
-// the disk as a whole is in trouble, and which files they are does not matter.
+// maxUnread is how many unreadable files are remembered. If there are more, the
+// whole disk has a problem, and it does not matter which files they are.
 const maxUnread = 4096
 
-// fewUnread is how many files in a row that cannot be read end a look at
-// several of them: the next ones will hardly be better.
+// fewUnread is how many unreadable files in a row end a look at several files:
+// the next ones would probably fail too.
 const fewUnread = 3
 
 // rereadInterval is how often unreadable files are tried again.
 const rereadInterval = time.Minute
 
-// unread are the held files that could not be read the last time, and the
-// offset at which that was. A disk, and a file server even more so, can fail to
-// read what is good: such a file is left, and its blob is fetched from the
-// source until the file can be read or another one has taken its place.
+// unread are the held files that could not be read the last time, with the
+// offset of the failure. A disk, and even more a file server, can fail to read a
+// good file for a while: the file is kept, and its blob is fetched from the source
+// until the file can be read or is replaced.
 type unread struct {
-	count atomic.Int64 // as a rule 0, which is known without the lock
+	count atomic.Int64 // len(at), usually 0: read without the lock
 
 	mu sync.Mutex
 	at map[digest.Digest]int64
 }
 
 // add notes that the file of d cannot be read at the offset at. It reports
-// whether that is news.
+// whether that was unknown.
 func (u *unread) add(d digest.Digest, at int64) (news bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -50,7 +50,7 @@ func (u *unread) add(d digest.Digest, at int64) (news bool) {
 	return true
 }
 
-// remove notes that the file of d can be read, or is gone.
+// remove notes that the file of d can be read, or was removed.
 func (u *unread) remove(d digest.Digest) {
 	if u.count.Load() == 0 {
 		return
@@ -78,11 +78,10 @@ func (u *unread) all() map[digest.Digest]int64 {
 	return maps.Clone(u.at)
 }
 
-// unreadable decides what becomes of the held file of d, which failed with err
-// at the offset at. A file that is missing or short is removed, and the error is
-// errNotHeld. One that cannot be read now is left, and the error is
-// errUnreadable. An error of a system that can open no more files says nothing
-// of this one, and is returned as it is.
+// unreadable handles the failure err of the held file of d at the offset at. A file
+// that is missing or short is removed, and the error is errNotHeld. One that
+// cannot be read now is kept, and the error is errUnreadable. If the system can
+// open no more files, which says nothing about this one, err is returned.
 func (c *Cache) unreadable(d digest.Digest, at int64, err error) error {
 	switch {
 	case outOfHandles(err):
@@ -90,17 +89,17 @@ func (c *Cache) unreadable(d digest.Digest, at int64, err error) error {
 	case blobs.Absent(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.lost(d, -1, -1, err)
 		return errNotHeld
-	case !c.Ledger.Holds(d): // it is being evicted
+	case !c.o.Ledger.Holds(d): // it is being evicted
 		return errNotHeld
 	}
 	if c.unread.add(d, at) {
-		c.Metrics.Checks.Ended(metrics.CheckUnreadable)
-		c.Log.Warn("a cached file cannot be read; it is left, and its blob is fetched", "digest", d, "offset", at, "err", err)
+		c.o.Metrics.Checks.Ended(metrics.CheckUnreadable)
+		c.o.Log.Warn("a cached file cannot be read; it is kept, and its blob is fetched", "digest", d, "offset", at, "err", err)
 	}
 	return fmt.Errorf("%w: %w", errUnreadable, err)
 }
 
-// reread tries what could not be read.
+// reread tries to read what could not be read.
 func (c *Cache) reread() {
 	failed := 0
 	for d, at := range c.unread.all() {
@@ -118,7 +117,7 @@ func (c *Cache) reread() {
 // readable reports whether the file of d can be read at the offset at, where it
 // could not, and forgets the failure when it can.
 func (c *Cache) readable(d digest.Digest, at int64) bool {
-	if !c.Ledger.Holds(d) {
+	if !c.o.Ledger.Holds(d) {
 		c.unread.remove(d)
 		return false
 	}
@@ -132,7 +131,7 @@ func (c *Cache) readable(d digest.Digest, at int64) bool {
 		}
 	}
 	if err != nil {
-		_ = c.unreadable(d, at, err) // removes what has gone meanwhile
+		_ = c.unreadable(d, at, err) // removes a file that is missing now
 		return false
 	}
 	c.unread.remove(d)

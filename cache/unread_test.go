@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hubcap/e2e/testkit"
+	"hubcap/eviction"
 )
 
 // inode tells one file of a name from another one.
@@ -146,7 +147,7 @@ func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 		t.Errorf("%d bytes, %v", c.Len(), err)
 	}
 	r.settle()
-	if s := r.Ledger.Stats(); s.Doomed != 3*mib || s.Bytes[1] != 3*mib {
+	if s := r.o.Ledger.Status(); s.Evicted != 3*mib || s.Segments[eviction.Large].Bytes != 3*mib {
 		t.Errorf("%+v; want the file that is read and the one in its place", s)
 	}
 	b.Close()
@@ -156,7 +157,7 @@ func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 		t.Errorf("the source was opened %d times", n)
 	}
 	// What came in its place is removed like any other, and its bytes are free.
-	r.Ledger.Doom(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	r.checkLedger()
 }
@@ -259,7 +260,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 				dir := t.TempDir()
 				r := newRig(t, rigOptions{dir: dir})
 				r.leave(d, body)
-				counted := r.Ledger.Stats().Partial
+				counted := r.o.Ledger.Status().Partial
 				name := filepath.Join(dir, "partial", "sha256-"+d.Encoded())
 				if restart {
 					r.stop()
@@ -271,7 +272,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 				if _, _, err := r.get(d, down(), 0, -1); !errors.Is(err, ErrSource) {
 					t.Errorf("%v, want the source's error", err)
 				}
-				if s := r.Ledger.Stats(); s.Partial < counted || s.Reserved != 0 {
+				if s := r.o.Ledger.Status(); s.Partial < counted || s.Reserved != 0 {
 					t.Errorf("%+v, want %d bytes or some more of a partial download", s, counted)
 				}
 				mend()
@@ -321,13 +322,14 @@ func TestWalkThatCannotSeeADirectory(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestFileSystemThatCannotBeLookedAt is degraded as long as it is so.
-func TestFileSystemThatCannotBeLookedAt(t *testing.T) {
+// TestDirectoryThatIsMoved is looked at all the same: the directory that was
+// opened at the start counts, and not what its path names now.
+func TestDirectoryThatIsMoved(t *testing.T) {
 	r := newRig(t, rigOptions{dir: filepath.Join(t.TempDir(), "data")})
 	if err := os.Rename(r.dir, r.dir+"-away"); err != nil {
 		t.Fatal(err)
 	}
-	r.wantDegraded("reads")
+	r.wantDegraded()
 	if err := os.Rename(r.dir+"-away", r.dir); err != nil {
 		t.Fatal(err)
 	}

@@ -10,21 +10,21 @@ import (
 	"hubcap/cache/index"
 )
 
-// usage notes when blobs were last used, in memory, and writes it to the
-// index in batches, and with it what was verified. What a crash loses costs an
-// eviction out of order.
+// usage notes in memory when blobs were last used, and writes it to the index in
+// batches, together with what was verified. What a crash loses costs an eviction
+// out of order.
 //
-// The times never go back, whatever the clock does: what is used later has a
-// later one, or the same. So the order stays right where the clock was wrong for
-// a while; the times themselves run ahead then, until the clock has caught up.
+// The times never go back, whatever the clock does: a later use has a later time
+// or the same. So the order stays right if the clock was wrong for a while; the
+// times themselves are then ahead of the clock until it has caught up.
 type usage struct {
 	now func() time.Time
 
 	mu     sync.Mutex
 	used   map[digest.Digest]time.Time // since the last flush
-	latest time.Time                   // of all times, those in the index too once learn was called
+	latest time.Time                   // of all times; those in the index too once learn was called
 
-	total int64 // bytes that the index knows of; the flusher's
+	total int64 // bytes last written to the index; only flush uses it
 }
 
 func newUsage(now func() time.Time) *usage {
@@ -32,7 +32,7 @@ func newUsage(now func() time.Time) *usage {
 }
 
 func (u *usage) touch(d digest.Digest) {
-	now := u.now().Round(0) // without the monotonic clock, which the index does not know
+	now := u.now().Round(0) // without the monotonic clock, which the index does not have
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if now.After(u.latest) {
@@ -41,12 +41,12 @@ func (u *usage) touch(d digest.Digest) {
 	u.used[d] = u.latest
 }
 
-// learn notes the latest use that was known before the start. What was used
-// since comes after it.
+// learn notes the latest use before the start, as the index has it. All uses
+// since the start become later ones.
 func (u *usage) learn(before time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	after := before.Add(time.Second) // the index keeps whole ones
+	after := before.Add(time.Second) // the index has whole seconds
 	for d, at := range u.used {
 		if at.Before(after) {
 			u.used[d] = after
@@ -57,7 +57,7 @@ func (u *usage) learn(before time.Time) {
 	}
 }
 
-// take returns what was used since the last flush. Where the times run ahead of
+// take returns what was used since the last flush. While the times are ahead of
 // the clock, each flush is a second later than the one before.
 func (u *usage) take() map[digest.Digest]time.Time {
 	u.mu.Lock()
@@ -81,23 +81,24 @@ func (u *usage) flush(c *Cache) {
 	if isClosed(c.walked) { // else the latest use is not known yet
 		batch = u.take()
 	}
-	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.Ledger.Holds(d) })
+	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.o.Ledger.Holds(d) })
 	if len(batch) > 0 {
-		if err := c.Index.PutUsed(batch); err != nil {
+		if err := c.o.Index.PutUsed(batch); err != nil {
 			c.indexFailed(err)
 		}
 	}
-	stats := c.Ledger.Stats()
-	if total := stats.Bytes[0] + stats.Bytes[1] + stats.Partial; total != u.total && c.counted.Load() {
+	status := c.o.Ledger.Status()
+	_, held := status.Held()
+	if total := held + status.Partial; total != u.total && c.counted.Load() {
 		u.total = total
-		if err := c.Index.PutTotal(total); err != nil {
+		if err := c.o.Index.PutTotal(total); err != nil {
 			c.indexFailed(err)
 		}
 	}
 	verified := c.trust.take()
-	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.Ledger.Holds(d) })
+	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.o.Ledger.Holds(d) })
 	if len(verified) > 0 {
-		if err := c.Index.PutVerified(verified); err != nil {
+		if err := c.o.Index.PutVerified(verified); err != nil {
 			c.indexFailed(err)
 		}
 	}

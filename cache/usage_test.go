@@ -47,7 +47,7 @@ func TestOrderSurvivesAWrongClock(t *testing.T) {
 			}
 			r.stop()
 			r = open()
-			if got := r.Ledger.MakeRoom(1 << 30); !slices.Equal(got, all) {
+			if got := r.o.Ledger.MakeRoom(1 << 30); !slices.Equal(got, all) {
 				t.Errorf("evicted in the order\n%v, want\n%v", got, all)
 			}
 		})

@@ -16,13 +16,13 @@ import (
 	"hubcap/metrics"
 )
 
-// trust knows which files were verified and what they looked like then. A
-// file that looks the same and was verified within the interval is sent as it
-// is; any other one is hashed while it is sent.
+// trust knows which files were verified, when, and their signatures then. A file
+// with the same signature that was verified within the interval is sent without
+// hashing; any other one is hashed while it is sent.
 type trust struct {
 	mu      sync.Mutex
 	known   *digests.Table[index.Verified]
-	unsaved map[digest.Digest]struct{} // what the index does not know yet
+	unsaved map[digest.Digest]struct{} // not in the index yet
 	running map[digest.Digest]*check
 }
 
@@ -34,7 +34,7 @@ func newTrust() *trust {
 	}
 }
 
-// verified notes that the file of d, which looks like this, is right.
+// verified notes that the file of d, with this stat, is right.
 func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -42,7 +42,7 @@ func (t *trust) verified(d digest.Digest, stat blobs.Stat, now time.Time) {
 	t.unsaved[d] = struct{}{}
 }
 
-// set and get are known's. t.mu is held.
+// set and get access known. t.mu is held.
 func (t *trust) set(d digest.Digest, v index.Verified) {
 	r, known := t.known.Find(d)
 	if !known {
@@ -59,8 +59,8 @@ func (t *trust) get(d digest.Digest) (v index.Verified, known bool) {
 	return v, known
 }
 
-// moved notes that the file of d, which looked like before, now looks like
-// after, and is the same.
+// moved notes that the stat of the file of d has changed from before to after,
+// and its content has not.
 func (t *trust) moved(d digest.Digest, before, after blobs.Stat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,7 +71,7 @@ func (t *trust) moved(d digest.Digest, before, after blobs.Stat) {
 	}
 }
 
-// learn takes what the index knows, unless more is known already.
+// learn takes what the index has, unless something newer is known already.
 func (t *trust) learn(d digest.Digest, v index.Verified) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +80,7 @@ func (t *trust) learn(d digest.Digest, v index.Verified) {
 	}
 }
 
-// has tells whether the file of d, with this signature, need not be hashed.
+// has reports whether the file of d, with this signature, need not be hashed.
 func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,8 +88,8 @@ func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval t
 	return ok && v.Signature == signature && !expired(v, now, interval)
 }
 
-// age is how long ago the file of d was verified; ok is false for never, and
-// for a time that is yet to come.
+// age returns how long ago the file of d was verified; ok is false if never, or
+// if that time is in the future.
 func (t *trust) age(d digest.Digest, now time.Time) (age time.Duration, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -103,7 +103,7 @@ func expired(v index.Verified, now time.Time, interval time.Duration) bool {
 	return age < 0 || age >= int64(interval/time.Second) // the clock may have been set
 }
 
-// size is the size of the right file of d, as far as it is known.
+// size returns the size of the right file of d, if it is known.
 func (t *trust) size(d digest.Digest) (size int64, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -120,7 +120,7 @@ func (t *trust) forget(d digest.Digest) {
 	delete(t.unsaved, d)
 }
 
-// take returns what the index does not know yet.
+// take returns what is not in the index yet.
 func (t *trust) take() map[digest.Digest]index.Verified {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,13 +132,14 @@ func (t *trust) take() map[digest.Digest]index.Verified {
 	return batch
 }
 
-// check is the hashing of one whole file, for all who wait for its verdict.
+// check is the hashing of one whole file, for all callers that wait for its
+// result.
 type check struct {
 	done chan struct{}
 	err  error // set before done is closed: nil, ErrWrongContent, or of reading
 }
 
-// check hashes the file of d, or joins the one who does.
+// check starts to hash the file of d, or joins a check that is running.
 func (c *Cache) check(d digest.Digest) *check {
 	c.trust.mu.Lock()
 	defer c.trust.mu.Unlock()
@@ -147,7 +148,7 @@ func (c *Cache) check(d digest.Digest) *check {
 	}
 	one := &check{done: make(chan struct{})}
 	c.trust.running[d] = one
-	begun := c.work(func() {
+	started := c.work(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				c.panicked("a verification", d, p)
@@ -160,7 +161,7 @@ func (c *Cache) check(d digest.Digest) *check {
 		}()
 		one.err = c.verify(c.base, d, func(int) error { return nil })
 	})
-	if !begun {
+	if !started {
 		delete(c.trust.running, d)
 		one.err = errStopped
 		close(one.done)
@@ -168,8 +169,8 @@ func (c *Cache) check(d digest.Digest) *check {
 	return one
 }
 
-// verdict waits for the end of a check.
-func (k *check) verdict(ctx context.Context) error {
+// wait waits for the result of a check.
+func (k *check) wait(ctx context.Context) error {
 	select {
 	case <-k.done:
 		return k.err
@@ -178,12 +179,12 @@ func (k *check) verdict(ctx context.Context) error {
 	}
 }
 
-// verify hashes the file of d. What is not right is removed; pace is called
-// for the bytes that are about to be read. The error is errNotHeld for a blob
-// that has been evicted meanwhile or whose file is not there, and errUnreadable
-// for one that cannot be read now.
+// verify hashes the file of d, and removes it if it is wrong; pace is called
+// before each read, with the number of bytes. The error is errNotHeld for a blob
+// that was evicted meanwhile or whose file is missing, and errUnreadable for one
+// that cannot be read now.
 func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) error) error {
-	if !c.Ledger.Holds(d) {
+	if !c.o.Ledger.Holds(d) {
 		return errNotHeld
 	}
 	one := c.handles.acquire(d)
@@ -214,7 +215,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 			return c.unreadable(d, at, err)
 		}
 	}
-	after, err := c.Store.Stat(f)
+	after, err := c.o.Store.Stat(f)
 	switch {
 	case err != nil:
 		return c.unreadable(d, at, err)
@@ -222,20 +223,20 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 		c.wrong.add(d)
 		c.lost(d, before.Size, after.Size, ErrWrongContent)
 		return ErrWrongContent
-	case after.Signature != before.Signature: // somebody is at it
+	case after.Signature != before.Signature: // something is writing to it
 		return fmt.Errorf("%w: it changes", errUnreadable)
 	}
-	c.Metrics.Checks.Ended(metrics.CheckRight)
+	c.o.Metrics.Checks.Ended(metrics.CheckRight)
 	c.verified(d, after)
 	return nil
 }
 
-// verified notes that the file of d, which may have been evicted meanwhile, is
-// right.
+// verified notes that the file of d is right. It may have been evicted
+// meanwhile.
 func (c *Cache) verified(d digest.Digest, stat blobs.Stat) {
 	c.unread.remove(d)
-	c.trust.verified(d, stat, c.Now())
-	if !c.Ledger.Holds(d) {
+	c.trust.verified(d, stat, c.o.Now())
+	if !c.o.Ledger.Holds(d) {
 		c.trust.forget(d)
 	}
 }

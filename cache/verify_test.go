@@ -53,9 +53,9 @@ func (r *rig) rot(d digest.Digest, at int64) {
 	}
 }
 
-// checks is how many verifications came to a verdict.
-func (r *rig) checks(verdict string) int {
-	n, _ := r.Metrics.Value("hubcap_checks_total", "verdict", verdict)
+// checks returns how many verifications had a result.
+func (r *rig) checks(result string) int {
+	n, _ := r.o.Metrics.Value("hubcap_checks_total", "result", result)
 	return int(n)
 }
 
@@ -63,7 +63,7 @@ func (r *rig) wantChecks(right, wrong, unreadable int) {
 	r.t.Helper()
 	got := []int{r.checks("right"), r.checks("wrong"), r.checks("unreadable")}
 	if want := []int{right, wrong, unreadable}; fmt.Sprint(got) != fmt.Sprint(want) {
-		r.t.Errorf("verdicts right, wrong, unreadable: %v, want %v", got, want)
+		r.t.Errorf("results right, wrong, unreadable: %v, want %v", got, want)
 	}
 }
 
@@ -236,10 +236,16 @@ func TestScrubberFindsRot(t *testing.T) {
 	}
 	r.scrubRound(t.Context())
 	r.wantChecks(8, 1, 1)
+	if s := r.Status().Scrub; s.Verified != 8 {
+		t.Errorf("%+v", s)
+	}
 	r.scrubRound(t.Context())
 	r.wantChecks(8, 1, 1)
-	if n, _ := r.Metrics.Value("hubcap_scrubbed_bytes_total"); n < 9*50_000 {
+	if n, _ := r.o.Metrics.Value("hubcap_scrubbed_bytes_total"); n < 9*50_000 {
 		t.Errorf("%v bytes scrubbed", n)
+	}
+	if s := r.Status().Scrub; s.Due != 0 || s.Bytes < 9*50_000 || !s.Ended.Equal(r.o.Now()) {
+		t.Errorf("%+v", s)
 	}
 	r.checkLedger()
 	for i, d := range digests {
@@ -267,7 +273,7 @@ func TestEvictedFileIsVerifiedByItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	r.Ledger.Doom(d)
+	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	var c client
 	if err := b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {

@@ -59,8 +59,8 @@ func turnsOfHost(all int) int { return max(all*3/4, 1) }
 // turn waits until one more fill may begin. The number is limited because each
 // has files open and bytes reserved, with or without a connection.
 func (c *Cache) turn(ctx context.Context, host string) (over func(), err error) {
-	c.Metrics.Fills.Waits(1)
-	defer c.Metrics.Fills.Waits(-1)
+	c.fillsWaiting.Add(1)
+	defer c.fillsWaiting.Add(-1)
 	return c.turns.acquire(ctx, host)
 }
 
@@ -70,10 +70,10 @@ func (c *Cache) turn(ctx context.Context, host string) (over func(), err error) 
 func (f *fill) first() (off, n int64) {
 	if f.resumed {
 		gap := f.have.missing(f.size).from(f.want.Off)
-		return gap.off, min(gap.end-gap.off, pieceOf(f.size, f.cache.Connections))
+		return gap.off, min(gap.end-gap.off, pieceOf(f.size, f.cache.o.Connections))
 	}
-	if f.cache.Connections > 1 && (f.want.Size < 0 || f.want.Size > maxPiece) {
-		return f.want.Off, pieceOf(f.want.Size, f.cache.Connections)
+	if f.cache.o.Connections > 1 && (f.want.Size < 0 || f.want.Size > maxPiece) {
+		return f.want.Off, pieceOf(f.want.Size, f.cache.o.Connections)
 	}
 	return 0, -1
 }
@@ -102,7 +102,7 @@ func (f *fill) begin(ctx context.Context) (*Stream, error) {
 // compareSizes warns of a manifest that gives another length than the source.
 func (c *Cache) compareSizes(want Want, stream *Stream) {
 	if want.Size >= 0 && stream.Size >= 0 && stream.Size != want.Size {
-		c.Log.Warn("the manifest gives another length for a blob than its source; the digest decides",
+		c.o.Log.Warn("the manifest gives another length for a blob than its source; the digest decides",
 			"digest", want.Digest, "manifest_bytes", want.Size, "source_bytes", stream.Size)
 	}
 }
@@ -127,7 +127,7 @@ func (f *fill) startWriters(stream *Stream, release func()) {
 	}
 	missing := f.have.missing(f.size)
 	first.end = min(max(stream.End, stream.Off), missing.endFrom(stream.Off))
-	f.plan = newPlan(missing, pieceOf(f.size, f.cache.Connections), f.cache.Patience, first)
+	f.plan = newPlan(missing, pieceOf(f.size, f.cache.o.Connections), f.cache.o.Patience, first)
 	f.parts.Go(f.watch)
 	f.startWriter(first, stream, release, false)
 	if isClosed(f.requested) {
@@ -160,7 +160,7 @@ func (f *fill) widen() {
 	if f.plan == nil || f.state.over() {
 		return
 	}
-	for range f.cache.Connections - 1 {
+	for range f.cache.o.Connections - 1 {
 		t := f.plan.next(f.wanted)
 		if t == nil {
 			return
@@ -172,7 +172,7 @@ func (f *fill) widen() {
 // urge has the bytes at off fetched at once if no writer will reach them soon.
 // f.mu is held.
 func (f *fill) urge(off int64) {
-	if f.plan == nil || f.state.over() || f.urgent >= maxUrgent || f.cache.Connections < 2 || f.size <= maxPiece {
+	if f.plan == nil || f.state.over() || f.urgent >= maxUrgent || f.cache.o.Connections < 2 || f.size <= maxPiece {
 		return
 	}
 	t, cut := f.plan.urgent(off, time.Now())
@@ -180,7 +180,7 @@ func (f *fill) urge(off int64) {
 		return
 	}
 	if cut {
-		f.cache.Metrics.Fills.TakenOver(1)
+		f.cache.o.Metrics.Fills.TakenOver(1)
 	}
 	f.startWriter(t, nil, nil, true)
 }
@@ -208,7 +208,7 @@ func (f *fill) nextTask(done *task) *task {
 // watch gives the pieces of stalled writers to others, as long as the fill
 // runs.
 func (f *fill) watch() {
-	tick := time.NewTicker(f.cache.Patience / 4)
+	tick := time.NewTicker(f.cache.o.Patience / 4)
 	defer tick.Stop()
 	for {
 		select {
@@ -216,7 +216,7 @@ func (f *fill) watch() {
 			return
 		case now := <-tick.C:
 			f.mu.Lock()
-			f.cache.Metrics.Fills.TakenOver(f.plan.takeStalled(now))
+			f.cache.o.Metrics.Fills.TakenOver(f.plan.takeStalled(now))
 			f.mu.Unlock()
 		}
 	}
@@ -238,7 +238,7 @@ func (f *fill) fetch(t *task, stream *Stream, release func()) (err error) {
 	}
 	from := &resumer{
 		ctx: ctx, source: f.want.Source, stream: stream, off: t.off, size: f.known(),
-		resumed: f.cache.Metrics.Fills.Resumed,
+		resumed: f.cache.o.Metrics.Fills.Resumed,
 	}
 	defer from.Close()
 	buf := buffers.Get().(*[buffer]byte)
@@ -307,7 +307,7 @@ func (f *fill) prepare(stream *Stream) error {
 	if err := f.cache.removeLocked(f.want.Digest); err != nil {
 		return diskError{err}
 	}
-	if size > f.cache.MaxBlob {
+	if size > f.cache.o.MaxBlob {
 		return eviction.ErrTooLarge
 	}
 	room := size
@@ -322,11 +322,11 @@ func (f *fill) prepare(stream *Stream) error {
 	}
 	w, err := f.create(room)
 	if err != nil {
-		f.cache.Ledger.Release(room)
+		f.cache.o.Ledger.Release(room)
 		return diskError{err}
 	}
-	if left, ok := f.cache.Ledger.Resume(f.want.Digest); ok { // an earlier partial file, which could not be read
-		f.cache.handles.retire(f.want.Digest, func() { f.cache.Ledger.Release(left) })
+	if left, ok := f.cache.o.Ledger.Resume(f.want.Digest); ok { // an earlier partial file, which could not be read
+		f.cache.handles.unlinked(f.want.Digest, func() { f.cache.o.Ledger.Release(left) })
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -335,7 +335,7 @@ func (f *fill) prepare(stream *Stream) error {
 }
 
 func (f *fill) create(room int64) (*blobs.Writer, error) {
-	w, err := f.cache.Store.Create(f.want.Digest)
+	w, err := f.cache.o.Store.Create(f.want.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +366,7 @@ func (f *fill) grow(end int64) error {
 // reserveSome reserves a step in addition to what is reserved, or less if a
 // whole step does not fit.
 func (f *fill) reserveSome(reserved int64) (room int64, err error) {
-	left := f.cache.MaxBlob - reserved
+	left := f.cache.o.MaxBlob - reserved
 	if left <= 0 {
 		return 0, eviction.ErrTooLarge
 	}

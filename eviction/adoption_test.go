@@ -20,22 +20,22 @@ func TestAdoptionBesideServing(t *testing.T) {
 	if err := l.Reserve(20 * mib); err != nil {
 		t.Fatal(err)
 	}
-	l.Commit(name(9), 20*mib, 20*mib) // brought in meanwhile
+	l.Commit(name(9), 20*mib, 20*mib) // filled meanwhile
 	l.Adopt(name(1), 10*mib, now, false)
 	l.Touch(name(1)) // and used
 	l.Adopt(name(2), 10*mib, now, false)
-	if !l.Doom(name(2)) { // and damaged
+	if !l.Evict(name(2)) { // and damaged
 		t.Error("not held")
 	}
-	if got := l.MakeRoom(90 * mib); len(got) != 0 || l.Evictable() != 10*mib { // what was doomed by name
-		t.Errorf("evicted %v, evictable %d: nobody knows yet what was used least recently", got, l.Evictable())
+	if got := l.MakeRoom(90 * mib); len(got) != 0 || l.Evictable() != 10*mib { // what was evicted by name
+		t.Errorf("evicted %v, evictable %d: the order of last use is not known yet", got, l.Evictable())
 	}
 	for i := range 5 { // the walk sees all of it, in the order of last use
 		l.Adopt(name(i), 10*mib, now, false)
 	}
 	l.Adopt(name(9), 20*mib, now, false)
 	l.EndAdoption()
-	if s := l.Stats(); s.Bytes[1] != 60*mib || s.Objects[1] != 5 {
+	if s := l.Status(); s.Segments[Large].Bytes != 60*mib || s.Segments[Large].Objects != 5 {
 		t.Errorf("%+v; want the four that lie there, and the new one", s)
 	}
 	l.unlinkNow(name(2))

@@ -9,7 +9,7 @@ import (
 
 const year = 365 * 24 * time.Hour
 
-// aging is a ledger with a clock that can be set, and what it says of ages.
+// aging is a ledger with a clock that can be set, and its metrics.
 type aging struct {
 	*Ledger
 	all *metrics.Metrics
@@ -25,8 +25,8 @@ func newAging() *aging {
 	return a
 }
 
-// age is the sum of the ages of what has gone from a segment.
-func (a *aging) age(t *testing.T, seg metrics.Segment) time.Duration {
+// age returns the sum of the ages of what was evicted from a segment.
+func (a *aging) age(t *testing.T, seg Segment) time.Duration {
 	t.Helper()
 	seconds, ok := a.all.Value("hubcap_eviction_age_seconds", "segment", seg.String())
 	if !ok {
@@ -40,71 +40,71 @@ func TestAgeAtEviction(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		use  func(t *testing.T, a *aging) // of object 1, the only one
-		seg  metrics.Segment
+		seg  Segment
 		want time.Duration
 	}{
 		{"committed", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
 			a.now = a.now.Add(time.Hour)
-		}, metrics.SegmentLarge, time.Hour},
+		}, Large, time.Hour},
 		{"committed, small", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, small, 1)
 			a.now = a.now.Add(time.Hour)
-		}, metrics.SegmentSmall, time.Hour},
+		}, Small, time.Hour},
 		{"used again", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
 			a.now = a.now.Add(time.Hour)
 			a.Touch(name(1))
 			a.now = a.now.Add(time.Minute)
-		}, metrics.SegmentLarge, time.Minute},
+		}, Large, time.Minute},
 		{"used again, small", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, small, 1)
 			a.now = a.now.Add(time.Hour)
 			a.Touch(name(1))
 			a.now = a.now.Add(time.Minute)
-		}, metrics.SegmentSmall, time.Minute},
+		}, Small, time.Minute},
 		{"looked at", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
 			a.now = a.now.Add(time.Hour)
 			a.Holds(name(1))
-		}, metrics.SegmentLarge, time.Hour},
+		}, Large, time.Hour},
 		{"found at the start", func(_ *testing.T, a *aging) {
 			a.Adopt(name(1), large, a.now.Add(-48*time.Hour), false)
 			a.now = a.now.Add(time.Hour)
-		}, metrics.SegmentLarge, 49 * time.Hour},
+		}, Large, 49 * time.Hour},
 		{"left", func(t *testing.T, a *aging) {
 			if err := a.Reserve(large); err != nil {
 				t.Fatal(err)
 			}
 			a.Park(name(1), large)
 			a.now = a.now.Add(time.Hour)
-		}, metrics.SegmentLarge, time.Hour},
+		}, Large, time.Hour},
 		{"left, and found at the start", func(_ *testing.T, a *aging) {
 			a.Adopt(name(1), large, a.now.Add(-48*time.Hour), true)
-		}, metrics.SegmentLarge, 48 * time.Hour},
+		}, Large, 48 * time.Hour},
 		{"clock set back", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
 			a.now = a.now.Add(-10 * year)
-		}, metrics.SegmentLarge, 0},
+		}, Large, 0},
 		{"clock set forward", func(t *testing.T, a *aging) {
 			fill(t, a.Ledger, large, 1)
 			a.now = a.now.Add(10 * year)
-		}, metrics.SegmentLarge, 10 * year},
+		}, Large, 10 * year},
 		{"used while the clock was ahead", func(_ *testing.T, a *aging) {
 			a.Adopt(name(1), large, a.now.Add(10*year), false)
-		}, metrics.SegmentLarge, 0},
+		}, Large, 0},
 		{"used before 1970", func(_ *testing.T, a *aging) {
 			a.Adopt(name(1), large, time.Time{}, false)
-		}, metrics.SegmentLarge, time.Duration(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC).Unix()) * time.Second},
+		}, Large, time.Duration(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC).Unix()) * time.Second},
 		{"used after 2106", func(_ *testing.T, a *aging) {
 			a.Adopt(name(1), large, a.now.Add(200*year), false)
-		}, metrics.SegmentLarge, 0},
+		}, Large, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a := newAging()
 			tc.use(t, a)
 			if got := a.Shrink(1); len(got) != 1 {
-				t.Fatalf("struck out %v", got)
+				t.Fatalf("evicted %v", got)
 			}
 			if got := a.age(t, tc.seg); got != tc.want {
 				t.Errorf("age %v, want %v", got, tc.want)
@@ -116,17 +116,17 @@ func TestAgeAtEviction(t *testing.T) {
 	}
 }
 
-func TestWhatIsStruckOutByNameHasNoAge(t *testing.T) {
+func TestWhatIsEvictedByNameHasNoAge(t *testing.T) {
 	a := newAging()
 	fill(t, a.Ledger, 100*kib, 1)
 	a.now = a.now.Add(time.Hour)
-	a.Doom(name(1))
-	if got := a.age(t, metrics.SegmentLarge); got != 0 {
+	a.Evict(name(1))
+	if got := a.age(t, Large); got != 0 {
 		t.Errorf("age %v of what was not evicted", got)
 	}
 }
 
-// A clock that is set evicts nothing, and does not change what goes first.
+// A clock that is set evicts nothing, and does not change the order of eviction.
 func TestClockThatIsSetEvictsNothing(t *testing.T) {
 	for _, jump := range []time.Duration{10 * year, -10 * year} {
 		a := newAging()
@@ -139,12 +139,12 @@ func TestClockThatIsSetEvictsNothing(t *testing.T) {
 			t.Errorf("%v: swept %v", jump, got)
 		}
 		if got := a.MakeRoom(400 * kib); len(got) != 0 {
-			t.Errorf("%v: struck out %v for what fits", jump, got)
+			t.Errorf("%v: evicted %v for what fits", jump, got)
 		}
 		a.now = a.now.Add(-jump)
 		for i, want := range []int{2, 3, 4, 1, 6} {
 			if got := a.MakeRoom(int64(500+100*i) * kib); len(got) != 1 || got[0] != name(want) {
-				t.Errorf("%v: number %d to go was %v, want object %d", jump, i, got, want)
+				t.Errorf("%v: eviction %d was %v, want object %d", jump, i, got, want)
 			}
 		}
 	}

@@ -17,9 +17,9 @@ type removerFunc func(digest.Digest)
 
 func (f removerFunc) Remove(d digest.Digest) { f(d) }
 
-// unlinkNow gives the bytes of a doomed object back, as a removal does.
+// unlinkNow unlinks and frees an evicted object, as a removal does.
 func (l *Ledger) unlinkNow(d digest.Digest) {
-	if size, doomed := l.Doomed(d); doomed {
+	if size, evicted := l.Evicted(d); evicted {
 		l.Unlinked(d)
 		l.Freed(size)
 	}
@@ -52,8 +52,8 @@ func TestBreakRoomIsTakenByAnother(t *testing.T) {
 	}
 }
 
-// A sweep has struck objects out and is still unlinking them when a fill wants
-// their room.
+// A sweep has evicted objects and is still unlinking them when a fill needs
+// their space.
 func TestBreakRoomIsOnItsWay(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 96*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -62,49 +62,49 @@ func TestBreakRoomIsOnItsWay(t *testing.T) {
 	}
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	if err := j.Reserve(200 * kib); err != nil {
-		t.Errorf("%v, with %d bytes doomed and nobody reading them", err, l.Stats().Doomed)
+		t.Errorf("%v, with %d bytes evicted that no reader has open", err, l.Status().Evicted)
 	}
 }
 
-// The floor cannot be kept for one large object, whatever goes: nothing goes.
+// The floor cannot be kept for one large object, whatever is evicted: nothing is.
 func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(500 * kib)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree = 400 * kib
-	j.Free = func() (int64, error) { return free, nil }
+	j.o.MinFree = 400 * kib
+	j.o.Free = func() (int64, error) { return free, nil }
 	if err := j.Reserve(600 * kib); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
 	}
-	if n := l.Stats().Objects; n[0]+n[1] != 3 {
-		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	if n, _ := l.Status().Held(); n != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n)
 	}
 }
 
 // Others have filled the file system so far that the floor is out of reach:
-// the cache still gives what it has.
+// the cache still evicts what it has.
 func TestBreakFloorThatOthersCross(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(0)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree, j.Interval = 400*kib, time.Hour
-	j.Free = func() (int64, error) { return free, nil }
-	j.Overhead = func() int64 { return 0 }
+	j.o.MinFree, j.o.Interval = 400*kib, time.Hour
+	j.o.Free = func() (int64, error) { return free, nil }
+	j.o.Overhead = func() int64 { return 0 }
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	j.Run(ctx) // once
 	if free != 300*kib {
-		t.Errorf("%d bytes given of %d, while the file system is %d below its floor", free, 300*kib, 400*kib-free)
+		t.Errorf("%d bytes freed of %d, while the file system is %d below its floor", free, 300*kib, 400*kib-free)
 	}
 }
 
@@ -118,21 +118,22 @@ func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 	free := int64(500 * kib)
 	j := newTestJanitor(l, 0, func(d digest.Digest) {
-		size, _ := l.Doomed(d)
+		size, _ := l.Evicted(d)
 		l.unlinkNow(d)
 		free += size
 	})
-	j.MinFree = 300 * kib
-	j.Free = func() (int64, error) { return free, nil }
+	j.o.MinFree = 300 * kib
+	j.o.Free = func() (int64, error) { return free, nil }
 	if err := j.Reserve(400 * kib); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("Reserve = %v, want ErrNoRoom", err)
 	}
-	if n := l.Stats().Objects; n[0]+n[1] != 3 {
-		t.Errorf("%d objects of 3 left, and it was refused all the same", n[0]+n[1])
+	if n, _ := l.Status().Held(); n != 3 {
+		t.Errorf("%d objects of 3 left, and it was refused all the same", n)
 	}
 }
 
-// The small share is in the way of a large object: nothing goes in vain.
+// A large object does not fit beside the small segment's share: nothing is
+// evicted for it.
 func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
 	for i := range 25 {
@@ -141,8 +142,8 @@ func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	fill(t, l, 100*kib, 101, 102, 103, 104, 105)
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
 	err := j.Reserve(900 * kib)
-	if n := l.Stats().Objects; err != nil && n[0]+n[1] != 30 {
-		t.Errorf("%d objects of 30 left, and it was refused all the same: %v", n[0]+n[1], err)
+	if n, _ := l.Status().Held(); err != nil && n != 30 {
+		t.Errorf("%d objects of 30 left, and it was refused all the same: %v", n, err)
 	}
 }
 
@@ -156,7 +157,7 @@ func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := l.Sweep(); len(got) != 0 {
-		t.Errorf("%d small objects had to go, below their share and inside the budget", len(got))
+		t.Errorf("%d small objects were evicted, below their share and inside the budget", len(got))
 	}
 }
 
@@ -170,18 +171,18 @@ func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
 	}
 }
 
-// One digest is doomed again before its first file could be unlinked: both
-// files' bytes come back.
-func TestBreakDoomedTwice(t *testing.T) {
+// One digest is evicted again before its first file could be unlinked: both
+// files' bytes are freed.
+func TestBreakEvictedTwice(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1)
-	l.Doom(name(1)) // and its file cannot be unlinked
+	l.Evict(name(1)) // and its file cannot be unlinked
 	fill(t, l, 100*kib, 1)
-	l.Doom(name(1))
+	l.Evict(name(1))
 	l.unlinkNow(name(1))
 	l.unlinkNow(name(1))
-	if s := l.Stats(); s.Doomed != 0 {
-		t.Errorf("%d bytes doomed for ever", s.Doomed)
+	if s := l.Status(); s.Evicted != 0 {
+		t.Errorf("%d bytes never freed", s.Evicted)
 	}
 }
 
@@ -196,7 +197,7 @@ func TestBreakEmptyObjects(t *testing.T) {
 	l.Sweep()
 	l.Shrink(1 << 40)
 	l.MakeRoom(1)
-	if s := l.Stats(); s.Bytes[0] != 0 || s.Doomed != 0 {
+	if s := l.Status(); s.Segments[Small].Bytes != 0 || s.Evicted != 0 {
 		t.Errorf("%+v", s)
 	}
 }

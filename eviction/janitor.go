@@ -9,10 +9,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Remover unlinks what the ledger has doomed.
+// Remover unlinks what the ledger has evicted.
 type Remover interface {
-	// Remove unlinks d if the ledger still has it doomed, and tells the
-	// ledger. A file that cannot be unlinked stays doomed, and counted.
+	// Remove unlinks d if the ledger has it evicted, and reports that to the
+	// ledger. If the file cannot be unlinked, d stays evicted and counted.
 	Remove(d digest.Digest)
 }
 
@@ -22,48 +22,48 @@ type JanitorOptions struct {
 	Remover  Remover
 	Free     func() (int64, error) // bytes free in the file system
 	MinFree  int64                 // bytes that must stay free
-	Overhead func() int64          // bytes the index takes on disk
-	Interval time.Duration         // how often the file system is looked at
+	Overhead func() int64          // bytes on disk beside the objects: for SetOverhead
+	Interval time.Duration         // between two looks at the file system
 	Log      *slog.Logger
 }
 
 // Janitor makes room: at once when a fill asks for it, ahead of time between
-// the watermarks, and when the file system runs low because of others.
+// the watermarks, and when others use up the file system.
 type Janitor struct {
-	JanitorOptions
+	o    JanitorOptions
 	kick chan struct{}
 }
 
-// NewJanitor returns a Janitor; Run sets it to work.
+// NewJanitor returns a Janitor; Run starts it.
 func NewJanitor(o JanitorOptions) *Janitor {
-	return &Janitor{JanitorOptions: o, kick: make(chan struct{}, 1)}
+	return &Janitor{o: o, kick: make(chan struct{}, 1)}
 }
 
-// maxRounds is how often a reservation makes room again because others took
-// what it had made.
+// maxRounds is how often a reservation makes room again because other
+// reservations took what it had made.
 const maxRounds = 16
 
-// Reserve promises size bytes, evicting what was used least recently. The
-// error is ErrTooLarge or ErrNoRoom, the latter also when the free-space
-// floor would be crossed. What cannot be reached evicts nothing.
+// Reserve promises size bytes, evicting the least recently used objects. The
+// error is ErrTooLarge or ErrNoRoom, the latter also when the free-space floor
+// would be crossed. A reservation that cannot succeed evicts nothing.
 func (j *Janitor) Reserve(size int64) error {
 	defer j.Wake()
-	if err := j.Ledger.Fits(size); err != nil {
+	if err := j.o.Ledger.Fits(size); err != nil {
 		return err
 	}
 	if err := j.aboveFloor(size); err != nil {
 		return err
 	}
 	for range maxRounds {
-		err := j.Ledger.Reserve(size)
+		err := j.o.Ledger.Reserve(size)
 		if !errors.Is(err, ErrNoRoom) {
 			return err
 		}
-		going := append(j.Ledger.MakeRoom(size), j.Ledger.Pending()...)
-		if len(going) == 0 {
-			return err // the rest is reserved, or open in readers' hands
+		evicted := append(j.o.Ledger.MakeRoom(size), j.o.Ledger.ToUnlink()...)
+		if len(evicted) == 0 {
+			return err // the rest is reserved, or unlinked and still open
 		}
-		j.remove(going)
+		j.remove(evicted)
 	}
 	return ErrNoRoom
 }
@@ -76,48 +76,50 @@ func (j *Janitor) Wake() {
 	}
 }
 
-// aboveFloor makes sure that the file system keeps its free bytes. Bytes that
-// running fills have reserved and allocated are gone from the free ones.
+// aboveFloor makes room in the file system for size bytes above the floor. The
+// free bytes that the file system reports exclude what running fills have
+// allocated.
 func (j *Janitor) aboveFloor(size int64) error {
 	missing := j.missing(size)
 	if missing <= 0 {
 		return nil
 	}
-	if missing > j.Ledger.Evictable() {
+	if missing > j.o.Ledger.Evictable() {
 		return ErrNoRoom
 	}
-	j.remove(append(j.Ledger.Shrink(missing), j.Ledger.Pending()...))
+	j.remove(append(j.o.Ledger.Shrink(missing), j.o.Ledger.ToUnlink()...))
 	if j.missing(size) > 0 {
 		return ErrNoRoom
 	}
 	return nil
 }
 
-// missing tells how many bytes the file system lacks to take size more and
-// stay above the floor. An unreadable figure never stops a pull.
+// missing returns how many bytes the file system lacks to take size more and
+// stay above the floor. It is 0 when the file system cannot be asked: that
+// stops no pull.
 func (j *Janitor) missing(size int64) int64 {
-	free, err := j.Free()
+	free, err := j.o.Free()
 	if err != nil {
-		j.Log.Warn("free space of the data directory is not to be read", "err", err)
+		j.o.Log.Warn("the free space of the data directory cannot be read", "err", err)
 		return 0
 	}
-	return size + j.MinFree - free
+	return size + j.o.MinFree - free
 }
 
 // Run sweeps until ctx ends.
 func (j *Janitor) Run(ctx context.Context) {
-	tick := time.NewTicker(j.Interval)
+	tick := time.NewTicker(j.o.Interval)
 	defer tick.Stop()
 	for {
-		j.Ledger.SetOverhead(j.Overhead())
-		j.remove(append(j.Ledger.Sweep(), j.Ledger.Pending()...)) // also what could not be unlinked before
+		j.o.Ledger.SetOverhead(j.o.Overhead())
+		j.remove(append(j.o.Ledger.Sweep(), j.o.Ledger.ToUnlink()...)) // also what could not be unlinked before
 		if missing := j.missing(0); missing > 0 {
-			going := j.Ledger.Shrink(missing)
-			if len(going) > 0 { // else the operator was told, and nothing helps
-				j.Log.Warn("the file system is below its floor of free space; evicting",
-					"objects", len(going), "missing_bytes", missing, "floor_bytes", j.MinFree)
+			evicted := j.o.Ledger.Shrink(missing)
+			if len(evicted) > 0 { // else it was logged before, and there is nothing to evict
+				j.o.Log.Warn("the file system is below its floor of free space; evicting",
+					"objects", len(evicted), "missing_bytes", missing, "floor_bytes", j.o.MinFree)
 			}
-			j.remove(going)
+			j.remove(evicted)
 		}
 		select {
 		case <-ctx.Done():
@@ -128,8 +130,8 @@ func (j *Janitor) Run(ctx context.Context) {
 	}
 }
 
-func (j *Janitor) remove(struckOut []digest.Digest) {
-	for _, d := range struckOut {
-		j.Remover.Remove(d)
+func (j *Janitor) remove(evicted []digest.Digest) {
+	for _, d := range evicted {
+		j.o.Remover.Remove(d)
 	}
 }

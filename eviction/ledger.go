@@ -1,9 +1,13 @@
-// Package eviction decides what must go. It knows sizes, the order of last
+// Package eviction decides what is evicted. It knows sizes, the order of last
 // use and the budget; it knows neither files nor what a digest names.
 //
-// Files: ledger.go (the arithmetic, no I/O), adoption.go (the start), segment.go
-// (one LRU list), janitor.go (has evicted blobs unlinked, keeps the
-// watermarks). The table of what is held is in digests.
+// An object that is evicted is no longer held, but its bytes count until they
+// are free: evict, unlink (its file loses its name), free (its last reader has
+// closed it).
+//
+// Files: ledger.go (the arithmetic, no I/O), status.go (its read side),
+// adoption.go (the start), segment.go (one LRU list), janitor.go (has evicted
+// files unlinked, keeps the watermarks). The table of objects is in digests.
 package eviction
 
 import (
@@ -19,35 +23,35 @@ import (
 	"hubcap/metrics"
 )
 
-// ErrTooLarge says that an object fits into no empty cache either.
+// ErrTooLarge means that an object is larger than the whole cache.
 var ErrTooLarge = errors.New("larger than the cache")
 
-// ErrNoRoom says that an object does not fit now: the rest of the budget is
-// reserved for running fills, or doomed and not yet given back.
+// ErrNoRoom means that an object does not fit now: the rest of the budget is
+// reserved for running fills, or evicted and not yet free.
 var ErrNoRoom = errors.New("no room in the cache")
 
-// block is what a file system hands out at least. Sizes are rounded up to it
-// so that a million small manifests are not counted for less than they take.
+// block is the least that a file system allocates, in bytes. Sizes are rounded
+// up to it, so that a million small manifests count for what they use.
 const block = 4096
 
 // LedgerOptions is what a Ledger needs; every field is required.
 type LedgerOptions struct {
-	Limit      int64   // bytes that everything together may take on disk
-	SmallSize  int64   // objects below this many bytes live in the small segment
-	SmallShare float64 // share of Limit that large objects never push small ones out of
+	Limit      int64   // bytes that everything together may use on disk
+	SmallSize  int64   // objects below this many bytes are in the small segment
+	SmallShare float64 // share of Limit that large objects never take from small ones
 	High, Low  float64 // shares of Limit: sweeping begins above High and ends at Low
 	Now        func() time.Time
 	Metrics    *metrics.Space
 }
 
-// Ledger is the account of the bytes on disk, by size and last use. It
-// performs no I/O, and its methods may be called at any time by anyone. What
-// must go is told by the order of use; its time is for the metrics, so that a
-// clock that jumps evicts nothing.
+// Ledger is the account of the bytes on disk, by size and last use. It does no
+// I/O, and its methods are safe for concurrent use. What is evicted follows
+// from the order of use alone; times are for metrics and Status, so that a clock
+// that jumps evicts nothing.
 //
-// Invariant: small + large (partials among them) + reserved + doomed +
-// overhead ≤ limit, but for an overhead that has grown since the last Reserve,
-// and for what Adopt was told of files that lay there already.
+// Invariant: small + large (partial fills among them) + reserved + evicted +
+// overhead ≤ limit, except for overhead that has grown since the last Reserve,
+// and for files that were on disk before and were adopted.
 type Ledger struct {
 	limit      int64
 	smallLimit int64
@@ -56,18 +60,18 @@ type Ledger struct {
 	clock      func() time.Time
 	metrics    *metrics.Space
 
-	mu       sync.Mutex
+	mu       sync.Mutex // no other lock is taken while it is held
 	objects  *digests.Table[entry]
-	small    segment
-	large    segment
+	small    list
+	large    list
 	reserved int64                   // promised to fills, not committed
-	doomed   int64                   // evicted, bytes not yet free
-	toUnlink map[digest.Digest]int64 // evicted, file not yet unlinked, bytes on disk
-	overhead int64                   // the index
-	adopting *adoption               // nil once everything that lay there is counted
+	evicted  int64                   // evicted, not yet free
+	toUnlink map[digest.Digest]int64 // evicted, not yet unlinked: bytes on disk
+	overhead int64                   // beside the objects
+	adopting *adoption               // nil once everything on disk is counted
 }
 
-// NewLedger returns an empty account.
+// NewLedger returns an empty ledger.
 func NewLedger(o LedgerOptions) *Ledger {
 	share := func(f float64) int64 { return int64(f * float64(o.Limit)) }
 	objects := digests.New[entry]()
@@ -80,15 +84,15 @@ func NewLedger(o LedgerOptions) *Ledger {
 		clock:      o.Now,
 		metrics:    o.Metrics,
 		objects:    objects,
-		small:      segment{objects: objects},
-		large:      segment{objects: objects},
+		small:      list{objects: objects},
+		large:      list{objects: objects},
 		toUnlink:   make(map[digest.Digest]int64),
 	}
 }
 
-// Reserve promises size bytes to a fill before its first byte is written.
-// The error is ErrTooLarge or ErrNoRoom, or nil; a promise is ended by Commit
-// or Release.
+// Reserve promises size bytes to a fill before its first byte is written. The
+// error is nil, ErrTooLarge or ErrNoRoom. Commit, Park or Release ends the
+// promise.
 func (l *Ledger) Reserve(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,37 +119,37 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(reserved)
-	l.adopting.used(d)
+	l.adopting.noteUsed(d)
 	l.add(d, entry{size: size, used: l.now()})
 }
 
-// Park turns a promise of size bytes into the partial download of d: it is not
-// held, and goes in its turn like an object.
+// Park turns a promise of size bytes into the partial fill of d. It is not held,
+// and is evicted like an object.
 func (l *Ledger) Park(d digest.Digest, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved -= onDisk(size)
-	l.adopting.used(d)
+	l.adopting.noteUsed(d)
 	l.add(d, entry{size: size, used: l.now(), partial: true})
 }
 
-// Resume turns the partial download of d back into a promise of size bytes. It
-// tells whether there is one.
+// Resume turns the partial fill of d back into a promise of size bytes. ok is
+// false when there is none.
 func (l *Ledger) Resume(d digest.Digest) (size int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, there := l.objects.Find(d)
-	if !there || !l.objects.At(r).partial {
+	r, found := l.objects.Find(d)
+	if !found || !l.objects.At(r).partial {
 		return 0, false
 	}
 	e := l.remove(r)
-	l.adopting.lost(d)
+	l.adopting.noteRemoved(d)
 	l.reserved += onDisk(e.size)
 	return e.size, true
 }
 
-// Touch notes that d is used now. It tells the size of d, and whether d is
-// held at all; a doomed object is not.
+// Touch notes that d is used now. It returns the size of d in bytes, and
+// reports whether d is held; an evicted object is not.
 func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,12 +159,12 @@ func (l *Ledger) Touch(d digest.Digest) (size int64, held bool) {
 	}
 	e := l.objects.At(r)
 	e.used = l.now()
-	l.segmentOf(e).touch(r)
-	l.adopting.used(d)
+	l.listOf(e).touch(r)
+	l.adopting.noteUsed(d)
 	return e.size, true
 }
 
-// Holds is Touch without the use.
+// Holds reports whether d is held. It is no use of d.
 func (l *Ledger) Holds(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,17 +172,18 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 	return held
 }
 
-// atATime is how many objects are looked at while others wait.
-const atATime = 512
+// batch is how many objects are looked at while the ledger is locked.
+const batch = 512
 
-// Each calls visit with all objects, in no order. What comes meanwhile may be
-// missing, and what is visited may have gone.
+// Each calls visit with each object that is held, in no order. The ledger is
+// not locked during the calls: objects added meanwhile may be missing, and a
+// visited object may have been evicted.
 func (l *Ledger) Each(visit func(d digest.Digest)) {
-	some := make([]digest.Digest, 0, atATime)
+	some := make([]digest.Digest, 0, batch)
 	for next := digests.Ref(0); ; {
 		some = some[:0]
 		l.mu.Lock()
-		next = l.objects.Some(next, atATime, func(r digests.Ref) {
+		next = l.objects.Some(next, batch, func(r digests.Ref) {
 			if !l.objects.At(r).partial {
 				some = append(some, l.objects.Digest(r))
 			}
@@ -193,29 +198,29 @@ func (l *Ledger) Each(visit func(d digest.Digest)) {
 	}
 }
 
-// Doom strikes out d by name, because its content is not to be trusted. Its
-// bytes count until Freed. It reports whether d was held.
-func (l *Ledger) Doom(d digest.Digest) bool {
+// Evict evicts d by name, because its content is not to be trusted. It reports
+// whether d was held.
+func (l *Ledger) Evict(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, held := l.whole(d)
 	if !held {
 		return false
 	}
-	l.doom(d, l.remove(r).size)
-	l.adopting.lost(d)
+	l.countEvicted(d, l.remove(r).size)
+	l.adopting.noteRemoved(d)
 	return true
 }
 
-// Fits tells whether size bytes could be reserved once everything that may
-// go for them has gone; the small segment's share does not go for a large
-// object. The error is ErrTooLarge or ErrNoRoom, or nil.
+// Fits reports whether size bytes could be reserved once everything that may be
+// evicted for them is free; the small segment's share is not evicted for a large
+// object. The error is nil, ErrTooLarge or ErrNoRoom.
 func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stays := l.reserved
 	if l.adopting != nil {
-		stays = l.total() - l.overhead // nothing goes
+		stays = l.total() - l.overhead // nothing is evicted yet
 	} else if size >= l.smallSize {
 		stays += min(l.small.all.bytes, l.smallLimit)
 	}
@@ -229,8 +234,8 @@ func (l *Ledger) Fits(size int64) error {
 	}
 }
 
-// MakeRoom strikes out what was used least recently until size more bytes
-// would fit once the doomed are gone, and returns what it struck out.
+// MakeRoom evicts the least recently used objects until size more bytes fit once
+// all that is evicted is free. It returns what it evicted.
 func (l *Ledger) MakeRoom(size int64) []digest.Digest {
 	if l.Fits(size) != nil {
 		return nil
@@ -240,92 +245,100 @@ func (l *Ledger) MakeRoom(size int64) []digest.Digest {
 	return l.evict(l.limit-onDisk(size), size < l.smallSize)
 }
 
-// Sweep strikes out what was used least recently, down to the low watermark,
-// once the high one is passed.
+// Sweep evicts the least recently used objects down to the low watermark, once
+// the high one is passed. It returns what it evicted.
 func (l *Ledger) Sweep() []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total()-l.doomed <= l.high {
+	if l.total()-l.evicted <= l.high {
 		return nil
 	}
 	return l.evict(l.low, false)
 }
 
-// Evictable is how many bytes could still be given to the file system.
+// Evictable returns how many bytes could still be freed in the file system.
 func (l *Ledger) Evictable() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.adopting != nil {
-		return l.pending()
+		return l.bytesToUnlink()
 	}
-	return l.pending() + l.small.all.bytes + l.large.all.bytes
+	return l.bytesToUnlink() + l.small.all.bytes + l.large.all.bytes
 }
 
-// Shrink strikes out what was used least recently until size bytes are on
-// their way to the file system, which wants them, or nothing is left.
+// Shrink evicts the least recently used objects until size bytes wait to be
+// unlinked, or nothing is left. It returns what it evicted.
 func (l *Ledger) Shrink(size int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.total()-l.doomed-(size-l.pending()), true)
+	return l.evict(l.total()-l.evicted-(size-l.bytesToUnlink()), true)
 }
 
-// pending is what was struck out and is not unlinked yet. l.mu is held.
-func (l *Ledger) pending() (bytes int64) {
+// bytesToUnlink returns the bytes of ToUnlink. l.mu is held.
+func (l *Ledger) bytesToUnlink() (bytes int64) {
 	for _, n := range l.toUnlink {
 		bytes += n
 	}
 	return bytes
 }
 
-// Pending is what was struck out and is not unlinked yet.
-func (l *Ledger) Pending() []digest.Digest {
+// ToUnlink returns what is evicted and not yet unlinked.
+func (l *Ledger) ToUnlink() []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Collect(maps.Keys(l.toUnlink))
 }
 
-// evict dooms objects until what stays is at most target bytes. First go
-// those of the small segment beyond its share, then large ones. Into the
-// share itself only small objects may push, or a file system in need.
-func (l *Ledger) evict(target int64, intoShare bool) (struckOut []digest.Digest) {
+// evict evicts objects until what stays is at most target bytes, in the order
+// of nextList. l.mu is held.
+func (l *Ledger) evict(target int64, intoShare bool) (evicted []digest.Digest) {
 	now := l.now()
-	for l.adopting == nil && l.total()-l.doomed > target {
-		from := &l.large
-		switch beyond := l.small.all.bytes > l.smallLimit; {
-		case l.small.all.objects > 0 && (beyond || intoShare && l.small.all.bytes == l.smallLimit):
-			from = &l.small
-		case l.large.all.objects > 0:
-		case intoShare:
-			from = &l.small
-		}
+	for l.adopting == nil && l.total()-l.evicted > target {
+		from := l.nextList(l.small.all, l.large.oldest != 0, intoShare)
 		if from.oldest == 0 {
 			break
 		}
 		d := l.objects.Digest(from.oldest)
 		e := l.remove(from.oldest)
-		l.doom(d, e.size)
-		struckOut = append(struckOut, d)
-		l.metrics.Evicted(l.Segment(e.size), e.size, e.used.since(now))
+		l.countEvicted(d, e.size)
+		evicted = append(evicted, d)
+		l.metrics.Evicted(l.Segment(e.size).String(), e.size, e.used.since(now))
 	}
-	return struckOut
+	return evicted
 }
 
-// doom counts d as going. l.mu is held.
-func (l *Ledger) doom(d digest.Digest, size int64) {
-	l.doomed += onDisk(size)
+// nextList returns the list whose oldest object is evicted next, given the
+// amount of small objects and whether there are large ones: first small ones
+// beyond their share, then large ones. intoShare allows to evict the share
+// itself, for small objects and for a file system that is full.
+func (l *Ledger) nextList(small amount, large, intoShare bool) *list {
+	switch {
+	case small.objects > 0 && (small.bytes > l.smallLimit || intoShare && small.bytes == l.smallLimit):
+		return &l.small
+	case large || !intoShare:
+		return &l.large
+	default:
+		return &l.small
+	}
+}
+
+// countEvicted counts d as evicted. l.mu is held.
+func (l *Ledger) countEvicted(d digest.Digest, size int64) {
+	l.evicted += onDisk(size)
 	l.toUnlink[d] += onDisk(size)
 }
 
-// Doomed tells whether d is to be unlinked, and how many bytes that gives.
-func (l *Ledger) Doomed(d digest.Digest) (size int64, doomed bool) {
+// Evicted reports whether d is evicted and not yet unlinked, and returns how
+// many bytes that is to free.
+func (l *Ledger) Evicted(d digest.Digest) (size int64, evicted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	size, doomed = l.toUnlink[d]
-	return size, doomed
+	size, evicted = l.toUnlink[d]
+	return size, evicted
 }
 
-// Unlinked notes that the file of the doomed d has no name any more. Its
-// bytes still count: a reader may have it open.
+// Unlinked notes that the file of the evicted d has no name any more. Its bytes
+// still count: a reader may have it open.
 func (l *Ledger) Unlinked(d digest.Digest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -336,76 +349,60 @@ func (l *Ledger) Unlinked(d digest.Digest) {
 func (l *Ledger) Freed(size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.doomed -= onDisk(size)
+	l.evicted -= onDisk(size)
 }
 
-// SetOverhead tells what else takes bytes on disk: the index.
+// SetOverhead sets the bytes on disk beside the objects, such as the index.
 func (l *Ledger) SetOverhead(size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.overhead = size
 }
 
-// Stats is the account at this moment.
-func (l *Ledger) Stats() metrics.SpaceStats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	small, large := l.small.whole(), l.large.whole()
-	return metrics.SpaceStats{
-		Budget:   l.limit,
-		Overhead: l.overhead,
-		Reserved: l.reserved,
-		Doomed:   l.doomed,
-		Partial:  l.large.partial.bytes,
-		Bytes:    [2]int64{small.bytes, large.bytes},
-		Objects:  [2]int{small.objects, large.objects},
-	}
-}
-
-// total is every byte that counts. l.mu is held.
+// total returns every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.all.bytes + l.large.all.bytes + l.reserved + l.doomed + l.overhead + l.adopting.bytes()
+	return l.small.all.bytes + l.large.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
 }
 
-// whole finds an object that is all there. l.mu is held.
+// whole finds an object that is not a partial fill. l.mu is held.
 func (l *Ledger) whole(d digest.Digest) (r digests.Ref, held bool) {
 	r, held = l.objects.Find(d)
 	return r, held && !l.objects.At(r).partial
 }
 
-// add counts an object, in place of what was counted for its digest, as the
-// one that was used last. l.mu is held.
+// add counts an object as the one used last, in place of what was counted for
+// its digest. l.mu is held.
 func (l *Ledger) add(d digest.Digest, e entry) {
-	if before, there := l.objects.Find(d); there {
+	if before, found := l.objects.Find(d); found {
 		l.remove(before)
 	}
 	r := l.objects.Add(d)
 	*l.objects.At(r) = e
-	l.segmentOf(&e).add(r)
+	l.listOf(&e).add(r)
 }
 
 // remove takes an object off the account. l.mu is held.
 func (l *Ledger) remove(r digests.Ref) entry {
 	e := *l.objects.At(r)
-	l.segmentOf(&e).remove(r)
+	l.listOf(&e).remove(r)
 	l.objects.Remove(r)
 	return e
 }
 
-// segmentOf is where an entry is: downloads are large.
-func (l *Ledger) segmentOf(e *entry) *segment {
+// listOf returns the list an entry is in: partial fills are large.
+func (l *Ledger) listOf(e *entry) *list {
 	if e.size < l.smallSize && !e.partial {
 		return &l.small
 	}
 	return &l.large
 }
 
-// Segment is where an object of size bytes lives, or would.
-func (l *Ledger) Segment(size int64) metrics.Segment {
+// Segment returns the segment of an object of size bytes.
+func (l *Ledger) Segment(size int64) Segment {
 	if size < l.smallSize {
-		return metrics.SegmentSmall
+		return Small
 	}
-	return metrics.SegmentLarge
+	return Large
 }
 
 func (l *Ledger) now() moment { return momentOf(l.clock()) }

@@ -77,14 +77,14 @@ func TestMakeRoomEvictsLeastRecentlyUsed(t *testing.T) {
 	fill(t, l, 100*kib, 1, 2, 3, 4)
 	l.Touch(name(1))
 	if got, want := l.MakeRoom(100*kib), []digest.Digest{name(2)}; !slices.Equal(got, want) {
-		t.Fatalf("struck out %v, want %v", got, want)
+		t.Fatalf("evicted %v, want %v", got, want)
 	}
 	if err := l.Reserve(100 * kib); !errors.Is(err, ErrNoRoom) {
-		t.Fatalf("doomed bytes must count until freed: Reserve = %v", err)
+		t.Fatalf("evicted bytes must count until freed: Reserve = %v", err)
 	}
-	size, doomed := l.Doomed(name(2))
-	if !doomed || size != 100*kib {
-		t.Fatalf("Doomed = %d, %v", size, doomed)
+	size, evicted := l.Evicted(name(2))
+	if !evicted || size != 100*kib {
+		t.Fatalf("Doomed = %d, %v", size, evicted)
 	}
 	l.Unlinked(name(2))
 	if err := l.Reserve(100 * kib); !errors.Is(err, ErrNoRoom) {
@@ -103,7 +103,7 @@ func TestMakeRoomThatCannotHelpEvictsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := l.MakeRoom(300 * kib); got != nil {
-		t.Errorf("struck out %v for an object that does not fit beside the reserved ones", got)
+		t.Errorf("evicted %v for an object that does not fit beside the reserved ones", got)
 	}
 }
 
@@ -123,14 +123,14 @@ func TestSmallObjectsOutliveLayers(t *testing.T) {
 
 func TestSmallSegmentGivesWhatItHoldsBeyondItsShare(t *testing.T) {
 	l := newTestLedger(400 * kib)
-	for i := range 40 { // 320 KiB of small objects, with nobody else there
+	for i := range 40 { // 320 KiB of small objects, and no other objects
 		fill(t, l, 8*kib, i)
 	}
 	fill(t, l, 60*kib, 100)
 	l.MakeRoomAndFree(100 * kib)
 	fill(t, l, 100*kib, 101)
 	if _, held := l.Touch(name(100)); !held {
-		t.Error("a layer had to go although the small segment was above its share")
+		t.Error("a layer was evicted although the small segment was above its share")
 	}
 	if _, held := l.Touch(name(0)); held {
 		t.Error("the oldest small object is still there")
@@ -141,18 +141,18 @@ func TestSweepGoesFromHighToLow(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.9, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 100*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 	if got := l.Sweep(); got != nil {
-		t.Fatalf("at the high watermark: struck out %v", got)
+		t.Fatalf("at the high watermark: evicted %v", got)
 	}
 	fill(t, l, 100*kib, 10)
 	if got := l.Sweep(); len(got) != 5 || got[0] != name(1) {
-		t.Fatalf("struck out %d objects, want the five oldest", len(got))
+		t.Fatalf("evicted %d objects, want the five oldest", len(got))
 	}
 }
 
 // MakeRoomAndFree evicts and gives the bytes back at once, as a janitor does.
 func (l *Ledger) MakeRoomAndFree(size int64) {
 	for _, d := range l.MakeRoom(size) {
-		n, _ := l.Doomed(d)
+		n, _ := l.Evicted(d)
 		l.Unlinked(d)
 		l.Freed(n)
 	}
@@ -200,7 +200,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 			}
 		case 5:
 			d := name(rnd.IntN(500))
-			l.Doom(d)
+			l.Evict(d)
 			l.unlinkNow(d)
 			delete(model, d)
 		}
@@ -211,7 +211,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 // MakeRoomAndFreeModel is MakeRoomAndFree that keeps a model in step.
 func (l *Ledger) MakeRoomAndFreeModel(size int64, model map[digest.Digest]int64) {
 	for _, d := range l.MakeRoom(size) {
-		n, _ := l.Doomed(d)
+		n, _ := l.Evicted(d)
 		l.Unlinked(d)
 		l.Freed(n)
 		delete(model, d)
@@ -220,7 +220,7 @@ func (l *Ledger) MakeRoomAndFreeModel(size int64, model map[digest.Digest]int64)
 
 func check(t *testing.T, l *Ledger, model map[digest.Digest]int64, reserved []int64, limit int64) {
 	t.Helper()
-	s := l.Stats()
+	s := l.Status()
 	var held, promised int64
 	for _, size := range model {
 		held += onDisk(size)
@@ -228,8 +228,8 @@ func check(t *testing.T, l *Ledger, model map[digest.Digest]int64, reserved []in
 	for _, size := range reserved {
 		promised += onDisk(size)
 	}
-	if got := s.Bytes[0] + s.Bytes[1]; got != held || s.Reserved != promised || s.Doomed != 0 {
-		t.Fatalf("held %d reserved %d doomed %d, want %d, %d, 0", got, s.Reserved, s.Doomed, held, promised)
+	if got := s.Segments[Small].Bytes + s.Segments[Large].Bytes; got != held || s.Reserved != promised || s.Evicted != 0 {
+		t.Fatalf("held %d reserved %d evicted %d, want %d, %d, 0", got, s.Reserved, s.Evicted, held, promised)
 	}
 	if held+promised > limit {
 		t.Fatalf("%d bytes of %d", held+promised, limit)
@@ -243,8 +243,8 @@ type disk struct {
 }
 
 func (d *disk) Remove(name digest.Digest) {
-	size, doomed := d.ledger.Doomed(name)
-	if !doomed {
+	size, evicted := d.ledger.Evicted(name)
+	if !evicted {
 		return
 	}
 	d.ledger.Unlinked(name)
@@ -287,7 +287,7 @@ func BenchmarkTouch(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory tells the bytes that the ledger takes for an object, its
+// BenchmarkMemory reports the bytes that the ledger uses for an object, its
 // name aside, at a million objects.
 func BenchmarkMemory(b *testing.B) {
 	const objects = 1_000_000

@@ -7,8 +7,24 @@ import (
 	"hubcap/eviction/digests"
 )
 
-// entry is one object, or what has come of one. A million of them are in
-// memory.
+// Segment is one of the two lists that objects are evicted from.
+type Segment uint8
+
+// The segments: small objects (manifests, configs) are kept apart from layers.
+const (
+	Small Segment = iota
+	Large
+)
+
+// String returns the name of the segment in metrics and the API.
+func (s Segment) String() string {
+	if s == Small {
+		return "small"
+	}
+	return "large"
+}
+
+// entry is one object, or one partial fill. A million of them are in memory.
 type entry struct {
 	size         int64       // bytes
 	used         moment      // last
@@ -21,47 +37,47 @@ type moment uint32
 
 func momentOf(t time.Time) moment { return moment(min(max(t.Unix(), 0), math.MaxUint32)) }
 
-// since is the time from m to now, none where m is yet to come: the clock may
-// have been set.
+// since returns the time from m to now, 0 when m is later than now: the clock
+// may have been set.
 func (m moment) since(now moment) time.Duration {
 	return time.Duration(max(now, m)-m) * time.Second
 }
 
-// amount is so many objects of so many bytes.
+// amount is a number of objects and their bytes on disk.
 type amount struct {
 	objects int
 	bytes   int64
 }
 
-// segment is one list of objects in the order of their last use. It counts
-// bytes on disk; the list itself is never full.
-type segment struct {
+// list is a segment's objects in the order of their last use. It has no limit
+// of its own.
+type list struct {
 	objects        *digests.Table[entry] // of all segments
 	newest, oldest digests.Ref
 	all            amount
-	partial        amount // of that, what is no whole object
+	partial        amount // those of all that are partial fills
 }
 
-// add puts an object that is in no segment to the front.
-func (s *segment) add(r digests.Ref) {
+// add puts an object that is in no list to the front.
+func (s *list) add(r digests.Ref) {
 	s.link(r)
 	s.count(s.objects.At(r), 1)
 }
 
-func (s *segment) remove(r digests.Ref) {
+func (s *list) remove(r digests.Ref) {
 	s.unlink(r)
 	s.count(s.objects.At(r), -1)
 }
 
-// touch makes an object the one that was used last.
-func (s *segment) touch(r digests.Ref) {
+// touch moves an object to the front: it was used last.
+func (s *list) touch(r digests.Ref) {
 	if r != s.newest {
 		s.unlink(r)
 		s.link(r)
 	}
 }
 
-func (s *segment) link(r digests.Ref) {
+func (s *list) link(r digests.Ref) {
 	e := s.objects.At(r)
 	e.newer, e.older = 0, s.newest
 	if s.newest != 0 {
@@ -72,7 +88,7 @@ func (s *segment) link(r digests.Ref) {
 	s.newest = r
 }
 
-func (s *segment) unlink(r digests.Ref) {
+func (s *list) unlink(r digests.Ref) {
 	e := s.objects.At(r)
 	if e.newer != 0 {
 		s.objects.At(e.newer).older = e.older
@@ -86,8 +102,8 @@ func (s *segment) unlink(r digests.Ref) {
 	}
 }
 
-// count adds an entry to the account, or with n = -1 takes it off.
-func (s *segment) count(e *entry, n int) {
+// count adds an entry n times to the amounts; n is 1 or -1.
+func (s *list) count(e *entry, n int) {
 	bytes := onDisk(e.size) * int64(n)
 	s.all.objects += n
 	s.all.bytes += bytes
@@ -97,7 +113,7 @@ func (s *segment) count(e *entry, n int) {
 	}
 }
 
-// whole are the whole objects.
-func (s *segment) whole() amount {
+// whole returns the amount of objects that are not partial.
+func (s *list) whole() amount {
 	return amount{s.all.objects - s.partial.objects, s.all.bytes - s.partial.bytes}
 }

@@ -53,7 +53,7 @@ const (
 
 // TestSimulator replays a production trace through the ledger and, beside it,
 // through one plain list. The working set is the sum of the sizes of all
-// objects that somebody GETs, each once.
+// objects that a client GETs, each once.
 func TestSimulator(t *testing.T) {
 	pulls, objects, workingSet := readTrace(t)
 	t.Logf("%d pulls of %d objects, %d bytes", len(pulls), objects, workingSet)

@@ -74,7 +74,7 @@ func (m *Metrics) sample() {
 		}
 	}
 	m.Log(func() uint64 { return 0 })
-	m.Space.Watch(func() SpaceStats { return SpaceStats{} })
+	m.sampleStates()
 	var states UpstreamStates
 	for _, identity := range []string{"anonymous", "credentials", "client"} {
 		m.Upstreams.Of("docker.io", identity)

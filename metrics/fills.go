@@ -37,8 +37,6 @@ func (u Uncached) String() string { return uncachedNames[u] }
 
 // Fills counts fills. A fill is one download into the cache.
 type Fills struct {
-	running  prometheus.Gauge
-	waiting  prometheus.Gauge
 	started  prometheus.Counter
 	joined   prometheus.Counter
 	resumed  prometheus.Counter
@@ -51,8 +49,6 @@ type Fills struct {
 
 func newFills(registry prometheus.Registerer) *Fills {
 	return &Fills{
-		running:  gauge(registry, "fills_running", "Fills that are running. A fill is one download into the cache."),
-		waiting:  gauge(registry, "fills_waiting", "Running fills that wait for their turn, because too many run at once."),
 		started:  counter(registry, "fills_started_total", "Fills begun."),
 		joined:   counter(registry, "fills_joined_total", "Client requests that read from a fill that another request had begun."),
 		resumed:  counter(registry, "fills_resumed_total", "Times a fill went on after a broken connection, or from a partial fill on disk."),
@@ -64,11 +60,8 @@ func newFills(registry prometheus.Registerer) *Fills {
 	}
 }
 
-// Started counts a fill that begins; Finished, Failed or Ended ends it.
-func (f *Fills) Started() { f.started.Inc(); f.running.Inc() }
-
-// Waits changes the number of fills that wait for their turn by n.
-func (f *Fills) Waits(n int) { f.waiting.Add(float64(n)) }
+// Started notes a fill that begins.
+func (f *Fills) Started() { f.started.Inc() }
 
 // Joined counts a request that joins a fill of another one.
 func (f *Fills) Joined() { f.joined.Inc() }
@@ -79,15 +72,11 @@ func (f *Fills) Resumed() { f.resumed.Inc() }
 // TakenOver counts n pieces whose rest another connection fetches.
 func (f *Fills) TakenOver(n int) { f.taken.Add(float64(n)) }
 
-// Finished counts a fill that has stored its blob.
-func (f *Fills) Finished() { f.running.Dec(); f.finished.Inc() }
+// Finished notes a fill whose blob is kept.
+func (f *Fills) Finished() { f.finished.Inc() }
 
-// Failed counts a fill that has stored no blob.
-func (f *Fills) Failed(why FillFailure) { f.running.Dec(); f.failed[why].Inc() }
-
-// Ended notes a fill that did not fail and stored nothing: its blob is uncached, or
-// was stored by other means.
-func (f *Fills) Ended() { f.running.Dec() }
+// Failed notes a fill that leaves nothing behind.
+func (f *Fills) Failed(why FillFailure) { f.failed[why].Inc() }
 
 // Uncached counts a response whose blob is streamed and not stored.
 func (f *Fills) Uncached(why Uncached) { f.uncached[why].Inc() }

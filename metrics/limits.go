@@ -29,16 +29,16 @@ type PullLimit struct {
 // sets: registry, token, elsewhere; open, half_open.
 type Circuit struct{ Upstream, Role, State string }
 
-// states collects the states of upstreams, which are read at each scrape.
+// upstreamStates collects the states of upstreams, which are read at each scrape.
 // Several hosts may be behind one pattern: of their limits the one stated last
 // counts, their circuits are added up.
-type states struct {
+type upstreamStates struct {
 	mu   sync.Mutex
 	read []func() UpstreamStates
 }
 
 // Watch exports what read returns at each scrape.
-func (s *states) Watch(read func() UpstreamStates) {
+func (s *upstreamStates) Watch(read func() UpstreamStates) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.read = append(s.read, read)
@@ -53,14 +53,14 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (s *states) Describe(ch chan<- *prometheus.Desc) {
+func (s *upstreamStates) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{limitDesc, remainingDesc, windowDesc, exhaustedDesc, circuitsDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (s *states) Collect(ch chan<- prometheus.Metric) {
+func (s *upstreamStates) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
 	read := s.read
 	s.mu.Unlock()

@@ -6,8 +6,12 @@
 // hosts and patterns of the configured upstreams. Nothing that a client or an
 // upstream sends becomes a label.
 //
-// Files: metrics.go (the whole and its handler), requests.go (proxy),
-// fills.go and checks.go (cache), upstreams.go, limits.go and credentials.go (proxy/upstream), space.go (eviction),
+// What a room returns as its Status is not counted here but read when it is
+// scraped: see Watch.
+//
+// Files: metrics.go (the whole and its handler), states.go (what is read from
+// the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go,
+// limits.go and credentials.go (proxy/upstream), space.go (eviction),
 // prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging),
 // families.go (their documentation).
 package metrics
@@ -30,7 +34,6 @@ type Metrics struct {
 	Space     *Space
 	Prefetch  *Prefetch
 	Checks    *Checks
-	Disk      *Disk
 	Ports     *Ports
 
 	registry *prometheus.Registry
@@ -51,7 +54,6 @@ func New() *Metrics {
 		Space:     newSpace(registry),
 		Prefetch:  newPrefetch(registry),
 		Checks:    newChecks(registry),
-		Disk:      newDisk(registry),
 		Ports:     newPorts(registry),
 		registry:  registry,
 	}

@@ -25,7 +25,7 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 	for c := range classes {
 		up.Request(c)
 	}
-	for s := range segments {
+	for _, s := range segmentNames {
 		m.Space.Evicted(s, 100, time.Minute)
 		m.Space.Looked(s, true)
 		m.Space.Looked(s, false)
@@ -34,15 +34,15 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		"hubcap_fills_failed_total":      int(fillFailures),
 		"hubcap_uncached_total":          int(uncachedReasons),
 		"hubcap_upstream_requests_total": int(classes),
-		"hubcap_evictions_total":         int(segments),
-		"hubcap_cache_lookups_total":     int(segments) * 2,
-		"hubcap_eviction_age_seconds":    int(segments),
+		"hubcap_evictions_total":         len(segmentNames),
+		"hubcap_cache_lookups_total":     len(segmentNames) * 2,
+		"hubcap_eviction_age_seconds":    len(segmentNames),
 	} {
 		if got, err := testutil.GatherAndCount(m.registry, name); got != want || err != nil {
 			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
 		}
 	}
-	for _, names := range [][]string{fillFailureNames[:], uncachedNames[:], classNames[:], segmentNames[:]} {
+	for _, names := range [][]string{fillFailureNames[:], uncachedNames[:], classNames[:], segmentNames} {
 		seen := map[string]bool{}
 		for _, name := range names {
 			if name == "" || seen[name] {
@@ -57,19 +57,8 @@ func TestGaugesComeBackToNothing(t *testing.T) {
 	m := New()
 	m.Requests.Started()
 	m.Requests.Done("blob", "hit", 0, 0)
-	m.Fills.Started()
-	m.Fills.Finished()
-	m.Fills.Started()
-	m.Fills.Failed(FillDigest)
-	m.Fills.Started()
-	m.Fills.Ended()
-	for name, g := range map[string]float64{
-		"requests": testutil.ToFloat64(m.Requests.running),
-		"fills":    testutil.ToFloat64(m.Fills.running),
-	} {
-		if g != 0 {
-			t.Errorf("%s running: %v", name, g)
-		}
+	if g := testutil.ToFloat64(m.Requests.running); g != 0 {
+		t.Errorf("requests running: %v", g)
 	}
 }
 
@@ -84,20 +73,31 @@ func TestClassOf(t *testing.T) {
 	}
 }
 
-func TestSpaceIsReadAtTheScrape(t *testing.T) {
+// TestStatesAreReadAtTheScrape shows that a watched state has the value that it
+// is given at each scrape, as a gauge or a counter, and that states that are
+// not watched are not exported.
+func TestStatesAreReadAtTheScrape(t *testing.T) {
 	m := New()
-	stats := SpaceStats{Budget: 1000, Overhead: 1, Reserved: 2, Doomed: 3, Bytes: [2]int64{4, 5}, Objects: [2]int{6, 7}}
-	m.Space.Watch(func() SpaceStats { return stats })
+	read := 0
+	m.Watch(func(set Set) {
+		read++
+		set(CacheBudget, float64(1000*read))
+		set(CacheBytes, 1, "index")
+		set(CacheBytes, 4, "small")
+		set(Scrubbed, 7)
+	}, CacheBudget, CacheBytes, Scrubbed)
+	scrape(t, m)
 	body := scrape(t, m)
 	for _, line := range []string{
-		`hubcap_cache_budget_bytes 1000`,
-		`hubcap_cache_bytes{what="index"} 1`, `hubcap_cache_bytes{what="reserved"} 2`, `hubcap_cache_bytes{what="doomed"} 3`,
-		`hubcap_cache_bytes{what="small"} 4`, `hubcap_cache_bytes{what="large"} 5`,
-		`hubcap_cache_objects{segment="small"} 6`, `hubcap_cache_objects{segment="large"} 7`,
+		`hubcap_cache_budget_bytes 2000`, `hubcap_cache_bytes{what="index"} 1`, `hubcap_cache_bytes{what="small"} 4`,
+		`# TYPE hubcap_cache_bytes gauge`, `# TYPE hubcap_scrubbed_bytes_total counter`, `hubcap_scrubbed_bytes_total 7`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no %s", line)
 		}
+	}
+	if strings.Contains(body, "hubcap_cache_objects") {
+		t.Error("a state is exported that is not watched")
 	}
 }
 
@@ -112,15 +112,15 @@ func TestLookupsAndAgesBySegment(t *testing.T) {
 		}
 	}
 	for range 3 {
-		m.Space.Looked(SegmentSmall, true)
+		m.Space.Looked("small", true)
 	}
-	m.Space.Looked(SegmentSmall, false)
-	m.Space.Looked(SegmentLarge, false)
-	m.Space.Looked(SegmentLarge, false)
-	m.Space.Evicted(SegmentSmall, 1, 0)
-	m.Space.Evicted(SegmentLarge, 1, 30*time.Second)
-	m.Space.Evicted(SegmentLarge, 1, 89*24*time.Hour)
-	m.Space.Evicted(SegmentLarge, 1, 10*365*24*time.Hour)
+	m.Space.Looked("small", false)
+	m.Space.Looked("large", false)
+	m.Space.Looked("large", false)
+	m.Space.Evicted("small", 1, 0)
+	m.Space.Evicted("large", 1, 30*time.Second)
+	m.Space.Evicted("large", 1, 89*24*time.Hour)
+	m.Space.Evicted("large", 1, 10*365*24*time.Hour)
 	body := scrape(t, m)
 	for _, line := range []string{
 		`hubcap_cache_lookups_total{result="hit",segment="small"} 3`, `hubcap_cache_lookups_total{result="miss",segment="small"} 1`,

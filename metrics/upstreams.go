@@ -45,7 +45,7 @@ type Upstreams struct {
 	refused  *prometheus.CounterVec
 	pulls    *prometheus.CounterVec
 	failures *prometheus.CounterVec
-	states
+	upstreamStates
 }
 
 func newUpstreams(registry prometheus.Registerer) *Upstreams {
@@ -62,7 +62,7 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		pulls:    vec("upstream_pulls_total", "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.", "upstream", "identity"),
 		failures: vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 	}
-	registry.MustRegister(&u.states)
+	registry.MustRegister(&u.upstreamStates)
 	return u
 }
 

@@ -104,10 +104,10 @@ func (o *rigOptions) defaults(t testing.TB) {
 type rig struct {
 	t       testing.TB
 	hub     *fakehub.Hub
-	dir     string
 	url     string
 	login   string // the port where clients log in
 	clock   *testkit.Clock
+	dir     string // the data directory
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
 	handler *proxy.Handler
@@ -273,7 +273,7 @@ func (r *rig) get(path string, header ...string) reply {
 // settle waits until what goes on behind the answers has ended.
 func (r *rig) settle() {
 	r.t.Helper()
-	eventually(r.t, "fills end", func() bool { return r.ledger.Stats().Reserved == 0 })
+	eventually(r.t, "fills end", func() bool { return r.ledger.Status().Reserved == 0 })
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {

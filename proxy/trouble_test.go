@@ -133,7 +133,7 @@ func TestEarlierDigest(t *testing.T) {
 				r.settle()
 			}
 			if tt.gone {
-				r.ledger.Doom(first.Layers[1].Digest)
+				r.ledger.Evict(first.Layers[1].Digest)
 				r.cache.Remove(first.Layers[1].Digest)
 			}
 			r.hub.Down()

@@ -13,7 +13,7 @@ import (
 )
 
 // What is no regular file must not hold a request up: opening a FIFO waits for
-// somebody to write to it.
+// a writer.
 func TestBreakOpenOfAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

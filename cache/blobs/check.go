@@ -9,13 +9,14 @@ import (
 	"syscall"
 )
 
-// Check returns the error for which Open would refuse dir, as far as that can be
-// told without making or locking anything: not whether another process owns it.
+// Check returns the error with which Open would refuse dir, as far as that is
+// known without creating or locking anything: not whether another process uses
+// it.
 func Check(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = mayMake(dir)
+		err = mayCreate(dir)
 	case err == nil && !info.IsDir():
 		err = &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 	}
@@ -24,13 +25,13 @@ func Check(dir string) error {
 	}
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it can be made
+		return nil // it can be created
 	}
 	if err != nil {
 		return fmt.Errorf("open the data directory: %w", err)
 	}
 	defer root.Close()
-	if err := writable(dir); err != nil && !errors.Is(err, syscall.EROFS) { // what lies there can be served
+	if err := writable(dir); err != nil && !errors.Is(err, syscall.EROFS) { // its files can be served
 		return fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	if _, err := layoutOf(root); err != nil {
@@ -39,8 +40,8 @@ func Check(dir string) error {
 	return nil
 }
 
-// mayMake returns why dir, which is not there, cannot be made.
-func mayMake(dir string) error {
+// mayCreate returns why dir, which does not exist, cannot be created.
+func mayCreate(dir string) error {
 	for parent := filepath.Dir(dir); ; dir, parent = parent, filepath.Dir(parent) {
 		info, err := os.Stat(parent)
 		switch {
@@ -58,7 +59,7 @@ func mayMake(dir string) error {
 	}
 }
 
-// bare is an error without the path that it is about.
+// bare returns an error without its path.
 func bare(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

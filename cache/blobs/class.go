@@ -9,16 +9,16 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// Class says for whom a file is.
+// Class is the visibility of a file's content.
 type Class uint8
 
 // The classes.
 const (
-	ClassOpen   Class = iota // what anybody could have pulled
-	ClassClosed              // what some could
+	ClassOpen   Class = iota // public: what an anonymous client could have pulled
+	ClassClosed              // restricted
 )
 
-// classes are all of them; of a digest that has two files the one of the first
+// classes are all of them; if a digest has two files, the one of the first class
 // counts.
 var classes = [...]Class{ClassOpen, ClassClosed}
 
@@ -31,12 +31,11 @@ func (c Class) String() string {
 
 func (c Class) dir() string { return "blobs/" + c.String() }
 
-// algorithms are those whose digests may name a file.
+// algorithms are those of digests that may name a file.
 var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
 
-// Reveal makes the closed file of d an open one, and returns what it looked
-// like before and what it looks like then. After a power cut it is the one or
-// the other.
+// Reveal makes the restricted file of d a public one, and returns its Stat before
+// and after. A power cut leaves it in one class or the other.
 func (s *Store) Reveal(d digest.Digest) (before, after Stat, err error) {
 	f, before, err := s.Open(d, ClassClosed)
 	if err != nil {
@@ -51,8 +50,8 @@ func (s *Store) Reveal(d digest.Digest) (before, after Stat, err error) {
 	return before, after, errors.Join(err, s.sync(path.Dir(from)))
 }
 
-// moveInto does what gives a file its name in dir, and has the name on disk
-// when it returns.
+// moveInto calls move, which gives a file its name in dir. The name is on disk
+// when moveInto returns.
 func (s *Store) moveInto(dir string, move func() error) error {
 	made, err := s.ensure(dir)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// noteSuffix and newSuffix make the names of a download's note, and of one
-// that is being written.
+// noteSuffix and newSuffix make the names of a partial file's note, and of a file
+// that is being written to replace another one.
 const (
 	noteSuffix = ".note"
 	newSuffix  = ".new"
@@ -27,9 +27,9 @@ const (
 // maxNote is the size in bytes of the largest note that is read.
 const maxNote = 1 << 20
 
-// Save writes to disk what the download has so far, and then a note beside it
-// that may speak of it. Whatever happens, the note that is found later is this
-// one, or the one before. One goroutine saves at a time.
+// Save writes the partial file to disk, and then a note beside it. The note that
+// is found later, also after a power cut, is this one or the one before, and what
+// it describes is on disk. One goroutine saves at a time.
 func (w *Writer) Save(note []byte) error {
 	failpoint.At(failpoint.SaveBegun)
 	if err := w.sync(); err != nil {
@@ -51,8 +51,8 @@ func (w *Writer) Save(note []byte) error {
 	return err
 }
 
-// Leave ends the download and lets its file lie, with the last note that was
-// saved.
+// Leave ends the download and keeps its partial file, with the note that was
+// saved last.
 func (w *Writer) Leave() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,9 +63,8 @@ func (w *Writer) Leave() {
 	w.name = ""
 }
 
-// Resume goes on with a download of d that was left, or that a former process
-// did not end, and returns what it is. The error is fs.ErrNotExist when there
-// is none.
+// Resume opens the partial file of d, which Leave or an earlier process left, and
+// describes it. The error is fs.ErrNotExist if there is none.
 func (s *Store) Resume(d digest.Digest) (*Writer, Partial, error) {
 	name := partialPath(d)
 	note, err := s.note(name + noteSuffix)
@@ -85,19 +84,19 @@ func (s *Store) Resume(d digest.Digest) (*Writer, Partial, error) {
 	return &Writer{store: s, digest: d, file: f, name: name}, p, nil
 }
 
-// Partial is a download that was left, or that a former process did not end.
+// Partial describes a partial file.
 type Partial struct {
 	Digest   digest.Digest
-	Note     []byte    // empty when there is none
-	NoteErr  error     // why the note that is there cannot be read now; or nil
-	Size     int64     // bytes, up to the last that was written
-	Room     int64     // bytes that it takes on disk
-	Modified time.Time // when
+	Note     []byte    // empty if there is none
+	NoteErr  error     // why an existing note cannot be read now, or nil
+	Size     int64     // bytes up to the last that was written
+	Room     int64     // bytes on disk
+	Modified time.Time // last
 }
 
-// Partials calls keep with each download that a former process left behind,
-// and removes it unless keep says so; one that cannot be looked at now stays
-// where it is. It returns how many were removed, and the first failure.
+// Partials calls keep with each partial file, and removes those for which it
+// returns false. A partial file that cannot be examined now is kept. It returns
+// how many were removed, and the first error.
 func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	entries, err := fs.ReadDir(s.root.FS(), partialDir)
 	if err != nil {
@@ -128,8 +127,8 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	return removed, err
 }
 
-// partial describes what an entry of the directory is. Absent knows the error
-// when it is no download.
+// partial describes an entry of the directory. Absent reports whether the error
+// means that it is not a partial file.
 func (s *Store) partial(entry fs.DirEntry) (Partial, error) {
 	algorithm, hash, _ := strings.Cut(entry.Name(), "-")
 	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hash)
@@ -162,8 +161,8 @@ func (s *Store) note(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxNote))
 }
 
-// RemovePartial removes the download of d, whatever it is that stands there.
-// It is no error when there is nothing.
+// RemovePartial removes the partial file of d, or whatever has its name, and its
+// note. It is no error if there is neither.
 func (s *Store) RemovePartial(d digest.Digest) error {
 	return errors.Join(s.root.RemoveAll(partialPath(d)), s.removeNote(d))
 }

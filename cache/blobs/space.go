@@ -3,26 +3,25 @@ package blobs
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"syscall"
 	"time"
 )
 
-// Space is what the data directory's file system is like now.
+// Space is the state of the data directory's file system.
 type Space struct {
 	Total    int64 // bytes
 	Free     int64 // bytes that an ordinary user may still write
-	NoInodes bool  // it makes no more files, whatever is free
+	NoInodes bool  // it can create no more files, whatever is free
 	ReadOnly bool
-	Full     bool // it has refused what was written to try it, whatever is free: quotas show in no other way
+	Full     bool // a trial write was refused, whatever is free: the only sign of some quotas
 }
 
 // refusal is how long a file system counts as read-only after it has refused a
-// file for that: ext4 that has met an error does so and says it nowhere else.
+// file for that reason: it is the only sign of an ext4 that has met an error.
 const refusal = time.Minute
 
-// Space looks at the file system.
+// Space returns the state of the file system.
 func (s *Store) Space() (Space, error) {
 	if s.trial.failed.Load() {
 		s.tryRoom()
@@ -35,8 +34,8 @@ func (s *Store) Space() (Space, error) {
 	return space, err
 }
 
-// refusing notes that the file system has refused a file, if that is why err
-// is.
+// refusing notes that the file system has refused a file as read-only, if err
+// says so.
 func (s *Store) refusing(err error) {
 	if errors.Is(err, syscall.EROFS) {
 		now := time.Now()
@@ -44,17 +43,16 @@ func (s *Store) refusing(err error) {
 	}
 }
 
-// Sound tells whether what is read of f is what was written to it, as far as
-// the system knows; the error says why not. A page that cannot be written
-// back is lost, also to readers: nobody is told, but the next one who syncs the
-// file and whoever changes something on a file system that has given up. The
-// failure is told of once for each open file.
+// Sound returns an error if what is read from f may not be what was written to
+// it, as far as the system knows. A page that cannot be written back is lost,
+// also for readers. The system reports that only to the next sync of the file,
+// once for each open file, and to changes on a file system that has failed.
 func (s *Store) Sound(f *os.File) error {
 	if err := writtenBack(f); err != nil {
 		return fmt.Errorf("what was written did not reach the disk: %w", err)
 	}
-	// Of all changes, the length of a file without content is the cheapest
-	// one that a file system in trouble refuses.
+	// The cheapest change that a failed file system refuses is the length of a
+	// file without content.
 	if err := s.lock.Truncate(s.beat.Add(1) % 2); err != nil {
 		s.refusing(err)
 		return fmt.Errorf("the file system takes no changes: %w", err)
@@ -62,14 +60,14 @@ func (s *Store) Sound(f *os.File) error {
 	return nil
 }
 
-// Free is how many bytes may still be written.
+// Free returns how many bytes may still be written.
 func (s *Store) Free() (int64, error) {
 	space, err := s.Space()
 	return space.Free, err
 }
 
-// Room is how many bytes may still go into new files: none where no file can
-// be made, and none where some bytes that are written to try it are refused.
+// Room returns how many bytes may still be written to new files: 0 if no file can
+// be created, or if a trial write is refused.
 func (s *Store) Room() (int64, error) {
 	s.tryRoom()
 	space, err := s.Space()
@@ -79,12 +77,11 @@ func (s *Store) Room() (int64, error) {
 	return space.Free, err
 }
 
-// ballastName is a file that holds nothing but room, to be given up when
-// others have filled the file system.
+// ballastName is a file that only allocates space, which is freed when others
+// have filled the file system.
 const ballastName = "ballast"
 
-// HoldBallast sets size bytes aside, if they are not. After an error there is
-// none.
+// HoldBallast makes the ballast size bytes long. After an error there is none.
 func (s *Store) HoldBallast(size int64) error {
 	f, err := s.root.OpenFile(ballastName, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -99,16 +96,16 @@ func (s *Store) HoldBallast(size int64) error {
 	return err
 }
 
-// DropBallast gives the ballast's room back, and tells whether there was any.
+// DropBallast removes the ballast, and reports whether there was one.
 func (s *Store) DropBallast() bool {
 	s.trial.freed.Store(true)
 	return s.root.Remove(ballastName) == nil
 }
 
-// Ballast is how many bytes are set aside.
+// Ballast returns the size of the ballast in bytes; 0 if there is none.
 func (s *Store) Ballast() int64 {
 	info, err := s.root.Lstat(ballastName)
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
+	if err != nil {
 		return 0
 	}
 	return info.Size()

@@ -1,22 +1,23 @@
 // Package blobs keeps content in files named by digest. It knows names,
-// commit and removal; it knows neither what a file holds nor who wants it.
+// commit and removal; it knows neither what a file holds nor what it is for.
 //
 // Layout below the data directory:
 //
 //	layout                          the version of this layout
-//	lock                            held by the one process that owns the directory
-//	blobs/open/sha256/ab/abcd…      whole files; what has its final name was verified
-//	blobs/closed/sha256/ab/abcd…    the same, of content that is not for everybody
-//	partial/sha256-abcd…            downloads under way, or broken off
-//	partial/sha256-abcd….note       what their maker wants to know when it goes on
-//	ballast                         room, for the worst case
+//	lock                            locked by the process that uses the directory
+//	blobs/open/sha256/ab/abcd…      whole, verified files of public content
+//	blobs/closed/sha256/ab/abcd…    the same of restricted content
+//	partial/sha256-abcd…            partial files: of running fills, and of fills that may be resumed
+//	partial/sha256-abcd….note       what a fill has saved to be resumed
+//	ballast                         allocated space that is freed when the file system is full
 //
 // A digest has one file, of one class. Every file name is made of a parsed
-// digest and nothing else, and no symbolic link is followed.
+// digest and nothing else, and symbolic links are not followed.
 //
-// Files: store.go, check.go (whether a directory would do), class.go, writer.go (one download; Commit is the commit point),
-// partial.go (downloads that go on another time), walk.go, space.go,
-// trial.go (room that is tried), system_*.go (what differs between systems).
+// Files: store.go, check.go (checks a directory without opening it), class.go,
+// writer.go (one download; Commit is the commit point), partial.go (partial files
+// that are resumed later), walk.go, space.go, trial.go (finds quotas by writing),
+// system_*.go (what differs between systems).
 package blobs
 
 import (
@@ -40,17 +41,13 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// version is the layout that this package reads and writes, formerVersion one
-// that it takes over: it had no closed files.
-const (
-	version       = "2\n"
-	formerVersion = "1\n"
-)
+// version is the layout that this package reads and writes.
+const version = "2\n"
 
 const partialDir = "partial"
 
-// Store is the directory. Its methods may be called at any time by anyone,
-// but those that change one digest exclude each other at the caller's.
+// Store is the directory. Its methods are safe for concurrent use, except that
+// the caller excludes from each other those that change one digest.
 type Store struct {
 	root    *os.Root
 	dir     *os.File // root's directory, for openBeneath
@@ -60,9 +57,9 @@ type Store struct {
 	trial   trial
 }
 
-// Open takes the data directory dir, making it where it is missing. It fails
-// when another process owns it or when its layout is not known; in neither
-// case is a file touched.
+// Open opens the data directory dir, and creates it if it is missing. It fails if
+// another process uses it or if its layout is unknown; in neither case does it
+// change a file.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
@@ -86,7 +83,7 @@ func Open(dir string) (*Store, error) {
 // take locks the directory and checks its layout.
 func (s *Store) take() error {
 	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if errors.Is(err, syscall.EROFS) { // what lies there can be served
+	if errors.Is(err, syscall.EROFS) { // its files can be served
 		lock, err = s.root.OpenFile("lock", os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	}
 	if err != nil {
@@ -117,12 +114,12 @@ func (s *Store) checkLayout() error {
 	return s.writeLayout()
 }
 
-// layoutOf reports whether a data directory has the present layout; otherwise it
-// is to have it. The error is for one that this package does not know.
+// layoutOf reports whether a data directory has a layout: the present one. It is
+// an error if it has one that this package does not know.
 func layoutOf(root *os.Root) (present bool, err error) {
 	found, err := root.ReadFile("layout")
 	// A power cut leaves an empty one.
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(found) == 0 || string(found) == formerVersion) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(found) == 0 {
 		return false, nil
 	}
 	if err != nil {
@@ -135,7 +132,7 @@ func layoutOf(root *os.Root) (present bool, err error) {
 	return true, nil
 }
 
-// writeLayout does so in such a way that a power cut leaves all of it, or none.
+// writeLayout writes the version so that a power cut leaves all of it, or none.
 func (s *Store) writeLayout() error {
 	if err := s.writeNew("layout", []byte(version)); err != nil {
 		return err
@@ -148,7 +145,7 @@ func (s *Store) writeLayout() error {
 	return s.sync(".")
 }
 
-// writeNew writes what is to take the place of a file to disk beside it.
+// writeNew writes to disk, beside a file, what is to replace it.
 func (s *Store) writeNew(name string, content []byte) error {
 	f, err := s.root.OpenFile(name+newSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -158,7 +155,7 @@ func (s *Store) writeNew(name string, content []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Close gives the directory back.
+// Close unlocks and closes the directory.
 func (s *Store) Close() error {
 	err := s.root.Close()
 	if s.dir != nil {
@@ -170,23 +167,23 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.trial.close())
 }
 
-// reading is how a blob is opened: O_NONBLOCK, so that a FIFO in its place does
-// not hold us.
+// reading is how a blob is opened: O_NONBLOCK, so that opening a FIFO in its
+// place does not block.
 const reading = os.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
-// Stat is what a file looks like from outside.
+// Stat describes a file without its content.
 type Stat struct {
 	Size      int64  // bytes
-	Signature uint64 // of size, inode and times: another one after any change
+	Signature uint64 // of size, inode and times: changes with any change of the file
 }
 
-// Open returns the file of d for reading, and what it looks like. The error is
-// fs.ErrNotExist when there is none of that class; anything but a regular file
-// is an error.
+// Open returns the file of d for reading, and its Stat. The error is
+// fs.ErrNotExist if there is none of that class; anything but a regular file is
+// an error.
 func (s *Store) Open(d digest.Digest, class Class) (*os.File, Stat, error) {
 	name := blobPath(d, class)
 	f, err := openBeneath(s.dir, name)
-	if err != nil { // os.Root opens each directory on the way, which every system can
+	if err != nil { // os.Root opens each directory on the way, which works on every system
 		f, err = s.root.OpenFile(name, reading, 0)
 	}
 	if err != nil {
@@ -200,7 +197,7 @@ func (s *Store) Open(d digest.Digest, class Class) (*os.File, Stat, error) {
 	return f, stat, nil
 }
 
-// Stat tells what an open blob looks like now.
+// Stat returns the Stat of an open blob now.
 func (s *Store) Stat(f *os.File) (Stat, error) {
 	info, err := regular(f)
 	if err != nil {
@@ -211,7 +208,8 @@ func (s *Store) Stat(f *os.File) (Stat, error) {
 
 var errNotRegular = errors.New("not a regular file")
 
-// regular describes a file, and fails for anything else.
+// regular returns the description of a regular file, and fails for anything
+// else.
 func regular(f *os.File) (fs.FileInfo, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -220,9 +218,9 @@ func regular(f *os.File) (fs.FileInfo, error) {
 	return info, err
 }
 
-// Absent reports whether err, of Open, Find or Resume, says that the file is not
-// there: nothing is, or something that is no regular file. After any other error
-// there may be a good file that cannot be read now.
+// Absent reports whether err, of Open, Find or Resume, means that there is no
+// such file: nothing, or something that is not a regular file. After any other
+// error there may be a good file that cannot be read now.
 func Absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) ||
 		errors.Is(err, syscall.ENOTDIR) || // a file in place of a directory
@@ -231,7 +229,7 @@ func Absent(err error) bool {
 }
 
 // Find returns the class of the file of d and its size in bytes, without
-// opening it. Absent knows the error when there is none.
+// opening it. Absent reports whether the error means that there is none.
 func (s *Store) Find(d digest.Digest) (class Class, size int64, err error) {
 	for _, class := range classes {
 		info, statErr := s.root.Lstat(blobPath(d, class))
@@ -248,8 +246,8 @@ func (s *Store) Find(d digest.Digest) (class Class, size int64, err error) {
 	return 0, 0, err
 }
 
-// Remove takes the name from the file of d, whatever it is that stands there,
-// and from a download of it. It is no error when there is nothing.
+// Remove unlinks the file of d, or whatever has its name, and the partial file of
+// d. It is no error if there is neither.
 func (s *Store) Remove(d digest.Digest) error {
 	err := errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)))
 	failpoint.At(failpoint.RemoveUnlinked)
@@ -257,29 +255,29 @@ func (s *Store) Remove(d digest.Digest) error {
 	return errors.Join(err, s.RemovePartial(d))
 }
 
-// Dir is where the store's parts lie, for what shares the data directory.
+// Dir returns the path of elem in the data directory, which the index shares.
 func (s *Store) Dir(elem ...string) string {
 	return filepath.Join(append([]string{s.root.Name()}, elem...)...)
 }
 
-// DirOf is what the digests have in common whose files lie in the directory
-// of d's: "sha256:ab". Walk visits them together.
+// DirOf returns the common prefix of the digests whose files are in the same
+// directory as the file of d, such as "sha256:ab". Walk visits them together.
 func DirOf(d digest.Digest) string { return d.String()[:len(d.Algorithm())+len(":ab")] }
 
-// blobPath is where d lies. Two characters of the hash spread the files over
-// 256 directories.
+// blobPath returns the path of the file of d. Two characters of the hash spread
+// the files over 256 directories.
 func blobPath(d digest.Digest, class Class) string {
 	hash := d.Encoded()
 	return path.Join(class.dir(), d.Algorithm().String(), hash[:2], hash)
 }
 
-// sum makes one number of several.
+// sum hashes numbers into one.
 func sum(numbers []int64) uint64 {
 	h := fnv.New64a()
 	for _, n := range numbers {
 		var bytes [8]byte
 		binary.BigEndian.PutUint64(bytes[:], uint64(n)) //nolint:gosec // only compared
-		_, _ = h.Write(bytes[:])                        // a hash takes everything
+		_, _ = h.Write(bytes[:])                        // a hash never fails
 	}
 	return h.Sum64()
 }

@@ -277,15 +277,17 @@ func TestOneOwner(t *testing.T) {
 }
 
 func TestUnknownLayoutIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "layout"), []byte("7\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), `"7"`) {
-		t.Fatalf("Open: %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "blobs")); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a directory of another layout was changed")
+	for _, unknown := range []string{"1", "7"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "layout"), []byte(unknown+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), `"`+unknown+`"`) {
+			t.Fatalf("Open: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "blobs")); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("a directory of another layout was changed")
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate sets bytes aside without changing the length that readers see.
+// allocate allocates bytes without changing the length of the file.
 func allocate(f *os.File, size int64) error {
 	if size == 0 {
 		return nil
@@ -21,9 +21,9 @@ func allocate(f *os.File, size int64) error {
 	return err
 }
 
-// delaysWrites reports whether the file system of an open directory is one
-// that keeps what is written in memory for a while, with the room for it set
-// aside, and may have quotas that it does not tell of.
+// delaysWrites reports whether the file system of an open directory is one that
+// keeps written bytes in memory for a while, with space reserved for them, and
+// may have quotas that it does not report.
 func delaysWrites(dir *os.File) bool {
 	var s unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
@@ -36,8 +36,8 @@ func delaysWrites(dir *os.File) bool {
 	return false
 }
 
-// openBeneath opens a file below dir for reading, in one call, and follows no
-// link on the way. Whatever it cannot open, os.Root may.
+// openBeneath opens a file below dir for reading, in one system call, and follows
+// no link on the way. os.Root may be able to open what it cannot.
 func openBeneath(dir *os.File, name string) (*os.File, error) {
 	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
 		Flags:   uint64(reading | unix.O_CLOEXEC),
@@ -49,9 +49,9 @@ func openBeneath(dir *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// writtenBack tells of bytes of f that the system could not write to disk since
-// f was opened. A range beyond every byte has nothing that would be waited for;
-// what has failed is told of for the whole file.
+// writtenBack returns an error if the system could not write bytes of f to disk
+// since f was opened. The range is beyond the end, so that there is nothing to
+// wait for; errors are reported for the whole file.
 func writtenBack(f *os.File) error {
 	err := unix.SyncFileRange(int(f.Fd()), 1<<62, 1, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
@@ -60,7 +60,7 @@ func writtenBack(f *os.File) error {
 	return err
 }
 
-// signature changes with whatever is done to a file: nobody can set ctime.
+// signature changes with any change of a file: no program can set ctime.
 func signature(info fs.FileInfo) uint64 {
 	numbers := []int64{info.Size(), info.ModTime().UnixNano()}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {

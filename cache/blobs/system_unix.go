@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes f for this process. The lock ends with the process, however
-// that ends.
+// lockFile locks f for this process, until the process ends.
 func lockFile(f *os.File) error {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
-// fileSystem looks at the file system of an open directory; another one may
-// have been mounted over its path.
+// fileSystem returns the state of the file system of an open directory. Another
+// one may have been mounted over its path.
 func fileSystem(dir *os.File) (Space, error) {
 	var s unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
@@ -29,15 +28,15 @@ func fileSystem(dir *os.File) (Space, error) {
 	return Space{
 		Total:    int64(s.Blocks) * block,     //nolint:gosec // no file system has 2^63 bytes
 		Free:     int64(s.Bavail) * block,     //nolint:gosec // see above
-		NoInodes: s.Files > 0 && s.Ffree == 0, // some make them as they need them, and say 0 of 0
+		NoInodes: s.Files > 0 && s.Ffree == 0, // some create them when needed, and report 0 of 0
 		ReadOnly: errors.Is(unix.Faccessat(int(dir.Fd()), ".", unix.W_OK, 0), unix.EROFS),
 	}, nil
 }
 
-// writable returns why no file can be made in a directory.
+// writable returns why no file can be created in a directory.
 func writable(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }
 
-// allocated is how many bytes a file takes on disk.
+// allocated returns how many bytes a file uses on disk.
 func allocated(info fs.FileInfo) int64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return s.Blocks * 512 // POSIX leaves the unit open; all systems have this one
@@ -45,7 +44,7 @@ func allocated(info fs.FileInfo) int64 {
 	return info.Size()
 }
 
-// statAt looks at a file of an open directory, and follows no link.
+// statAt describes a file of an open directory, and follows no link.
 func statAt(dir *os.File, name string) (size int64, modified time.Time, regular bool, err error) {
 	var s unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// What is written to try the room, in bytes. A large trial is twice what Badger
-// writes when a memory table is full. What it has shown holds until others may
-// have taken that: for a while, and for so many bytes of downloads.
+// How much a trial writes, in bytes. A large trial is twice what Badger writes
+// when a memory table is full. Its result holds for trialHolds, and for trialSpent
+// bytes of downloads; then the space may be used up.
 const (
 	trialSmall  = 1 << 20
 	trialLarge  = 16 << 20
 	trialHolds  = 250 * time.Millisecond
 	trialSpent  = 4 << 20
-	trialOfFile = 128 << 10 // that a new file counts for: btrfs sets so much aside for its entries
+	trialOfFile = 128 << 10 // of trialSpent for a new file: btrfs reserves that much for its entries
 )
 
 // NoSpace reports whether err says that a file system, or a quota, is full.
@@ -25,9 +25,8 @@ func NoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// trial is what trying the room has shown. What a file system says is free
-// knows nothing of quotas: those of btrfs and of projects refuse a byte when
-// it comes.
+// trial is the result of trial writes. The free bytes that a file system reports
+// ignore quotas: those of btrfs and of projects only show when a write is refused.
 type trial struct {
 	useful bool // on this file system
 	failed atomic.Bool
@@ -37,25 +36,25 @@ type trial struct {
 	mu    sync.Mutex
 	file  *os.File  // it has no name; nil before the first trial
 	large time.Time // of the last large one
-	owed  int64     // bytes of the ballast that was given up when it failed
+	owed  int64     // bytes of the ballast that was removed when it failed
 }
 
 // due reports whether a trial has to be large.
 func (t *trial) due(now time.Time) bool {
-	if t.failed.Load() { // one that fails again costs most
+	if t.failed.Load() { // a trial that fails is the slowest
 		return now.Sub(t.large) >= time.Second || t.freed.Load()
 	}
 	return now.Sub(t.large) >= trialHolds || t.spent.Load() >= trialSpent
 }
 
-// tryRoom writes some bytes and takes them back. Where they are refused, the
-// ballast is given up at once, for what Badger has under way; it counts as
-// refused until the ballast and a large trial fit again. What the file system
-// says itself is believed: no more than half of what it says is free is
-// tried. Blocks are not asked for, which would have btrfs keep them until its
-// next commit, but bytes that are taken back before they are written to disk:
-// the file systems that delay writes, and their quotas, set the room for these
-// aside. On others the bytes would cost what they are, and nothing is tried.
+// tryRoom writes some bytes and truncates them. If they are refused, it removes
+// the ballast at once, for what Badger is writing; the file system counts as full
+// until the ballast and a large trial fit again. A trial writes at most half of
+// the bytes that the file system reports as free. It does not allocate blocks,
+// which btrfs would keep until its next commit: a file system that delays writes
+// reserves space and quota for the bytes, and they are truncated before they
+// reach the disk. On other file systems they would be written, so there is no
+// trial.
 func (s *Store) tryRoom() {
 	t := &s.trial
 	if !t.useful {
@@ -87,14 +86,14 @@ func (s *Store) tryRoom() {
 	}
 }
 
-// refusedRoom tries the room where a file system has had none.
+// refusedRoom starts a trial if err says that the file system is full.
 func (s *Store) refusedRoom(err error) {
 	if NoSpace(err) {
 		s.tryRoom()
 	}
 }
 
-// zeros are what is written.
+// zeros are what a trial writes.
 var zeros [256 << 10]byte
 
 func (s *Store) writeTrial(size int64) (err error) {
@@ -110,7 +109,7 @@ func (s *Store) writeTrial(size int64) (err error) {
 	return errors.Join(err, t.file.Truncate(0))
 }
 
-// unnamed makes a file in the data directory and takes its name away.
+// unnamed creates a file in the data directory and unlinks it.
 func (s *Store) unnamed() (*os.File, error) {
 	const name = "trial"
 	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)

@@ -39,7 +39,7 @@ func statfsOf(t *testing.T, s *Store, options string) {
 }
 
 // TestRoomIsTried has a file system refuse bytes: there is no room then, the
-// ballast is given up at once, and there is room again when the ballast and
+// ballast is removed at once, and there is room again when the ballast and
 // what Badger may write fit.
 func TestRoomIsTried(t *testing.T) {
 	const ballast = 8 << 20
@@ -88,7 +88,8 @@ func TestRoomIsTried(t *testing.T) {
 	}
 }
 
-// TestRefusedDownload has a download be refused: that tells as much as a trial.
+// TestRefusedDownload has the file system refuse a download, which counts like a
+// refused trial.
 func TestRefusedDownload(t *testing.T) {
 	dir := t.TempDir()
 	mount(t, dir, "size=16m")

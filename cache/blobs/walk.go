@@ -13,68 +13,68 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ErrUnseen says that Walk could not look at everything: there may be blobs
-// that it has not visited.
-var ErrUnseen = errors.New("it cannot be looked at")
+// ErrUnseen means that Walk could not read everything: there may be blobs that it
+// has not visited.
+var ErrUnseen = errors.New("it cannot be read")
 
-// passed is what a walk had to pass over: of each kind the first failure.
-type passed struct {
-	unseen error // to look at something
-	stays  error // to remove something
+// skipped holds what a walk had to skip: the first error of each kind.
+type skipped struct {
+	unseen error // of reading
+	stays  error // of removing
 }
 
-func (p *passed) notSeen(err error) {
+func (p *skipped) notSeen(err error) {
 	if err != nil && p.unseen == nil && !errors.Is(err, fs.ErrNotExist) {
 		p.unseen = fmt.Errorf("%w: %w", ErrUnseen, err)
 	}
 }
 
-func (p *passed) notRemoved(err error) { p.stays = cmp.Or(p.stays, err) }
+func (p *skipped) notRemoved(err error) { p.stays = cmp.Or(p.stays, err) }
 
-func (p *passed) err() error { return errors.Join(p.unseen, p.stays) }
+func (p *skipped) err() error { return errors.Join(p.unseen, p.stays) }
 
-// Walk calls visit with each blob, and removes what is no blob. The blobs
-// that DirOf puts together come one after another. An error of visit ends it.
-// What cannot be looked at (ErrUnseen) or removed is passed over, and the first
-// failure of each kind is returned at the end.
+// Walk calls visit with each blob, and removes what is not a blob. Blobs with the
+// same DirOf are visited one after another. An error of visit ends the walk. What
+// cannot be read (ErrUnseen) or removed is skipped, and the first error of each
+// kind is returned at the end.
 func (s *Store) Walk(visit func(d digest.Digest, class Class, size int64, modified time.Time) error) error {
-	var over passed
+	var skip skipped
 	var ended error
 	for _, class := range classes {
-		s.subdirs(&over, class.dir(), func(name string) bool { return slices.Contains(algorithms[:], digest.Algorithm(name)) })
+		s.subdirs(&skip, class.dir(), func(name string) bool { return slices.Contains(algorithms[:], digest.Algorithm(name)) })
 	}
 	for _, algorithm := range algorithms {
 		prefixes := slices.Concat(
-			s.subdirs(&over, path.Join(ClassOpen.dir(), algorithm.String()), anything),
-			s.subdirs(&over, path.Join(ClassClosed.dir(), algorithm.String()), anything),
+			s.subdirs(&skip, path.Join(ClassOpen.dir(), algorithm.String()), anything),
+			s.subdirs(&skip, path.Join(ClassClosed.dir(), algorithm.String()), anything),
 		)
 		slices.Sort(prefixes)
 		for _, prefix := range slices.Compact(prefixes) {
 			for _, class := range classes {
-				s.walkDir(&over, algorithm, class, prefix, func(d digest.Digest, size int64, modified time.Time) bool {
+				s.walkDir(&skip, algorithm, class, prefix, func(d digest.Digest, size int64, modified time.Time) bool {
 					ended = visit(d, class, size, modified)
 					return ended == nil
 				})
 				if ended != nil {
-					return errors.Join(ended, over.err())
+					return errors.Join(ended, skip.err())
 				}
 			}
 		}
 	}
-	return over.err()
+	return skip.err()
 }
 
 func anything(string) bool { return true }
 
-// subdirs are the directories in dir that belong there. The rest goes.
-func (s *Store) subdirs(over *passed, dir string, belongs func(name string) bool) (names []string) {
+// subdirs returns the directories in dir that belong there, and removes the rest.
+func (s *Store) subdirs(skip *skipped, dir string, belongs func(name string) bool) (names []string) {
 	entries, err := fs.ReadDir(s.root.FS(), dir)
-	over.notSeen(err)
+	skip.notSeen(err)
 	for _, entry := range entries {
 		if entry.IsDir() && belongs(entry.Name()) {
 			names = append(names, entry.Name())
 		} else {
-			over.notRemoved(s.root.RemoveAll(path.Join(dir, entry.Name())))
+			skip.notRemoved(s.root.RemoveAll(path.Join(dir, entry.Name())))
 		}
 	}
 	return names
@@ -83,13 +83,13 @@ func (s *Store) subdirs(over *passed, dir string, belongs func(name string) bool
 // batch is how many names of a directory are read at a time.
 const batch = 1024
 
-// walkDir is Walk for one of the directories that files are spread over, until
-// visit returns false. A file costs one call of the system.
-func (s *Store) walkDir(over *passed, algorithm digest.Algorithm, class Class, prefix string, visit func(digest.Digest, int64, time.Time) bool) {
+// walkDir is Walk for one directory of files, until visit returns false. It makes
+// one system call for each file.
+func (s *Store) walkDir(skip *skipped, algorithm digest.Algorithm, class Class, prefix string, visit func(digest.Digest, int64, time.Time) bool) {
 	name := path.Join(class.dir(), algorithm.String(), prefix)
 	dir, err := s.root.Open(name)
 	if err != nil {
-		over.notSeen(err)
+		skip.notSeen(err)
 		return
 	}
 	defer dir.Close()
@@ -100,9 +100,9 @@ func (s *Store) walkDir(over *passed, algorithm digest.Algorithm, class Class, p
 			size, modified, regular, err := statAt(dir, hash)
 			switch {
 			case err != nil:
-				over.notSeen(err)
+				skip.notSeen(err)
 			case !regular || d.Validate() != nil || hash[:2] != prefix || class == ClassClosed && s.there(blobPath(d, ClassOpen)):
-				over.notRemoved(s.root.RemoveAll(path.Join(name, hash)))
+				skip.notRemoved(s.root.RemoveAll(path.Join(name, hash)))
 			case !visit(d, size, modified):
 				return
 			}
@@ -111,7 +111,7 @@ func (s *Store) walkDir(over *passed, algorithm digest.Algorithm, class Class, p
 			return
 		}
 		if err != nil {
-			over.notSeen(err)
+			skip.notSeen(err)
 			return
 		}
 	}

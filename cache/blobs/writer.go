@@ -14,22 +14,22 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// Writer is one download on its way to becoming a blob. It is ended by Commit
-// or Discard. Bytes may be written anywhere, from several goroutines.
+// Writer writes the partial file of one download. Commit, Leave or Discard ends
+// it. Bytes may be written at any offset, by several goroutines.
 type Writer struct {
 	store  *Store
 	digest digest.Digest
 	file   *os.File
 
 	mu     sync.Mutex
-	name   string // where the file lies now; empty once it has no name
-	unsafe error  // of a failed sync: what it did not write, no later one need write either
+	name   string // path of the file; empty once it was removed or left
+	unsafe error  // of the first failed sync, see sync
 }
 
-// ErrDiscarded says that a download's file is gone.
+// ErrDiscarded means that the partial file was discarded or left.
 var ErrDiscarded = errors.New("the download was discarded")
 
-// Create begins a download of d. What an earlier one left is removed.
+// Create creates the partial file of d. It replaces an existing one.
 func (s *Store) Create(d digest.Digest) (*Writer, error) {
 	name := partialPath(d)
 	if err := s.RemovePartial(d); err != nil {
@@ -45,9 +45,9 @@ func (s *Store) Create(d digest.Digest) (*Writer, error) {
 	return &Writer{store: s, digest: d, file: f, name: name}, nil
 }
 
-// Allocate has the file system set size bytes aside, so that a full disk
-// shows before the first byte and not in the middle. A file system that
-// cannot is no error.
+// Allocate allocates size bytes in the file system, so that a full disk is found
+// before the first byte and not in the middle. It is no error if the file system
+// cannot allocate.
 func (w *Writer) Allocate(size int64) error {
 	err := allocate(w.file, size)
 	w.store.refusedRoom(err)
@@ -62,14 +62,14 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// ReadAt reads what was written.
+// ReadAt reads written bytes into p from the offset off.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.file.ReadAt(p, off) }
 
-// Sound is Store.Sound of the download.
+// Sound is Store.Sound of the partial file.
 func (w *Writer) Sound() error { return w.store.Sound(w.file) }
 
-// Open returns a file of its own on the download, for one reader: before and
-// after Commit, not after Discard (ErrDiscarded).
+// Open opens the file for one reader: before and after Commit, not after Discard
+// or Leave (ErrDiscarded).
 func (w *Writer) Open() (*os.File, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,12 +79,12 @@ func (w *Writer) Open() (*os.File, error) {
 	return w.store.root.OpenFile(w.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 }
 
-// Commit makes the download the blob of its digest, of size bytes and of a
-// class, in place of whatever stood there, and returns what it looks like. The caller has verified the content. After an error there
-// is no blob, and the file is removed; readers that have it open go on.
+// Commit makes the partial file the blob of its digest, of size bytes and of a
+// class, replacing whatever has that name, and returns its Stat. The caller has
+// verified the content. After an error there is no blob, and the file is removed;
+// readers that have it open are not affected.
 //
-// The order is what a power cut asks for: the content is on disk before the
-// name that promises it.
+// The order is made for power cuts: the content is on disk before the final name.
 func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 	defer func() {
 		if err != nil {
@@ -100,7 +100,7 @@ func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 		return Stat{}, err
 	}
 	failpoint.At(failpoint.CommitSynced)
-	if err := w.store.root.RemoveAll(blobPath(w.digest, 1-class)); err != nil { // of two files one counts
+	if err := w.store.root.RemoveAll(blobPath(w.digest, 1-class)); err != nil { // a digest has one file
 		return Stat{}, err
 	}
 	failpoint.At(failpoint.CommitCleared)
@@ -109,15 +109,15 @@ func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 		return Stat{}, err
 	}
 	failpoint.At(failpoint.CommitPlaced)
-	_ = w.store.removeNote(w.digest) // else the next start does
+	_ = w.store.removeNote(w.digest) // else the next start removes it
 	failpoint.At(failpoint.CommitTidied)
 	stat, err = w.store.Stat(w.file)
 	return stat, errors.Join(err, w.file.Close())
 }
 
-// sync writes the content to disk. After a failure the system takes pages for
-// written that are not (Linux marks them clean), so that a later success means
-// nothing: the first error stays.
+// sync writes the content to disk. After a failed fsync Linux marks the pages it
+// could not write as clean, so that a later success means nothing: the first
+// error stays.
 func (w *Writer) sync() error {
 	err := w.file.Sync()
 	w.mu.Lock()
@@ -128,7 +128,7 @@ func (w *Writer) sync() error {
 	return w.unsafe
 }
 
-// rename gives the file its final name while no reader is opening it.
+// rename gives the file its final name. w.mu excludes readers that open it.
 func (w *Writer) rename(final string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,7 +136,7 @@ func (w *Writer) rename(final string) error {
 		return ErrDiscarded
 	}
 	err := w.store.root.Rename(w.name, final)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) { // a directory in the blob's place
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) { // there is a directory of that name
 		err = errors.Join(w.store.root.RemoveAll(final), w.store.root.Rename(w.name, final))
 	}
 	if err != nil {
@@ -146,8 +146,8 @@ func (w *Writer) rename(final string) error {
 	return nil
 }
 
-// Discard ends the download and removes its file. After Commit's success it
-// must not be called.
+// Discard ends the download and removes the partial file. It must not be called
+// after Commit has succeeded.
 func (w *Writer) Discard() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,8 +161,8 @@ func (w *Writer) Discard() {
 	w.name = ""
 }
 
-// ensure makes a directory, and tells whether it had to.
-func (s *Store) ensure(dir string) (made bool, err error) {
+// ensure creates a directory if it is missing, and reports whether it was.
+func (s *Store) ensure(dir string) (created bool, err error) {
 	err = s.root.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil

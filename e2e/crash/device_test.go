@@ -35,7 +35,7 @@ func TestReadErrors(t *testing.T) {
 					t.Errorf("%s was not fetched, though it could not be read", b.digest)
 				}
 			}
-			if n := s.box.scrape()[`hubcap_checks_total{verdict="unreadable"}`]; n != int64(len(blobs)) {
+			if n := s.box.scrape()[`hubcap_checks_total{result="unreadable"}`]; n != int64(len(blobs)) {
 				t.Errorf("%d blobs were found unreadable, want %d", n, len(blobs))
 			}
 			s.mustPull(t, blobs...)

@@ -1,7 +1,7 @@
-// Package digests is a table by digest for millions of them. It takes some 40
-// bytes an entry beside the value, a third of what a map with its strings does,
-// and the garbage collector has nothing to follow in it. It knows neither what
-// the values mean nor who may use it at what time.
+// Package digests is a table of values by digest, for millions of entries. An
+// entry uses some 40 bytes beside its value, a third of what a map of strings
+// uses, and has no pointers for the garbage collector to follow. The package
+// knows neither what the values mean nor locks.
 package digests
 
 import (
@@ -12,11 +12,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Ref is where an entry is, from Add to Remove. The zero Ref is none.
+// Ref is the place of an entry from Add to Remove. The zero Ref is none.
 type Ref uint32
 
-// Table maps digests to values of a type without pointers. It is for one
-// goroutine at a time, and made by New.
+// Table maps digests to values of a type without pointers. It is not safe for
+// concurrent use. New returns one.
 type Table[V any] struct {
 	seed   maphash.Seed
 	shards [shards][]Ref // open addressing, by the key's hash; each a power of two long
@@ -24,14 +24,14 @@ type Table[V any] struct {
 
 	chunks [][]entry[V] // entries never move
 	next   Ref          // of the first entry that was never used
-	free   []Ref        // of those that are used no more
+	free   []Ref        // of removed entries
 	other  map[Ref]digest.Digest
 }
 
-// A table grows by a shard at a time, so that nobody waits for all of it.
+// A table grows by one shard at a time, so that no call waits for all of it.
 const shards = 256
 
-// chunk is how many entries are made at a time.
+// chunk is how many entries are allocated at a time.
 const chunk = 512
 
 type entry[V any] struct {
@@ -40,8 +40,8 @@ type entry[V any] struct {
 	value V
 }
 
-// key is the hash of a SHA-256 digest, and stands for any other digest, which
-// is kept beside the table.
+// key is the hash of a SHA-256 digest, or a hash of any other digest, which is
+// then kept in Table.other.
 type key [32]byte
 
 type kind uint8
@@ -57,10 +57,7 @@ func New[V any]() *Table[V] {
 	return &Table[V]{seed: maphash.MakeSeed(), next: 1, other: make(map[Ref]digest.Digest)}
 }
 
-// Len is how many entries there are.
-func (t *Table[V]) Len() int { return int(t.next) - 1 - len(t.free) }
-
-// Find returns where d is; ok is false when it is not there.
+// Find returns the entry of d; ok is false if there is none.
 func (t *Table[V]) Find(d digest.Digest) (r Ref, ok bool) {
 	k, kind := keyOf(d)
 	refs, at := t.place(k)
@@ -73,10 +70,10 @@ func (t *Table[V]) Find(d digest.Digest) (r Ref, ok bool) {
 	return 0, false
 }
 
-// At is the value of an entry, which stays where it is until Remove.
+// At returns the value of an entry. The pointer is valid until Remove.
 func (t *Table[V]) At(r Ref) *V { return &t.entry(r).value }
 
-// Digest is an entry's digest.
+// Digest returns the digest of an entry.
 func (t *Table[V]) Digest(r Ref) digest.Digest {
 	e := t.entry(r)
 	if e.kind == other {
@@ -85,7 +82,7 @@ func (t *Table[V]) Digest(r Ref) digest.Digest {
 	return digest.NewDigestFromBytes(digest.SHA256, e.key[:])
 }
 
-// Add makes an entry for d, which must not have one, with a zero value.
+// Add adds an entry for d, which must not have one, with a zero value.
 func (t *Table[V]) Add(d digest.Digest) Ref {
 	r := t.unused()
 	e := t.entry(r)
@@ -104,7 +101,7 @@ func (t *Table[V]) Add(d digest.Digest) Ref {
 	return r
 }
 
-// insert has an entry found. There is a place for it.
+// insert enters an entry into its shard, which has room for it.
 func (t *Table[V]) insert(r Ref) {
 	if r == 0 {
 		return
@@ -116,7 +113,7 @@ func (t *Table[V]) insert(r Ref) {
 	refs[at] = r
 }
 
-// Remove takes an entry off.
+// Remove removes an entry.
 func (t *Table[V]) Remove(r Ref) {
 	e := t.entry(r)
 	refs, at := t.place(e.key)
@@ -125,8 +122,8 @@ func (t *Table[V]) Remove(r Ref) {
 	}
 	refs[at] = 0
 	t.used[t.shard(e.key)]--
-	// What was put further on because of it is looked for no further than the
-	// next gap.
+	// A search ends at the next gap, so the entries up to there are inserted
+	// again.
 	for at = (at + 1) & (len(refs) - 1); refs[at] != 0; at = (at + 1) & (len(refs) - 1) {
 		moved := refs[at]
 		refs[at] = 0
@@ -137,9 +134,10 @@ func (t *Table[V]) Remove(r Ref) {
 	t.free = append(t.free, r)
 }
 
-// Some calls visit with up to n entries from r on, in no order, and returns
-// where to go on; the zero Ref is the beginning, and also the end. The table
-// may change between two calls: what comes meanwhile may not be visited.
+// Some calls visit with up to n entries from r on, in no order, and returns the
+// Ref to continue with. The zero Ref is the beginning, and returned at the end.
+// The table may change between two calls: entries added meanwhile may not be
+// visited.
 func (t *Table[V]) Some(r Ref, n int, visit func(Ref)) (next Ref) {
 	for r = max(r, 1); n > 0 && r < t.next; r++ {
 		if t.entry(r).kind != unused {
@@ -153,10 +151,10 @@ func (t *Table[V]) Some(r Ref, n int, visit func(Ref)) (next Ref) {
 	return r
 }
 
-// Holds tells whether there is an entry at r at all.
+// Holds reports whether there is an entry at r.
 func (t *Table[V]) Holds(r Ref) bool { return r > 0 && r < t.next && t.entry(r).kind != unused }
 
-// unused takes an entry that is not in use.
+// unused returns an entry that is not in use.
 func (t *Table[V]) unused() Ref {
 	if last := len(t.free) - 1; last >= 0 {
 		r := t.free[last]
@@ -172,7 +170,7 @@ func (t *Table[V]) unused() Ref {
 
 func (t *Table[V]) entry(r Ref) *entry[V] { return &t.chunks[(r-1)/chunk][(r-1)%chunk] }
 
-// place is where the search for a key begins.
+// place returns where the search for a key begins.
 func (t *Table[V]) place(k key) (refs []Ref, at int) {
 	h := maphash.Bytes(t.seed, k[:])
 	if refs = t.shards[h%shards]; len(refs) == 0 {
@@ -197,7 +195,7 @@ func keyOf(d digest.Digest) (k key, of kind) {
 	return k, other
 }
 
-// lower tells whether the digits are those that Digest gives back.
+// lower reports whether the digits are lower-case, as Digest returns them.
 func lower(digits []byte) bool {
 	for _, c := range digits {
 		if 'A' <= c && c <= 'F' {

@@ -1,0 +1,103 @@
+package metrics
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// State is a metric that is read at each scrape from what a room returns as its
+// Status. What a room can be asked for is not counted a second time here.
+type State struct {
+	name, help string
+	kind       prometheus.ValueType
+	labels     []Label
+}
+
+// The states of the cache, for Watch. Bytes are bytes on disk.
+var (
+	CacheBudget  = &State{name: "cache_budget_bytes", help: "Bytes that the cache may use on disk."}
+	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small and large objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "reserved", "small"}}}}
+	CacheObjects = &State{name: "cache_objects", help: "Cached objects.", labels: []Label{{"segment", segmentNames}}}
+	Degraded     = &State{name: "degraded", help: "1 while the disk is in trouble, by reason: read_only (no writes), space (full), inodes (none left), writes (a write failed within the last minute), reads (cached files cannot be read), index (kept in memory only). Cached content is served; new content may be uncached.", labels: []Label{{"reason", []string{"index", "inodes", "read_only", "reads", "space", "writes"}}}}
+	FillsRunning = &State{name: "fills_running", help: "Fills that are running. A fill is one download into the cache."}
+	FillsWaiting = &State{name: "fills_waiting", help: "Running fills that wait for their turn, because too many run at once."}
+	ScrubDue     = &State{name: "scrub_due_objects", help: "Objects that the scrubber has yet to verify in its present round."}
+	Scrubbed     = &State{name: "scrubbed_bytes_total", help: "Bytes that the scrubber has read to verify stored files.", kind: prometheus.CounterValue}
+	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
+)
+
+// states are all of them, for the documentation.
+var states = []*State{
+	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, OpenFiles,
+}
+
+// Set gives a State its value at a scrape; labels are the values of its labels,
+// in order.
+type Set func(s *State, value float64, labels ...string)
+
+// Watch exports the watched states: each scrape calls read, which sets them.
+// read is called concurrently. A State is watched once; Watch panics if it is
+// watched already.
+func (m *Metrics) Watch(read func(set Set), watched ...*State) {
+	c := &stateCollector{read: read, descs: make(map[*State]*prometheus.Desc)}
+	for _, s := range watched {
+		names := make([]string, len(s.labels))
+		for i, l := range s.labels {
+			names[i] = l.Name
+		}
+		c.descs[s] = prometheus.NewDesc(namespace+"_"+s.name, s.help, names, nil)
+	}
+	m.registry.MustRegister(c)
+}
+
+// stateCollector reads the states of one room once a scrape, so that the
+// figures of one scrape belong together.
+type stateCollector struct {
+	read  func(set Set)
+	descs map[*State]*prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range c.descs {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	c.read(func(s *State, value float64, labels ...string) {
+		kind := s.kind
+		if kind == 0 {
+			kind = prometheus.GaugeValue
+		}
+		ch <- prometheus.MustNewConstMetric(c.descs[s], kind, value, labels...)
+	})
+}
+
+// sampleStates makes a series of every label value of the states.
+func (m *Metrics) sampleStates() {
+	m.Watch(func(set Set) {
+		for _, s := range states {
+			for _, labels := range combinations(s.labels) {
+				set(s, 0, labels...)
+			}
+		}
+	}, states...)
+}
+
+// combinations returns all combinations of the labels' values.
+func combinations(labels []Label) [][]string {
+	all := [][]string{nil}
+	for _, l := range labels {
+		var longer [][]string
+		for _, before := range all {
+			for _, value := range l.Values {
+				longer = append(longer, append(slices.Clone(before), value))
+			}
+		}
+		all = longer
+	}
+	return all
+}
