@@ -402,9 +402,9 @@ func TestCAFile(t *testing.T) {
 	for _, tc := range []struct{ name, path, hint string }{
 		{"missing", filepath.Join(dir, "none.pem"), "it cannot be read: no such file or directory"},
 		{"a directory", dir, "it cannot be read: is a directory"},
-		{"no PEM", writeFile(t, dir, "text", "hello\n"), "there is none in it"},
-		{"empty", writeFile(t, dir, "empty", ""), "there is none in it"},
-		{"another kind of PEM", writeFile(t, dir, "key.pem", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), "there is none in it"},
+		{"no PEM", writeFile(t, dir, "text", "hello\n"), "it holds no certificate"},
+		{"empty", writeFile(t, dir, "empty", ""), "it holds no certificate"},
+		{"another kind of PEM", writeFile(t, dir, "key.pem", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), "it holds no certificate"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := parsed[CAFile](tc.path)
