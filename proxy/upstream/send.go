@@ -1,0 +1,97 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// send requests what is below a repository. The caller closes the body.
+func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
+	path, query, _ := strings.Cut(what, "?")
+	at := c.url.JoinPath("v2", repository, path)
+	at.RawQuery = query
+	return c.follow(at, func(at *url.URL) (*http.Request, *http.Response, error) {
+		by := c
+		if name, ok := repositoryOf(at.Path, c.url.Path); ok && name != repository { // behind a redirect
+			repository, by = name, c.upstream.follower(c, name)
+		}
+		return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
+			switch {
+			case by != c:
+				return by.inPlace(req, repository)
+			case c.login != nil:
+				return c.withLogin(req, repository)
+			default:
+				return c.authorized(req, repository)
+			}
+		})
+	})
+}
+
+// follow sends a request by ask, and again for each redirect of the registry to
+// itself. The target is requested like any other address of the registry, with
+// a token for the repository that it names, if the operator's rules allow that
+// repository.
+func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http.Response, error)) (*http.Request, *http.Response, error) {
+	for hops := 0; ; hops++ {
+		req, resp, err := ask(at)
+		if err != nil {
+			return nil, nil, err
+		}
+		next := c.movedTo(resp)
+		if next == nil {
+			return req, resp, nil
+		}
+		resp.Body.Close()
+		if hops == maxRedirects {
+			err = fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
+		} else {
+			err = c.upstream.checkRedirect(next, c.url)
+		}
+		if err != nil {
+			c.metrics.Refused()
+			return nil, nil, &Error{Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
+		}
+		at = next
+	}
+}
+
+// movedTo returns the address to which the registry redirects within itself; nil
+// if it does not.
+func (c *Client) movedTo(resp *http.Response) *url.URL {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil
+	}
+	next, err := resp.Location()
+	if err != nil || !sameOrigin(resp.Request.URL, c.url) || !withinRegistry(c.url, next) {
+		return nil
+	}
+	next.Host = c.url.Host // in the spelling that credentials are kept under
+	return next
+}
+
+// exchange makes a request, has it sent by do, and bounds how long the answer's
+// body may stall. The caller closes it.
+func (c *Client) exchange(ctx context.Context, method string, at *url.URL, header http.Header, do func(*http.Request) (*http.Response, error)) (*http.Request, *http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
+	if err != nil {
+		cancel(nil)
+		return nil, nil, err
+	}
+	maps.Copy(req.Header, header)
+	resp, err := do(req)
+	if err != nil {
+		err = c.failure(req, err)
+		cancel(nil)
+		return nil, nil, err
+	}
+	watch(ctx, cancel, resp, c.stall, c.metrics)
+	return req, resp, nil
+}
