@@ -22,6 +22,7 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
+	"hubcap/e2e/testkit"
 	"hubcap/eviction"
 	"hubcap/metrics"
 )
@@ -38,7 +39,7 @@ type rig struct {
 	*Cache
 	t   testing.TB
 	dir string
-	log *bytes.Buffer
+	log *testkit.Log
 }
 
 type rigOptions struct {
@@ -59,8 +60,8 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.maxBlob == 0 {
 		o.maxBlob = o.limit
 	}
-	r := &rig{t: t, dir: o.dir, log: new(bytes.Buffer)}
-	log := slog.New(slog.NewTextHandler(&lockedWriter{w: r.log}, nil))
+	r := &rig{t: t, dir: o.dir, log: new(testkit.Log)}
+	log := slog.New(slog.NewTextHandler(r.log, nil))
 	store, err := blobs.Open(o.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -85,17 +86,6 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r.o.Ledger.SetOverhead(0)
 	t.Cleanup(r.stop)
 	return r
-}
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // stop ends the rig, once.
