@@ -18,7 +18,10 @@ import (
 	"hubcap/proxy/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	goleak.VerifyTestMain(testkit.Main{M: m})
+}
 
 // soon is how long a test waits for what should happen at once.
 const soon = 20 * time.Second

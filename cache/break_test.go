@@ -796,6 +796,7 @@ func TestBreakUnknownSizeNearTheLimit(t *testing.T) {
 // A source that knows no ranges gives a little more each time before it
 // breaks.
 func TestBreakNoRangesAndManyBreaks(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
@@ -849,6 +850,7 @@ func TestBreakSourceThatAlwaysEndsEarly(t *testing.T) {
 
 // A source says that the blob is longer than it is.
 func TestBreakSourceThatSaysTooMuch(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes the whole of the backoff")
 	}

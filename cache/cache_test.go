@@ -28,8 +28,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	testkit.InMemory()
 	// Badger's and ristretto's own goroutines end a little after Close.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
 const kib, mib = 1 << 10, 1 << 20
@@ -399,6 +400,7 @@ func TestFirstReaderLeavesAndTheFillGoesOn(t *testing.T) {
 }
 
 func TestResume(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name    string
 		noRange bool

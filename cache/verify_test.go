@@ -218,6 +218,7 @@ func TestWhatStandsInABlobsPlaceIsReplaced(t *testing.T) {
 // The scrubber verifies what has been left for half an interval, finds what is
 // wrong and removes it.
 func TestScrubberFindsRot(t *testing.T) {
+	t.Parallel()
 	r, now := atRest(t, t.TempDir())
 	var digests []digest.Digest
 	var bodies [][]byte

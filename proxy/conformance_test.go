@@ -11,8 +11,10 @@ import (
 // TestConformance asks the whole of hubcap what the specification asks of a
 // registry: cold, warm, with its upstream killed, and started again like that.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for name, lacks := range map[string]conformance.Lacks{"of today": {}, "without the referrers API": {Referrers: true}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			hub := fakehub.Start(t, fakehub.Options{NoReferrers: lacks.Referrers, PageSize: 3})
 			content := conformance.NewContent("owner/app", "owner/empty", lacks)

@@ -206,6 +206,7 @@ func body(method, target string, n int, brought string, header ...string) string
 // are not asked for anything, and to one without storage, where whatever looked
 // for a tag, a file or a token would be a bug that answers 500.
 func TestBadInputIsRefusedBlind(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	blind := proxy.New(proxy.Options{
 		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
@@ -319,6 +320,7 @@ func cleanLog(t *testing.T, r *rig) {
 // B64 as far as clients log in: no port takes a password, and what a token opens
 // is in visibility_test.go. What lists hold is in lists_test.go.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	address := listen(t, r.handler)
 	content := fakehub.RandomBlob(1, 2048)

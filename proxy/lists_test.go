@@ -242,6 +242,7 @@ func TestListsAreAskedForOnce(t *testing.T) {
 }
 
 func TestStaleLists(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(*fakehub.Hub){
 		"down":               func(h *fakehub.Hub) { h.Down() },
 		"500":                func(h *fakehub.Hub) { h.Script(fakehub.Always(&fakehub.Fault{Status: 500})) },
@@ -250,6 +251,7 @@ func TestStaleLists(t *testing.T) {
 		"web page":           func(h *fakehub.Hub) { h.Script(fakehub.Always(&fakehub.Fault{HTML: true})) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			hub := fakehub.Start(t, fakehub.Options{})
 			img := tagged(hub, "owner/app", "v1", "v2")

@@ -18,6 +18,7 @@ import (
 // TestNamesThatDoNotExist requests 10,000 of them within a minute, as one client,
 // which can still pull what is cached. Another client is not limited (B88).
 func TestNamesThatDoNotExist(t *testing.T) {
+	t.Parallel()
 	const perMinute, many = 100, 10_000
 	r := newRig(t, rigOptions{notFoundLimit: perMinute, proxies: loopback})
 	held := r.hub.Image("library/held", "v1", fakehub.RandomBlob(800, 1000), fakehub.RandomBlob(801, 1000))

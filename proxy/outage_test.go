@@ -147,6 +147,7 @@ func TestAgeCountsFromTheQuestion(t *testing.T) {
 
 // TestStaleIfError counts from the first check that failed, across restarts.
 func TestStaleIfError(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir, stalePublic: time.Hour})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
@@ -174,6 +175,7 @@ func TestStaleIfError(t *testing.T) {
 // TestStaleIfErrorByClockSetBack: a clock that was wrong when the registry first
 // failed does not have it count from the years to come.
 func TestStaleIfErrorByClockSetBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir, stalePublic: time.Hour})
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(1, 1000))
@@ -222,6 +224,7 @@ func TestKeepDeleted(t *testing.T) {
 // TestKeepDeletedIsNoStaleIfError: how long what is held is served while its
 // registry fails says nothing of what the registry has deleted.
 func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
+	t.Parallel()
 	const kept = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
 	t.Run("never", func(t *testing.T) {
 		r := newRig(t, rigOptions{keepDeleted: true, stalePublic: -1})
@@ -260,6 +263,7 @@ func TestKeepDeletedIsNoStaleIfError(t *testing.T) {
 // but such images. An image of which a layer is held is served: its clients may
 // have the others.
 func TestNotAllHeld(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	whole := r.hub.Image("library/demo", "whole", fakehub.RandomBlob(1, 1000))
 	half := r.hub.Image("library/demo", "half", fakehub.RandomBlob(2, 1000), fakehub.RandomBlob(3, 1000))
@@ -301,6 +305,7 @@ func TestNotAllHeld(t *testing.T) {
 // TestDescribedOnly pulls as containerd 2 does: manifests and configs of all platforms to describe them, layers of one. While the upstream
 // fails that works as before, beside the image that is whole.
 func TestDescribedOnly(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	scripts := fakehub.RandomBlob(3, 1000) // a layer that is the same on all platforms
 	mine := r.hub.Image("library/demo", "mine", fakehub.RandomBlob(1, 1000), scripts)
@@ -328,6 +333,7 @@ func TestDescribedOnly(t *testing.T) {
 // TestArtifactIsHeldWithoutItsConfig: ORAS, Trivy and Flux pull the layers of
 // an artifact, and not its config.
 func TestArtifactIsHeldWithoutItsConfig(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	add := func(tag, configType, config string, layer []byte) []byte {
 		body := fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":"application/octet-stream","digest":%q,"size":%d}]}`,

@@ -519,6 +519,7 @@ func TestForeignTokenServiceGetsNothing(t *testing.T) {
 }
 
 func TestTrouble(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		fault  *fakehub.Fault
@@ -640,6 +641,7 @@ func TestDrainingWaitsForRunningAnswers(t *testing.T) {
 }
 
 func TestUpstreamCutsForGoodEndsTheAnswerShort(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{})
 	body := fakehub.RandomBlob(19, mib)
 	d := r.hub.AddBlob("owner/app", body)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -37,7 +38,14 @@ import (
 )
 
 // TestMain keeps every test on loopback and looks for goroutines left over.
+// Tests in parallel are those that wait: for a registry to be asked again, for
+// a client to be given up. So many of them run at once, whatever the processors.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	testkit.InMemory()
 	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) {
 		panic("a test used the default transport")
 	})

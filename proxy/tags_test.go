@@ -72,6 +72,7 @@ func TestTagStaysWhileItsNewManifestIsNotToBeHad(t *testing.T) {
 }
 
 func TestStaleWhenTheUpstreamFails(t *testing.T) {
+	t.Parallel()
 	for name, break_ := range map[string]func(*fakehub.Hub){
 		"down":               func(h *fakehub.Hub) { h.Down() },
 		"500":                func(h *fakehub.Hub) { h.Script(fakehub.Always(&fakehub.Fault{Status: 500})) },

@@ -179,6 +179,7 @@ func TestSharedContentStaysInItsRepository(t *testing.T) {
 // TestSharedContentAfterALoss loses all that is known of links: nobody is
 // shown anything until the registry has given it again.
 func TestSharedContentAfterALoss(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r, secret := newSharing(t, dir, shared)
 	hub := r.hub
@@ -353,6 +354,7 @@ func (r *rig) logIn(t *testing.T, repository, user, password string) (header []s
 
 // TestPassthrough gives each client what its own token opens.
 func TestPassthrough(t *testing.T) {
+	t.Parallel()
 	r, secret := newPassing(t)
 	at := func(path string) string { return r.login + path }
 	layer := secret.Layers[1].Digest
@@ -498,6 +500,7 @@ func TestClientsBehindAProxy(t *testing.T) {
 // TestRepositoryThatWasPublic is asked for what is held for others, with
 // credentials at hand that would open it: it is not public any more.
 func TestRepositoryThatWasPublic(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		t.Run(method, func(t *testing.T) {
 			r, secret := newSharing(t, t.TempDir(), shared)
@@ -518,6 +521,7 @@ func TestRepositoryThatWasPublic(t *testing.T) {
 // TestNamedIsNotHad pulls manifests that name what their repository does not
 // have, as registries take them where a layer has an address of its own.
 func TestNamedIsNotHad(t *testing.T) {
+	t.Parallel()
 	naming := func(r *rig, repository string, secret fakehub.Image) {
 		foreign := func(d ocispec.Descriptor) ocispec.Descriptor {
 			d.URLs = []string{"https://elsewhere.example.com/"}

@@ -91,13 +91,14 @@ func (s *skips) summary() string {
 }
 
 // Main is a test run, for TestMain, that ends with a summary of what Missing and
-// Unable have skipped, and without what Hubcap has built.
+// Unable have skipped, and removes what Hubcap and InMemory have made.
 type Main struct{ *testing.M }
 
 // Run runs the tests and returns the exit status.
 func (m Main) Run() int {
 	code := m.M.Run()
 	removeHubcap()
+	removeMemoryDir()
 	if summary := skipped.summary(); summary != "" {
 		out, done := summaryOutput()
 		_, _ = io.WriteString(out, summary)
