@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/config"
 )
 

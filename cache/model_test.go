@@ -543,15 +543,19 @@ func copyDir(to, from string) error {
 }
 
 // TestModel treats caches in random ways and holds them against a map.
-// TEST_MODEL=<seeds> runs so many.
+// TEST_MODEL=<seeds> runs so many, instead of five, or two with -short.
 func TestModel(t *testing.T) {
 	seeds := slices.Clone(modelRegressions)
 	if *modelSeed != 0 {
 		seeds = []uint64{*modelSeed}
 	} else {
-		n := 5
+		quick := 5
+		if testing.Short() {
+			quick = 2
+		}
+		n := quick
 		if _, err := fmt.Sscan(os.Getenv("TEST_MODEL"), &n); err != nil {
-			n = 5
+			n = quick
 		}
 		first := uint64(time.Now().UnixNano())
 		for i := range n {

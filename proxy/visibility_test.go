@@ -25,10 +25,14 @@ import (
 
 // tries is how often each way to what is not for everybody is tried.
 func tries() int {
-	if os.Getenv("TEST_VISIBILITY") == "full" {
+	switch {
+	case os.Getenv("TEST_VISIBILITY") == "full":
 		return 10_000
+	case testing.Short():
+		return 16
+	default:
+		return 100
 	}
-	return 100
 }
 
 const boxUser, boxPassword = "box", "canary-4711"

@@ -15,6 +15,7 @@ import (
 // TestBudgetIsHard has 200 clients pull a working set of ten times the cache at random, whole and from somewhere on, and watches
 // what the directory takes: files that are being read count too, whether they still have a name or not.
 func TestBudgetIsHard(t *testing.T) {
+	takesLong(t)
 	random := begin(t)
 	const budget, clients = 64 << 20, 200
 	dir := newTmpfs(t, "size=1g")
@@ -39,7 +40,7 @@ func TestBudgetIsHard(t *testing.T) {
 		}
 	}()
 	tr := s.traffic(clients, blobs)
-	waitUntil(t, "clients pull", func() bool { return tr.pulls.Load() > int64(rounds(3000, 60_000)) || s.box.ended() })
+	waitUntil(t, "clients pull", func() bool { return tr.pulls.Load() > int64(rounds(1500, 60_000)) || s.box.ended() })
 	tr.end(t)
 	close(done)
 	<-watched
@@ -85,7 +86,7 @@ func TestOthersFillTheDisk(t *testing.T) {
 	s := newSite(t, random, "HUBCAP_CACHE_SIZE=128MiB", "HUBCAP_MIN_FREE=8MiB")
 	s.start(t, dir)
 	others := filepath.Join(dir, "others")
-	for round := range rounds(4, 50) {
+	for round := range rounds(3, 50) {
 		held := s.publishMany(6, 1<<20, 4<<20)
 		s.hold(t, held...)
 		s.tagged("filled")

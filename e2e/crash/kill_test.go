@@ -23,7 +23,7 @@ func TestKillInMidFill(t *testing.T) {
 	dir := t.TempDir()
 	s.start(t, dir)
 	before := 0
-	n := rounds(15, 1000)
+	n := rounds(8, 1000)
 	for round := range n {
 		cut := s.publish(size)
 		tr := s.traffic(2, []*blob{cut})
@@ -49,16 +49,18 @@ func TestKillInMidFill(t *testing.T) {
 
 // TestKillDuringEviction kills hubcap while clients pull more than the cache can hold, so that it evicts all the time.
 func TestKillDuringEviction(t *testing.T) {
+	takesLong(t)
 	random := begin(t)
 	s := newSite(t, random, "HUBCAP_CACHE_SIZE=96MiB", "HUBCAP_MAX_BLOB=24MiB")
 	blobs := append(s.publishMany(40, 1<<20, 8<<20), s.publishMany(200, 1, 256<<10)...)
 	dir := t.TempDir()
 	s.start(t, dir)
 	evictions := int64(0)
-	n := rounds(10, 100)
+	n := rounds(5, 100)
 	for round := range n {
 		tr := s.traffic(4, blobs)
-		time.Sleep(300*time.Millisecond + upTo(random, 300*time.Millisecond))
+		waitUntil(t, "hubcap evicts", func() bool { return s.box.scrape().sum("hubcap_evictions_total") > 0 })
+		time.Sleep(upTo(random, 300*time.Millisecond))
 		evictions += s.box.scrape().sum("hubcap_evictions_total")
 		tr.excuse()
 		s.box.kill()
@@ -73,9 +75,6 @@ func TestKillDuringEviction(t *testing.T) {
 	}
 	s.mustPull(t, blobs...)
 	s.waitAccount(t, dir)
-	if evictions == 0 {
-		t.Error("nothing was evicted, so nothing was tried")
-	}
 	t.Logf("%d rounds, %d evictions", n, evictions)
 }
 
@@ -123,13 +122,14 @@ func TestKillAtStart(t *testing.T) {
 // TestKillDuringRestore loses the index of a box that knows many tags, and kills hubcap, several times in a row, while it makes a new one
 // of the snapshot. The index that comes of it in the end has every tag, and so has the next snapshot.
 func TestKillDuringRestore(t *testing.T) {
+	takesLong(t)
 	random := begin(t)
 	s := newSite(t, random, "HUBCAP_DRAIN_TIMEOUT=200ms")
 	dir := t.TempDir()
 	s.start(t, dir)
 	s.mustPullTag(t, "held", s.tagged("held"))
 	s.box.stop(t)
-	const tags = 50_000
+	tags := max(10_000, rounds(10_000, 50_000))
 	want := openIndex(t, dir)
 	for i := range tags {
 		err := want.PutTag(tagName(i), index.Tag{Digest: s.hub.AddBlob(repository, []byte("any")), Size: 3, Confirmed: time.Now()}, false)
@@ -146,8 +146,8 @@ func TestKillDuringRestore(t *testing.T) {
 	begun := time.Now()
 	s.start(t, dir)
 	takes := time.Since(begun)
-	n, half := rounds(10, 100), 0
-	for round := range n {
+	n, half := rounds(4, 100), 0
+	for round := 0; round < n || half == 0 && round < 10*n; round++ {
 		s.box.kill()
 		remove(t, lost)
 		for range 1 + random.IntN(3) {

@@ -2,9 +2,9 @@
 // starts, that nobody was given wrong bytes, and that nothing lies in the data directory that it does not account for.
 //
 // The tests drive the real binary in front of fakehub. Those that need a file system of their own need root; what is missing skips a
-// test by name, and so does -short.
+// test by name.
 //
-//	TEST_CRASH=full      as many rounds as a release asks for, instead of a minute or two of them
+//	TEST_CRASH=full      as many rounds as a release asks for, instead of a minute or two of them, and of some seconds with -short
 //	TEST_CRASH_SEED=n    the moments, sizes and places of an earlier run, which printed n
 //	TEST_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
 //
@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -67,23 +68,42 @@ func runInside() (code int, err error) {
 	return again.ProcessState.ExitCode(), nil
 }
 
+// takesLong skips a test with -short.
+func takesLong(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes some seconds of processor time: not with -short")
+	}
+}
+
 // begin is the first line of each test. The random numbers are the test's own, so that each can be replayed alone.
 func begin(t testing.TB, programs ...string) *rand.Rand {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("crashes take their time: not with -short")
-	}
 	testkit.NeedPrograms(t, programs...)
 	t.Logf("TEST_CRASH_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// rounds is how many rounds a test has.
+// rounds is how many rounds a test has: a fifth of the quick ones with -short.
 func rounds(quick, full int) int {
-	if os.Getenv("TEST_CRASH") == "full" {
+	switch {
+	case os.Getenv("TEST_CRASH") == "full":
 		return full
+	case testing.Short():
+		return (quick + 4) / 5
+	default:
+		return quick
 	}
-	return quick
+}
+
+// sampled is all of what a test goes through, and a few of it, at random, with -short.
+func sampled[T any](random *rand.Rand, all []T) []T {
+	all = slices.Clone(all)
+	if testing.Short() && os.Getenv("TEST_CRASH") != "full" {
+		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		all = all[:(len(all)+4)/5]
+	}
+	return all
 }
 
 // progress tells now and then how far a long test has come.

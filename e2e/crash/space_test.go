@@ -19,6 +19,7 @@ import (
 // TestFullDisk pulls blobs that do not fit on the disk, alone and several at once, and while something else takes what is left. All
 // of them come, and hubcap stays up.
 func TestFullDisk(t *testing.T) {
+	takesLong(t)
 	random := begin(t, "mkfs.ext4", "mount")
 	s := newSite(t, random, "HUBCAP_MIN_FREE=8MiB")
 	d := newDisk(t, "ext4", 96<<20, "")
@@ -68,7 +69,7 @@ func TestNoInodes(t *testing.T) {
 	s := newSite(t, begin(t))
 	dir := newTmpfs(t, "size=256m,nr_inodes=64")
 	s.start(t, dir)
-	many := s.publishMany(rounds(100, 400), 1, 512<<10)
+	many := s.publishMany(max(100, rounds(100, 400)), 1, 512<<10)
 	s.mustPull(t, many...)
 	s.box.assertAlive(t)
 	s.waitAccount(t, dir)
@@ -85,6 +86,7 @@ func TestNoInodes(t *testing.T) {
 
 // TestReadOnlyFileSystem has the disk go read-only in the middle of traffic, as ext4 does when it finds an error.
 func TestReadOnlyFileSystem(t *testing.T) {
+	takesLong(t)
 	random := begin(t, "mkfs.ext4", "mount")
 	s := newSite(t, random)
 	d := newDisk(t, "ext4", 192<<20, "errors=remount-ro")
@@ -144,6 +146,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 // TestBytesLostUnderAReader has the disk lose what a slow client has yet to read of a running fill, as a file system does
 // that gives up before it has written everything: it reads as zeros then.
 func TestBytesLostUnderAReader(t *testing.T) {
+	takesLong(t)
 	random := begin(t, "mkfs.ext4", "mount")
 	for name, lost := range map[string]struct {
 		from, to int

@@ -47,9 +47,6 @@ func start(t *testing.T, before string, settings ...string) *box {
 // newBox is a hubcap that start would start.
 func newBox(t *testing.T, before string, settings ...string) *box {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("limits take their time: not with -short")
-	}
 	b := &box{hub: fakehub.Start(t, fakehub.Options{}), done: make(chan struct{})}
 	token, err := url.Parse(b.hub.TokenURL())
 	if err != nil {

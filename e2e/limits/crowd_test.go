@@ -87,7 +87,7 @@ func TestDescriptors(t *testing.T) {
 			}
 			b.settle(t)
 
-			silent, clients := number(100, 500), number(400, 500)
+			silent, clients := max(100, number(100, 500)), max(200, number(400, 500)) // more than there are descriptors
 			_, end := b.open(t, silent, 50)
 			var pulled, failed atomic.Int64
 			var all sync.WaitGroup

@@ -1,9 +1,9 @@
 // Package limits brings the real binary to its limits: file descriptors, memory, connections that say nothing. It has to live, to serve
 // what it holds, and to be its old self when the crowd has gone.
 //
-// What the machine does not have skips a test by name, and so does -short.
+// What the machine does not have skips a test by name.
 //
-//	TEST_LIMITS=full     as many connections and bytes as a release asks for, instead of a minute of them
+//	TEST_LIMITS=full     as many connections and bytes as a release asks for, instead of a minute of them, and of some seconds with -short
 //	TEST_E2E=require     a program that is not installed is a failure; a kernel that cannot is not
 //
 // Files: main_test.go (this), box_test.go (the process and its clients); the tests themselves in crowd_test.go and memory_test.go.
@@ -22,12 +22,16 @@ func TestMain(m *testing.M) {
 	os.Exit(testkit.Main{M: m}.Run())
 }
 
-// number is how many of something a test has.
+// number is how many of something a test has: a fifth of the quick ones with -short.
 func number(quick, full int) int {
-	if os.Getenv("TEST_LIMITS") == "full" {
+	switch {
+	case os.Getenv("TEST_LIMITS") == "full":
 		return full
+	case testing.Short():
+		return quick / 5
+	default:
+		return quick
 	}
-	return quick
 }
 
 // patience is what a test has with anything that should happen soon.
