@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hubcap/e2e/testkit"
 	"io"
 	"os"
 	"path/filepath"
@@ -119,7 +120,7 @@ func TestPartialAfterACrash(t *testing.T) {
 		_, have, ok := decodeNote(note, partialSize)
 		return err == nil && ok && have.bytes() == partialSize-1
 	})
-	if err := os.CopyFS(crashed, os.DirFS(r.dir)); err != nil {
+	if err := testkit.CopyDir(crashed, r.dir); err != nil {
 		t.Fatal(err)
 	}
 	close(open)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,14 +24,14 @@ func fillUnclean(t *testing.T, dir string) {
 	t.Helper()
 	fill(t, dir, tags/2)
 	running := t.TempDir()
-	copyIndex(t, running, dir)
+	mustCopy(t, running, dir)
 	x := reopen(t, running)
 	for i := range tags {
 		putTag(t, x, i)
 	}
 	x.snapshot()
 	lose(t, dir)
-	copyIndex(t, dir, running)
+	mustCopy(t, dir, running)
 }
 
 func putTag(t *testing.T, x *Index, i int) {
@@ -84,23 +83,9 @@ func writeSparse(path string, content []byte) error {
 	return f.Truncate(int64(len(content)))
 }
 
-// copyIndex copies a data directory in which there is nothing but an index.
-func copyIndex(t *testing.T, to, from string) {
+func mustCopy(t *testing.T, to, from string) {
 	t.Helper()
-	err := fs.WalkDir(os.DirFS(from), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			return os.MkdirAll(filepath.Join(to, path), 0o700)
-		}
-		content, err := os.ReadFile(filepath.Join(from, path))
-		if err != nil {
-			return err
-		}
-		return writeSparse(filepath.Join(to, path), content)
-	})
-	if err != nil {
+	if err := testkit.CopyDir(to, from); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,7 +132,7 @@ func TestDamagedFiles(t *testing.T) {
 		for _, d := range damages {
 			t.Run(strings.TrimPrefix(pattern, "*.")+" "+d.name, func(t *testing.T) {
 				dir := t.TempDir()
-				copyIndex(t, dir, good)
+				mustCopy(t, dir, good)
 				found, err := filepath.Glob(filepath.Join(dir, indexName, pattern))
 				if err != nil || len(found) == 0 {
 					t.Fatalf("no %s: %v", pattern, err)

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"hubcap/e2e/testkit"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,7 +22,7 @@ func TestDamagedIndex(t *testing.T) {
 	dir, good := t.TempDir(), filepath.Join(t.TempDir(), "index")
 	index := filepath.Join(dir, "index")
 	tags := s.fillIndex(t, dir)
-	if err := os.CopyFS(good, os.DirFS(index)); err != nil {
+	if err := testkit.CopyDir(good, index); err != nil {
 		t.Fatal(err)
 	}
 	all := damages(t, index)
@@ -114,7 +115,7 @@ func restore(t *testing.T, good, index string) {
 	for _, path := range left {
 		remove(t, path)
 	}
-	if err := os.CopyFS(index, os.DirFS(good)); err != nil {
+	if err := testkit.CopyDir(index, good); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
 	"sync"
 	"time"
 )
@@ -60,6 +63,18 @@ func (l *Log) String() string {
 
 // Bytes is String as bytes of the caller's own.
 func (l *Log) Bytes() []byte { return []byte(l.String()) }
+
+// CopyDir copies a directory with the holes of its files, of which Badger's are
+// mostly made, to one that is not there or is empty.
+func CopyDir(to, from string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
 
 // ServiceAccount is the key file of a Google account whose tokens come from the
 // address tokens.
