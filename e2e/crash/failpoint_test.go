@@ -18,7 +18,7 @@ import (
 // making a new one, and starts it again. One data directory goes through all of it, but for what a first start does.
 func TestFailpoints(t *testing.T) {
 	random := begin(t)
-	s := newSite(t, random, "HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MAX_BLOB=32MiB", "HUBCAP_DRAIN_TIMEOUT=200ms", "HUBCAP_TAG_TTL=1d")
+	s := newSite(t, random, "HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MAX_BLOB=32MiB", "HUBCAP_TAG_TTL=1d")
 	armed := filepath.Join(t.TempDir(), "hubcap")
 	if err := testkit.Build(root, armed, "-tags", "failpoint"); err != nil {
 		t.Fatal(err)

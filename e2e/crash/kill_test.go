@@ -124,7 +124,7 @@ func TestKillAtStart(t *testing.T) {
 func TestKillDuringRestore(t *testing.T) {
 	takesLong(t)
 	random := begin(t)
-	s := newSite(t, random, "HUBCAP_DRAIN_TIMEOUT=200ms")
+	s := newSite(t, random)
 	dir := t.TempDir()
 	s.start(t, dir)
 	s.mustPullTag(t, "held", s.tagged("held"))

@@ -51,7 +51,7 @@ func (s *site) settings() []string {
 	token, _ := url.Parse(s.hub.TokenURL()) // fakehub makes no wrong one
 	return append([]string{
 		"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0",
-		"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MIN_FREE=1MiB", "HUBCAP_MAX_BLOB=1GiB",
+		"HUBCAP_CACHE_SIZE=1GiB", "HUBCAP_MIN_FREE=1MiB", "HUBCAP_MAX_BLOB=1GiB", "HUBCAP_DRAIN_TIMEOUT=200ms",
 		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + s.hub.RegistryURL(),
 		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
 	}, s.extra...)
