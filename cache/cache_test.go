@@ -462,6 +462,7 @@ func (notFound) Error() string   { return "not found" }
 func (notFound) Temporary() bool { return false }
 
 func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
+	t.Parallel()
 	body, d := content(5, 2*mib)
 	flip := func(at int) []byte {
 		bad := bytes.Clone(body)
@@ -558,6 +559,7 @@ func TestWrongContentIsRemembered(t *testing.T) {
 // they are kept and where they are not. The log warns of a wrong one, once a
 // transfer.
 func TestDigestDecidesNotTheSize(t *testing.T) {
+	t.Parallel()
 	for _, maxBlob := range []int64{1 << 30, mib} {
 		r := newRig(t, rigOptions{maxBlob: maxBlob})
 		for _, length := range []int64{0, 1, tail, 12 * mib} {

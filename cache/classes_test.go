@@ -229,6 +229,7 @@ func TestClosedManifest(t *testing.T) {
 
 // TestClosedPartial is not shown by a download that goes on.
 func TestClosedPartial(t *testing.T) {
+	t.Parallel()
 	for _, a := range askers("", nil) {
 		t.Run(a.name, func(t *testing.T) {
 			dir := t.TempDir()

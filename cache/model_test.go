@@ -536,6 +536,7 @@ func (m *model) crashInMidFill() {
 // TestModel treats caches in random ways and holds them against a map.
 // TEST_MODEL=<seeds> runs so many, instead of five, or two with -short.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	seeds := slices.Clone(modelRegressions)
 	if *modelSeed != 0 {
 		seeds = []uint64{*modelSeed}

@@ -51,6 +51,7 @@ func (r *rig) leave(d digest.Digest, body []byte) (given int64) {
 }
 
 func TestPartialGoesOn(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name        string
 		connections int
@@ -154,6 +155,7 @@ func TestPartialGoesInItsTurn(t *testing.T) {
 // TestPartialThatDoesNotFit goes on where going on is not possible: the answer
 // is right all the same.
 func TestPartialThatDoesNotFit(t *testing.T) {
+	t.Parallel()
 	body, d := content(304, partialSize)
 	file := "sha256-" + d.Encoded()
 	for _, tc := range []struct {

@@ -165,6 +165,7 @@ func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 // TestScrubberLeavesWhatItCannotRead has a whole disk fail, and later a few
 // files only: nothing is removed, and the others are verified.
 func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
 	r, now := atRest(t, t.TempDir())
 	var all []digest.Digest
 	for i := range 12 {

@@ -68,6 +68,7 @@ func TestRequestsOfAFailingObject(t *testing.T) {
 // TestIdleBoxAfterOneFailure: one image that the registry has no answer for is
 // no trouble of the others; a registry that does not answer is, at once.
 func TestIdleBoxAfterOneFailure(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{tryAgain: time.Hour})
 	r.hub.Image("library/bad", "latest", fakehub.RandomBlob(1, 1000))
 	img := r.hub.Image("library/demo", "latest", fakehub.RandomBlob(2, 1000))

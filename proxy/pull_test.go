@@ -664,6 +664,7 @@ func TestUpstreamCutsForGoodEndsTheAnswerShort(t *testing.T) {
 // wrong with ranges: many readers at random places, an upstream that cuts,
 // refuses addresses, forgets ranges and lies about them. No byte may be wrong.
 func TestRandomReadersOfOneBlob(t *testing.T) {
+	t.Parallel()
 	const size = 12 * mib
 	body := fakehub.RandomBlob(21, size)
 	for _, tc := range []struct {

@@ -15,6 +15,7 @@ import (
 // their layers, or a wrong one: HEAD, whole, in part, held and not, and with
 // the rest of the image brought in ahead.
 func TestDigestDecidesNotTheSize(t *testing.T) {
+	t.Parallel()
 	for name, size := range map[string]func(length int) any{
 		"absent":    func(int) any { return nil },
 		"0":         func(int) any { return 0 },

@@ -24,6 +24,7 @@ import (
 // TestStatements holds hubcap to what clients were measured to need, by the numbers of e2e/statements_test.go, as far as no other test
 // does. Every image is library/demo, an index that multi names above the manifest that single does.
 func TestStatements(t *testing.T) {
+	t.Parallel()
 	for number, test := range map[int]func(t *testing.T, r *rig, img fakehub.Image, index v1.Descriptor){
 		1: pingNeedsNoUpstream, 3: namespaceStaysHere, 7: headIsGetWithoutBody, 9: nothingIsEncoded, 10: acceptIsNotHeld, 11: headCostsNoPull,
 		13: onlyWhatIsAsked, 17: blobHeaders, 19: rangesShareOneTransfer, 21: bytesFlow, 24: lostBlobIsFetched, 25: noRedirect, 26: thirtyTwoAtOnce,

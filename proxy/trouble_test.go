@@ -34,6 +34,7 @@ func authorized(q *fakehub.Request) bool {
 // TestRefusingEverything: a registry that refuses everything is an outage. What
 // is held is served, and also when the line is cut afterwards.
 func TestRefusingEverything(t *testing.T) {
+	t.Parallel()
 	manifests := fakehub.OfKind(fakehub.KindManifest)
 	tokens := fakehub.OfKind(fakehub.KindToken)
 	for name, script := range map[string]fakehub.Script{
@@ -110,6 +111,7 @@ func TestRefusedIsNotForgotten(t *testing.T) {
 // TestEarlierDigest: while the blobs of what a tag has moved to cannot be had,
 // the image that it named before is served, if it is held whole.
 func TestEarlierDigest(t *testing.T) {
+	t.Parallel()
 	base := fakehub.RandomBlob(9, 1000) // all of the tag's images have it
 	for name, tt := range map[string]struct {
 		part bool // of the new image is held: a layer that the earlier one does not have
@@ -174,6 +176,7 @@ func TestUseOfAnImage(t *testing.T) {
 // to for blobs is not. A tag that has moved is answered with the image before,
 // an image that cannot be had at all is 503 at its manifest.
 func TestBlobsHostIsDown(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(*fakehub.Hub){
 		"unreachable": func(h *fakehub.Hub) { h.Down(fakehub.RoleCDN) },
 		"500": func(h *fakehub.Hub) {

@@ -20,6 +20,7 @@ import (
 // registry is down: clients are told so, nothing is removed, and once the file
 // can be read the image is served.
 func TestUnreadableWhileTheRegistryIsDown(t *testing.T) {
+	t.Parallel()
 	for name, which := range map[string]func(fakehub.Image) digest.Digest{
 		"manifest": func(i fakehub.Image) digest.Digest { return i.Manifest.Digest },
 		"config":   func(i fakehub.Image) digest.Digest { return i.Config.Digest },

@@ -140,6 +140,7 @@ func leaks(body []byte, img fakehub.Image) bool {
 // TestSharedContentStaysInItsRepository shows what the box's credentials open
 // through the shared repository, and through no other.
 func TestSharedContentStaysInItsRepository(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r, secret := newSharing(t, dir, shared)
 	hub := r.hub
