@@ -55,7 +55,7 @@ func (r *rig) rot(d digest.Digest, at int64) {
 
 // checks returns how many verifications had a result.
 func (r *rig) checks(result string) int {
-	n, _ := r.o.Metrics.Value("hubcap_checks_total", "result", result)
+	n, _ := r.o.Metrics.Value("hubcap_verifications_total", "result", result)
 	return int(n)
 }
 

@@ -22,7 +22,7 @@ type Checks struct {
 
 func newChecks(registry prometheus.Registerer) *Checks {
 	return &Checks{
-		ended: counters(registry, "checks_total", "Verifications of stored files: the content was right, was wrong, or could not be read.", "result", checkNames[:]),
+		ended: counters(registry, "verifications_total", "Verifications of stored files: the content was right, was wrong, or could not be read.", "result", checkNames[:]),
 	}
 }
 

@@ -67,7 +67,7 @@ func (f *Family) add(name, value string) {
 func (m *Metrics) sample() {
 	for _, kind := range []string{"blob", "manifest", "tags", "referrers", "ping", "other"} {
 		for _, result := range []string{
-			"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed", "not_found", "refused", "limited", "failed",
+			"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "forwarded", "not_found", "refused", "limited", "failed",
 		} {
 			m.Requests.Started()
 			m.Requests.Done(kind, result, 0, 0)
@@ -80,7 +80,7 @@ func (m *Metrics) sample() {
 		m.Upstreams.Of("docker.io", identity)
 		states.Limits = append(states.Limits, PullLimit{Upstream: "docker.io", Identity: identity, Limit: 1, Remaining: 1, Window: time.Hour})
 	}
-	for _, role := range []string{"registry", "token", "elsewhere"} {
+	for _, role := range []string{"registry", "token", "redirect"} {
 		for _, state := range []string{"open", "half_open"} {
 			states.Circuits = append(states.Circuits, Circuit{"docker.io", role, state})
 		}
@@ -97,6 +97,6 @@ func (m *Metrics) sample() {
 		m.Ports.Certificate(port, true, time.Now())
 	}
 	for _, view := range []string{"shared", "own", "hidden", "denied"} {
-		m.Requests.Closed(view)
+		m.Requests.Restricted(view)
 	}
 }

@@ -31,7 +31,7 @@ const (
 	uncachedReasons
 )
 
-var uncachedNames = [uncachedReasons]string{"too_large", "nospace", "disk", "closed"}
+var uncachedNames = [uncachedReasons]string{"too_large", "no_space", "disk", "restricted"}
 
 func (u Uncached) String() string { return uncachedNames[u] }
 
@@ -55,7 +55,7 @@ func newFills(registry prometheus.Registerer) *Fills {
 		taken:    counter(registry, "fills_taken_over_total", "Pieces of a fill that another connection finished, because the first one had stalled or would have been too late for a reader."),
 		finished: counter(registry, "fills_finished_total", "Fills whose digest was right and whose blob was stored."),
 		failed:   counters(registry, "fills_failed_total", "Fills that stored no blob, by reason.", "reason", fillFailureNames[:]),
-		uncached: counters(registry, "uncached_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), nospace, disk (a file could not be opened or written), closed (restricted content of another registry).", "reason", uncachedNames[:]),
+		uncached: counters(registry, "uncached_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), no_space (no room in the cache or the file system), disk (a file could not be opened or written), restricted (restricted content of another registry).", "reason", uncachedNames[:]),
 		index:    counter(registry, "index_errors_total", "Failed reads and writes of the index. Blobs are not affected; tags and the order of last use may be lost."),
 	}
 }

@@ -26,7 +26,7 @@ type PullLimit struct {
 }
 
 // Circuit is a host whose circuit is not closed. Role and State are of closed
-// sets: registry, token, elsewhere; open, half_open.
+// sets: registry, token, redirect; open, half_open.
 type Circuit struct{ Upstream, Role, State string }
 
 // upstreamStates collects the states of upstreams, which are read at each scrape.
@@ -49,7 +49,7 @@ var (
 	remainingDesc = prometheus.NewDesc("hubcap_upstream_ratelimit_remaining", "Pulls left in the window, as the upstream last reported.", []string{"upstream", "identity"}, nil)
 	windowDesc    = prometheus.NewDesc("hubcap_upstream_ratelimit_window_seconds", "Length of the window that pulls are counted in, as the upstream last reported.", []string{"upstream", "identity"}, nil)
 	exhaustedDesc = prometheus.NewDesc("hubcap_upstream_ratelimit_exhausted_seconds", "Estimated seconds until the pull limit is exhausted, from the rate of the last hour; +Inf if the remaining pulls do not decrease.", []string{"upstream", "identity"}, nil)
-	circuitsDesc  = prometheus.NewDesc("hubcap_upstream_circuits", "Hosts of an upstream whose circuit is open (no requests are sent) or half_open (one request tests the host), by role: registry, token (token service), elsewhere (redirect targets such as a CDN).", []string{"upstream", "role", "state"}, nil)
+	circuitsDesc  = prometheus.NewDesc("hubcap_upstream_circuits", "Hosts of an upstream whose circuit is open (no requests are sent) or half_open (one request tests the host), by role: registry, token (token service), redirect (redirect targets such as a CDN).", []string{"upstream", "role", "state"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -53,7 +53,7 @@ func newPorts(registry prometheus.Registerer) *Ports {
 			Help: "1 if the port's certificate could be read when its files last changed, otherwise 0.",
 		}, []string{"port"}),
 		expires: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "tls_certificate_expiry_seconds",
+			Namespace: namespace, Name: "tls_certificate_expiry_timestamp_seconds",
 			Help: "Expiry of the port's current certificate, in seconds since 1970.",
 		}, []string{"port"}),
 	}

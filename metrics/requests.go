@@ -16,20 +16,20 @@ const (
 	clientLimits
 )
 
-var clientLimitNames = [clientLimits]string{"not_found", "rate"}
+var clientLimitNames = [clientLimits]string{"not_found", "too_slow"}
 
 // Requests counts what clients asked and what they were given.
 type Requests struct {
-	total     *prometheus.CounterVec
-	bytes     *prometheus.CounterVec
-	firstByte *prometheus.HistogramVec
-	aborted   prometheus.Counter
-	cut       prometheus.Counter
-	panics    prometheus.Counter
-	running   prometheus.Gauge
-	delayed   prometheus.Counter
-	limited   []prometheus.Counter
-	closed    *prometheus.CounterVec
+	total      *prometheus.CounterVec
+	bytes      *prometheus.CounterVec
+	firstByte  *prometheus.HistogramVec
+	aborted    prometheus.Counter
+	cut        prometheus.Counter
+	panics     prometheus.Counter
+	running    prometheus.Gauge
+	delayed    prometheus.Counter
+	limited    []prometheus.Counter
+	restricted *prometheus.CounterVec
 }
 
 func newRequests(registry prometheus.Registerer) *Requests {
@@ -42,22 +42,22 @@ func newRequests(registry prometheus.Registerer) *Requests {
 		Help:    "Seconds from the end of the request head to the first byte of the answer.",
 		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind", "result"})
-	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: namespace, Name: "closed_requests_total",
+	restricted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "restricted_requests_total",
 		Help: "Client requests for repositories that are not public, by how they are shown: shared, own (the client's own token), hidden (404 on a mirror port), denied (by ALLOW or DENY).",
 	}, []string{"view"})
 	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "client_bytes_total",
 		Help: "Body bytes sent to clients, by where the answer came from.",
 	}, []string{"result"})
-	registry.MustRegister(total, bytes, firstByte, closed)
+	registry.MustRegister(total, bytes, firstByte, restricted)
 	return &Requests{
-		total: total, bytes: bytes, firstByte: firstByte, closed: closed,
+		total: total, bytes: bytes, firstByte: firstByte, restricted: restricted,
 		aborted: counter(registry, "client_aborts_total", "Answers whose client disconnected before the end."),
 		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended early, because the rest could not be fetched or was wrong."),
 		panics:  counter(registry, "panics_total", "Requests, fills and verifications ended by a bug; the log has the stack."),
 		delayed: counter(registry, "delayed_requests_total", "Times a client request was held because its upstream asked to wait for a short time."),
-		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: not_found (429, too many not-found responses), rate (disconnected, read too slowly).", "limit", clientLimitNames[:]),
+		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: not_found (429, too many not-found responses), too_slow (disconnected, read too slowly).", "limit", clientLimitNames[:]),
 		running: gauge(registry, "requests_running", "Client requests being answered."),
 	}
 }
@@ -75,9 +75,9 @@ func (r *Requests) Done(kind, result string, bytes int64, firstByte time.Duratio
 	r.firstByte.WithLabelValues(kind, result).Observe(firstByte.Seconds())
 }
 
-// Closed notes a request of a repository that is not for everybody. view is one
+// Restricted notes a request for a repository that is not public. view is one
 // of a closed set: shared, own, hidden, denied.
-func (r *Requests) Closed(view string) { r.closed.WithLabelValues(view).Inc() }
+func (r *Requests) Restricted(view string) { r.restricted.WithLabelValues(view).Inc() }
 
 // Limited notes a client that met a limit.
 func (r *Requests) Limited(limit ClientLimit) { r.limited[limit].Inc() }

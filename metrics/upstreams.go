@@ -42,7 +42,7 @@ type Upstreams struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
-	refused  *prometheus.CounterVec
+	blocked  *prometheus.CounterVec
 	pulls    *prometheus.CounterVec
 	failures *prometheus.CounterVec
 	upstreamStates
@@ -58,7 +58,7 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		requests: vec("upstream_requests_total", "HTTP requests sent to an upstream, its token service and its CDN, by status class; none means no usable answer.", "upstream", "class"),
 		bytes:    vec("upstream_bytes_total", "Body bytes received from an upstream.", "upstream"),
 		tokens:   vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
-		refused:  vec("upstream_refused_total", "Connections, redirects and token services of an upstream that hubcap refused to use.", "upstream"),
+		blocked:  vec("upstream_blocked_requests_total", "Requests that hubcap did not send, or redirects that it did not follow, because an address, a redirect or a token service of the upstream is not allowed.", "upstream"),
 		pulls:    vec("upstream_pulls_total", "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.", "upstream", "identity"),
 		failures: vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 	}
@@ -71,7 +71,7 @@ type Upstream struct {
 	requests [classes]prometheus.Counter
 	bytes    prometheus.Counter
 	tokens   prometheus.Counter
-	refused  prometheus.Counter
+	blocked  prometheus.Counter
 	pulls    prometheus.Counter
 	failures [credentialFailures]prometheus.Counter // nil for identities other than credentials
 }
@@ -83,7 +83,7 @@ func (u *Upstreams) Of(host, identity string) *Upstream {
 	up := &Upstream{
 		bytes:   u.bytes.WithLabelValues(host),
 		tokens:  u.tokens.WithLabelValues(host),
-		refused: u.refused.WithLabelValues(host),
+		blocked: u.blocked.WithLabelValues(host),
 		pulls:   u.pulls.WithLabelValues(host, identity),
 	}
 	for c := range classes {
@@ -106,8 +106,9 @@ func (u *Upstream) Received(n int) { u.bytes.Add(float64(n)) }
 // Token notes a request to the token service.
 func (u *Upstream) Token() { u.tokens.Inc() }
 
-// Refused notes an address, redirect or token service that was not followed.
-func (u *Upstream) Refused() { u.refused.Inc() }
+// Blocked notes a request that was not sent, or a redirect that was not followed,
+// because its target is not allowed.
+func (u *Upstream) Blocked() { u.blocked.Inc() }
 
 // Pulled notes a manifest that was fetched.
 func (u *Upstream) Pulled() { u.pulls.Inc() }

@@ -59,7 +59,7 @@ func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, repo pull.
 	if held {
 		a.result = describeBlob(a, cache.Held)
 	} else {
-		a.result = resultPassed
+		a.result = resultForwarded
 		a.set("Cache-Status", "hubcap; fwd=uri-miss")
 	}
 	a.blobHeader(rt.digest, etag)

@@ -227,7 +227,7 @@ func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.
 	repo, err := h.Pull.Repository(rt.upstream, rt.name, pull.Identity{Login: login, Token: bearer(r)})
 	a.view = repo.View
 	if a.view != access.Open {
-		h.Metrics.Closed(a.view.String())
+		h.Metrics.Restricted(a.view.String())
 	}
 	if err != nil || repo.Proved() || rt.kind != kindBlob && rt.kind != kindManifest {
 		return repo, err

@@ -29,7 +29,7 @@ const (
 	resultMiss                    // fetched for this request, and kept
 	resultJoined                  // read along with a fill that another request began
 	resultUncached                // streamed through, not kept
-	resultPassed                  // passed through by design: HEAD of what is not held, a list that is not kept
+	resultForwarded               // forwarded to the upstream and not stored, by design: a HEAD of uncached content, a list that is too long
 	resultNotFound                // the upstream does not have it, or nobody may pull it
 	resultRefused                 // grammar, method, unknown registry, client not allowed
 	resultLimited                 // the upstream's rate limit
@@ -37,7 +37,7 @@ const (
 )
 
 var resultNames = [...]string{
-	"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "passed", "not_found", "refused", "limited", "failed",
+	"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "forwarded", "not_found", "refused", "limited", "failed",
 }
 
 func (r result) String() string { return resultNames[r] }

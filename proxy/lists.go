@@ -129,7 +129,7 @@ func (h *Handler) servePassed(a *answer, r *http.Request, rt route, repo pull.Re
 	if err != nil {
 		return err
 	}
-	a.result = resultPassed
+	a.result = resultForwarded
 	a.set("Cache-Status", "hubcap; fwd=bypass")
 	a.set("Content-Type", got.MediaType)
 	if got.Next != nil {

@@ -52,7 +52,7 @@ func describe(a *answer, found freshness.Answer) result {
 	case freshness.Joined:
 		status, result = "hubcap; fwd=uri-miss; collapsed", resultJoined
 	case freshness.HeadOnly:
-		status, result = "hubcap; fwd=uri-miss", resultPassed
+		status, result = "hubcap; fwd=uri-miss", resultForwarded
 	}
 	a.set("Cache-Status", status)
 	return result

@@ -60,8 +60,8 @@ func known(rt route, repo pull.Repository) bool {
 func (h *Handler) countNotFound(a *answer, rt route, err error) {
 	var up *upstream.Error
 	refused := errors.As(err, &up) && !up.Failing() && !freshness.Remembered(err)
-	passed := err == nil && a.result == resultPassed && rt.kind != kindManifest
-	if refused || passed || a.notFound {
+	forwarded := err == nil && a.result == resultForwarded && rt.kind != kindManifest
+	if refused || forwarded || a.notFound {
 		h.NotFound.Count(a.client)
 	}
 }

@@ -75,7 +75,7 @@ func TestClientThatTakesNothing(t *testing.T) {
 	r := newRig(t, rigOptions{minRate: 4 * mib})
 	path := blobPath("demo", r.hub.AddBlob("library/demo", layer))
 	body := r.open(t, path)
-	eventually(t, "it is cut", func() bool { return r.metric(`hubcap_client_limits_total{limit="rate"}`) == "1" })
+	eventually(t, "it is cut", func() bool { return r.metric(`hubcap_client_limits_total{limit="too_slow"}`) == "1" })
 	if n, err := io.Copy(io.Discard, body); err == nil {
 		t.Errorf("its answer of %d bytes is complete", n)
 	}

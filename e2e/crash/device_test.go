@@ -35,7 +35,7 @@ func TestReadErrors(t *testing.T) {
 					t.Errorf("%s was not fetched, though it could not be read", b.digest)
 				}
 			}
-			if n := s.box.scrape()[`hubcap_checks_total{result="unreadable"}`]; n != int64(len(blobs)) {
+			if n := s.box.scrape()[`hubcap_verifications_total{result="unreadable"}`]; n != int64(len(blobs)) {
 				t.Errorf("%d blobs were found unreadable, want %d", n, len(blobs))
 			}
 			s.mustPull(t, blobs...)
@@ -89,7 +89,7 @@ func TestWriteErrors(t *testing.T) {
 				}
 			}
 			m := s.box.scrape()
-			if n := m[`hubcap_fills_failed_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="nospace"}`]; n < int64(len(blobs)) {
+			if n := m[`hubcap_fills_failed_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="no_space"}`]; n < int64(len(blobs)) {
 				t.Errorf("%d failures of the disk are counted, want %d", n, len(blobs))
 			}
 			s.waitAccount(t, disk.backing)

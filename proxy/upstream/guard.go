@@ -40,7 +40,7 @@ type guard struct {
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	home := sameOrigin(req.URL, g.registry)
 	if !home && req.Header.Get("Authorization") != "" {
-		g.metrics.Refused()
+		g.metrics.Blocked()
 		return nil, fmt.Errorf("%w: credentials for %s, which is neither the registry nor a token host", errRefused, req.URL.Host)
 	}
 	resp, err := g.base.RoundTrip(req)
@@ -79,7 +79,7 @@ func (g *guard) isTokenService(realm string) bool {
 
 // refuseRealm counts and logs a token service that is not on the list.
 func (g *guard) refuseRealm(realm string) {
-	g.metrics.Refused()
+	g.metrics.Blocked()
 	if !g.warned.Allow(g.now()) {
 		return
 	}
@@ -96,7 +96,7 @@ func (g *guard) refuseRealm(realm string) {
 // Client.follow.
 func (g *guard) checkRedirect(req *http.Request, via []*http.Request) error {
 	if err := g.mayFollow(req, via); err != nil {
-		g.metrics.Refused()
+		g.metrics.Blocked()
 		return err
 	}
 	if len(via) == 1 && sameOrigin(via[0].URL, g.registry) && withinRegistry(g.registry, req.URL) {

@@ -198,7 +198,7 @@ func secretsOf(hub *fakehub.Hub) []string {
 // refusals is how many refusals are counted.
 func (f *fixture) refusals(t *testing.T) int {
 	t.Helper()
-	n, _ := f.metrics.Value("hubcap_upstream_refused_total")
+	n, _ := f.metrics.Value("hubcap_upstream_blocked_requests_total")
 	return int(n)
 }
 

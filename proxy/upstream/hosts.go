@@ -25,9 +25,9 @@ const checkTimeout = 10 * time.Second
 
 // The roles of hosts.
 const (
-	roleRegistry  = "registry"
-	roleToken     = "token"     // a token service on the upstream's list
-	roleElsewhere = "elsewhere" // a redirect target such as a CDN
+	roleRegistry = "registry"
+	roleToken    = "token"    // a token service on the upstream's list
+	roleRedirect = "redirect" // a redirect target such as a CDN
 )
 
 // hosts is what is known of the hosts behind one upstream, for all its clients:
@@ -65,7 +65,7 @@ func (h *hosts) of(u *url.URL) *host {
 	}
 	one := &host{hosts: h, name: name, backoff: backoff{now: h.now}}
 	one.circuit = circuit{
-		now: h.now, tryAgain: h.tryAgain, blobs: h.role(name) == roleElsewhere, failed: make(map[string]outcome),
+		now: h.now, tryAgain: h.tryAgain, blobs: h.role(name) == roleRedirect, failed: make(map[string]outcome),
 		changed: one.circuitChanged, evidence: func() { h.troubles.Add(1) },
 	}
 	one.check.method, one.check.url = http.MethodHead, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
@@ -102,7 +102,7 @@ func (h *hosts) role(name string) string {
 	case slices.Contains(h.tokenHosts, name):
 		return roleToken
 	default:
-		return roleElsewhere
+		return roleRedirect
 	}
 }
 
@@ -130,7 +130,7 @@ func (h *hosts) trouble(longest time.Duration) (t Trouble) {
 		}
 		switch {
 		case !down && wait <= longest:
-		case h.role(one.name) != roleElsewhere:
+		case h.role(one.name) != roleRedirect:
 			t.Registry = true
 		case !down || !h.replaced(all, since):
 			t.Blobs = true
@@ -146,7 +146,7 @@ func (h *hosts) trouble(longest time.Duration) (t Trouble) {
 // down: registries have several, and change them.
 func (h *hosts) replaced(all []*host, since time.Time) bool {
 	return slices.ContainsFunc(all, func(other *host) bool {
-		return h.role(other.name) == roleElsewhere && other.circuit.worksSince(since)
+		return h.role(other.name) == roleRedirect && other.circuit.worksSince(since)
 	})
 }
 

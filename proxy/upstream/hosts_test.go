@@ -316,7 +316,7 @@ func TestCircuitOfSilentBodies(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := f.Trouble(0); got != (Trouble{}) || circuits(f, "elsewhere", "open") != 0 {
+		if got := f.Trouble(0); got != (Trouble{}) || circuits(f, "redirect", "open") != 0 {
 			t.Errorf("bodies come: %+v", got)
 		}
 	})

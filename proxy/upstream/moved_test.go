@@ -317,7 +317,7 @@ func TestMovedPastTheRules(t *testing.T) {
 					if got := reached.Load() > 0; got == tt.refused {
 						t.Errorf("the target was reached: %t", got)
 					}
-					if n, _ := m.Value("hubcap_upstream_refused_total"); (n > 0) != tt.refused {
+					if n, _ := m.Value("hubcap_upstream_blocked_requests_total"); (n > 0) != tt.refused {
 						t.Errorf("%v refusals are counted", n)
 					}
 				})

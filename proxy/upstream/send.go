@@ -53,7 +53,7 @@ func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http
 			err = c.upstream.checkRedirect(next, c.url)
 		}
 		if err != nil {
-			c.metrics.Refused()
+			c.metrics.Blocked()
 			return nil, nil, &Error{Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
 		}
 		at = next

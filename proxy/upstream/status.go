@@ -49,7 +49,7 @@ type LimitStatus struct {
 // HostStatus is the state of a host behind an upstream.
 type HostStatus struct {
 	Host         string       // with its port
-	Role         string       // registry, token (token service) or elsewhere (redirect target such as a CDN)
+	Role         string       // registry, token (token service) or redirect (redirect target such as a CDN)
 	Circuit      string       // closed, half_open or open
 	Since        time.Time    // of the circuit's state; zero when it never changed
 	LastFailure  time.Time    // of a request; zero for none

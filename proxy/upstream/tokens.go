@@ -245,7 +245,7 @@ func (g *guard) sendForToken(req *http.Request) (*http.Response, *url.URL, error
 			err = fmt.Errorf("%w: more than %d redirects of the token service", errRefused, maxRedirects)
 		}
 		if err != nil {
-			g.metrics.Refused()
+			g.metrics.Blocked()
 			return nil, at, err
 		}
 		query := ownQuery(next)

@@ -106,7 +106,7 @@ func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		c.metrics.Request(metrics.ClassNoAnswer)
 		if errors.Is(err, errRefused) {
-			c.metrics.Refused() // by the dial filter
+			c.metrics.Blocked() // by the dial filter
 		}
 		return nil, err
 	}
