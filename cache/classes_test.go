@@ -92,7 +92,7 @@ func (r *rig) bring(d digest.Digest, body []byte) {
 func TestClosedBlob(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(900, 3*mib)
+	body, d := randomContent(900, 3*mib)
 	r.bring(d, body)
 	r.checkShown(d, len(body))
 	r.checkLedger()
@@ -129,7 +129,7 @@ func TestClosedBlob(t *testing.T) {
 // TestClosedFill is TestClosedBlob while the blob comes in.
 func TestClosedFill(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(901, mib)
+	body, d := randomContent(901, mib)
 	on := make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) { return gate{in, on}, nil }}
 	first, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1, Host: home, Closed: true})
@@ -167,7 +167,7 @@ func TestClosedFill(t *testing.T) {
 func TestReveal(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(902, mib)
+	body, d := randomContent(902, mib)
 	r.bring(d, body)
 	public := Want{Digest: d, Source: &origin{body: body}, Size: -1, Host: home}
 	if !r.Confirm(public) {
@@ -234,7 +234,7 @@ func TestClosedPartial(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			dir := t.TempDir()
 			r := newRig(t, rigOptions{dir: dir})
-			body, d := content(903, partialSize)
+			body, d := randomContent(903, partialSize)
 			r.leave(d, body)
 			r.stop()
 			file := filepath.Join(dir, "partial", "sha256-"+d.Encoded())

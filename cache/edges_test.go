@@ -10,7 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
 )
 
 // putManifest stores a manifest, and returns its digest once it is on disk.
@@ -72,11 +72,11 @@ func TestIndexThatNamesItself(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	a, b := r.putManifest(indexOf(digest.FromString("x"))), r.putManifest(indexOf(digest.FromString("y")))
 	image := r.putManifest(imageOf("c"))
-	child := func(d digest.Digest) oci.Part { return oci.Part{Digest: d, Role: oci.RoleChild} }
+	child := func(d digest.Digest) content.Part { return content.Part{Digest: d, Role: content.RoleChild} }
 	r.edges.Remove(a)
 	r.edges.Remove(b)
-	r.edges.Put(a, []oci.Part{child(a), child(b)})
-	r.edges.Put(b, []oci.Part{child(a), child(image), child(b)})
+	r.edges.Put(a, []content.Part{child(a), child(b)})
+	r.edges.Put(b, []content.Part{child(a), child(image), child(b)})
 	if held, missing := r.images(a); !slices.Equal(held, []digest.Digest{image}) || missing != 0 {
 		t.Errorf("images %v, %d not held", held, missing)
 	}

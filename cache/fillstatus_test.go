@@ -27,7 +27,7 @@ func (r *rig) fillOf(d digest.Digest) (status FillStatus, running bool) {
 func TestFills(t *testing.T) {
 	const size = 4 * mib
 	r := newRig(t, rigOptions{change: func(o *Options) { o.Connections = 1 }})
-	body, d := content(331, size)
+	body, d := randomContent(331, size)
 	half, rest := make(chan struct{}), make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
 		<-half
@@ -82,7 +82,7 @@ func TestFillsUnderLoad(t *testing.T) {
 		clients.Go(func() {
 			for n := range 12 {
 				kind := (i + n) % 4
-				body, d := content(uint64(340+n), []int{1, 300 * kib, 9 * mib, mib}[kind])
+				body, d := randomContent(uint64(340+n), []int{1, 300 * kib, 9 * mib, mib}[kind])
 				src := &origin{body: body, unsized: kind == 1}
 				if kind == 3 {
 					src.body = body[:len(body)-1] // wrong

@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
 )
 
 // MaxManifest is the size in bytes of the largest manifest that is accepted: the
@@ -127,7 +127,7 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 
 // remember keeps a manifest in memory, and what it names. Of one that leaves
 // memory and has no file, nothing is known any more.
-func (c *Cache) remember(one Manifest, parts []oci.Part) {
+func (c *Cache) remember(one Manifest, parts []content.Part) {
 	c.edges.Put(one.Digest, parts)
 	for _, left := range c.manifests.put(one) {
 		if !c.o.Ledger.Holds(left) {
@@ -140,7 +140,7 @@ func (c *Cache) remember(one Manifest, parts []oci.Part) {
 var errNoManifest = errors.New("not a manifest")
 
 // load reads a manifest from its file and verifies it.
-func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
+func (c *Cache) load(b *Blob) (Manifest, []content.Part, error) {
 	d := b.want.Digest
 	body, err := c.readManifest(d, b.body.(*held).file, b.Size)
 	if err != nil {
@@ -150,8 +150,8 @@ func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
 	if err != nil {
 		c.indexFailed(err)
 	}
-	m, err := oci.Parse(body)
-	if mediaType == "" && err == nil && (m.Kind == oci.Image || m.Kind == oci.Index) { // the index has lost it
+	m, err := content.Parse(body)
+	if mediaType == "" && err == nil && (m.Kind == content.Image || m.Kind == content.Index) { // the index has lost it
 		mediaType = m.MediaType
 	}
 	if mediaType == "" {
@@ -181,7 +181,7 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 }
 
 // store writes a manifest to disk.
-func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
+func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
 	defer c.Remove(one.Digest) // what was evicted while the lock was held
 	defer c.locks.lock(one.Digest)()
 	if err := c.writable(); err != nil {

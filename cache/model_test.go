@@ -71,7 +71,7 @@ func newModel(t *testing.T, seed uint64) *model {
 			one.name, one.manifest = fmt.Sprint("m", i), true
 			one.body = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/x","n":%d}`, i)
 		} else {
-			one.body, _ = content(uint64(2000+i), size)
+			one.body, _ = randomContent(uint64(2000+i), size)
 		}
 		one.digest = digest.FromBytes(one.body)
 		if !slices.ContainsFunc(m.things, func(other *thing) bool { return other.digest == one.digest }) {

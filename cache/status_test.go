@@ -44,7 +44,7 @@ func TestDegradedSince(t *testing.T) {
 // reader of a held file that is evicted while it is open.
 func TestStatusOfFillsAndFiles(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(960, 100*kib)
+	body, d := randomContent(960, 100*kib)
 	hangs := make(chan struct{})
 	source := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) { return gate{in, hangs}, nil }}
 	var pulled sync.WaitGroup
@@ -104,7 +104,7 @@ func TestStatusUnderLoad(t *testing.T) {
 	for worker := range 3 {
 		load.Go(func() {
 			for i := range 20 {
-				body, d := content(uint64(1000+20*worker+i), 300*kib)
+				body, d := randomContent(uint64(1000+20*worker+i), 300*kib)
 				pull(t, r, Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body))}, body)
 				_ = r.check(d).wait(t.Context())
 				if i%5 == 0 {
