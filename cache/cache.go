@@ -124,7 +124,7 @@ func New(o Options) *Cache {
 		edges:     content.NewEdges(),
 		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
-		classes:   classes{closed: make(map[digest.Digest][]string)},
+		classes:   classes{restricted: make(map[digest.Digest][]string)},
 		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},
 		trust:     newTrust(),

@@ -151,7 +151,7 @@ func TestMakeRoom(t *testing.T) {
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the oldest blob: %v", err)
 	}
-	if f, _, err := store.Open(d2, blobs.ClassOpen); err != nil {
+	if f, _, err := store.Open(d2, blobs.Public); err != nil {
 		t.Errorf("the younger blob: %v", err)
 	} else {
 		f.Close()

@@ -109,8 +109,8 @@ func newFill(c *Cache, want Want, replaces bool) *fill {
 		hash:      want.Digest.Algorithm().Hash(),
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.base)
-	if want.Closed {
-		f.class = blobs.ClassClosed
+	if want.Restricted {
+		f.class = blobs.Restricted
 	}
 	f.waker = time.AfterFunc(time.Hour, f.wake)
 	f.waker.Stop()

@@ -33,7 +33,7 @@ func TestFills(t *testing.T) {
 		<-half
 		return io.MultiReader(io.LimitReader(in, size/2), gate{in, rest}), nil
 	}}
-	want := Want{Digest: d, Source: src, Size: size, Host: home, Closed: true, Granted: true, Repository: home + "/one"}
+	want := Want{Digest: d, Source: src, Size: size, Host: home, Restricted: true, Granted: true, Repository: home + "/one"}
 	first, second := r.openAside(want), r.openAside(want)
 	state := func(what string, is func(FillStatus) bool) {
 		t.Helper()

@@ -19,11 +19,11 @@ const MaxManifest = 4 << 20
 
 // Manifest is a manifest as its upstream sent it. It is not changed.
 type Manifest struct {
-	Digest    digest.Digest
-	MediaType string
-	Body      []byte
-	Closed    bool   // restricted: the caller decides which clients may see it
-	Host      string // the upstream it came from, where it is restricted
+	Digest     digest.Digest
+	MediaType  string
+	Body       []byte
+	Restricted bool   // the caller decides which clients may see it
+	Host       string // the upstream it came from, where it is restricted
 }
 
 // manifests keeps the most recently used manifests in memory.
@@ -66,8 +66,8 @@ func (m *manifests) has(d digest.Digest) bool {
 func (m *manifests) put(one Manifest) (left []digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, ok := m.list.Peek(one.Digest); ok && !before.Closed {
-		one.Closed = false
+	if before, ok := m.list.Peek(one.Digest); ok && !before.Restricted {
+		one.Restricted = false
 	}
 	m.list.Remove(one.Digest)
 	m.list.Add(one.Digest, one)
@@ -84,15 +84,15 @@ func (m *manifests) isFrom(d digest.Digest, host string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	one, ok := m.list.Peek(d)
-	return ok && one.Closed && one.Host == host
+	return ok && one.Restricted && one.Host == host
 }
 
 // reveal makes the manifest d public.
 func (m *manifests) reveal(d digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if one, ok := m.list.Peek(d); ok && one.Closed {
-		one.Closed = false
+	if one, ok := m.list.Peek(d); ok && one.Restricted {
+		one.Restricted = false
 		m.list.Add(d, one)
 	}
 }
@@ -157,7 +157,7 @@ func (c *Cache) load(b *Blob) (Manifest, []content.Part, error) {
 	if mediaType == "" {
 		return Manifest{}, nil, errNoManifest
 	}
-	return Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}, m.Parts(), nil
+	return Manifest{Digest: d, MediaType: mediaType, Body: body, Restricted: c.classes.of(d) == blobs.Restricted}, m.Parts(), nil
 }
 
 // PutManifest takes a manifest whose body hashes to its digest. It is served
@@ -193,7 +193,7 @@ func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
 	c.remember(one, parts) // the removal took it away
 	_, held := c.o.Ledger.Touch(one.Digest)
 	if _, unread := c.unread.find(one.Digest); held && !unread {
-		if one.Closed {
+		if one.Restricted {
 			c.noteFrom(one.Digest, one.Host)
 		} else {
 			c.revealLocked(one.Digest)
@@ -218,9 +218,9 @@ func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
 		w.Discard()
 		return fmt.Errorf("write: %w", err)
 	}
-	class := blobs.ClassOpen
-	if one.Closed {
-		class = blobs.ClassClosed
+	class := blobs.Public
+	if one.Restricted {
+		class = blobs.Restricted
 	}
 	stat, err := w.Commit(size, class)
 	if err != nil {

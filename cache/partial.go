@@ -151,7 +151,7 @@ func (f *fill) saveNow() error {
 	}
 	f.unsaved = 0
 	from := ""
-	if f.class == blobs.ClassClosed {
+	if f.class == blobs.Restricted {
 		from = f.want.Host
 	}
 	encoded := encodeNote(f.size, f.have, from)
