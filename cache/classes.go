@@ -11,7 +11,6 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
-	"hubcap/metrics"
 )
 
 // ErrRestricted means that a blob is held but restricted: the request has not shown
@@ -127,7 +126,7 @@ func (c *Cache) Confirm(want Want) bool {
 
 // Uncached opens a blob at its source, even if it is stored.
 func (c *Cache) Uncached(want Want) *Blob {
-	return c.newUncached(want, want.Size, nil, metrics.UncachedClosed)
+	return c.newUncached(want, want.Size, nil, uncachedRestricted)
 }
 
 // Proved notes that a blob of Uncached was sent to its end: bytes that hash to the

@@ -186,7 +186,7 @@ func TestNoInodes(t *testing.T) {
 	if origin := r.mustGet(d, nil, body); origin != Held {
 		t.Errorf("what was held comes from %v", origin)
 	}
-	if n, _ := r.o.Metrics.Value("hubcap_uncached_total", "reason", "nospace"); n != 1 {
+	if n, _ := r.o.Metrics.Value("hubcap_uncached_total", "reason", "no_space"); n != 1 {
 		t.Errorf("%v answers past the cache for want of room, want 1", n)
 	}
 }

@@ -198,13 +198,13 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob
 // openUncached opens the blob at its source, without a fill because of why. The
 // source says how long it is.
 func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, error) {
-	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", metrics.UncachedDisk.String(), "err", why)
+	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", uncachedDisk.String(), "err", why)
 	stream, err := want.Source.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
 	}
 	c.compareSizes(want, stream)
-	return c.newUncached(want, stream.Size, stream, metrics.UncachedDisk), nil
+	return c.newUncached(want, stream.Size, stream, uncachedDisk), nil
 }
 
 // join returns the running fill of a digest, or starts one, and counts the caller

@@ -8,7 +8,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/metrics"
 )
 
 // The bytes of a large fill are synced and then noted each saveBytes, and at
@@ -168,7 +167,7 @@ func (f *fill) lasting(err error) bool {
 		return false
 	}
 	why := failureOf(err)
-	return why == metrics.FillStopped || why == metrics.FillUpstream
+	return why == failedStopped || why == failedUpstream
 }
 
 // savable reports whether the blob is large enough for a partial file: larger

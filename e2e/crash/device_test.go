@@ -89,7 +89,7 @@ func TestWriteErrors(t *testing.T) {
 				}
 			}
 			m := s.box.scrape()
-			if n := m[`hubcap_fills_failed_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="nospace"}`]; n < int64(len(blobs)) {
+			if n := m[`hubcap_fills_failed_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="disk"}`] + m[`hubcap_uncached_total{reason="no_space"}`]; n < int64(len(blobs)) {
 				t.Errorf("%d failures of the disk are counted, want %d", n, len(blobs))
 			}
 			s.waitAccount(t, disk.backing)

@@ -45,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		s.forget(1)
 	}
-	if s.box.scrape()[`hubcap_uncached_total{reason="nospace"}`] == 0 {
+	if s.box.scrape()[`hubcap_uncached_total{reason="no_space"}`] == 0 {
 		t.Error("nothing was streamed through for want of space")
 	}
 	s.box.stop(t)
@@ -73,7 +73,7 @@ func TestNoInodes(t *testing.T) {
 	s.mustPull(t, many...)
 	s.box.assertAlive(t)
 	s.waitAccount(t, dir)
-	if s.box.scrape()[`hubcap_uncached_total{reason="nospace"}`] == 0 {
+	if s.box.scrape()[`hubcap_uncached_total{reason="no_space"}`] == 0 {
 		t.Error("nothing was streamed through, so there were inodes for all")
 	}
 	s.box.kill()
