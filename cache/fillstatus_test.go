@@ -3,8 +3,11 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -59,6 +62,44 @@ func TestFills(t *testing.T) {
 	}
 }
 
+// TestParked shows that a fill that has failed half-way is listed until it is
+// continued, also after a restart, and with a note that cannot be read.
+func TestParked(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body, d := randomContent(332, partialSize)
+	pull(t, r, Want{Digest: digest.FromString("held"), Source: &origin{body: []byte("held")}, Size: 4}, []byte("held"))
+	given := r.leave(d, body)
+	parked := func(size, present int64) {
+		t.Helper()
+		all := slices.Collect(r.Parked())
+		if len(all) != 1 || all[0].Digest != d || all[0].State != "parked" || all[0].Size != size || all[0].Present != present ||
+			time.Since(all[0].Since) > time.Minute {
+			t.Errorf("%+v; want one of %d bytes with %d of them present", all, size, present)
+		}
+	}
+	parked(partialSize, given)
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	parked(partialSize, given)
+	note := filepath.Join(dir, "partial", "sha256-"+d.Encoded()+".note")
+	saved, err := os.ReadFile(note)
+	if err = cmp.Or(err, os.WriteFile(note, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	parked(-1, 0)
+	if err := os.WriteFile(note, saved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.get(d, &origin{body: body}, 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	r.settle()
+	if all := slices.Collect(r.Parked()); len(all) != 0 {
+		t.Errorf("%+v after the blob was stored", all)
+	}
+}
+
 // TestFillsUnderLoad lists the fills again and again while many run, are read,
 // fail and are left. Run with -race.
 func TestFillsUnderLoad(t *testing.T) {
@@ -71,6 +112,11 @@ func TestFillsUnderLoad(t *testing.T) {
 				for _, s := range r.Fills() {
 					if !slices.Contains(stateNames[:stateStopping+1], s.State) || s.Present < 0 || s.Size >= 0 && s.Present > s.Size ||
 						s.Rate < 0 || s.Readers < 0 || s.Readers > 12 || s.Writers < 0 || s.Writers > 4+maxUrgent {
+						t.Errorf("%+v", s)
+					}
+				}
+				for s := range r.Parked() {
+					if s.Size >= 0 && s.Present > s.Size {
 						t.Errorf("%+v", s)
 					}
 				}

@@ -447,7 +447,11 @@ func (m *model) jump() {
 
 func (m *model) held() []digest.Digest {
 	var all []digest.Digest
-	m.rig.o.Ledger.Each(func(d digest.Digest) { all = append(all, d) })
+	for o := range m.rig.o.Ledger.Objects() {
+		if !o.Partial {
+			all = append(all, o.Digest)
+		}
+	}
 	slices.Sort(all)
 	return all
 }
