@@ -110,12 +110,12 @@ const useEvery = 10 * time.Second
 // never asks for them; without this they would be evicted before the layers
 // above them. Of an index, all images that are held are used.
 func (c *Cache) UseImage(d digest.Digest) {
-	counts, known := c.edges.Use(d, c.o.Now(), useEvery)
+	counts, known := c.manifests.use(d, c.o.Now())
 	if !known {
-		if _, ok := c.Parts(d); !ok {
+		if _, held := c.Manifest(d); !held {
 			return
 		}
-		counts, _ = c.edges.Use(d, c.o.Now(), useEvery)
+		counts, _ = c.manifests.use(d, c.o.Now())
 	}
 	if !counts {
 		return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
@@ -31,13 +32,19 @@ type manifests struct {
 	limit int64
 
 	mu    sync.Mutex
-	list  *simplelru.LRU[digest.Digest, Manifest]
+	list  *simplelru.LRU[digest.Digest, *remembered]
 	bytes int64
+}
+
+// remembered is a manifest in memory.
+type remembered struct {
+	Manifest
+	used time.Time // when use last returned true
 }
 
 func newManifests(limit int64) *manifests {
 	m := &manifests{limit: limit}
-	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone Manifest) { m.bytes -= gone.cost() })
+	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone *remembered) { m.bytes -= gone.cost() })
 	if err != nil {
 		panic(err) // only a size below one is an error
 	}
@@ -51,7 +58,27 @@ func (m Manifest) cost() int64 { return int64(len(m.Body)) + 512 }
 func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.list.Get(d)
+	one, ok := m.list.Get(d)
+	if !ok {
+		return Manifest{}, false
+	}
+	return one.Manifest, true
+}
+
+// use reports whether the use of the image d at the time now counts: not again
+// within useEvery. known is false if d is not there.
+func (m *manifests) use(d digest.Digest, now time.Time) (counts, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one, known := m.list.Peek(d)
+	if !known {
+		return false, false
+	}
+	age := now.Sub(one.used)
+	if counts = age < 0 || age >= useEvery; counts { // the clock may have been set
+		one.used = now
+	}
+	return counts, true
 }
 
 // has reports whether d is there. It is no use of it.
@@ -66,11 +93,12 @@ func (m *manifests) has(d digest.Digest) bool {
 func (m *manifests) put(one Manifest) (left []digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, ok := m.list.Peek(one.Digest); ok && !before.Restricted {
-		one.Restricted = false
+	next := &remembered{Manifest: one}
+	if before, ok := m.list.Peek(one.Digest); ok {
+		next.used, next.Restricted = before.used, before.Restricted && one.Restricted
 	}
 	m.list.Remove(one.Digest)
-	m.list.Add(one.Digest, one)
+	m.list.Add(one.Digest, next)
 	m.bytes += one.cost()
 	for m.bytes > m.limit && m.list.Len() > 1 {
 		oldest, _, _ := m.list.RemoveOldest()
@@ -91,9 +119,8 @@ func (m *manifests) isFrom(d digest.Digest, host string) bool {
 func (m *manifests) reveal(d digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if one, ok := m.list.Peek(d); ok && one.Restricted {
+	if one, ok := m.list.Peek(d); ok {
 		one.Restricted = false
-		m.list.Add(d, one)
 	}
 }
 
