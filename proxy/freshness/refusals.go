@@ -144,7 +144,7 @@ func (r *refusals) askOthers(ctx context.Context, repo Repository) {
 	for name, tag := range r.others(repo) {
 		_, err := repo.Registry(ctx).HeadManifest(ctx, name, tag)
 		switch {
-		case isKind(err, upstream.Denied):
+		case upstream.IsKind(err, upstream.Denied):
 			r.note(repo.Host, name)
 		case err == nil:
 			r.answered(repo)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
-	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,8 +33,7 @@ func (r Repository) Ping(ctx context.Context) error { return r.caller.Ping(ctx) 
 
 // heard notes when err is a refusal of the client's token, and returns err.
 func (r Repository) heard(err error) error {
-	var up *upstream.Error
-	if r.View == access.Own && errors.As(err, &up) && up.Kind == upstream.Denied {
+	if r.View == access.Own && upstream.IsKind(err, upstream.Denied) {
 		r.puller.o.Grants.Refused(r.asker)
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -68,6 +69,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
+// IsKind reports whether err is an Error of one of the kinds.
+func IsKind(err error, kinds ...Kind) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && slices.Contains(kinds, e.Kind)
+}
+
 // temporaryFor is the longest wait of a temporary failure: clients that are
 // reading a body tolerate it.
 const temporaryFor = 30 * time.Second
@@ -122,7 +129,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
-	if one := new(Error); errors.As(err, &one) { // of the anonymous client that asked in this one's place
+	if one, ok := errors.AsType[*Error](err); ok { // of the anonymous client that asked in this one's place
 		return one
 	}
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}

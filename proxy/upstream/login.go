@@ -88,7 +88,7 @@ func (c *Client) withoutLogin(req *http.Request, repository string, resp *http.R
 	if insteadErr == nil {
 		instead.Body.Close()
 	}
-	if limited := new(Error); errors.As(insteadErr, &limited) {
+	if limited, ok := errors.AsType[*Error](insteadErr); ok {
 		closeBody(resp)
 		return nil, limited
 	}
