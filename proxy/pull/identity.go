@@ -28,9 +28,6 @@ func (r Repository) Prove(ctx context.Context, f Reference) (Repository, error) 
 	return r, nil
 }
 
-// Ping asks whether the upstream accepts the client at all.
-func (r Repository) Ping(ctx context.Context) error { return r.caller.Ping(ctx) }
-
 // heard notes when err is a refusal of the client's token, and returns err.
 func (r Repository) heard(err error) error {
 	if r.View == access.Own && upstream.IsKind(err, upstream.Denied) {
