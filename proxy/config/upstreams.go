@@ -47,14 +47,6 @@ func (u *URL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the address, or nothing.
-func (u URL) String() string {
-	if u.URL == nil {
-		return ""
-	}
-	return u.URL.String()
-}
-
 const upstreamPrefix = Prefix + "UPSTREAM_"
 
 // registryPrefix is what the variables of the n-th registry begin with.
