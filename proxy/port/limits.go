@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/logging"
 )
 
 // LimitsOptions is what Limits needs; every field but Exempt is required.
@@ -45,9 +46,9 @@ type Limits struct {
 	mu      sync.Mutex
 	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed
 	open    map[*conn]struct{}
-	clients map[netip.Addr]*clientConns         // with connections that are open or wait
-	turns   []*clientConns                      // with connections that wait, the next one first
-	logged  [metrics.ConnectionLimits]time.Time // when each limit was last logged
+	clients map[netip.Addr]*clientConns // with connections that are open or wait
+	turns   []*clientConns              // with connections that wait, the next one first
+	warning [metrics.ConnectionLimits]logging.Throttle
 }
 
 // clientConns are the connections of one address. Limits.mu is held for them.
@@ -242,8 +243,7 @@ func (l *Limits) starved(from *listener, err error) {
 // held.
 func (l *Limits) met(limit metrics.ConnectionLimit, from *listener, text string, details ...any) {
 	l.Metrics.Limited(from.name, limit)
-	if now := l.Now(); now.Sub(l.logged[limit]) >= time.Minute {
-		l.logged[limit] = now
+	if l.warning[limit].Allow(l.Now()) {
 		l.Log.Warn(text, append([]any{"port", from.name}, details...)...)
 	}
 }
