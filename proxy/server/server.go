@@ -23,6 +23,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy"
+	"hubcap/proxy/access"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
@@ -77,6 +78,8 @@ type Server struct {
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
+	gateway   *access.Gateway
+	refusals  *access.Refusals
 	closers   []func()             // of what has been opened, in that order
 }
 

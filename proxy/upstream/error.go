@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"hubcap/proxy/advice"
 )
 
 // Kind is what went wrong between hubcap and a registry.
@@ -165,10 +168,31 @@ func (c *Client) failure(req *http.Request, err error) error {
 	case errors.Is(err, errBadToken):
 		e.Kind = Invalid
 	}
+	host := c.url.Host
 	if errors.As(e.err, &inURL) {
 		e.err = inURL.Err // without the address
+		if at, err := url.Parse(inURL.URL); err == nil {
+			host = at.Host
+		}
+	}
+	if authority, ok := unknownAuthority(e.err); ok {
+		e.err = fmt.Errorf("%s: %w", advice.UnknownAuthority(host, authority), e.err)
 	}
 	return e
+}
+
+// unknownAuthority returns the name of the authority whose certificates are not
+// trusted, if that is what err says.
+func unknownAuthority(err error) (name string, ok bool) {
+	var unknown x509.UnknownAuthorityError
+	if !errors.As(err, &unknown) || unknown.Cert == nil {
+		return "", false
+	}
+	issuer := unknown.Cert.Issuer
+	if name = issuer.CommonName; name == "" {
+		name = issuer.String()
+	}
+	return printable(name), true
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {
