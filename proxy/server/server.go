@@ -80,7 +80,7 @@ type Server struct {
 	prefetch  *prefetch.Prefetcher // nil if there is none
 	gateway   *access.Gateway
 	refusals  *access.Refusals
-	closers   []func()             // of what has been opened, in that order
+	closers   []func() // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no
