@@ -23,8 +23,9 @@ type Manifest struct {
 	Digest     digest.Digest
 	MediaType  string
 	Body       []byte
-	Restricted bool   // the caller decides which clients may see it
-	Host       string // the upstream it came from, where it is restricted
+	Parts      []content.Part // for PutManifest: what it names; nil if the caller has not parsed it
+	Restricted bool           // the caller decides which clients may see it
+	Host       string         // the upstream it came from, where it is restricted
 }
 
 // manifests keeps the most recently used manifests in memory.
@@ -191,7 +192,10 @@ func (c *Cache) load(b *Blob) (Manifest, []content.Part, error) {
 // from memory at once; stored is called once it is on disk, and not at all when
 // it cannot be stored.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
-	parts := partsOf(one.Body)
+	parts := one.Parts
+	if one.Parts = nil; parts == nil { // Edges keeps them
+		parts = partsOf(one.Body)
+	}
 	c.remember(one, parts)
 	c.work(func() {
 		defer func() {
