@@ -287,7 +287,7 @@ func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, b
 
 // keep stores a manifest.
 func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Answer {
-	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
+	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body, Parts: m.Parts}
 	if repo.Restricted != nil {
 		one.Restricted, one.Host = true, repo.Host
 		repo.Restricted.Links.Link(m.Digest)
