@@ -40,26 +40,22 @@ type Options struct {
 type Port struct {
 	listener net.Listener
 	server   *http.Server
-	tls      bool
 }
 
 // Listen binds the port. The error is about the address or the certificate.
 func Listen(o Options) (*Port, error) {
-	p := &Port{
-		tls: o.CertFile != "",
-		server: &http.Server{
-			Handler:                      heard(o.Handler, o.Log),
-			ConnContext:                  withConn,
-			ConnState:                    moved,
-			ReadHeaderTimeout:            o.HeadTimeout,
-			IdleTimeout:                  o.IdleTimeout,
-			MaxHeaderBytes:               o.MaxHeader,
-			DisableGeneralOptionsHandler: true,
-			ErrorLog:                     slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		},
-	}
+	p := &Port{server: &http.Server{
+		Handler:                      heard(o.Handler, o.Log),
+		ConnContext:                  withConn,
+		ConnState:                    moved,
+		ReadHeaderTimeout:            o.HeadTimeout,
+		IdleTimeout:                  o.IdleTimeout,
+		MaxHeaderBytes:               o.MaxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}}
 	var shown *certificate
-	if p.tls {
+	if o.CertFile != "" {
 		var err error
 		if shown, err = loadCertificate(o); err != nil {
 			return nil, err
@@ -70,7 +66,7 @@ func Listen(o Options) (*Port, error) {
 		return nil, err
 	}
 	p.listener = newListener(l.(*net.TCPListener), o.Name, o.Limits)
-	if p.tls {
+	if shown != nil {
 		p.listener = tls.NewListener(p.listener, &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			// One transfer a connection is what registries' clients are made
@@ -90,20 +86,13 @@ const awaitEvery = 500 * time.Millisecond
 // after duplicate address detection. Await does not check whether the port is
 // free; Listen reports that and every other error.
 func Await(ctx context.Context, address string, log *slog.Logger) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return
-	}
-	for told := false; ; {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-		if err == nil {
-			_ = l.Close()
-		}
+	for logged := false; ; {
+		err := tryHost(address)
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return
 		}
-		if !told {
-			told = true
+		if !logged {
+			logged = true
 			log.Warn("no interface has the address to listen on; hubcap waits until one has it", "address", address, "err", err)
 		}
 		select {
@@ -122,19 +111,25 @@ func Check(address, certFile, keyFile string) error {
 			return err
 		}
 	}
+	err := tryHost(address)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) { // Await waits for it
+		return nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// tryHost listens for a moment at a port of the system's choice, and returns the
+// error if an address's host is not this machine's.
+func tryHost(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0")) // any port shows whether the address is this machine's
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {               // Await waits for it
-		return nil
-	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
 		return err
 	}
 	return l.Close()
@@ -145,14 +140,6 @@ func (p *Port) Serve() error { return p.server.Serve(p.listener) }
 
 // Addr is where the port listens.
 func (p *Port) Addr() net.Addr { return p.listener.Addr() }
-
-// Scheme is "https" or "http".
-func (p *Port) Scheme() string {
-	if p.tls {
-		return "https"
-	}
-	return "http"
-}
 
 // Shutdown closes the listener and waits for running responses until ctx ends.
 func (p *Port) Shutdown(ctx context.Context) error { return p.server.Shutdown(ctx) }

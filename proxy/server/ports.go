@@ -41,6 +41,13 @@ func (l listener) refused(err error) error {
 	return fmt.Errorf("HUBCAP_%s=%s: %w", l.variable, l.address, err)
 }
 
+func (l listener) scheme() string {
+	if l.cert != "" {
+		return "https"
+	}
+	return "http"
+}
+
 // Serve listens at all ports, answers until ctx ends, and drains. It waits for
 // addresses that no interface has yet. The error is of a port.
 func (s *Server) Serve(ctx context.Context) error {
@@ -146,7 +153,7 @@ func (s *Server) logReady(all []listener, ports port.Group) {
 		}
 		ready = append(ready, l.name, address)
 	}
-	mirror := ports[0].Scheme() + "://" + reachable(ports[0].Addr())
+	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr())
 	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
 }
 
