@@ -262,7 +262,7 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, d digest.Digest, 
 // repository.
 func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, bool) {
 	m, ok := r.o.Store.Manifest(d)
-	if ok && m.Closed && (repo.Restricted == nil || !repo.Restricted.Links.Linked(d) || !r.o.Store.CameFrom(d, repo.Host)) {
+	if ok && m.Closed && (repo.Restricted == nil || !repo.Restricted.Links.Linked(repo.Host, repo.Name, d) || !r.o.Store.CameFrom(d, repo.Host)) {
 		return cache.Manifest{}, false
 	}
 	return m, ok
@@ -273,7 +273,7 @@ func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Ans
 	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
 	if repo.Restricted != nil {
 		one.Closed, one.Host = true, repo.Host
-		repo.Restricted.Links.Link(m.Digest)
+		repo.Restricted.Links.Link(repo.Host, repo.Name, m.Digest)
 	}
 	r.o.Store.PutManifest(one, stored)
 	return held(one, Fetched)
