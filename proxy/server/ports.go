@@ -86,12 +86,8 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 		if l.name == "admin" {
 			limits = operator
 		}
-		handler, err := s.handlerOf(l)
-		if err != nil {
-			return ports, err
-		}
 		p, err := port.Listen(port.Options{
-			Name: l.name, Address: string(l.address), Handler: handler, CertFile: l.cert, KeyFile: l.key,
+			Name: l.name, Address: string(l.address), Handler: s.handlerOf(l), CertFile: l.cert, KeyFile: l.key,
 			HeadTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeader: maxHeader,
 			Limits: limits, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 		})
@@ -103,20 +99,17 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 	return ports, nil
 }
 
-func (s *Server) handlerOf(l listener) (http.Handler, error) {
+func (s *Server) handlerOf(l listener) http.Handler {
 	switch {
 	case l.name == "admin":
-		return s.adminHandler(), nil
+		return s.adminHandler()
 	case l.name == "auth":
-		return s.Handler.Login(), nil
+		return s.Handler.Login()
 	case l.upstream == "":
-		return s.Handler, nil
+		return s.Handler
 	}
-	def, ok := s.upstreams.Find(l.upstream)
-	if !ok {
-		return nil, l.refused(fmt.Errorf("its registry %q is not configured", l.upstream))
-	}
-	return s.Handler.For(def), nil
+	def, _ := s.upstreams.Find(l.upstream) // config allows only those that are there
+	return s.Handler.For(def)
 }
 
 // clientLimits bounds the connections of clients at all their ports together.
