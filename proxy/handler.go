@@ -83,9 +83,6 @@ func New(o Options) *Handler {
 // Drain makes /readyz answer 503, so that load balancers send no more requests.
 func (h *Handler) Drain() { h.draining.Store(true) }
 
-// Ready reports whether Drain has not been called.
-func (h *Handler) Ready() bool { return !h.draining.Load() }
-
 // WaitQuiet returns when no request has been running or has arrived for the
 // time quiet, at the latest after the time most or when ctx ends.
 func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
@@ -206,7 +203,7 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	case rt.live:
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
-		return rt, h.serveHealth(a, r, h.Ready())
+		return rt, h.serveHealth(a, r, !h.draining.Load())
 	case rt.kind == kindPing && at.login && rt.upstream.Relay != nil:
 		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == kindPing:
@@ -295,8 +292,7 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 
 // local answers with a text that hubcap makes itself.
 func (a *answer) local(r *http.Request, status int, body string) error {
-	a.result = resultLocal
-	a.set("Cache-Status", "hubcap")
+	a.madeFrom(resultLocal)
 	a.head(status, int64(len(body)))
 	return a.body(r, []byte(body))
 }
