@@ -73,7 +73,7 @@ func wrongOnce(body []byte, at int, unsized bool) *origin {
 // A reader that was given the wrong beginning must not get the right end.
 func TestBreakWrongBeginningThenNotKept(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	body, d := content(200, 2*mib)
+	body, d := randomContent(200, 2*mib)
 	got, _, err := r.get(d, wrongOnce(body, 0, true), 0, -1)
 	if err == nil && !bytes.Equal(got, body) {
 		t.Errorf("%d wrong bytes, and the answer completed", len(got))
@@ -84,7 +84,7 @@ func TestBreakWrongBeginningThenNotKept(t *testing.T) {
 // A reader's own file fails while the fill, whose beginning is wrong, runs.
 func TestBreakWrongBeginningThenReaderFileFails(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(201, 2*mib)
+	body, d := randomContent(201, 2*mib)
 	src := wrongOnce(body, 0, false)
 	first := src.script
 	open := make(chan struct{})
@@ -133,7 +133,7 @@ func (b *breakAt) ReadFrom(r io.Reader) (int64, error) {
 // must be the hash of the bytes it says it is.
 func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(202, 4*buffer)
+	body, d := randomContent(202, 4*buffer)
 	f := newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false)
 	if err := f.prepare(&Stream{Size: int64(len(body))}); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestBreakHasherFailsInTheMiddle(t *testing.T) {
 // Run with -race: a reader's own file fails just when the size becomes known.
 func TestBreakContinueUncachedReadsTheSize(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(203, mib)
+	body, d := randomContent(203, mib)
 	open := make(chan struct{})
 	src := &origin{body: body, unsized: true}
 	src.script = func(n, _ int64, in io.Reader) (io.Reader, error) {
@@ -189,7 +189,7 @@ func TestBreakContinueUncachedReadsTheSize(t *testing.T) {
 // A span behind the end of a blob whose size was not known.
 func TestBreakBehindTheEnd(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(204, mib)
+	body, d := randomContent(204, mib)
 	b, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: body, unsized: true}, Size: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func gated(body []byte, unsized bool) (src *origin, open chan struct{}) {
 // file.
 func TestBreakEvictedBeforeItsOpenersCame(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(205, mib)
+	body, d := randomContent(205, mib)
 	src, open := gated(body, false)
 	want := Want{Digest: d, Source: src, Size: -1}
 	r.handles.mu.Lock() // holds the openers up
@@ -277,7 +277,7 @@ func TestBreakEvictedBeforeItsOpenersCame(t *testing.T) {
 // file: the pull still works.
 func TestBreakDiskFailsBeforeTheOpenersCame(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	body, d := content(206, 2*mib)
+	body, d := randomContent(206, 2*mib)
 	src, open := gated(body, true)
 	want := Want{Digest: d, Source: src, Size: -1}
 	r.handles.mu.Lock() // holds the openers up
@@ -315,7 +315,7 @@ func (r *rig) lookThenJoin(body []byte, d digest.Digest, later Source) opening {
 // fills.
 func TestBreakCommittedBetweenLookAndJoin(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(207, mib)
+	body, d := randomContent(207, mib)
 	src := &origin{body: body}
 	r.mustSend(r.lookThenJoin(body, d, src), body)
 	if n := src.opens.Load(); n != 0 {
@@ -327,7 +327,7 @@ func TestBreakCommittedBetweenLookAndJoin(t *testing.T) {
 // The same, and the file is evicted while the second fill runs.
 func TestBreakEvictedDuringASecondFill(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(212, mib)
+	body, d := randomContent(212, mib)
 	src, open := gated(body, false)
 	o := r.lookThenJoin(body, d, src)
 	if o.err != nil {
@@ -344,7 +344,7 @@ func TestBreakEvictedDuringASecondFill(t *testing.T) {
 // A manifest is stored while a client requests it as a blob.
 func TestBreakManifestAndFillOfOneDigest(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(213, mib)
+	body, d := randomContent(213, mib)
 	src := &origin{body: body}
 	unlock := r.locks.lock(d) // both wait, the manifest first
 	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() {})
@@ -383,7 +383,7 @@ func TestBreakOneTransferEach(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	twice := 0
 	for i := range 200 {
-		body, d := content(uint64(5000+i), 100)
+		body, d := randomContent(uint64(5000+i), 100)
 		src := &origin{body: body}
 		var all sync.WaitGroup
 		for range 32 {
@@ -407,7 +407,7 @@ func TestBreakOneTransferEach(t *testing.T) {
 // The process has no file descriptor left when a cached blob is asked for.
 func TestBreakOutOfFileDescriptors(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(208, mib)
+	body, d := randomContent(208, mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()
@@ -473,7 +473,7 @@ func unremovable(t *testing.T, r *rig, d digest.Digest) (restore func()) {
 // An evicted file cannot be unlinked for a while.
 func TestBreakUnlinkFailsForAWhile(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 16 * mib})
-	body, d := content(209, 4*mib)
+	body, d := randomContent(209, 4*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
@@ -495,7 +495,7 @@ func TestBreakUnlinkFailsForAWhile(t *testing.T) {
 // The same, and the blob is filled again meanwhile.
 func TestBreakUnlinkFailsThenRefill(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(210, mib)
+	body, d := randomContent(210, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	restore := unremovable(t, r, d)
@@ -544,7 +544,7 @@ func TestBreakOpenDuringClose(t *testing.T) {
 					return
 				default:
 				}
-				body, d := content(uint64(300+i*50+n%50), 10_000)
+				body, d := randomContent(uint64(300+i*50+n%50), 10_000)
 				_, _, _ = r.get(d, &origin{body: body}, 0, -1)
 				r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() {})
 				select {
@@ -582,7 +582,7 @@ func (s blockedSource) Open(ctx context.Context, _, _ int64) (*Stream, error) {
 // A client of an uncached blob leaves while the source gives nothing.
 func TestBreakClientLeavesAnUncachedStream(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	_, d := content(211, 10)
+	_, d := randomContent(211, 10)
 	ctx, leave := context.WithCancel(t.Context())
 	b, err := r.Open(ctx, Want{Digest: d, Source: blockedSource{2 * mib}, Size: -1})
 	if err != nil {
@@ -610,7 +610,7 @@ func TestBreakFloorAndUnknownSizes(t *testing.T) {
 	open := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range 5 {
-		body, d := content(uint64(220+i), 12*mib)
+		body, d := randomContent(uint64(220+i), 12*mib)
 		src := &origin{body: body, unsized: true, script: func(n, _ int64, in io.Reader) (io.Reader, error) {
 			if n == 1 {
 				in = gate{in, open}
@@ -642,7 +642,7 @@ func TestBreakFloorAndUnknownSizes(t *testing.T) {
 // has gone.
 func TestBreakContinueUncachedUsesTheReadersSource(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	body, d := content(230, 2*mib)
+	body, d := randomContent(230, 2*mib)
 	open := make(chan struct{})
 	first := &origin{body: body, unsized: true, script: func(n, _ int64, in io.Reader) (io.Reader, error) {
 		if n > 1 {
@@ -672,7 +672,7 @@ func TestBreakContinueUncachedUsesTheReadersSource(t *testing.T) {
 func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(231, mib)
+	body, d := randomContent(231, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	r.o.Ledger.Evict(d)
@@ -691,7 +691,7 @@ func TestBreakLastUseOfWhatIsGone(t *testing.T) {
 // A manifest for which there is no room leaves nothing in the index.
 func TestBreakManifestWithoutRoomInTheIndex(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 4 * kib})
-	body, d := content(232, 8*kib)
+	body, d := randomContent(232, 8*kib)
 	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() { t.Error("stored") })
 	r.Close() // waits for it
 	if mediaType, err := r.o.Index.MediaType(d); err != nil || mediaType != "" {
@@ -721,7 +721,7 @@ func TestBreakIndexIsGoneAndItsTriesAreNot(t *testing.T) {
 // the first one requests the rest.
 func TestBreakRangeAfterAWrongBeginning(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(233, mib)
+	body, d := randomContent(233, mib)
 	src := wrongOnce(body, 0, false)
 	if _, _, err := r.get(d, src, 0, -1); !errors.Is(err, ErrWrongContent) {
 		t.Fatal(err)
@@ -741,7 +741,7 @@ func TestBreakRangeAfterAWrongBeginning(t *testing.T) {
 // A source panics when an uncached stream is closed for which no reader waits.
 func TestBreakPanicInClosing(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	_, d := content(234, 10)
+	_, d := randomContent(234, 10)
 	open, opened := make(chan struct{}), make(chan struct{})
 	src := panickingClose{size: 2 * mib, open: open, opened: opened}
 	ctx, leave := context.WithCancel(t.Context())
@@ -784,7 +784,7 @@ func TestBreakUnknownSizeNearTheLimit(t *testing.T) {
 		t.Skip("66 MiB")
 	}
 	r := newRig(t, rigOptions{limit: 100 * mib, maxBlob: 80 * mib})
-	body, d := content(235, 66*mib)
+	body, d := randomContent(235, 66*mib)
 	r.mustGet(d, &origin{body: body, unsized: true}, body)
 	r.settle()
 	if _, ok := r.o.Ledger.Touch(d); !ok {
@@ -801,7 +801,7 @@ func TestBreakNoRangesAndManyBreaks(t *testing.T) {
 		t.Skip("takes some seconds")
 	}
 	r := newRig(t, rigOptions{})
-	body, d := content(236, mib)
+	body, d := randomContent(236, mib)
 	var sent int64
 	src := &origin{body: body, noRange: true, script: func(n, _ int64, in io.Reader) (io.Reader, error) {
 		sent += min(n*(mib/32), mib)
@@ -820,7 +820,7 @@ func TestBreakSourceThatAlwaysEndsEarly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes the whole of the backoff")
 	}
-	body, d := content(237, 2*mib)
+	body, d := randomContent(237, 2*mib)
 	for name, broken := range map[string]func() (io.Reader, error){
 		"empty body":          func() (io.Reader, error) { return bytes.NewReader(nil), nil },
 		"refused with an EOF": func() (io.Reader, error) { return nil, fmt.Errorf("Get https://registry: %w", io.EOF) },
@@ -855,7 +855,7 @@ func TestBreakSourceThatSaysTooMuch(t *testing.T) {
 		t.Skip("takes the whole of the backoff")
 	}
 	r := newRig(t, rigOptions{})
-	body, d := content(238, mib)
+	body, d := randomContent(238, mib)
 	src := sourceFunc(func(_ context.Context, off, _ int64) (*Stream, error) {
 		return &Stream{Body: io.NopCloser(bytes.NewReader(body[off:])), Off: off, Size: mib + 100}, nil
 	})
@@ -869,7 +869,7 @@ func TestBreakSourceThatSaysTooMuch(t *testing.T) {
 // A step of room that is no whole number of blocks.
 func TestBreakStepsThatAreNoBlocks(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 9 * mib, maxBlob: 10_000_001})
-	body, d := content(239, 6_000_000)
+	body, d := randomContent(239, 6_000_000)
 	r.mustGet(d, &origin{body: body, unsized: true}, body)
 	r.checkLedger()
 }
@@ -877,7 +877,7 @@ func TestBreakStepsThatAreNoBlocks(t *testing.T) {
 // What was set aside for a blob of unknown size and not used is given back.
 func TestBreakUnknownSizeGivesItsBlocksBack(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(242, mib)
+	body, d := randomContent(242, mib)
 	r.mustGet(d, &origin{body: body, unsized: true}, body)
 	r.settle()
 	var stat syscall.Stat_t
@@ -893,7 +893,7 @@ func TestBreakUnknownSizeGivesItsBlocksBack(t *testing.T) {
 // and not all that follows.
 func TestBreakPartOfAnUncachedBlob(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: 2 * mib})
-	body, d := content(243, 16*mib)
+	body, d := randomContent(243, 16*mib)
 	read := new(atomic.Int64)
 	src, open := gated(body, true)
 	first := src.script
@@ -952,7 +952,7 @@ func TestBreakDiskFull(t *testing.T) {
 			dir := onSmallDisk(t, tc.options)
 			r := newRig(t, rigOptions{dir: dir, limit: 64 * mib, change: func(o *Options) { o.MinFree = -64 * mib }})
 			tc.prepare(t, dir)
-			body, d := content(240, tc.size)
+			body, d := randomContent(240, tc.size)
 			src := &origin{body: body, unsized: tc.unsized}
 			var all sync.WaitGroup
 			for i := range 4 {
@@ -974,7 +974,7 @@ func TestBreakDiskFull(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(dir, "others")); err != nil {
 				t.Fatal(err)
 			}
-			small, d := content(241, mib)
+			small, d := randomContent(241, mib)
 			r.mustGet(d, &origin{body: small}, small)
 			r.settle()
 			if _, ok := r.o.Ledger.Touch(d); !ok {
@@ -1039,7 +1039,7 @@ func TestBreakChurn(t *testing.T) {
 	var set []blob
 	for i := range 24 {
 		size := []int{0, 1, 3000, tail, tail + 1, 300_000, mib, 3 * mib}[i%8]
-		body, d := content(uint64(1000+i), size+i/8)
+		body, d := randomContent(uint64(1000+i), size+i/8)
 		set = append(set, blob{body, d})
 	}
 	var all sync.WaitGroup

@@ -33,7 +33,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/eviction"
 	"hubcap/metrics"
@@ -80,7 +80,7 @@ type Cache struct {
 	o         Options
 	janitor   *eviction.Janitor
 	manifests *manifests
-	edges     *oci.Edges // of the manifests that are held
+	edges     *content.Edges // of the manifests that are held
 	usage     *usage
 	classes   classes
 	wrong     recentlyWrong
@@ -121,10 +121,10 @@ func New(o Options) *Cache {
 	c := &Cache{
 		o:         o,
 		manifests: newManifests(o.ManifestMemory),
-		edges:     oci.NewEdges(),
+		edges:     content.NewEdges(),
 		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
-		classes:   classes{closed: make(map[digest.Digest][]string)},
+		classes:   classes{restricted: make(map[digest.Digest][]string)},
 		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},
 		trust:     newTrust(),

@@ -161,8 +161,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// content returns n reproducible bytes and their digest.
-func content(seed uint64, n int) ([]byte, digest.Digest) {
+// randomContent returns n reproducible bytes and their digest.
+func randomContent(seed uint64, n int) ([]byte, digest.Digest) {
 	var key [32]byte
 	key[0], key[1] = byte(seed), byte(seed>>8)
 	body := make([]byte, n)
@@ -275,7 +275,7 @@ func TestColdThenWarm(t *testing.T) {
 		for _, unsized := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d bytes, unsized %v", size, unsized), func(t *testing.T) {
 				r := newRig(t, rigOptions{})
-				body, d := content(1, size)
+				body, d := randomContent(1, size)
 				src := &origin{body: body, unsized: unsized}
 				if from := r.mustGet(d, src, body); from != Filling {
 					t.Errorf("cold: origin %d", from)
@@ -294,7 +294,7 @@ func TestColdThenWarm(t *testing.T) {
 
 func TestManyReadersOneTransfer(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(2, 2*mib)
+	body, d := randomContent(2, 2*mib)
 	src := &origin{body: body}
 	var all sync.WaitGroup
 	for i := range 64 {
@@ -340,7 +340,7 @@ func (c *checker) FlushError() error { return nil }
 // slows nobody.
 func TestThousandReadersAndASlowOne(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(4, mib)
+	body, d := randomContent(4, mib)
 	src := &origin{body: body}
 	read := func(goOn chan struct{}) {
 		b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
@@ -371,7 +371,7 @@ func TestThousandReadersAndASlowOne(t *testing.T) {
 
 func TestFirstReaderLeavesAndTheFillGoesOn(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(3, 2*mib)
+	body, d := randomContent(3, 2*mib)
 	open := make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
 		return io.MultiReader(io.LimitReader(in, mib), gate{in, open}), nil
@@ -444,7 +444,7 @@ func TestResume(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{})
-			body, d := content(4, 2*mib)
+			body, d := randomContent(4, 2*mib)
 			src := &origin{body: body, noRange: tc.noRange, unsized: tc.unsized, script: tc.script}
 			r.mustGet(d, src, body)
 			if n := src.opens.Load(); n != tc.opens {
@@ -463,7 +463,7 @@ func (notFound) Temporary() bool { return false }
 
 func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
 	t.Parallel()
-	body, d := content(5, 2*mib)
+	body, d := randomContent(5, 2*mib)
 	flip := func(at int) []byte {
 		bad := bytes.Clone(body)
 		bad[at] ^= 1
@@ -521,7 +521,7 @@ func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
 
 func TestRangeThatEndsEarlierMayComplete(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(6, 2*mib)
+	body, d := randomContent(6, 2*mib)
 	got, _, err := r.get(d, &origin{body: body}, 100, 1000)
 	if err != nil || !bytes.Equal(got, body[100:1100]) {
 		t.Fatalf("%d bytes, %v", len(got), err)
@@ -530,7 +530,7 @@ func TestRangeThatEndsEarlierMayComplete(t *testing.T) {
 
 func TestWrongContentIsRemembered(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(7, mib)
+	body, d := randomContent(7, mib)
 	if _, _, err := r.get(d, &origin{body: body[:mib-1]}, 0, -1); !errors.Is(err, ErrWrongContent) {
 		t.Fatal(err)
 	}
@@ -563,7 +563,7 @@ func TestDigestDecidesNotTheSize(t *testing.T) {
 	for _, maxBlob := range []int64{1 << 30, mib} {
 		r := newRig(t, rigOptions{maxBlob: maxBlob})
 		for _, length := range []int64{0, 1, tail, 12 * mib} {
-			body, d := content(8, int(length))
+			body, d := randomContent(8, int(length))
 			for _, manifest := range []int64{-1, 0, length - 1, length, length + 1, 1 << 60} {
 				for _, unsized := range []bool{false, true} {
 					for _, part := range []span{{0, length}, {length / 2, length}, {length / 3, length / 2}} {
@@ -616,7 +616,7 @@ func (r *rig) getWithSize(src *origin, d digest.Digest, manifest int64, part spa
 // TestPartialGoesOnWhateverTheManifestSays takes up a download whose length
 // another manifest gives otherwise.
 func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
-	body, d := content(301, partialSize)
+	body, d := randomContent(301, partialSize)
 	for _, manifest := range []int64{-1, 0, partialSize - 1, partialSize + 1} {
 		t.Run(fmt.Sprint(manifest), func(t *testing.T) {
 			r := newRig(t, rigOptions{})
@@ -638,7 +638,7 @@ func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
 
 func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(9, mib)
+	body, d := randomContent(9, mib)
 	open := make(chan struct{})
 	failing := &origin{script: func(int64, int64, io.Reader) (io.Reader, error) {
 		<-open
@@ -681,7 +681,7 @@ func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
 // others' downloads end under him. Who has a source that has it then gets it.
 func TestManyOthersFail(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(9, mib)
+	body, d := randomContent(9, mib)
 	var all sync.WaitGroup
 	for range 400 {
 		all.Go(func() {
@@ -704,7 +704,7 @@ func TestManyOthersFail(t *testing.T) {
 }
 
 func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
-	body, d := content(10, 3*mib)
+	body, d := randomContent(10, 3*mib)
 	bad := bytes.Clone(body)
 	bad[len(bad)-1] ^= 1
 	for _, tc := range []struct {
@@ -746,7 +746,7 @@ func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
 
 func TestManyReadersOfWhatDoesNotFit(t *testing.T) {
 	r := newRig(t, rigOptions{maxBlob: mib})
-	body, d := content(11, 2*mib)
+	body, d := randomContent(11, 2*mib)
 	src := &origin{body: body}
 	var all sync.WaitGroup
 	for range 8 {
@@ -765,7 +765,7 @@ func TestManyReadersOfWhatDoesNotFit(t *testing.T) {
 }
 
 func TestDamagedFileIsReplacedWithinTheAnswer(t *testing.T) {
-	body, d := content(12, 2*mib)
+	body, d := randomContent(12, 2*mib)
 	for _, tc := range []struct {
 		name   string
 		damage func(path string) error
@@ -796,7 +796,7 @@ func TestDamagedFileIsReplacedWithinTheAnswer(t *testing.T) {
 
 func TestFileThatShrinksUnderItsReaderIsReplaced(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(13, 3*mib)
+	body, d := randomContent(13, 3*mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()
@@ -819,9 +819,9 @@ func TestFileThatShrinksUnderItsReaderIsReplaced(t *testing.T) {
 func TestRestartTakesUpTheFilesInOrder(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir, limit: 4 * mib})
-	one, d1 := content(14, mib)
-	two, d2 := content(15, mib)
-	three, d3 := content(16, mib)
+	one, d1 := randomContent(14, mib)
+	two, d2 := randomContent(15, mib)
+	three, d3 := randomContent(16, mib)
 	for d, body := range map[digest.Digest][]byte{d1: one, d2: two, d3: three} {
 		r.mustGet(d, &origin{body: body}, body)
 	}
@@ -869,7 +869,7 @@ func TestManifests(t *testing.T) {
 	list := put("application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[]}`)
 	docker := put("application/vnd.docker.distribution.manifest.v2+json", `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{}}`)
 	odd := put("application/vnd.odd+json", `{"anything":true}`)
-	layer, layerDigest := content(17, 100)
+	layer, layerDigest := randomContent(17, 100)
 	r.mustGet(layerDigest, &origin{body: layer}, layer)
 	r.checkLedger()
 
@@ -943,7 +943,7 @@ func TestChurn(t *testing.T) {
 	}
 	var set []blob
 	for i := range 40 {
-		body, d := content(uint64(100+i), 1000+i*30_000)
+		body, d := randomContent(uint64(100+i), 1000+i*30_000)
 		set = append(set, blob{body, d})
 	}
 	var all sync.WaitGroup
@@ -982,7 +982,7 @@ func TestChurn(t *testing.T) {
 
 func TestClosingEndsFillsAndReaders(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(18, 2*mib)
+	body, d := randomContent(18, 2*mib)
 	open := make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
 		return io.MultiReader(io.LimitReader(in, mib), gate{errReader{io.ErrUnexpectedEOF}, open}), nil
@@ -1011,7 +1011,7 @@ func (panicking) Open(context.Context, int64, int64) (*Stream, error) { panic("a
 
 func TestPanicEndsOneFill(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(19, mib)
+	body, d := randomContent(19, mib)
 	for name, src := range map[string]Source{
 		"in opening": panicking{},
 		"in reading": &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return panicReader{}, nil }},

@@ -11,28 +11,27 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
-	"hubcap/metrics"
 )
 
-// ErrClosed means that a blob is held but restricted: the request has not shown
+// ErrRestricted means that a blob is held but restricted: the request has not shown
 // that the registry the blob came from would give it to the client.
-var ErrClosed = errors.New("the blob is restricted")
+var ErrRestricted = errors.New("the blob is restricted")
 
 // classes knows which of the blobs that are held are restricted, and the hosts
 // they came from as far as these were looked up. What another registry says
 // about a digest gives no right to the bytes: it may have made that up.
 type classes struct {
-	mu     sync.RWMutex
-	closed map[digest.Digest][]string // only the restricted blobs: most boxes have none
+	mu         sync.RWMutex
+	restricted map[digest.Digest][]string // only the restricted blobs: most boxes have none
 }
 
 func (s *classes) of(d digest.Digest) blobs.Class {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if _, closed := s.closed[d]; closed {
-		return blobs.ClassClosed
+	if _, restricted := s.restricted[d]; restricted {
+		return blobs.Restricted
 	}
-	return blobs.ClassOpen
+	return blobs.Public
 }
 
 // set sets the class of d. While the ledger holds d, the caller holds the lock of
@@ -40,10 +39,10 @@ func (s *classes) of(d digest.Digest) blobs.Class {
 func (s *classes) set(d digest.Digest, class blobs.Class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if class == blobs.ClassClosed {
-		s.closed[d] = nil
+	if class == blobs.Restricted {
+		s.restricted[d] = nil
 	} else {
-		delete(s.closed, d)
+		delete(s.restricted, d)
 	}
 }
 
@@ -51,15 +50,15 @@ func (s *classes) set(d digest.Digest, class blobs.Class) {
 func (s *classes) from(d digest.Digest, host string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if hosts, closed := s.closed[d]; closed && !slices.Contains(hosts, host) {
-		s.closed[d] = append(hosts, host)
+	if hosts, restricted := s.restricted[d]; restricted && !slices.Contains(hosts, host) {
+		s.restricted[d] = append(hosts, host)
 	}
 }
 
 func (s *classes) isFrom(d digest.Digest, host string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.Contains(s.closed[d], host)
+	return slices.Contains(s.restricted[d], host)
 }
 
 // CameFrom tells whether bytes that hash to d came from host, for some.
@@ -79,7 +78,7 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 
 // noteFrom notes that d came from host, for CameFrom.
 func (c *Cache) noteFrom(d digest.Digest, host string) {
-	if c.classes.of(d) == blobs.ClassOpen {
+	if c.classes.of(d) == blobs.Public {
 		return
 	}
 	c.classes.from(d, host)
@@ -91,7 +90,7 @@ func (c *Cache) noteFrom(d digest.Digest, host string) {
 // shows reports whether a blob of the class may be shown to the client. from
 // reports whether the blob came from the wanted host.
 func (w *Want) shows(class blobs.Class, from func() bool) bool {
-	return class == blobs.ClassOpen || w.ours || w.Granted && from()
+	return class == blobs.Public || w.ours || w.Granted && from()
 }
 
 // in reports whether the source is the given repository, and that is restricted.
@@ -102,8 +101,8 @@ func (w *Want) in(repository string) bool { return repository != "" && w.Reposit
 // was replaced meanwhile.
 func (c *Cache) openFile(d digest.Digest, class blobs.Class) (*os.File, blobs.Stat, error) {
 	f, stat, err := c.o.Store.Open(d, class)
-	if class == blobs.ClassClosed && errors.Is(err, fs.ErrNotExist) { // it was made public just now
-		f, stat, err = c.o.Store.Open(d, blobs.ClassOpen)
+	if class == blobs.Restricted && errors.Is(err, fs.ErrNotExist) { // it was made public just now
+		f, stat, err = c.o.Store.Open(d, blobs.Public)
 	}
 	return f, stat, err
 }
@@ -119,7 +118,7 @@ func (c *Cache) Confirm(want Want) bool {
 	if (f == nil || f.want.Host != want.Host) && !c.CameFrom(want.Digest, want.Host) {
 		return false
 	}
-	if !want.Closed {
+	if !want.Restricted {
 		c.reveal(want.Digest)
 	}
 	return true
@@ -127,13 +126,13 @@ func (c *Cache) Confirm(want Want) bool {
 
 // Uncached opens a blob at its source, even if it is stored.
 func (c *Cache) Uncached(want Want) *Blob {
-	return c.newUncached(want, want.Size, nil, metrics.UncachedClosed)
+	return c.newUncached(want, want.Size, nil, uncachedRestricted)
 }
 
 // Proved notes that a blob of Uncached was sent to its end: bytes that hash to the
 // digest came from want.Host.
 func (c *Cache) Proved(want Want) {
-	if want.Closed {
+	if want.Restricted {
 		c.noteFrom(want.Digest, want.Host)
 	} else {
 		c.reveal(want.Digest)
@@ -163,7 +162,7 @@ func (c *Cache) reveal(d digest.Digest) {
 // revealLocked makes the file of d public. The caller holds the lock of the
 // digest.
 func (c *Cache) revealLocked(d digest.Digest) {
-	if c.classes.of(d) == blobs.ClassOpen || !c.o.Ledger.Holds(d) {
+	if c.classes.of(d) == blobs.Public || !c.o.Ledger.Holds(d) {
 		return
 	}
 	before, after, err := c.o.Store.Reveal(d)
@@ -172,14 +171,14 @@ func (c *Cache) revealLocked(d digest.Digest) {
 		return
 	}
 	c.trust.moved(d, before, after)
-	c.classes.set(d, blobs.ClassOpen)
+	c.classes.set(d, blobs.Public)
 }
 
 // reveal makes what the fill fetches public.
 func (f *fill) reveal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.class = blobs.ClassOpen
+	f.class = blobs.Public
 }
 
 func (f *fill) classNow() blobs.Class {
@@ -191,7 +190,7 @@ func (f *fill) classNow() blobs.Class {
 // classed notes the class of a committed blob, before the ledger holds it.
 func (c *Cache) classed(d digest.Digest, class blobs.Class, host string) {
 	c.classes.set(d, class)
-	if class == blobs.ClassClosed {
+	if class == blobs.Restricted {
 		c.noteFrom(d, host)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	nowhere = ""
 )
 
-// asker is who asks for a closed blob, and whether he is shown it.
+// asker is who asks for a restricted blob, and whether he is shown it.
 type asker struct {
 	name  string
 	want  Want
@@ -27,8 +27,8 @@ type asker struct {
 
 // askers are all kinds; src is a source that refuses.
 func askers(d digest.Digest, src Source) []asker {
-	one := func(host string, closed, granted bool) Want {
-		return Want{Digest: d, Source: src, Size: -1, Host: host, Closed: closed, Granted: granted}
+	one := func(host string, restricted, granted bool) Want {
+		return Want{Digest: d, Source: src, Size: -1, Host: host, Restricted: restricted, Granted: granted}
 	}
 	return []asker{
 		{"anybody", one(home, false, false), false},
@@ -40,19 +40,19 @@ func askers(d digest.Digest, src Source) []asker {
 	}
 }
 
-// checkShown asks in every way for a closed blob.
+// checkShown asks in every way for a restricted blob.
 func (r *rig) checkShown(d digest.Digest, size int) {
 	r.t.Helper()
 	refuses := &origin{}
 	refuses.script = func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }
 	for _, a := range askers(d, refuses) {
-		if b, ok, err := r.Held(a.want); ok != a.shown || !a.shown && !errors.Is(err, ErrClosed) {
+		if b, ok, err := r.Held(a.want); ok != a.shown || !a.shown && !errors.Is(err, ErrRestricted) {
 			r.t.Errorf("%s: HEAD: %v, %v", a.name, ok, err)
 		} else if ok {
 			b.Close()
 		}
 		b, err := r.Open(r.t.Context(), a.want)
-		if a.shown != (err == nil) || !a.shown && !errors.Is(err, ErrClosed) {
+		if a.shown != (err == nil) || !a.shown && !errors.Is(err, ErrRestricted) {
 			r.t.Errorf("%s: GET: %v", a.name, err)
 		}
 		if err == nil {
@@ -71,10 +71,10 @@ func (r *rig) checkShown(d digest.Digest, size int) {
 	}
 }
 
-// bring has one who may bring a closed blob in.
+// bring has one who may bring a restricted blob in.
 func (r *rig) bring(d digest.Digest, body []byte) {
 	r.t.Helper()
-	b, err := r.Open(r.t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: -1, Host: home, Closed: true})
+	b, err := r.Open(r.t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: -1, Host: home, Restricted: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -86,13 +86,13 @@ func (r *rig) bring(d digest.Digest, body []byte) {
 	r.settle()
 }
 
-// TestClosedBlob shows a closed blob to nobody but those who may have it from
+// TestRestrictedBlob shows a restricted blob to nobody but those who may have it from
 // its registry: when it has been brought in, after a restart, and after the
 // loss of the index, which knew where it came from, to nobody at all.
-func TestClosedBlob(t *testing.T) {
+func TestRestrictedBlob(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(900, 3*mib)
+	body, d := randomContent(900, 3*mib)
 	r.bring(d, body)
 	r.checkShown(d, len(body))
 	r.checkLedger()
@@ -107,7 +107,7 @@ func TestClosedBlob(t *testing.T) {
 	}
 	r = newRig(t, rigOptions{dir: dir})
 	for _, a := range askers(d, &origin{body: body}) {
-		if _, ok, err := r.Held(a.want); ok || !errors.Is(err, ErrClosed) {
+		if _, ok, err := r.Held(a.want); ok || !errors.Is(err, ErrRestricted) {
 			t.Errorf("%s: %v, %v", a.name, ok, err)
 		}
 		if r.Confirm(a.want) {
@@ -115,7 +115,7 @@ func TestClosedBlob(t *testing.T) {
 		}
 	}
 	// The bytes themselves prove it.
-	want := Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body)), Host: home, Closed: true, Granted: true}
+	want := Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body)), Host: home, Restricted: true, Granted: true}
 	b := r.Uncached(want)
 	var c client
 	if err := b.Send(t.Context(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
@@ -126,20 +126,20 @@ func TestClosedBlob(t *testing.T) {
 	r.checkShown(d, len(body))
 }
 
-// TestClosedFill is TestClosedBlob while the blob comes in.
-func TestClosedFill(t *testing.T) {
+// TestRestrictedFill is TestRestrictedBlob while the blob comes in.
+func TestRestrictedFill(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(901, mib)
+	body, d := randomContent(901, mib)
 	on := make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) { return gate{in, on}, nil }}
-	first, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1, Host: home, Closed: true})
+	first, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1, Host: home, Restricted: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	for _, a := range askers(d, src) {
 		b, err := r.Open(t.Context(), a.want)
-		if a.shown != (err == nil) || !a.shown && !errors.Is(err, ErrClosed) {
+		if a.shown != (err == nil) || !a.shown && !errors.Is(err, ErrRestricted) {
 			t.Errorf("%s: %v", a.name, err)
 		}
 		if err == nil {
@@ -162,12 +162,12 @@ func TestClosedFill(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestReveal makes a closed blob public: nobody has to hash it again, and it
+// TestReveal makes a restricted blob public: nobody has to hash it again, and it
 // stays so.
 func TestReveal(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(902, mib)
+	body, d := randomContent(902, mib)
 	r.bring(d, body)
 	public := Want{Digest: d, Source: &origin{body: body}, Size: -1, Host: home}
 	if !r.Confirm(public) {
@@ -189,18 +189,18 @@ func TestReveal(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestClosedManifest goes by the same rules, in memory and on disk.
-func TestClosedManifest(t *testing.T) {
+// TestRestrictedManifest goes by the same rules, in memory and on disk.
+func TestRestrictedManifest(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
 	body := []byte(`{"schemaVersion":2,"mediaType":"application/x"}`)
-	one := Manifest{Digest: digest.FromBytes(body), MediaType: "application/x", Body: body, Closed: true, Host: home}
+	one := Manifest{Digest: digest.FromBytes(body), MediaType: "application/x", Body: body, Restricted: true, Host: home}
 	stored := make(chan struct{})
 	r.PutManifest(one, func() { close(stored) })
 	check := func(when string) {
 		t.Helper()
 		m, ok := r.Manifest(one.Digest)
-		if !ok || !m.Closed || !r.CameFrom(one.Digest, home) || r.CameFrom(one.Digest, abroad) {
+		if !ok || !m.Restricted || !r.CameFrom(one.Digest, home) || r.CameFrom(one.Digest, abroad) {
 			t.Errorf("%s: %v, %+v", when, ok, m)
 		}
 	}
@@ -213,28 +213,28 @@ func TestClosedManifest(t *testing.T) {
 
 	stored = make(chan struct{})
 	public := one
-	public.Closed = false
+	public.Restricted = false
 	r.PutManifest(public, func() { close(stored) })
 	<-stored
 	r.PutManifest(one, func() {})
-	if m, ok := r.Manifest(one.Digest); !ok || m.Closed {
+	if m, ok := r.Manifest(one.Digest); !ok || m.Restricted {
 		t.Errorf("after an anonymous fetch: %v, %+v", ok, m)
 	}
 	r.stop()
 	r = newRig(t, rigOptions{dir: dir})
-	if m, ok := r.Manifest(one.Digest); !ok || m.Closed {
+	if m, ok := r.Manifest(one.Digest); !ok || m.Restricted {
 		t.Errorf("after that and a restart: %v, %+v", ok, m)
 	}
 }
 
-// TestClosedPartial is not shown by a download that goes on.
-func TestClosedPartial(t *testing.T) {
+// TestRestrictedPartial is not shown by a download that goes on.
+func TestRestrictedPartial(t *testing.T) {
 	t.Parallel()
 	for _, a := range askers("", nil) {
 		t.Run(a.name, func(t *testing.T) {
 			dir := t.TempDir()
 			r := newRig(t, rigOptions{dir: dir})
-			body, d := content(903, partialSize)
+			body, d := randomContent(903, partialSize)
 			r.leave(d, body)
 			r.stop()
 			file := filepath.Join(dir, "partial", "sha256-"+d.Encoded())

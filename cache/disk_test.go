@@ -57,7 +57,7 @@ func TestOthersFillTheDisk(t *testing.T) {
 	dir := mounted(t, "size=64m")
 	const reserve = 8 * mib
 	r := newRig(t, rigOptions{dir: dir, change: func(o *Options) { o.Reserve, o.Ballast, o.MinFree = reserve, 4*mib, mib }})
-	body, d := content(401, mib)
+	body, d := randomContent(401, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	r.lookAtDisk()
@@ -76,7 +76,7 @@ func TestOthersFillTheDisk(t *testing.T) {
 	if now, _ := r.o.Metrics.Value("hubcap_degraded", "reason", "space"); now != 1 {
 		t.Error("the metric does not say so")
 	}
-	big, bigDigest := content(402, 16*mib)
+	big, bigDigest := randomContent(402, 16*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.mustGet(bigDigest, &origin{body: big}, big)
 	r.settle()
@@ -116,8 +116,8 @@ func TestFirstMinuteOf1970(t *testing.T) {
 func TestMakeRoom(t *testing.T) {
 	dir := mounted(t, "size=64m")
 	r := newRig(t, rigOptions{dir: dir})
-	one, d1 := content(403, 8*mib)
-	two, d2 := content(404, 8*mib)
+	one, d1 := randomContent(403, 8*mib)
+	two, d2 := randomContent(404, 8*mib)
 	r.mustGet(d1, &origin{body: one}, one)
 	r.mustGet(d2, &origin{body: two}, two)
 	r.settle()
@@ -151,7 +151,7 @@ func TestMakeRoom(t *testing.T) {
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the oldest blob: %v", err)
 	}
-	if f, _, err := store.Open(d2, blobs.ClassOpen); err != nil {
+	if f, _, err := store.Open(d2, blobs.Public); err != nil {
 		t.Errorf("the younger blob: %v", err)
 	} else {
 		f.Close()
@@ -164,7 +164,7 @@ func TestMakeRoom(t *testing.T) {
 func TestNoInodes(t *testing.T) {
 	dir := mounted(t, "size=64m,nr_inodes=400")
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(407, mib)
+	body, d := randomContent(407, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	others := filepath.Join(dir, "others")
@@ -181,7 +181,7 @@ func TestNoInodes(t *testing.T) {
 	if got := r.Degraded(); !slices.Equal(got, []string{"inodes"}) {
 		t.Errorf("degraded %v", got)
 	}
-	other, otherDigest := content(408, mib)
+	other, otherDigest := randomContent(408, mib)
 	r.mustGet(otherDigest, &origin{body: other}, other)
 	if origin := r.mustGet(d, nil, body); origin != Held {
 		t.Errorf("what was held comes from %v", origin)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
 )
 
 // maxWalk is how many manifests are visited at most from one index, itself
@@ -18,7 +18,7 @@ const maxWalk = 4096
 // Parts returns what the manifest d names; ok is false where it is not held. A
 // file is read only for a manifest whose parts are not in memory: before
 // learnEdges has come to it, or where the index has lost its media type.
-func (c *Cache) Parts(d digest.Digest) (parts []oci.Part, ok bool) {
+func (c *Cache) Parts(d digest.Digest) (parts []content.Part, ok bool) {
 	parts, known := c.edges.Parts(d)
 	if known && (c.manifests.has(d) || c.Has(Want{Digest: d, ours: true})) {
 		return parts, true
@@ -35,8 +35,8 @@ func (c *Cache) Parts(d digest.Digest) (parts []oci.Part, ok bool) {
 }
 
 // partsOf returns what a manifest names, nothing for what is none.
-func partsOf(body []byte) []oci.Part {
-	m, err := oci.Parse(body)
+func partsOf(body []byte) []content.Part {
+	m, err := content.Parse(body)
 	if err != nil {
 		return nil
 	}
@@ -50,13 +50,13 @@ func (c *Cache) Named(d digest.Digest) (size int64, named bool) { return c.edges
 
 // walkManifests calls visit with d and with all manifests that can be reached from it
 // through manifests that are held, each once; ok and parts are as for Parts.
-func (c *Cache) walkManifests(d digest.Digest, visit func(one oci.Part, parts []oci.Part, ok bool)) {
+func (c *Cache) walkManifests(d digest.Digest, visit func(one content.Part, parts []content.Part, ok bool)) {
 	seen := map[digest.Digest]bool{d: true}
-	for queue := []oci.Part{{Digest: d, Size: -1, Role: oci.RoleChild}}; len(queue) > 0; queue = queue[1:] {
+	for queue := []content.Part{{Digest: d, Size: -1, Role: content.RoleChild}}; len(queue) > 0; queue = queue[1:] {
 		parts, ok := c.Parts(queue[0].Digest)
 		visit(queue[0], parts, ok)
 		for _, p := range parts {
-			if p.Is(oci.RoleChild) && !seen[p.Digest] && len(seen) < maxWalk {
+			if p.Is(content.RoleChild) && !seen[p.Digest] && len(seen) < maxWalk {
 				seen[p.Digest] = true
 				queue = append(queue, p)
 			}
@@ -67,18 +67,18 @@ func (c *Cache) walkManifests(d digest.Digest, visit func(one oci.Part, parts []
 // Image is an image whose manifest is held.
 type Image struct {
 	Digest digest.Digest
-	Parts  []oci.Part // its layers and its config
+	Parts  []content.Part // its layers and its config
 }
 
 // Images returns the images that can be reached from the manifest d: itself, or
 // those of an index and of indexes in it. An index of nothing counts as an image
 // of nothing. missing are the manifests among them that are not held.
-func (c *Cache) Images(d digest.Digest) (images []Image, missing []oci.Part) {
-	c.walkManifests(d, func(one oci.Part, parts []oci.Part, ok bool) {
+func (c *Cache) Images(d digest.Digest) (images []Image, missing []content.Part) {
+	c.walkManifests(d, func(one content.Part, parts []content.Part, ok bool) {
 		switch {
 		case !ok:
 			missing = append(missing, one)
-		case len(parts) == 0 || !parts[0].Is(oci.RoleChild):
+		case len(parts) == 0 || !parts[0].Is(content.RoleChild):
 			images = append(images, Image{one.Digest, parts})
 		}
 	})
@@ -110,17 +110,17 @@ const useEvery = 10 * time.Second
 // never asks for them; without this they would be evicted before the layers
 // above them. Of an index, all images that are held are used.
 func (c *Cache) UseImage(d digest.Digest) {
-	counts, known := c.edges.Use(d, c.o.Now(), useEvery)
+	counts, known := c.manifests.use(d, c.o.Now())
 	if !known {
-		if _, ok := c.Parts(d); !ok {
+		if _, held := c.Manifest(d); !held {
 			return
 		}
-		counts, _ = c.edges.Use(d, c.o.Now(), useEvery)
+		counts, _ = c.manifests.use(d, c.o.Now())
 	}
 	if !counts {
 		return
 	}
-	c.walkManifests(d, func(_ oci.Part, parts []oci.Part, _ bool) {
+	c.walkManifests(d, func(_ content.Part, parts []content.Part, _ bool) {
 		for _, p := range parts {
 			if _, held := c.o.Ledger.Touch(p.Digest); held {
 				c.usage.touch(p.Digest)

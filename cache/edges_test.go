@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
+	"hubcap/e2e/testkit"
 )
 
 // putManifest stores a manifest, and returns its digest once it is on disk.
@@ -72,11 +74,11 @@ func TestIndexThatNamesItself(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	a, b := r.putManifest(indexOf(digest.FromString("x"))), r.putManifest(indexOf(digest.FromString("y")))
 	image := r.putManifest(imageOf("c"))
-	child := func(d digest.Digest) oci.Part { return oci.Part{Digest: d, Role: oci.RoleChild} }
+	child := func(d digest.Digest) content.Part { return content.Part{Digest: d, Role: content.RoleChild} }
 	r.edges.Remove(a)
 	r.edges.Remove(b)
-	r.edges.Put(a, []oci.Part{child(a), child(b)})
-	r.edges.Put(b, []oci.Part{child(a), child(image), child(b)})
+	r.edges.Put(a, []content.Part{child(a), child(b)})
+	r.edges.Put(b, []content.Part{child(a), child(image), child(b)})
 	if held, missing := r.images(a); !slices.Equal(held, []digest.Digest{image}) || missing != 0 {
 		t.Errorf("images %v, %d not held", held, missing)
 	}
@@ -160,4 +162,50 @@ func TestDamagedManifestIsNotLearned(t *testing.T) {
 	if _, named := r.Named(digest.FromString("a")); named || r.o.Ledger.Holds(d) {
 		t.Errorf("named %v, held %v", named, r.o.Ledger.Holds(d))
 	}
+}
+
+// TestUseImage shows that the use of an index is a use of the layers of its
+// images, at most once in useEvery, also for a manifest that has left memory.
+func TestUseImage(t *testing.T) {
+	clock := testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+	r := newRig(t, rigOptions{change: func(o *Options) { o.Now = clock.Now }})
+	layer := digest.FromString("layer")
+	pull(t, r, Want{Digest: layer, Source: &origin{body: []byte("layer")}, Size: 5}, []byte("layer"))
+	r.settle()
+	d := r.putManifest(indexOf(r.putManifest(imageOf("c", "layer"))))
+	used := func(when string, want bool) {
+		t.Helper()
+		r.usage.take()
+		r.UseImage(d)
+		if _, got := r.usage.take()[layer]; got != want {
+			t.Errorf("%s: the layer is used: %v, want %v", when, got, want)
+		}
+	}
+	used("first", true)
+	clock.Advance(useEvery - time.Second)
+	used("soon after", false)
+	clock.Advance(time.Second)
+	used("after useEvery", true)
+	clock.Advance(-time.Hour)
+	used("after the clock was set back", true)
+	clock.Advance(useEvery)
+	r.manifests.remove(d)
+	used("from disk", true)
+	used("from memory again", false)
+}
+
+// BenchmarkWarmManifest is what a request for a manifest in memory costs here.
+func BenchmarkWarmManifest(b *testing.B) {
+	r := newRig(b, rigOptions{})
+	d := r.putManifest(imageOf("c", "layer"))
+	b.Run("Manifest", func(b *testing.B) {
+		for b.Loop() {
+			r.Manifest(d)
+		}
+	})
+	b.Run("UseImage", func(b *testing.B) {
+		for b.Loop() {
+			r.UseImage(d)
+		}
+	})
 }

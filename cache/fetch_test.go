@@ -87,7 +87,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // rest of its piece, whichever connection it is.
 func TestStalledPieceIsTakenOver(t *testing.T) {
 	const size = 33 * mib
-	body, d := content(310, size)
+	body, d := randomContent(310, size)
 	for _, tc := range []struct {
 		name string
 		at   int64 // the piece that stalls
@@ -128,7 +128,7 @@ func TestStalledPieceIsTakenOver(t *testing.T) {
 
 func TestFetch(t *testing.T) {
 	const size = 40 * mib
-	body, d := content(311, size)
+	body, d := randomContent(311, size)
 	never := func(int64) (int64, bool) { return 0, false }
 	t.Run("no client requests it", func(t *testing.T) {
 		r := newRig(t, rigOptions{})

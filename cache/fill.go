@@ -14,8 +14,6 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/failpoint"
-	"hubcap/eviction"
-	"hubcap/metrics"
 )
 
 // step is how many bytes are reserved at a time for a blob of unknown size.
@@ -109,8 +107,8 @@ func newFill(c *Cache, want Want, replaces bool) *fill {
 		hash:      want.Digest.Algorithm().Hash(),
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.base)
-	if want.Closed {
-		f.class = blobs.ClassClosed
+	if want.Restricted {
+		f.class = blobs.Restricted
 	}
 	f.waker = time.AfterFunc(time.Hour, f.wake)
 	f.waker.Stop()
@@ -301,7 +299,7 @@ func (f *fill) count(e end) {
 		if isDisk(e.err) {
 			c.writeFailed(e.err)
 		}
-		if why := uncachedReason(e.err); why != metrics.UncachedTooLarge {
+		if why := uncachedReasonOf(e.err); why != uncachedTooLarge {
 			c.o.Log.Warn("a blob is streamed and not stored", "digest", f.want.Digest, "bytes", f.known(), "reason", why.String(), "err", e.err)
 		}
 		return
@@ -311,38 +309,12 @@ func (f *fill) count(e end) {
 	case e.state == stateHeld:
 		return
 	}
-	c.o.Metrics.Fills.Failed(why)
-	if why == metrics.FillDisk {
+	c.o.Metrics.Fills.Failed(why.String())
+	if why == failedDisk {
 		c.writeFailed(e.err)
 	}
-	if why != metrics.FillStopped {
+	if why != failedStopped {
 		c.o.Log.Warn("a fill failed", "digest", f.want.Digest, "reason", why.String(), "err", e.err)
-	}
-}
-
-func uncachedReason(err error) metrics.Uncached {
-	switch {
-	case errors.Is(err, eviction.ErrTooLarge):
-		return metrics.UncachedTooLarge
-	case isDisk(err) && !blobs.NoSpace(err):
-		return metrics.UncachedDisk
-	default:
-		return metrics.UncachedNoSpace
-	}
-}
-
-func failureOf(err error) metrics.FillFailure {
-	switch {
-	case errors.Is(err, ErrWrongContent):
-		return metrics.FillDigest
-	case errors.Is(err, errStopped):
-		return metrics.FillStopped
-	case isDisk(err):
-		return metrics.FillDisk
-	case errors.As(err, new(panicError)):
-		return metrics.FillPanic
-	default:
-		return metrics.FillUpstream
 	}
 }
 

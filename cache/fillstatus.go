@@ -1,25 +1,29 @@
 package cache
 
 import (
+	"iter"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/eviction"
 )
 
-// FillStatus is a running fill at one moment.
+// FillStatus is a running fill at one moment, or a parked one: an ended fill
+// whose file stays as a partial file for the next one.
 type FillStatus struct {
 	Digest     digest.Digest
-	State      string    // waiting, asking, filling, committing or stopping
+	State      string    // waiting, asking, filling, committing, stopping or parked
 	Size       int64     // of the blob in bytes; negative while unknown
 	Present    int64     // bytes in the file, those of an earlier fill included
 	Rate       int64     // bytes a second that come from the source, averaged over some seconds
 	Readers    int       // clients that read it, or wait for the first answer of its source
 	Writers    int       // connections, those included that wait for their turn
-	Host       string    // Want.Host of the request that began it
+	Host       string    // Want.Host of the request that began it; empty for a parked one of public content
 	Repository string    // Want.Repository of that request; empty for public content
-	Since      time.Time // when it began
+	Since      time.Time // when it began; when a parked one ended
 }
 
 // Fills returns the running fills, the oldest first. They are looked at one
@@ -50,6 +54,29 @@ func (f *fill) status() (status FillStatus, running bool) {
 		Readers: f.waiting + f.readers, Writers: f.working,
 		Host: f.want.Host, Repository: f.want.Repository, Since: f.since,
 	}, f.state <= stateStopping
+}
+
+// Parked iterates over the parked fills, in no order. The note of each is read
+// from disk when the loop comes to it, and no lock is held. One whose note cannot
+// be read is of unknown size, with no bytes present.
+func (c *Cache) Parked() iter.Seq[FillStatus] {
+	return func(yield func(FillStatus) bool) {
+		for o := range c.o.Ledger.Objects() {
+			if o.Partial && !yield(c.parked(o)) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Cache) parked(o eviction.Object) FillStatus {
+	status := FillStatus{Digest: o.Digest, State: stateParked.String(), Size: -1, Since: o.Used}
+	if p, err := c.o.Store.Partial(o.Digest); err == nil {
+		if n, have, ok := decodeNote(p.Note, p.Size); ok {
+			status.Size, status.Present, status.Host = n.Size, have.bytes(), n.From
+		}
+	}
+	return status
 }
 
 // meterTime is how far back an ewma looks: older bytes count less than 1/e.

@@ -3,8 +3,11 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -27,13 +30,13 @@ func (r *rig) fillOf(d digest.Digest) (status FillStatus, running bool) {
 func TestFills(t *testing.T) {
 	const size = 4 * mib
 	r := newRig(t, rigOptions{change: func(o *Options) { o.Connections = 1 }})
-	body, d := content(331, size)
+	body, d := randomContent(331, size)
 	half, rest := make(chan struct{}), make(chan struct{})
 	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
 		<-half
 		return io.MultiReader(io.LimitReader(in, size/2), gate{in, rest}), nil
 	}}
-	want := Want{Digest: d, Source: src, Size: size, Host: home, Closed: true, Granted: true, Repository: home + "/one"}
+	want := Want{Digest: d, Source: src, Size: size, Host: home, Restricted: true, Granted: true, Repository: home + "/one"}
 	first, second := r.openAside(want), r.openAside(want)
 	state := func(what string, is func(FillStatus) bool) {
 		t.Helper()
@@ -59,6 +62,44 @@ func TestFills(t *testing.T) {
 	}
 }
 
+// TestParked shows that a fill that has failed half-way is listed until it is
+// continued, also after a restart, and with a note that cannot be read.
+func TestParked(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, rigOptions{dir: dir})
+	body, d := randomContent(332, partialSize)
+	pull(t, r, Want{Digest: digest.FromString("held"), Source: &origin{body: []byte("held")}, Size: 4}, []byte("held"))
+	given := r.leave(d, body)
+	parked := func(size, present int64) {
+		t.Helper()
+		all := slices.Collect(r.Parked())
+		if len(all) != 1 || all[0].Digest != d || all[0].State != "parked" || all[0].Size != size || all[0].Present != present ||
+			time.Since(all[0].Since) > time.Minute {
+			t.Errorf("%+v; want one of %d bytes with %d of them present", all, size, present)
+		}
+	}
+	parked(partialSize, given)
+	r.stop()
+	r = newRig(t, rigOptions{dir: dir})
+	parked(partialSize, given)
+	note := filepath.Join(dir, "partial", "sha256-"+d.Encoded()+".note")
+	saved, err := os.ReadFile(note)
+	if err = cmp.Or(err, os.WriteFile(note, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	parked(-1, 0)
+	if err := os.WriteFile(note, saved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.get(d, &origin{body: body}, 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	r.settle()
+	if all := slices.Collect(r.Parked()); len(all) != 0 {
+		t.Errorf("%+v after the blob was stored", all)
+	}
+}
+
 // TestFillsUnderLoad lists the fills again and again while many run, are read,
 // fail and are left. Run with -race.
 func TestFillsUnderLoad(t *testing.T) {
@@ -74,6 +115,11 @@ func TestFillsUnderLoad(t *testing.T) {
 						t.Errorf("%+v", s)
 					}
 				}
+				for s := range r.Parked() {
+					if s.Size >= 0 && s.Present > s.Size {
+						t.Errorf("%+v", s)
+					}
+				}
 				time.Sleep(100 * time.Microsecond)
 			}
 		})
@@ -82,7 +128,7 @@ func TestFillsUnderLoad(t *testing.T) {
 		clients.Go(func() {
 			for n := range 12 {
 				kind := (i + n) % 4
-				body, d := content(uint64(340+n), []int{1, 300 * kib, 9 * mib, mib}[kind])
+				body, d := randomContent(uint64(340+n), []int{1, 300 * kib, 9 * mib, mib}[kind])
 				src := &origin{body: body, unsized: kind == 1}
 				if kind == 3 {
 					src.body = body[:len(body)-1] // wrong

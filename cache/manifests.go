@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	oci "hubcap/cache/content"
+	"hubcap/cache/content"
 )
 
 // MaxManifest is the size in bytes of the largest manifest that is accepted: the
@@ -19,11 +20,11 @@ const MaxManifest = 4 << 20
 
 // Manifest is a manifest as its upstream sent it. It is not changed.
 type Manifest struct {
-	Digest    digest.Digest
-	MediaType string
-	Body      []byte
-	Closed    bool   // restricted: the caller decides which clients may see it
-	Host      string // the upstream it came from, where it is restricted
+	Digest     digest.Digest
+	MediaType  string
+	Body       []byte
+	Restricted bool   // the caller decides which clients may see it
+	Host       string // the upstream it came from, where it is restricted
 }
 
 // manifests keeps the most recently used manifests in memory.
@@ -31,13 +32,19 @@ type manifests struct {
 	limit int64
 
 	mu    sync.Mutex
-	list  *simplelru.LRU[digest.Digest, Manifest]
+	list  *simplelru.LRU[digest.Digest, *remembered]
 	bytes int64
+}
+
+// remembered is a manifest in memory.
+type remembered struct {
+	Manifest
+	used time.Time // when use last returned true
 }
 
 func newManifests(limit int64) *manifests {
 	m := &manifests{limit: limit}
-	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone Manifest) { m.bytes -= gone.cost() })
+	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone *remembered) { m.bytes -= gone.cost() })
 	if err != nil {
 		panic(err) // only a size below one is an error
 	}
@@ -51,7 +58,27 @@ func (m Manifest) cost() int64 { return int64(len(m.Body)) + 512 }
 func (m *manifests) get(d digest.Digest) (Manifest, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.list.Get(d)
+	one, ok := m.list.Get(d)
+	if !ok {
+		return Manifest{}, false
+	}
+	return one.Manifest, true
+}
+
+// use reports whether the use of the image d at the time now counts: not again
+// within useEvery. known is false if d is not there.
+func (m *manifests) use(d digest.Digest, now time.Time) (counts, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one, known := m.list.Peek(d)
+	if !known {
+		return false, false
+	}
+	age := now.Sub(one.used)
+	if counts = age < 0 || age >= useEvery; counts { // the clock may have been set
+		one.used = now
+	}
+	return counts, true
 }
 
 // has reports whether d is there. It is no use of it.
@@ -66,11 +93,12 @@ func (m *manifests) has(d digest.Digest) bool {
 func (m *manifests) put(one Manifest) (left []digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, ok := m.list.Peek(one.Digest); ok && !before.Closed {
-		one.Closed = false
+	next := &remembered{Manifest: one}
+	if before, ok := m.list.Peek(one.Digest); ok {
+		next.used, next.Restricted = before.used, before.Restricted && one.Restricted
 	}
 	m.list.Remove(one.Digest)
-	m.list.Add(one.Digest, one)
+	m.list.Add(one.Digest, next)
 	m.bytes += one.cost()
 	for m.bytes > m.limit && m.list.Len() > 1 {
 		oldest, _, _ := m.list.RemoveOldest()
@@ -84,16 +112,15 @@ func (m *manifests) isFrom(d digest.Digest, host string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	one, ok := m.list.Peek(d)
-	return ok && one.Closed && one.Host == host
+	return ok && one.Restricted && one.Host == host
 }
 
 // reveal makes the manifest d public.
 func (m *manifests) reveal(d digest.Digest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if one, ok := m.list.Peek(d); ok && one.Closed {
-		one.Closed = false
-		m.list.Add(d, one)
+	if one, ok := m.list.Peek(d); ok {
+		one.Restricted = false
 	}
 }
 
@@ -127,7 +154,7 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 
 // remember keeps a manifest in memory, and what it names. Of one that leaves
 // memory and has no file, nothing is known any more.
-func (c *Cache) remember(one Manifest, parts []oci.Part) {
+func (c *Cache) remember(one Manifest, parts []content.Part) {
 	c.edges.Put(one.Digest, parts)
 	for _, left := range c.manifests.put(one) {
 		if !c.o.Ledger.Holds(left) {
@@ -140,7 +167,7 @@ func (c *Cache) remember(one Manifest, parts []oci.Part) {
 var errNoManifest = errors.New("not a manifest")
 
 // load reads a manifest from its file and verifies it.
-func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
+func (c *Cache) load(b *Blob) (Manifest, []content.Part, error) {
 	d := b.want.Digest
 	body, err := c.readManifest(d, b.body.(*held).file, b.Size)
 	if err != nil {
@@ -150,14 +177,14 @@ func (c *Cache) load(b *Blob) (Manifest, []oci.Part, error) {
 	if err != nil {
 		c.indexFailed(err)
 	}
-	m, err := oci.Parse(body)
-	if mediaType == "" && err == nil && (m.Kind == oci.Image || m.Kind == oci.Index) { // the index has lost it
+	m, err := content.Parse(body)
+	if mediaType == "" && err == nil && (m.Kind == content.Image || m.Kind == content.Index) { // the index has lost it
 		mediaType = m.MediaType
 	}
 	if mediaType == "" {
 		return Manifest{}, nil, errNoManifest
 	}
-	return Manifest{Digest: d, MediaType: mediaType, Body: body, Closed: c.classes.of(d) == blobs.ClassClosed}, m.Parts(), nil
+	return Manifest{Digest: d, MediaType: mediaType, Body: body, Restricted: c.classes.of(d) == blobs.Restricted}, m.Parts(), nil
 }
 
 // PutManifest takes a manifest whose body hashes to its digest. It is served
@@ -181,7 +208,7 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 }
 
 // store writes a manifest to disk.
-func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
+func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
 	defer c.Remove(one.Digest) // what was evicted while the lock was held
 	defer c.locks.lock(one.Digest)()
 	if err := c.writable(); err != nil {
@@ -193,7 +220,7 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 	c.remember(one, parts) // the removal took it away
 	_, held := c.o.Ledger.Touch(one.Digest)
 	if _, unread := c.unread.find(one.Digest); held && !unread {
-		if one.Closed {
+		if one.Restricted {
 			c.noteFrom(one.Digest, one.Host)
 		} else {
 			c.revealLocked(one.Digest)
@@ -218,9 +245,9 @@ func (c *Cache) store(one Manifest, parts []oci.Part) (err error) {
 		w.Discard()
 		return fmt.Errorf("write: %w", err)
 	}
-	class := blobs.ClassOpen
-	if one.Closed {
-		class = blobs.ClassClosed
+	class := blobs.Public
+	if one.Restricted {
+		class = blobs.Restricted
 	}
 	stat, err := w.Commit(size, class)
 	if err != nil {

@@ -46,32 +46,32 @@ type model struct {
 
 	things  []*thing
 	trace   []string
-	unknown bool        // where closed content came from was lost
-	passed  atomic.Bool // something closed came past the cache, whatever its file is like
+	unknown bool        // where restricted content came from was lost
+	passed  atomic.Bool // restricted content was streamed uncached, whatever its file is like
 }
 
 // thing is a blob or a manifest.
 type thing struct {
-	name     string
-	body     []byte
-	digest   digest.Digest
-	manifest bool
-	closed   bool
-	flipped  bool // behind the cache's back, which has to find out
-	changed  bool // in its length or kind: the ledger does not know
+	name       string
+	body       []byte
+	digest     digest.Digest
+	manifest   bool
+	restricted bool
+	flipped    bool // behind the cache's back, which has to find out
+	changed    bool // in its length or kind: the ledger does not know
 }
 
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{t: t, random: rand.New(rand.NewPCG(seed, 1)), root: t.TempDir()}
 	m.now.Store(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 	for i := range 24 {
-		one := &thing{name: fmt.Sprint("b", i), closed: m.random.IntN(4) == 0}
+		one := &thing{name: fmt.Sprint("b", i), restricted: m.random.IntN(4) == 0}
 		size := []int{0, 1, 3000, tail - 1, tail + 1, 300 * kib, 2 * mib, 10 * mib}[m.random.IntN(8)]
 		if i%4 == 3 {
 			one.name, one.manifest = fmt.Sprint("m", i), true
 			one.body = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/x","n":%d}`, i)
 		} else {
-			one.body, _ = content(uint64(2000+i), size)
+			one.body, _ = randomContent(uint64(2000+i), size)
 		}
 		one.digest = digest.FromBytes(one.body)
 		if !slices.ContainsFunc(m.things, func(other *thing) bool { return other.digest == one.digest }) {
@@ -167,23 +167,23 @@ func (m *model) settleChecks() {
 
 func (m *model) any() *thing {
 	one := m.things[m.random.IntN(len(m.things))]
-	m.note("  %s, %d bytes, closed %v, flipped %v, changed %v", one.name, len(one.body), one.closed, one.flipped, one.changed)
+	m.note("  %s, %d bytes, restricted %v, flipped %v, changed %v", one.name, len(one.body), one.restricted, one.flipped, one.changed)
 	return one
 }
 
 // want is what one who may have it asks for.
 func (m *model) want(one *thing, src Source) Want {
-	return Want{Digest: one.digest, Source: src, Size: -1, Host: home, Closed: one.closed, Granted: one.closed}
+	return Want{Digest: one.digest, Source: src, Size: -1, Host: home, Restricted: one.restricted, Granted: one.restricted}
 }
 
 // fetch gets a part of a blob as one who may have it.
 func (m *model) fetch(one *thing, src Source, off, n int64) ([]byte, error) {
 	want := m.want(one, src)
 	b, err := m.rig.Open(m.t.Context(), want)
-	if errors.Is(err, ErrClosed) && m.rig.Confirm(want) { // it went and came at this moment
+	if errors.Is(err, ErrRestricted) && m.rig.Confirm(want) { // it went and came at this moment
 		b, err = m.rig.Open(m.t.Context(), want)
 	}
-	past := errors.Is(err, ErrClosed)
+	past := errors.Is(err, ErrRestricted)
 	if past {
 		if !m.unknown {
 			m.t.Errorf("%s is not shown to one who may have it", one.name)
@@ -239,7 +239,7 @@ func (m *model) repaired(one *thing) { one.flipped, one.changed = false, false }
 // putManifest stores a manifest and reads it back.
 func (m *model) putManifest(one *thing) {
 	done := make(chan struct{})
-	m.rig.PutManifest(Manifest{Digest: one.digest, MediaType: "application/x", Body: one.body, Closed: one.closed, Host: home}, func() { close(done) })
+	m.rig.PutManifest(Manifest{Digest: one.digest, MediaType: "application/x", Body: one.body, Restricted: one.restricted, Host: home}, func() { close(done) })
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
@@ -250,8 +250,8 @@ func (m *model) putManifest(one *thing) {
 
 func (m *model) readManifest(one *thing) {
 	got, ok := m.rig.Manifest(one.digest)
-	if ok && (!bytes.Equal(got.Body, one.body) || one.closed && !got.Closed) {
-		m.t.Errorf("%s: %q, closed %v", one.name, got.Body, got.Closed)
+	if ok && (!bytes.Equal(got.Body, one.body) || one.restricted && !got.Restricted) {
+		m.t.Errorf("%s: %q, restricted %v", one.name, got.Body, got.Restricted)
 	}
 }
 
@@ -354,7 +354,7 @@ func (m *model) stranger() {
 	src := &origin{body: one.body, script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, permanent{ErrSource} }}
 	for _, want := range []Want{
 		{Digest: one.digest, Source: src, Size: -1, Host: abroad},
-		{Digest: one.digest, Source: src, Size: -1, Host: abroad, Closed: true, Granted: true},
+		{Digest: one.digest, Source: src, Size: -1, Host: abroad, Restricted: true, Granted: true},
 	} {
 		b, err := m.rig.Open(m.t.Context(), want)
 		if err != nil {
@@ -363,7 +363,7 @@ func (m *model) stranger() {
 		var c client
 		err = b.Send(m.t.Context(), &c, 0, -1)
 		b.Close()
-		if one.closed && c.Len() > 0 {
+		if one.restricted && c.Len() > 0 {
 			m.t.Errorf("%s: a stranger is given %d bytes, %v", one.name, c.Len(), err)
 		}
 		if err == nil && !bytes.Equal(c.Bytes(), one.body) {
@@ -394,7 +394,7 @@ func (m *model) prefetch() {
 func (m *model) damage() {
 	one, kind := m.any(), m.kind("damage", 5)
 	class := "open"
-	if one.closed {
+	if one.restricted {
 		class = "closed"
 	}
 	name := filepath.Join(m.rig.dir, "blobs", class, "sha256", one.digest.Encoded()[:2], one.digest.Encoded())
@@ -447,7 +447,11 @@ func (m *model) jump() {
 
 func (m *model) held() []digest.Digest {
 	var all []digest.Digest
-	m.rig.o.Ledger.Each(func(d digest.Digest) { all = append(all, d) })
+	for o := range m.rig.o.Ledger.Objects() {
+		if !o.Partial {
+			all = append(all, o.Digest)
+		}
+	}
 	slices.Sort(all)
 	return all
 }

@@ -19,14 +19,14 @@ type Want struct {
 	Size   int64  // bytes, as the manifest says; negative if it does not. Only a hint for how to ask the source
 	Off    int64  // of the first byte that the reader will read
 
-	// Closed says that the source gives the blob only to some clients: it is
+	// Restricted says that the source gives the blob only to some clients: it is
 	// stored as restricted content.
-	Closed bool
+	Restricted bool
 	// Granted says that Host would give the client the blob if it were
 	// restricted. Without it, or if it came from another host, such a blob is
-	// ErrClosed. A source that is asked decides for itself.
+	// ErrRestricted. A source that is asked decides for itself.
 	Granted bool
-	// Repository is the one that a Closed source asks in, all of which the
+	// Repository is the one that a Restricted source asks in, all of which the
 	// client may see. A fill that another request began there is joined
 	// before it is known whether the blob exists.
 	Repository string
@@ -40,11 +40,11 @@ var errNotHeld = errors.New("not held")
 // errAgain says that another look for the blob may have another result.
 var errAgain = errors.New("the blob was stored, or its fill ended, meanwhile")
 
-// Held opens the blob if it is stored, as ok reports. The error is ErrClosed if
+// Held opens the blob if it is stored, as ok reports. The error is ErrRestricted if
 // the client may not see it.
 func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 	b, err = c.held(want)
-	if errors.Is(err, ErrClosed) {
+	if errors.Is(err, ErrRestricted) {
 		return nil, false, err
 	}
 	return b, err == nil, nil
@@ -67,7 +67,7 @@ func (c *Cache) Has(want Want) bool {
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
-// held opens a stored file. The error is errNotHeld, ErrClosed, errUnreadable, or
+// held opens a stored file. The error is errNotHeld, ErrRestricted, errUnreadable, or
 // that of a system that can open no more files (outOfHandles).
 func (c *Cache) held(want Want) (*Blob, error) {
 	d := want.Digest
@@ -81,7 +81,7 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	}
 	class := c.classes.of(d)
 	if !want.shows(class, func() bool { return c.CameFrom(d, want.Host) }) {
-		return nil, ErrClosed
+		return nil, ErrRestricted
 	}
 	c.usage.touch(d)
 	one := c.handles.acquire(d)
@@ -129,7 +129,7 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 
 // Open opens the blob. If it is not stored, it starts a fill or joins one. It
 // returns when the size is known, or is known to be unknown before the end. ctx
-// bounds the waiting and not the fill. The error is ErrClosed, ctx's cause or the
+// bounds the waiting and not the fill. The error is ErrRestricted, ctx's cause or the
 // source's.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 	b, err := c.held(want)
@@ -174,7 +174,7 @@ func (c *Cache) openMissing(ctx context.Context, want Want, missing error) (*Blo
 func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob, error) {
 	replace := errors.Is(missing, errUnreadable)
 	switch {
-	case errors.Is(missing, ErrClosed):
+	case errors.Is(missing, ErrRestricted):
 		return nil, missing
 	case !replace && !errors.Is(missing, errNotHeld): // the file is good, and cannot be opened now
 		return c.openUncached(ctx, want, missing)
@@ -198,13 +198,13 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob
 // openUncached opens the blob at its source, without a fill because of why. The
 // source says how long it is.
 func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, error) {
-	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", metrics.UncachedDisk.String(), "err", why)
+	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", uncachedDisk.String(), "err", why)
 	stream, err := want.Source.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
 	}
 	c.compareSizes(want, stream)
-	return c.newUncached(want, stream.Size, stream, metrics.UncachedDisk), nil
+	return c.newUncached(want, stream.Size, stream, uncachedDisk), nil
 }
 
 // join returns the running fill of a digest, or starts one, and counts the caller
@@ -216,7 +216,7 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 	defer c.mu.Unlock()
 	if f := c.fills[want.Digest]; f != nil {
 		if !f.want.in(want.Repository) && !want.shows(f.classNow(), func() bool { return f.want.Host == want.Host }) {
-			return nil, false, ErrClosed
+			return nil, false, ErrRestricted
 		}
 		if f.enter() {
 			c.o.Metrics.Fills.Joined()

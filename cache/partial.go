@@ -8,7 +8,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/metrics"
 )
 
 // The bytes of a large fill are synced and then noted each saveBytes, and at
@@ -151,7 +150,7 @@ func (f *fill) saveNow() error {
 	}
 	f.unsaved = 0
 	from := ""
-	if f.class == blobs.ClassClosed {
+	if f.class == blobs.Restricted {
 		from = f.want.Host
 	}
 	encoded := encodeNote(f.size, f.have, from)
@@ -168,7 +167,7 @@ func (f *fill) lasting(err error) bool {
 		return false
 	}
 	why := failureOf(err)
-	return why == metrics.FillStopped || why == metrics.FillUpstream
+	return why == failedStopped || why == failedUpstream
 }
 
 // savable reports whether the blob is large enough for a partial file: larger

@@ -69,7 +69,7 @@ func TestPartialGoesOn(t *testing.T) {
 			dir := t.TempDir()
 			o := rigOptions{dir: dir, change: func(o *Options) { o.Connections = tc.connections }}
 			r := newRig(t, o)
-			body, d := content(301, partialSize)
+			body, d := randomContent(301, partialSize)
 			given := r.leave(d, body)
 			r.checkLedger()
 			if kept := r.o.Ledger.Status().Partial; kept != partialSize {
@@ -100,7 +100,7 @@ func TestPartialGoesOn(t *testing.T) {
 // TestPartialAfterACrash copies a data directory in the middle of a fill: that
 // is what a killed process leaves.
 func TestPartialAfterACrash(t *testing.T) {
-	body, d := content(302, partialSize)
+	body, d := randomContent(302, partialSize)
 	crashed := t.TempDir()
 	r := newRig(t, rigOptions{})
 	open := make(chan struct{})
@@ -138,10 +138,10 @@ func TestPartialAfterACrash(t *testing.T) {
 
 func TestPartialGoesInItsTurn(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 64 * mib})
-	body, d := content(303, partialSize)
+	body, d := randomContent(303, partialSize)
 	r.leave(d, body)
 	for seed := range uint64(12) {
-		other, d := content(310+seed, 6*mib)
+		other, d := randomContent(310+seed, 6*mib)
 		r.mustGet(d, &origin{body: other}, other)
 	}
 	r.checkLedger()
@@ -156,7 +156,7 @@ func TestPartialGoesInItsTurn(t *testing.T) {
 // is right all the same.
 func TestPartialThatDoesNotFit(t *testing.T) {
 	t.Parallel()
-	body, d := content(304, partialSize)
+	body, d := randomContent(304, partialSize)
 	file := "sha256-" + d.Encoded()
 	for _, tc := range []struct {
 		name   string
@@ -232,7 +232,7 @@ func TestPartialThatDoesNotFit(t *testing.T) {
 func TestWholePartialAsksNobody(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(305, partialSize)
+	body, d := randomContent(305, partialSize)
 	r.leave(d, body)
 	r.stop()
 	file := filepath.Join(dir, "partial", "sha256-"+d.Encoded())
@@ -255,7 +255,7 @@ func TestWholePartialAsksNobody(t *testing.T) {
 // be asked at all.
 func TestPartialOutlivesAFailureToAsk(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(306, partialSize)
+	body, d := randomContent(306, partialSize)
 	r.leave(d, body)
 	down := &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, notFound{} }}
 	if _, err := r.Open(context.Background(), Want{Digest: d, Source: down, Size: -1}); err == nil {
@@ -295,7 +295,7 @@ func FuzzNote(f *testing.F) {
 // say how long the blob is: what it gives has to begin at 0 then.
 func TestPartialThenNoSize(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(309, partialSize)
+	body, d := randomContent(309, partialSize)
 	r.leave(d, body)
 	r.mustGet(d, &origin{body: body, unsized: true}, body)
 	r.checkLedger()

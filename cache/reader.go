@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/metrics"
 )
 
 // copyChunk sends n bytes at the file's position. w gets the file itself, so that
@@ -136,7 +135,7 @@ func (h *held) continueUncached(want Want, off int64, cause error) (*uncached, e
 	if err != nil {
 		return nil, cause
 	}
-	h.cache.o.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	h.cache.o.Metrics.Fills.Uncached(uncachedDisk.String())
 	return &uncached{cache: h.cache, want: want, size: h.size, hash: hash, hashed: off}, nil
 }
 
@@ -187,9 +186,9 @@ func (f *fill) open(ctx context.Context, want Want, began bool) (*Blob, error) {
 	f.mu.Unlock()
 	switch {
 	case state == stateUncached:
-		return f.cache.newUncached(want, size, spare, uncachedReason(err)), nil
+		return f.cache.newUncached(want, size, spare, uncachedReasonOf(err)), nil
 	case isDisk(err):
-		return f.cache.newUncached(want, size, nil, metrics.UncachedDisk), nil
+		return f.cache.newUncached(want, size, nil, uncachedDisk), nil
 	case err != nil:
 		return nil, err
 	}
@@ -414,7 +413,7 @@ func (r *reader) continueUncached(want Want, start, off int64, cause error) (*un
 		}
 	}
 	u.size = f.known()
-	f.cache.o.Metrics.Fills.Uncached(metrics.UncachedDisk)
+	f.cache.o.Metrics.Fills.Uncached(uncachedDisk.String())
 	return u, nil
 }
 

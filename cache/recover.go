@@ -210,7 +210,7 @@ func (c *Cache) removeFile(d digest.Digest) error {
 // learnClass notes the class of a file that was found, unless the ledger holds
 // the digest: then there is another file by now, or this one was made public.
 func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
-	if class == blobs.ClassOpen {
+	if class == blobs.Public {
 		return // the class of a digest that nothing is known of
 	}
 	if unlock, free := c.locks.tryLock(d); free {

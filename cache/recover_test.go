@@ -28,7 +28,7 @@ func TestServingBesideTheWalk(t *testing.T) {
 	r := newRig(t, rigOptions{dir: dir})
 	bodies := make(map[digest.Digest][]byte)
 	for seed := range uint64(200) {
-		body, d := content(500+seed, 5*kib)
+		body, d := randomContent(500+seed, 5*kib)
 		bodies[d] = body
 		r.mustGet(d, &origin{body: body}, body)
 	}
@@ -70,7 +70,7 @@ func TestStopInTheMiddleOfTheWalk(t *testing.T) {
 	r := newRig(t, rigOptions{dir: dir})
 	var all []digest.Digest
 	for seed := range uint64(50) {
-		body, d := content(900+seed, 5*kib)
+		body, d := randomContent(900+seed, 5*kib)
 		r.mustGet(d, &origin{body: body}, body)
 		all = append(all, d)
 	}
@@ -108,9 +108,9 @@ func TestNoteThatLies(t *testing.T) {
 			dir := t.TempDir()
 			o := rigOptions{dir: dir, limit: 4 * partialSize, maxBlob: 2 * partialSize}
 			r := newRig(t, o)
-			held, d := content(1, mib)
+			held, d := randomContent(1, mib)
 			r.mustGet(d, &origin{body: held}, held)
-			body, cut := content(301, partialSize)
+			body, cut := randomContent(301, partialSize)
 			r.leave(cut, body)
 			r.stop()
 			note := filepath.Join(dir, "partial", "sha256-"+cut.Encoded()+".note")
@@ -140,7 +140,7 @@ func TestNoteThatLies(t *testing.T) {
 func TestWalkThatCannotSeeAll(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(77, 5*kib)
+	body, d := randomContent(77, 5*kib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	r.stop()

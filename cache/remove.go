@@ -42,7 +42,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	c.usage.forget(d)
 	c.trust.forget(d)
 	c.unread.remove(d)
-	restricted := c.classes.of(d) == blobs.ClassClosed
+	restricted := c.classes.of(d) == blobs.Restricted
 	failpoint.At(failpoint.RemoveBegun)
 	if err := c.o.Store.Remove(d); err != nil {
 		c.o.Log.Warn("an evicted file cannot be unlinked; its bytes stay counted", "digest", d, "err", err)
@@ -55,7 +55,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	err := c.o.Index.Forget(d)
 	if restricted {
 		err = errors.Join(err, c.o.Index.Unlink(d))
-		c.classes.set(d, blobs.ClassOpen)
+		c.classes.set(d, blobs.Public)
 	}
 	if err != nil {
 		c.indexFailed(err)

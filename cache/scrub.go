@@ -119,22 +119,22 @@ func (c *Cache) due(most int) (due []aged, count int) {
 		slices.SortFunc(due, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
 		due = due[:min(len(due), most)]
 	}
-	c.o.Ledger.Each(func(d digest.Digest) {
-		age, ok := c.trust.age(d, now)
+	for o := range c.o.Ledger.Objects() {
+		age, ok := c.trust.age(o.Digest, now)
 		if !ok {
 			age = math.MaxInt64
 		}
-		if age < c.o.VerifyInterval/scrubDue {
-			return
+		if o.Partial || age < c.o.VerifyInterval/scrubDue {
+			continue
 		}
-		if _, known := c.unread.find(d); known {
-			return
+		if _, known := c.unread.find(o.Digest); known {
+			continue
 		}
 		count++
-		if due = append(due, aged{d, age}); len(due) == 2*most {
+		if due = append(due, aged{o.Digest, age}); len(due) == 2*most {
 			oldest()
 		}
-	})
+	}
 	oldest()
 	return due, count
 }

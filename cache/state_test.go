@@ -51,7 +51,7 @@ func TestTransitionsAreDocumented(t *testing.T) {
 // An illegal transition is refused, and every state but the ends has a way out.
 func TestIllegalTransitionPanics(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	_, d := content(330, 1)
+	_, d := randomContent(330, 1)
 	for from := range states {
 		if (len(transitions[from]) == 0) != (from > stateStopping) {
 			t.Errorf("%s has %d transitions", from, len(transitions[from]))

@@ -27,7 +27,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	var mu sync.Mutex
 	asked := 0
 	for i := range blobs {
-		body, d := content(uint64(900+i), 10*kib)
+		body, d := randomContent(uint64(900+i), 10*kib)
 		source := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -47,7 +47,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 		t.Errorf("%d are asked for at a time, want %d", asked, turnsOfHost(turns))
 	}
 	mu.Unlock()
-	body, d := content(899, 10*kib)
+	body, d := randomContent(899, 10*kib)
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -71,7 +71,7 @@ func TestTurnsEndWithTheCache(t *testing.T) {
 	var all sync.WaitGroup
 	var came atomic.Int64
 	for i := range 3 {
-		body, d := content(uint64(920+i), 10*kib)
+		body, d := randomContent(uint64(920+i), 10*kib)
 		source := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) { return gate{in, hangs}, nil }}
 		all.Go(func() {
 			b, err := r.Open(t.Context(), Want{Digest: d, Source: source, Host: "hangs", Size: int64(len(body))})

@@ -7,8 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-
-	"hubcap/metrics"
 )
 
 // requested is closed: an uncached stream has its reader.
@@ -63,8 +61,8 @@ func (p *prior) compare(bytes []byte, off int64) error {
 
 // newUncached returns a blob of size bytes, negative if unknown, that is not
 // stored. spare is an open answer of its source from 0, or nil.
-func (c *Cache) newUncached(want Want, size int64, spare *Stream, why metrics.Uncached) *Blob {
-	c.o.Metrics.Fills.Uncached(why)
+func (c *Cache) newUncached(want Want, size int64, spare *Stream, why uncachedReason) *Blob {
+	c.o.Metrics.Fills.Uncached(why.String())
 	return &Blob{
 		Size: size, Origin: Uncached, RecentlyWrong: c.wrong.has(want.Digest), cache: c, want: want,
 		body: &uncached{cache: c, want: want, size: size, spare: spare},

@@ -43,7 +43,7 @@ func (r *rig) wantDegraded(reasons ...string) {
 // does not answer: the file is left, and served once it can be read again.
 func TestUnreadableFileStays(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(700, 3*mib)
+	body, d := randomContent(700, 3*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	mend := testkit.Unopenable(t, r.file(d))
@@ -79,7 +79,7 @@ func TestUnreadableFileStays(t *testing.T) {
 // place. A transfer that fails leaves the file as it is.
 func TestUnreadableFileIsReplaced(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(701, 12*mib)
+	body, d := randomContent(701, 12*mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	mend := testkit.Unopenable(t, r.file(d))
@@ -129,7 +129,7 @@ func TestUnreadableFileIsReplaced(t *testing.T) {
 // one has ended.
 func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	body, d := content(702, 3*mib)
+	body, d := randomContent(702, 3*mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()
@@ -169,7 +169,7 @@ func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 	r, now := atRest(t, t.TempDir())
 	var all []digest.Digest
 	for i := range 12 {
-		body, d := content(uint64(710+i), 50_000)
+		body, d := randomContent(uint64(710+i), 50_000)
 		r.mustGet(d, &origin{body: body}, body)
 		all = append(all, d)
 	}
@@ -254,7 +254,7 @@ func TestUnreadableManifestStays(t *testing.T) {
 // unreadable at the start or when it is to go on, while the source does not
 // answer. Afterwards it goes on where it was left.
 func TestUnreadablePartialStays(t *testing.T) {
-	body, d := content(703, partialSize)
+	body, d := randomContent(703, partialSize)
 	for _, suffix := range []string{"", ".note"} {
 		for _, restart := range []bool{false, true} {
 			t.Run("file"+suffix+map[bool]string{true: ", at the start"}[restart], func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestUnreadablePartialStays(t *testing.T) {
 func TestWalkThatCannotSeeADirectory(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
-	body, d := content(704, mib)
+	body, d := randomContent(704, mib)
 	r.mustGet(d, &origin{body: body}, body)
 	r.settle()
 	r.stop()

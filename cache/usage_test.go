@@ -27,7 +27,7 @@ func TestOrderSurvivesAWrongClock(t *testing.T) {
 			var all []digest.Digest
 			bodies := make(map[digest.Digest][]byte)
 			for seed := range uint64(10) {
-				body, d := content(750+seed, 5*kib)
+				body, d := randomContent(750+seed, 5*kib)
 				r.mustGet(d, &origin{body: body}, body)
 				bodies[d] = body
 				all = append(all, d)

@@ -75,7 +75,7 @@ func TestRotIsNeverServedAndHeals(t *testing.T) {
 			for _, suffix := range []int64{size, 1} { // the whole, and a range to the end
 				t.Run(fmt.Sprintf("%d bytes, the one at %d, the last %d asked for", size, at, suffix), func(t *testing.T) {
 					r, _ := atRest(t, t.TempDir())
-					body, d := content(400, int(size))
+					body, d := randomContent(400, int(size))
 					src := &origin{body: body}
 					r.mustGet(d, src, body)
 					r.settle()
@@ -102,7 +102,7 @@ func TestRotIsNeverServedAndHeals(t *testing.T) {
 func TestVerifiedFileIsTrusted(t *testing.T) {
 	dir := t.TempDir()
 	r, now := atRest(t, dir)
-	body, d := content(401, 3*mib)
+	body, d := randomContent(401, 3*mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()
@@ -155,7 +155,7 @@ func TestVerifiedFileIsTrusted(t *testing.T) {
 // behind it.
 func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 	r, now := atRest(t, t.TempDir())
-	body, d := content(402, 3*mib)
+	body, d := randomContent(402, 3*mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()
@@ -183,7 +183,7 @@ func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 // What was put in a blob's place by hand is replaced within the answer.
 func TestWhatStandsInABlobsPlaceIsReplaced(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
-	body, d := content(403, mib)
+	body, d := randomContent(403, mib)
 	if err := os.WriteFile(elsewhere, body, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestScrubberFindsRot(t *testing.T) {
 	var digests []digest.Digest
 	var bodies [][]byte
 	for i := range 10 {
-		body, d := content(uint64(410+i), 50_000+i)
+		body, d := randomContent(uint64(410+i), 50_000+i)
 		r.mustGet(d, &origin{body: body}, body)
 		digests, bodies = append(digests, d), append(bodies, body)
 	}
@@ -270,7 +270,7 @@ func TestScrubberFindsRot(t *testing.T) {
 // reader's to verify.
 func TestEvictedFileIsVerifiedByItsReader(t *testing.T) {
 	r, now := atRest(t, t.TempDir())
-	body, d := content(430, mib)
+	body, d := randomContent(430, mib)
 	src := &origin{body: body}
 	r.mustGet(d, src, body)
 	r.settle()

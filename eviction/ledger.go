@@ -172,32 +172,6 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 	return held
 }
 
-// batch is how many objects are looked at while the ledger is locked.
-const batch = 512
-
-// Each calls visit with each object that is held, in no order. The ledger is
-// not locked during the calls: objects added meanwhile may be missing, and a
-// visited object may have been evicted.
-func (l *Ledger) Each(visit func(d digest.Digest)) {
-	some := make([]digest.Digest, 0, batch)
-	for next := digests.Ref(0); ; {
-		some = some[:0]
-		l.mu.Lock()
-		next = l.objects.Some(next, batch, func(r digests.Ref) {
-			if !l.objects.At(r).partial {
-				some = append(some, l.objects.Digest(r))
-			}
-		})
-		l.mu.Unlock()
-		for _, d := range some {
-			visit(d)
-		}
-		if next == 0 {
-			return
-		}
-	}
-}
-
 // Evict evicts d by name, because its content is not to be trusted. It reports
 // whether d was held.
 func (l *Ledger) Evict(d digest.Digest) bool {

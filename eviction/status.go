@@ -74,6 +74,42 @@ type Object struct {
 	Partial bool
 }
 
+// object describes the object at r. l.mu is held.
+func (l *Ledger) object(r digests.Ref) Object {
+	e := l.objects.At(r)
+	o := Object{Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0), Partial: e.partial}
+	if l.listOf(e) == &l.large {
+		o.Segment = Large
+	}
+	return o
+}
+
+// batch is how many objects are looked at while the ledger is locked.
+const batch = 512
+
+// Objects iterates over all objects and partial fills, in no order. The ledger
+// is not locked while the loop body runs: what is added meanwhile may be missing,
+// and what is visited may have been evicted.
+func (l *Ledger) Objects() iter.Seq[Object] {
+	return func(yield func(Object) bool) {
+		some := make([]Object, 0, batch)
+		for next := digests.Ref(0); ; {
+			some = some[:0]
+			l.mu.Lock()
+			next = l.objects.Some(next, batch, func(r digests.Ref) { some = append(some, l.object(r)) })
+			l.mu.Unlock()
+			for _, o := range some {
+				if !yield(o) {
+					return
+				}
+			}
+			if next == 0 {
+				return
+			}
+		}
+	}
+}
+
 // MaxNext is the most objects that Next visits: it copies them while the ledger
 // is locked.
 const MaxNext = 8192
@@ -107,17 +143,12 @@ func (l *Ledger) next(n int) (objects []Object) {
 		if r == 0 {
 			break
 		}
-		e := l.objects.At(r)
-		o := Object{
-			Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0),
-			Segment: Large, Partial: e.partial,
-		}
+		o := l.object(r)
 		if from == &l.small {
-			o.Segment = Small
-			small = amount{small.objects - 1, small.bytes - onDisk(e.size)}
+			small = amount{small.objects - 1, small.bytes - onDisk(o.Size)}
 		}
 		objects = append(objects, o)
-		at[from] = e.newer
+		at[from] = l.objects.At(r).newer
 	}
 	return objects
 }

@@ -2,38 +2,12 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// FillFailure is why a fill stored no blob.
-type FillFailure uint8
-
-// The reasons.
-const (
-	FillUpstream FillFailure = iota // the upstream failed, stalled or lost the blob
-	FillDigest                      // the bytes do not hash to the digest
-	FillDisk                        // the disk failed or filled up
-	FillStopped                     // hubcap shut down
-	FillPanic                       // a bug
-	fillFailures
+// The reasons for which a fill stores no blob, and for which a blob is streamed
+// and not stored, as cache names them.
+var (
+	fillFailureNames = []string{"upstream", "digest", "disk", "stopped", "panic"}
+	uncachedNames    = []string{"too_large", "no_space", "disk", "restricted"}
 )
-
-var fillFailureNames = [fillFailures]string{"upstream", "digest", "disk", "stopped", "panic"}
-
-func (f FillFailure) String() string { return fillFailureNames[f] }
-
-// Uncached is why a blob was streamed and not stored.
-type Uncached uint8
-
-// The reasons.
-const (
-	UncachedTooLarge Uncached = iota // larger than HUBCAP_MAX_BLOB
-	UncachedNoSpace                  // no room in the cache or in the file system
-	UncachedDisk                     // a file could not be opened or written
-	UncachedClosed                   // restricted content of another registry is stored
-	uncachedReasons
-)
-
-var uncachedNames = [uncachedReasons]string{"too_large", "no_space", "disk", "restricted"}
-
-func (u Uncached) String() string { return uncachedNames[u] }
 
 // Fills counts fills. A fill is one download into the cache.
 type Fills struct {
@@ -42,8 +16,8 @@ type Fills struct {
 	resumed  prometheus.Counter
 	taken    prometheus.Counter
 	finished prometheus.Counter
-	failed   []prometheus.Counter
-	uncached []prometheus.Counter
+	failed   map[string]prometheus.Counter
+	uncached map[string]prometheus.Counter
 	index    prometheus.Counter
 }
 
@@ -54,8 +28,8 @@ func newFills(registry prometheus.Registerer) *Fills {
 		resumed:  counter(registry, "fills_resumed_total", "Times a fill went on after a broken connection, or from a partial fill on disk."),
 		taken:    counter(registry, "fills_taken_over_total", "Pieces of a fill that another connection finished, because the first one had stalled or would have been too late for a reader."),
 		finished: counter(registry, "fills_finished_total", "Fills whose digest was right and whose blob was stored."),
-		failed:   counters(registry, "fills_failed_total", "Fills that stored no blob, by reason.", "reason", fillFailureNames[:]),
-		uncached: counters(registry, "uncached_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), no_space (no room in the cache or the file system), disk (a file could not be opened or written), restricted (restricted content of another registry).", "reason", uncachedNames[:]),
+		failed:   countersByName(registry, "fills_failed_total", "Fills that stored no blob, by reason.", "reason", fillFailureNames),
+		uncached: countersByName(registry, "uncached_total", "Blobs streamed to a client and not stored, by reason: too_large (HUBCAP_MAX_BLOB), no_space (no room in the cache or the file system), disk (a file could not be opened or written), restricted (restricted content of another registry).", "reason", uncachedNames),
 		index:    counter(registry, "index_errors_total", "Failed reads and writes of the index. Blobs are not affected; tags and the order of last use may be lost."),
 	}
 }
@@ -75,11 +49,13 @@ func (f *Fills) TakenOver(n int) { f.taken.Add(float64(n)) }
 // Finished notes a fill whose blob is kept.
 func (f *Fills) Finished() { f.finished.Inc() }
 
-// Failed notes a fill that leaves nothing behind.
-func (f *Fills) Failed(why FillFailure) { f.failed[why].Inc() }
+// Failed counts a fill that stored no blob; why is one of a closed set: upstream,
+// digest, disk, stopped, panic.
+func (f *Fills) Failed(why string) { f.failed[why].Inc() }
 
-// Uncached counts a response whose blob is streamed and not stored.
-func (f *Fills) Uncached(why Uncached) { f.uncached[why].Inc() }
+// Uncached counts a response whose blob is streamed and not stored; why is one of
+// a closed set: too_large, no_space, disk, restricted.
+func (f *Fills) Uncached(why string) { f.uncached[why].Inc() }
 
 // IndexFailed counts a failed read or write of the index.
 func (f *Fills) IndexFailed() { f.index.Inc() }

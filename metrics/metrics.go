@@ -102,6 +102,15 @@ func counters(registry prometheus.Registerer, name, help, label string, names []
 	return all
 }
 
+// countersByName is counters for a caller that has the label's value as a string.
+func countersByName(registry prometheus.Registerer, name, help, label string, names []string) map[string]prometheus.Counter {
+	all := make(map[string]prometheus.Counter, len(names))
+	for i, one := range counters(registry, name, help, label, names) {
+		all[names[i]] = one
+	}
+	return all
+}
+
 func counter(registry prometheus.Registerer, name, help string) prometheus.Counter {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
 	registry.MustRegister(c)

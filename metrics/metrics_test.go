@@ -14,11 +14,11 @@ import (
 
 func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 	m := New()
-	for f := range fillFailures {
+	for _, f := range fillFailureNames {
 		m.Fills.Started()
 		m.Fills.Failed(f)
 	}
-	for b := range uncachedReasons {
+	for _, b := range uncachedNames {
 		m.Fills.Uncached(b)
 	}
 	up := m.Upstreams.Of("docker.io", "anonymous")
@@ -31,8 +31,8 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 		m.Space.Looked(s, false)
 	}
 	for name, want := range map[string]int{
-		"hubcap_fills_failed_total":      int(fillFailures),
-		"hubcap_uncached_total":          int(uncachedReasons),
+		"hubcap_fills_failed_total":      len(fillFailureNames),
+		"hubcap_uncached_total":          len(uncachedNames),
 		"hubcap_upstream_requests_total": int(classes),
 		"hubcap_evictions_total":         len(segmentNames),
 		"hubcap_cache_lookups_total":     len(segmentNames) * 2,
@@ -42,7 +42,7 @@ func TestEveryNameOfTheSetsIsExported(t *testing.T) {
 			t.Errorf("%s: %d series, want %d, %v", name, got, want, err)
 		}
 	}
-	for _, names := range [][]string{fillFailureNames[:], uncachedNames[:], classNames[:], segmentNames} {
+	for _, names := range [][]string{fillFailureNames, uncachedNames, classNames[:], segmentNames} {
 		seen := map[string]bool{}
 		for _, name := range names {
 			if name == "" || seen[name] {

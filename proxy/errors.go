@@ -6,18 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"hubcap/cache"
 	"hubcap/proxy/access"
+	"hubcap/proxy/advice"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
 
 // apiError is an error as the client sees it: a status, an error code of the OCI
-// distribution specification and one of the fixed texts below. The cause is only
-// in the log.
+// distribution specification and a text that quotes nothing of the request. The
+// cause is only in the log.
 type apiError struct {
 	status  int
 	code    string
@@ -43,7 +45,6 @@ var (
 	errUnknownRegistry  = refuse(http.StatusNotFound, "NAME_UNKNOWN", "this mirror does not serve that registry")
 	errTwoRegistries    = refuse(http.StatusNotFound, "NAME_UNKNOWN", "the path and ns name different registries")
 	errRepositoryDenied = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve that repository")
-	errNotAllowed       = refuse(http.StatusForbidden, "DENIED", "this mirror does not serve your address")
 	errRange            = refuse(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "invalid range")
 	errManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown", resultNotFound}
 )
@@ -64,6 +65,11 @@ var (
 	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry is down, and the image is not completely cached", resultFailed}
 	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", resultFailed}
 )
+
+// notAllowed returns the error for a client outside the ranges that may pull.
+func notAllowed(client netip.Addr) *apiError {
+	return refuse(http.StatusForbidden, "DENIED", advice.ClientRefused(client))
+}
 
 // toAPI returns the client's view of an error, and the challenge if the client
 // has to log in. It is the only place where errors become HTTP statuses.

@@ -37,6 +37,7 @@ type Options struct {
 	Cache     Cache
 	Clients   access.Clients
 	Gateway   *access.Gateway
+	Refusals  *access.Refusals
 	NotFound  *access.NotFoundLimit
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
@@ -188,10 +189,14 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 		a.set("Docker-Distribution-Api-Version", "registry/2.0")
 		h.Gateway.Saw(a.client)
 		if !h.Clients.Allow(a.client) {
-			return rt, errNotAllowed
+			h.Refusals.Client(a.client)
+			return rt, notAllowed(a.client)
 		}
 	}
 	if err != nil {
+		if rt.unknown != "" {
+			h.Refusals.Registry(rt.unknown, a.client)
+		}
 		return rt, err
 	}
 	if rt.ns != "" {

@@ -33,8 +33,8 @@ func (h *Handler) retryLimited(ctx context.Context, a *answer, serve func() erro
 // limitedFor returns how long the registry's rate limit lasts; 0 for any error
 // but a 429.
 func limitedFor(err error) time.Duration {
-	var up *upstream.Error
-	if !errors.As(err, &up) || up.Kind != upstream.RateLimited {
+	up, ok := errors.AsType[*upstream.Error](err)
+	if !ok || up.Kind != upstream.RateLimited {
 		return 0
 	}
 	return up.RetryAfter

@@ -18,6 +18,7 @@ type route struct {
 	live     bool // /livez
 	ready    bool // /readyz
 	upstream *upstream.Upstream
+	unknown  string        // a registry that was asked for and is not configured
 	ns       string        // the ns parameter as the client gave it
 	path     string        // as the client gave it, for links back
 	name     string        // of the repository, as its registry knows it
@@ -207,6 +208,7 @@ func (rt *route) readRegistry(before string, known registries) error {
 		up, ok := known.Find(named)
 		switch {
 		case !ok:
+			rt.unknown = named
 			return errUnknownRegistry
 		case rt.upstream != nil && rt.upstream.Host != up.Host:
 			return errTwoRegistries
@@ -227,6 +229,7 @@ func (rt *route) readName(name string, known registries, def *upstream.Upstream)
 		case ok && (rt.upstream == nil || rt.upstream.Host == up.Host):
 			rt.upstream, name = up, rest
 		case rt.upstream == nil && (def.Host == upstream.DockerHub || !isComponent(first)):
+			rt.unknown = first
 			return errUnknownRegistry
 		}
 	}

@@ -18,7 +18,7 @@ func TestBreakOpenOfAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := put(t, s, "content")
-	name := filepath.Join(dir, blobPath(d, ClassOpen))
+	name := filepath.Join(dir, blobPath(d, Public))
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestBreakOpenOfAFIFO(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		f, _, err := s.Open(d, ClassOpen)
+		f, _, err := s.Open(d, Public)
 		if err == nil {
 			f.Close()
 		}
@@ -54,7 +54,7 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
-	if err := os.MkdirAll(filepath.Join(dir, blobPath(d, ClassOpen), "x"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, blobPath(d, Public), "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	// The start walks, and removes what is no blob.
@@ -68,7 +68,7 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7, ClassOpen); err != nil {
+	if _, err := w.Commit(7, Public); err != nil {
 		t.Errorf("this blob can never be kept: %v", err)
 	}
 }
@@ -78,7 +78,7 @@ func TestBreakFileInTheDirectorysPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
-	if err := os.WriteFile(filepath.Join(dir, filepath.Dir(blobPath(d, ClassOpen))), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, filepath.Dir(blobPath(d, Public))), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Walk(func(digest.Digest, Class, int64, time.Time) error { return nil }); err != nil {

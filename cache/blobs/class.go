@@ -14,22 +14,22 @@ type Class uint8
 
 // The classes.
 const (
-	ClassOpen   Class = iota // public: what an anonymous client could have pulled
-	ClassClosed              // restricted
+	Public     Class = iota // what an anonymous client could have pulled
+	Restricted              // what its registry gives only to some clients
 )
 
 // classes are all of them; if a digest has two files, the one of the first class
 // counts.
-var classes = [...]Class{ClassOpen, ClassClosed}
+var classes = [...]Class{Public, Restricted}
 
-func (c Class) String() string {
-	if c == ClassOpen {
-		return "open"
+// dir returns the directory of the files of a class. The names are those of the
+// data directory's layout.
+func (c Class) dir() string {
+	if c == Public {
+		return "blobs/open"
 	}
-	return "closed"
+	return "blobs/closed"
 }
-
-func (c Class) dir() string { return "blobs/" + c.String() }
 
 // algorithms are those of digests that may name a file.
 var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
@@ -37,12 +37,12 @@ var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
 // Reveal makes the restricted file of d a public one, and returns its Stat before
 // and after. A power cut leaves it in one class or the other.
 func (s *Store) Reveal(d digest.Digest) (before, after Stat, err error) {
-	f, before, err := s.Open(d, ClassClosed)
+	f, before, err := s.Open(d, Restricted)
 	if err != nil {
 		return Stat{}, Stat{}, err
 	}
 	defer f.Close()
-	from, to := blobPath(d, ClassClosed), blobPath(d, ClassOpen)
+	from, to := blobPath(d, Restricted), blobPath(d, Public)
 	if err := s.moveInto(path.Dir(to), func() error { return s.root.Rename(from, to) }); err != nil {
 		return Stat{}, Stat{}, err
 	}

@@ -64,23 +64,17 @@ func (w *Writer) Leave() {
 }
 
 // Resume opens the partial file of d, which Leave or an earlier process left, and
-// describes it. The error is fs.ErrNotExist if there is none.
+// describes it. Absent reports whether the error means that there is none.
 func (s *Store) Resume(d digest.Digest) (*Writer, Partial, error) {
-	name := partialPath(d)
-	note, err := s.note(name + noteSuffix)
-	if err != nil {
+	p, err := s.Partial(d)
+	if err = cmp.Or(err, p.NoteErr); err != nil {
 		return nil, Partial{}, err
 	}
+	name := partialPath(d)
 	f, err := s.root.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, Partial{}, err
 	}
-	info, err := regular(f)
-	if err != nil {
-		_ = f.Close()
-		return nil, Partial{}, err
-	}
-	p := Partial{Digest: d, Note: note, Size: info.Size(), Modified: info.ModTime()}
 	return &Writer{store: s, digest: d, file: f, name: name}, p, nil
 }
 
@@ -104,7 +98,8 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	}
 	kept := make(map[string]bool)
 	for _, entry := range entries {
-		p, unseen := s.partial(entry)
+		algorithm, hash, _ := strings.Cut(entry.Name(), "-")
+		p, unseen := s.Partial(digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hash))
 		if unseen != nil && !Absent(unseen) {
 			err = cmp.Or(err, unseen)
 		}
@@ -127,15 +122,13 @@ func (s *Store) Partials(keep func(Partial) bool) (removed int, err error) {
 	return removed, err
 }
 
-// partial describes an entry of the directory. Absent reports whether the error
-// means that it is not a partial file.
-func (s *Store) partial(entry fs.DirEntry) (Partial, error) {
-	algorithm, hash, _ := strings.Cut(entry.Name(), "-")
-	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hash)
+// Partial describes the partial file of d. Absent reports whether the error means
+// that there is none.
+func (s *Store) Partial(d digest.Digest) (Partial, error) {
 	if d.Validate() != nil {
 		return Partial{}, fs.ErrNotExist
 	}
-	info, err := entry.Info()
+	info, err := s.root.Lstat(partialPath(d))
 	if err != nil {
 		return Partial{}, err
 	}
@@ -143,11 +136,10 @@ func (s *Store) partial(entry fs.DirEntry) (Partial, error) {
 		return Partial{}, errNotRegular
 	}
 	p := Partial{Digest: d, Size: info.Size(), Room: allocated(info), Modified: info.ModTime()}
-	if p.Note, err = s.note(partialPath(d) + noteSuffix); err != nil {
-		p.Note = nil
-		if !Absent(err) {
-			p.NoteErr = err
-		}
+	if note, err := s.note(partialPath(d) + noteSuffix); err == nil {
+		p.Note = note
+	} else if !Absent(err) {
+		p.NoteErr = err
 	}
 	return p, nil
 }

@@ -249,7 +249,7 @@ func (s *Store) Find(d digest.Digest) (class Class, size int64, err error) {
 // Remove unlinks the file of d, or whatever has its name, and the partial file of
 // d. It is no error if there is neither.
 func (s *Store) Remove(d digest.Digest) error {
-	err := errors.Join(s.root.RemoveAll(blobPath(d, ClassOpen)), s.root.RemoveAll(blobPath(d, ClassClosed)))
+	err := errors.Join(s.root.RemoveAll(blobPath(d, Public)), s.root.RemoveAll(blobPath(d, Restricted)))
 	failpoint.At(failpoint.RemoveUnlinked)
 	s.trial.freed.Store(true)
 	return errors.Join(err, s.RemovePartial(d))

@@ -33,7 +33,7 @@ func put(t testing.TB, s *Store, content string) digest.Digest {
 	if _, err := w.WriteAt([]byte(content), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(int64(len(content)), ClassOpen); err != nil {
+	if _, err := w.Commit(int64(len(content)), Public); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -53,13 +53,13 @@ func TestCommitThenOpen(t *testing.T) {
 		if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.Open(d, ClassOpen); !errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := s.Open(d, Public); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: visible before its commit: %v", algorithm, err)
 		}
-		if _, err := w.Commit(7, ClassOpen); err != nil {
+		if _, err := w.Commit(7, Public); err != nil {
 			t.Fatal(err)
 		}
-		f, stat, err := s.Open(d, ClassOpen)
+		f, stat, err := s.Open(d, Public)
 		if err != nil || stat.Size != 7 {
 			t.Fatalf("%s: Open = %+v, %v", algorithm, stat, err)
 		}
@@ -86,7 +86,7 @@ func TestReadersFollowTheFileThroughCommit(t *testing.T) {
 	if _, err := w.WriteAt([]byte("content"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7, ClassOpen); err != nil {
+	if _, err := w.Commit(7, Public); err != nil {
 		t.Fatal(err)
 	}
 	after, err := w.Open()
@@ -113,7 +113,7 @@ func TestDiscardLeavesNothing(t *testing.T) {
 	if _, err := w.Open(); !errors.Is(err, ErrDiscarded) {
 		t.Errorf("Open after Discard: %v", err)
 	}
-	if _, err := w.Commit(0, ClassOpen); err == nil {
+	if _, err := w.Commit(0, Public); err == nil {
 		t.Error("Commit after Discard succeeds")
 	}
 	left, err := os.ReadDir(filepath.Join(dir, partialDir))
@@ -186,10 +186,10 @@ func TestResume(t *testing.T) {
 	if _, err := w.WriteAt([]byte("ent"), 4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Commit(7, ClassOpen); err != nil {
+	if _, err := w.Commit(7, Public); err != nil {
 		t.Fatal(err)
 	}
-	f, _, err := s.Open(d, ClassOpen)
+	f, _, err := s.Open(d, Public)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestWalkVisitsBlobsAndRemovesTheRest(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	want := map[digest.Digest]int64{put(t, s, "one"): 3, put(t, s, "three"): 5}
-	stray := filepath.Join(dir, ClassOpen.dir(), "sha256", "zz")
+	stray := filepath.Join(dir, Public.dir(), "sha256", "zz")
 	if err := os.MkdirAll(stray, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -246,11 +246,11 @@ func TestOpenRefusesWhatIsNoFile(t *testing.T) {
 		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
 		d := put(t, s, name)
-		path := filepath.Join(dir, blobPath(d, ClassOpen))
+		path := filepath.Join(dir, blobPath(d, Public))
 		if err := errors.Join(os.Remove(path), replace(path)); err != nil {
 			t.Fatal(err)
 		}
-		if f, _, err := s.Open(d, ClassOpen); err == nil {
+		if f, _, err := s.Open(d, Public); err == nil {
 			f.Close()
 			t.Errorf("%s: opened", name)
 		}
@@ -304,11 +304,11 @@ func TestOpenLeavesNoWay(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	s := open(t, dir)
 	d := put(t, s, "content")
-	in := filepath.Dir(filepath.Join(dir, blobPath(d, ClassOpen)))
+	in := filepath.Dir(filepath.Join(dir, blobPath(d, Public)))
 	if err := errors.Join(os.Rename(in, filepath.Join(outside, "there")), os.Symlink(filepath.Join(outside, "there"), in)); err != nil {
 		t.Fatal(err)
 	}
-	if f, _, err := s.Open(d, ClassOpen); err == nil {
+	if f, _, err := s.Open(d, Public); err == nil {
 		t.Errorf("%s was opened", f.Name())
 	}
 }
@@ -318,7 +318,7 @@ func BenchmarkOpen(b *testing.B) {
 	d := put(b, s, "content")
 	b.ReportAllocs()
 	for b.Loop() {
-		f, _, err := s.Open(d, ClassOpen)
+		f, _, err := s.Open(d, Public)
 		if err != nil {
 			b.Fatal(err)
 		}

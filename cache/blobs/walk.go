@@ -45,8 +45,8 @@ func (s *Store) Walk(visit func(d digest.Digest, class Class, size int64, modifi
 	}
 	for _, algorithm := range algorithms {
 		prefixes := slices.Concat(
-			s.subdirs(&skip, path.Join(ClassOpen.dir(), algorithm.String()), anything),
-			s.subdirs(&skip, path.Join(ClassClosed.dir(), algorithm.String()), anything),
+			s.subdirs(&skip, path.Join(Public.dir(), algorithm.String()), anything),
+			s.subdirs(&skip, path.Join(Restricted.dir(), algorithm.String()), anything),
 		)
 		slices.Sort(prefixes)
 		for _, prefix := range slices.Compact(prefixes) {
@@ -101,7 +101,7 @@ func (s *Store) walkDir(skip *skipped, algorithm digest.Algorithm, class Class, 
 			switch {
 			case err != nil:
 				skip.notSeen(err)
-			case !regular || d.Validate() != nil || hash[:2] != prefix || class == ClassClosed && s.there(blobPath(d, ClassOpen)):
+			case !regular || d.Validate() != nil || hash[:2] != prefix || class == Restricted && s.there(blobPath(d, Public)):
 				skip.notRemoved(s.root.RemoveAll(path.Join(name, hash)))
 			case !visit(d, size, modified):
 				return

@@ -3,8 +3,6 @@ package content
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,8 +72,8 @@ func (b Blob) role(role Role) Role {
 type Edges struct {
 	mu       sync.RWMutex
 	nodes    *digests.Table[node]
-	records  []*record // of manifests, by node.record; 0 is none
-	unused   []uint32  // free places in records
+	records  [][]edge // what each manifest names, by node.record; 0 is none
+	unused   []uint32 // free places in records
 	several  [][]digests.Ref
 	unusedOf []uint32 // free places in several
 }
@@ -89,12 +87,6 @@ type node struct {
 }
 
 const severalFlag = 1 << 31
-
-// record is a manifest.
-type record struct {
-	parts []edge
-	used  atomic.Int64 // when Use last returned true, in seconds since 1970
-}
 
 // edge is a Part in 12 bytes. A size above maxSize counts as unknown.
 type edge struct {
@@ -123,7 +115,7 @@ func (e edge) size() int64 {
 
 // NewEdges returns a value that knows no manifest.
 func NewEdges() *Edges {
-	return &Edges{nodes: digests.New[node](), records: []*record{nil}, several: [][]digests.Ref{nil}}
+	return &Edges{nodes: digests.New[node](), records: [][]edge{nil}, several: [][]digests.Ref{nil}}
 }
 
 // Put takes what the manifest d names, unless it is known.
@@ -134,13 +126,13 @@ func (e *Edges) Put(d digest.Digest, parts []Part) {
 	if e.nodes.At(from).record != 0 {
 		return
 	}
-	r := &record{parts: make([]edge, len(parts))}
+	edges := make([]edge, len(parts))
 	for i, p := range parts {
 		to := e.node(p.Digest)
-		r.parts[i] = newEdge(to, p)
+		edges[i] = newEdge(to, p)
 		e.link(from, to)
 	}
-	e.nodes.At(from).record = place(&e.records, &e.unused, r)
+	e.nodes.At(from).record = place(&e.records, &e.unused, edges)
 }
 
 // Remove forgets what the manifest d names.
@@ -152,10 +144,10 @@ func (e *Edges) Remove(d digest.Digest) {
 		return
 	}
 	n := e.nodes.At(from)
-	r := e.records[n.record]
+	edges := e.records[n.record]
 	e.records[n.record], e.unused, n.record = nil, append(e.unused, n.record), 0
 	removed := make(map[digests.Ref]bool)
-	for _, part := range r.parts {
+	for _, part := range edges {
 		if !removed[part.to] {
 			removed[part.to] = true
 			e.unlink(from, part.to)
@@ -172,12 +164,12 @@ func (e *Edges) Remove(d digest.Digest) {
 func (e *Edges) Parts(d digest.Digest) (parts []Part, known bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	r := e.recordOf(d)
-	if r == nil {
+	edges := e.edgesOf(d)
+	if edges == nil {
 		return nil, false
 	}
-	parts = make([]Part, len(r.parts))
-	for i, one := range r.parts {
+	parts = make([]Part, len(edges))
+	for i, one := range edges {
 		parts[i] = Part{e.nodes.Digest(one.to), one.size(), one.role}
 	}
 	return parts, true
@@ -187,7 +179,7 @@ func (e *Edges) Parts(d digest.Digest) (parts []Part, known bool) {
 func (e *Edges) Knows(d digest.Digest) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.recordOf(d) != nil
+	return e.edgesOf(d) != nil
 }
 
 // Naming returns the manifests that name d.
@@ -213,27 +205,13 @@ func (e *Edges) Named(d digest.Digest) (size int64, named bool) {
 	}
 	all := e.namedBy(e.nodes.At(r))
 	for _, from := range all {
-		for _, one := range e.records[e.nodes.At(from).record].parts {
+		for _, one := range e.records[e.nodes.At(from).record] {
 			if one.to == r && one.size() >= 0 {
 				return one.size(), true
 			}
 		}
 	}
 	return -1, len(all) > 0
-}
-
-// Use reports whether the use of the manifest d at the time now counts: not
-// again within the time every. known is as for Parts.
-func (e *Edges) Use(d digest.Digest, now time.Time, every time.Duration) (counts, known bool) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	r := e.recordOf(d)
-	if r == nil {
-		return false, false
-	}
-	before := r.used.Load()
-	age := now.Unix() - before
-	return (age < 0 || age >= int64(every/time.Second)) && r.used.CompareAndSwap(before, now.Unix()), true
 }
 
 // Len returns how many manifests are known.
@@ -245,7 +223,9 @@ func (e *Edges) Len() int {
 
 // e.mu is held in what follows.
 
-func (e *Edges) recordOf(d digest.Digest) *record {
+// edgesOf returns what the manifest d names, which may be nothing; nil if d is
+// not known.
+func (e *Edges) edgesOf(d digest.Digest) []edge {
 	r, ok := e.nodes.Find(d)
 	if !ok {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -46,15 +45,6 @@ func TestEdges(t *testing.T) {
 		size, ok := e.Named(named(i))
 		if naming := e.Naming(named(i)); size != want.size || ok != want.named || !slices.Equal(naming, want.naming) {
 			t.Errorf("%d: size %d, %v, named by %v", i, size, ok, naming)
-		}
-	}
-	now := time.Unix(1000, 0)
-	for _, one := range []struct {
-		id, seconds   int
-		counts, known bool
-	}{{100, 0, true, true}, {100, 9, false, true}, {100, 10, true, true}, {101, 10, true, true}, {1, 10, false, false}, {100, 0, true, true}} {
-		if counts, known := e.Use(named(one.id), now.Add(time.Duration(one.seconds)*time.Second), 10*time.Second); counts != one.counts || known != one.known {
-			t.Errorf("%+v: %v, %v", one, counts, known)
 		}
 	}
 	for _, i := range []int{102, 101, 100, 100, 7} {

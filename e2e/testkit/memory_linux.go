@@ -25,7 +25,7 @@ var memoryDir string
 // system, or too little room, nothing changes. Main removes the directory.
 func InMemory() {
 	var fs unix.Statfs_t
-	if os.Getenv("TMPDIR") != "" || unix.Statfs(inMemory, &fs) != nil || fs.Type != unix.TMPFS_MAGIC || int64(fs.Bavail)*fs.Bsize < roomInMemory {
+	if os.Getenv("TMPDIR") != "" || unix.Statfs(inMemory, &fs) != nil || fs.Type != unix.TMPFS_MAGIC || fs.Bavail < roomInMemory/4096 { // in pages
 		return
 	}
 	removeOfTheDead()

@@ -5,6 +5,7 @@ package testkit
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -70,7 +71,8 @@ func CopyDir(to, from string) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(context.Background(), "cp", "-a", from+"/.", to).CombinedOutput() //nolint:gosec // directories of the tests
+	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil

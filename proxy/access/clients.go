@@ -3,7 +3,7 @@
 // and links give access to restricted content. It knows addresses, repositories
 // and digests; it knows neither URLs nor what is cached.
 //
-// Files: clients.go and gateway.go (addresses), visibility.go (how a repository
+// Files: clients.go, gateway.go and refusals.go (addresses), visibility.go (how a repository
 // is shown), identity.go (the box's credentials, for public content only),
 // grants.go (which tokens may pull), links.go (which repositories have a blob),
 // notfound.go (how much a client may request that does not exist).

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"time"
@@ -52,10 +53,8 @@ func (i *Identities) Client(ctx context.Context, u *upstream.Upstream, repositor
 // Known is Client without a probe: a repository that is not remembered is asked
 // anonymously.
 func (i *Identities) Known(u *upstream.Upstream, repository string) *upstream.Client {
-	if own := u.OwnOf(repository); own != nil {
-		if public, _ := i.known.Get(index.Origin{Registry: u.Host, Repository: repository}); public {
-			return own
-		}
+	if public, _ := i.known.Get(index.Origin{Registry: u.Host, Repository: repository}); public {
+		return cmp.Or(u.OwnOf(repository), u.Anonymous)
 	}
 	return u.Anonymous
 }

@@ -8,6 +8,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"hubcap/proxy/logging"
 )
 
 // limitedClients is the largest number of clients whose not-found responses are
@@ -30,7 +32,7 @@ type NotFoundLimit struct {
 	o       NotFoundOptions
 	clients *lru.Cache[netip.Addr, *rate.Limiter]
 	until   atomic.Int64 // Unix nanoseconds until which any client may be over the limit
-	warned  atomic.Int64 // Unix nanoseconds of the last warning; 0 for none
+	warning logging.Throttle
 }
 
 // NewNotFoundLimit returns a limit that no client has used yet.
@@ -74,7 +76,10 @@ func (l *NotFoundLimit) Count(client netip.Addr) {
 			break
 		}
 	}
-	l.warn(client, now)
+	if l.warning.Allow(now) {
+		l.o.Log.Warn("a client has caused too many not-found responses: until it stops, its requests for uncached content get 429; HUBCAP_NOT_FOUND_LIMIT sets the limit",
+			"client", client, "per_minute", l.o.PerMinute)
+	}
 }
 
 // untilToken returns the time until a bucket has a token.
@@ -84,14 +89,4 @@ func untilToken(bucket *rate.Limiter, now time.Time) time.Duration {
 		return 0
 	}
 	return time.Duration(lacking / float64(bucket.Limit()) * float64(time.Second))
-}
-
-// warn logs that a client is over the limit, at most once a minute.
-func (l *NotFoundLimit) warn(client netip.Addr, now time.Time) {
-	last := l.warned.Load()
-	if last != 0 && now.UnixNano()-last < int64(time.Minute) || !l.warned.CompareAndSwap(last, now.UnixNano()) {
-		return
-	}
-	l.o.Log.Warn("a client has caused too many not-found responses: until it stops, its requests for uncached content get 429; HUBCAP_NOT_FOUND_LIMIT sets the limit",
-		"client", client, "per_minute", l.o.PerMinute)
 }

@@ -1,12 +1,6 @@
 package access
 
-import (
-	"slices"
-
-	"github.com/bmatcuk/doublestar/v4"
-
-	"hubcap/proxy/upstream"
-)
+import "hubcap/proxy/upstream"
 
 // View is how a repository is shown to a client.
 type View uint8
@@ -31,22 +25,15 @@ func (v View) Restricted() bool { return v == Shared || v == Own }
 // clients can log in there.
 func ViewOf(u *upstream.Upstream, repository string, login bool) View {
 	switch {
-	case matches(u.Deny, repository), len(u.Allow) > 0 && !matches(u.Allow, repository):
+	case !u.Allows(repository):
 		return Denied
 	case u.Visibility == upstream.Passthrough && login:
 		return Own
 	case u.Visibility == upstream.Passthrough:
 		return Hidden
-	case u.Visibility == upstream.Shared && matches(u.SharedRepositories, repository):
+	case u.Shares(repository):
 		return Shared
 	default:
 		return Open
 	}
-}
-
-// matches reports whether one of the globs, which are valid, matches the
-// repository: * stands for any characters but a slash, ** for any number of
-// parts between slashes.
-func matches(globs []string, repository string) bool {
-	return slices.ContainsFunc(globs, func(glob string) bool { return doublestar.MatchUnvalidated(glob, repository) })
 }

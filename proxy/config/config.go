@@ -10,6 +10,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -268,11 +269,11 @@ type LogLevel slog.Level
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (l *LogLevel) UnmarshalText(text []byte) error {
-	switch strings.ToLower(string(text)) {
-	case "debug", "info", "warn", "error":
-		return (*slog.Level)(l).UnmarshalText(text)
+	var name string
+	if err := oneOf(&name, bytes.ToLower(text), "debug", "info", "warn", "error"); err != nil {
+		return err
 	}
-	return errors.New("want debug, info, warn or error")
+	return (*slog.Level)(l).UnmarshalText(text)
 }
 
 // Count is a small number of connections.
@@ -310,12 +311,7 @@ type LogFormat string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *LogFormat) UnmarshalText(text []byte) error {
-	switch s := string(text); s {
-	case "text", "json":
-		*f = LogFormat(s)
-		return nil
-	}
-	return errors.New("want text or json")
+	return oneOf(f, text, "text", "json")
 }
 
 // Prefetch says which blobs are fetched before a client asks: "off" or "on-pull".
@@ -329,12 +325,7 @@ const (
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Prefetch) UnmarshalText(text []byte) error {
-	switch s := Prefetch(text); s {
-	case PrefetchOff, PrefetchOnPull:
-		*p = s
-		return nil
-	}
-	return errors.New("want off or on-pull")
+	return oneOf(p, text, PrefetchOff, PrefetchOnPull)
 }
 
 // timeouts copies what is the same for every client of a registry.

@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 		{"STALL_TIMEOUT", time.Duration(c.StallTimeout), 30 * time.Second},
 		{"DRAIN_TIMEOUT", time.Duration(c.DrainTimeout), 30 * time.Second},
 		{"DEFAULT_UPSTREAM", c.DefaultUpstream, "docker.io"},
-		{"CA_FILE", c.CAFile.String(), ""},
+		{"CA_FILE", c.CAFile, CAFile{}},
 		{"ALLOW_CLIENTS", len(c.AllowClients), 0},
 		{"VERIFY_INTERVAL", time.Duration(c.VerifyInterval), 7 * 24 * time.Hour},
 		{"PREFETCH", c.Prefetch, PrefetchOnPull},

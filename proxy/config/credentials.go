@@ -17,19 +17,26 @@ type Kind = credentials.Kind
 // ownRegistry is a registry as the operator has set it, in one entry or in
 // several that differ in their credentials.
 type ownRegistry struct {
-	registry         // all but the credentials, as the entries say together
-	host     string  // in its one spelling
-	numbers  []int   // of the entries
-	kinds    []Kind  // of their credentials
-	globs    []Globs // of the repositories that these are for
-	login    credentials.Login
-	parts    []upstream.Part
+	registry        // all but the credentials, as the entries say together
+	host     string // in its one spelling
+	accounts []account
+}
+
+// account is the credentials of one entry.
+type account struct {
+	number       int // of the entry
+	login        credentials.Login
+	repositories Globs // that it is for; when empty, those of no other account
 }
 
 // ownRegistries reads the entries, those of one host together.
-func ownRegistries(numbers []int, values map[string]string) ([]ownRegistry, error) {
+func ownRegistries(values map[string]string) ([]ownRegistry, error) {
+	entries, err := count(upstreamPrefix, values)
+	if err != nil {
+		return nil, err
+	}
 	var all []ownRegistry
-	for _, n := range numbers {
+	for n := range entries {
 		prefix := registryPrefix(n)
 		var r registry
 		if err := parse(&r, prefix, values); err != nil {
@@ -66,20 +73,15 @@ func (o *ownRegistry) add(r registry, n int, values map[string]string) error {
 	if len(r.Repositories) > 0 && !l.LogsIn() {
 		return refused(prefix+"REPOSITORIES", r.Repositories.String(), fmt.Errorf("are for credentials, and there are none: set %sUSERNAME and %sPASSWORD, %sTOKEN or %sCREDENTIALS", prefix, prefix, prefix, prefix))
 	}
-	for i, before := range o.numbers {
-		if len(r.Repositories) == 0 && len(o.globs[i]) == 0 {
-			return refused(prefix+"HOST", r.Host, fmt.Errorf("%sHOST names it too; tell them apart by %sREPOSITORIES", registryPrefix(before), prefix))
+	for _, before := range o.accounts {
+		if len(r.Repositories) == 0 && len(before.repositories) == 0 {
+			return refused(prefix+"HOST", r.Host, fmt.Errorf("%sHOST names it too; tell them apart by %sREPOSITORIES", registryPrefix(before.number), prefix))
 		}
-		if j := slices.IndexFunc(r.Repositories, func(glob string) bool { return slices.Contains(o.globs[i], glob) }); j >= 0 {
-			return refused(prefix+"REPOSITORIES", r.Repositories.String(), fmt.Errorf("%sREPOSITORIES has %s too", registryPrefix(before), r.Repositories[j]))
+		if j := slices.IndexFunc(r.Repositories, func(glob string) bool { return slices.Contains(before.repositories, glob) }); j >= 0 {
+			return refused(prefix+"REPOSITORIES", r.Repositories.String(), fmt.Errorf("%sREPOSITORIES has %s too", registryPrefix(before.number), r.Repositories[j]))
 		}
 	}
-	o.numbers, o.kinds, o.globs = append(o.numbers, n), append(o.kinds, l.Kind), append(o.globs, r.Repositories)
-	if len(r.Repositories) > 0 {
-		o.parts = append(o.parts, upstream.Part{Repositories: r.Repositories, Login: l})
-	} else {
-		o.login = l
-	}
+	o.accounts = append(o.accounts, account{n, l, r.Repositories})
 	return nil
 }
 
@@ -107,15 +109,15 @@ var forCredentials = []string{"HOST", "USERNAME", "PASSWORD", "TOKEN", "CREDENTI
 // settle reads all that is not about credentials from the entries together:
 // what one of them says holds for the registry, and two may not disagree.
 func (o *ownRegistry) settle(values map[string]string) error {
-	first := registryPrefix(o.numbers[0])
+	first := registryPrefix(o.accounts[0].number)
 	together := maps.Clone(values)
 	for _, v := range describe(registry{}, "") {
 		if slices.Contains(forCredentials, v.Name) {
 			continue
 		}
 		said := first + v.Name // by whom
-		for _, n := range o.numbers[1:] {
-			name := registryPrefix(n) + v.Name
+		for _, other := range o.accounts[1:] {
+			name := registryPrefix(other.number) + v.Name
 			switch value := values[name]; {
 			case value == "":
 			case together[first+v.Name] == "":
@@ -129,11 +131,17 @@ func (o *ownRegistry) settle(values map[string]string) error {
 	return parse(&o.registry, first, together)
 }
 
-// checkCloud finds credentials of a cloud that would go elsewhere.
-func (o *ownRegistry) checkCloud(host string) error {
-	for i, kind := range o.kinds {
-		if err := credentials.Check(kind, strings.ToLower(host)); err != nil {
-			return refused(registryPrefix(o.numbers[i])+"CREDENTIALS", string(kind), err)
+// applyAccounts sets the credentials of a registry whose address is known. Those
+// of a cloud must not go elsewhere.
+func (o *ownRegistry) applyAccounts(e *upstream.Entry) error {
+	for _, a := range o.accounts {
+		if err := credentials.Check(a.login.Kind, strings.ToLower(e.URL.Host)); err != nil {
+			return refused(registryPrefix(a.number)+"CREDENTIALS", string(a.login.Kind), err)
+		}
+		if len(a.repositories) > 0 {
+			e.Parts = append(e.Parts, upstream.Part{Repositories: a.repositories, Login: a.login})
+		} else {
+			e.Login = a.login
 		}
 	}
 	return nil

@@ -89,9 +89,9 @@ func Print(w io.Writer, environ []string) error {
 		names := []string{v.Name}
 		if prefix, field, several := strings.Cut(v.Name, "<n>_"); several {
 			// What is numbered wrongly is shown as if there were none.
-			if found, err := numbers(prefix, present); err == nil && len(found) > 0 {
+			if numbers, err := count(prefix, present); err == nil && numbers > 0 {
 				names = names[:0]
-				for _, n := range found {
+				for n := range numbers {
 					names = append(names, numberedPrefix(prefix, n)+field)
 				}
 			}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -27,8 +26,6 @@ func (w *Wait) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func (w Wait) String() string { return time.Duration(w).String() }
-
 // StaleFor is how long what is held is served while its registry fails.
 type StaleFor struct {
 	set bool
@@ -49,18 +46,6 @@ func (s *StaleFor) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is what the operator would write; nothing where nothing was set.
-func (s StaleFor) String() string {
-	switch {
-	case !s.set:
-		return ""
-	case s.d < 0:
-		return "unlimited"
-	default:
-		return s.d.String()
-	}
-}
-
 // Public is the time for public content, without an end unless it was
 // set. Negative means without an end.
 func (s StaleFor) Public() time.Duration {
@@ -79,16 +64,9 @@ type TagRules []freshness.Rule
 var errTagRule = errors.New("want rules separated by commas, such as *:latest=30s, registry.k8s.io/**=24h or library/*:v*=immutable")
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (t *TagRules) UnmarshalText(text []byte) error {
-	*t = nil
-	for one := range strings.SplitSeq(string(text), ",") {
-		rule, err := parseTagRule(strings.TrimSpace(one))
-		if err != nil {
-			return err
-		}
-		*t = append(*t, rule)
-	}
-	return nil
+func (t *TagRules) UnmarshalText(text []byte) (err error) {
+	*t, err = list(text, parseTagRule)
+	return err
 }
 
 // parseTagRule reads one rule. A colon behind the last slash stands before the
@@ -116,17 +94,4 @@ func parseTagRule(s string) (rule freshness.Rule, err error) {
 	}
 	rule.TTL = time.Duration(d)
 	return rule, nil
-}
-
-// String is what the operator would write.
-func (t TagRules) String() string {
-	var all []string
-	for _, r := range t {
-		ttl := "immutable"
-		if !r.Immutable {
-			ttl = r.TTL.String()
-		}
-		all = append(all, fmt.Sprintf("%s:%s=%s", r.Repository, r.Tag, ttl))
-	}
-	return strings.Join(all, ",")
 }

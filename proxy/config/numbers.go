@@ -11,21 +11,21 @@ import (
 // numberedPrefix is what the variables of the n-th one below prefix begin with.
 func numberedPrefix(prefix string, n int) string { return fmt.Sprintf("%s%d_", prefix, n) }
 
-// numbers are the n for which any <prefix><n>_ is set: 0, 1, … without gaps.
-func numbers(prefix string, values map[string]string) ([]int, error) {
+// count returns how many n there are for which any <prefix><n>_ is set; they
+// must be 0, 1, … without gaps.
+func count(prefix string, values map[string]string) (int, error) {
 	found := make(map[int]string)
 	for name, value := range values {
 		if n, _, ok := numbered(prefix, name); ok && value != "" {
 			found[n] = name
 		}
 	}
-	all := slices.Sorted(maps.Keys(found))
-	for i, n := range all {
+	for i, n := range slices.Sorted(maps.Keys(found)) {
 		if n != i {
-			return nil, refused(found[n], values[found[n]], fmt.Errorf("there is no %s…; number them 0, 1, … without gaps", numberedPrefix(prefix, i)))
+			return 0, refused(found[n], values[found[n]], fmt.Errorf("there is no %s…; number them 0, 1, … without gaps", numberedPrefix(prefix, i)))
 		}
 	}
-	return all, nil
+	return len(found), nil
 }
 
 // numbered splits the name of a variable below a prefix.

@@ -19,11 +19,11 @@ const mirrorPrefix = Prefix + "LISTEN_"
 
 // loadMirrors reads the further mirror ports.
 func (c *Config) loadMirrors(values map[string]string) error {
-	found, err := numbers(mirrorPrefix, values)
+	mirrors, err := count(mirrorPrefix, values)
 	if err != nil {
 		return err
 	}
-	for _, n := range found {
+	for n := range mirrors {
 		var m Mirror
 		prefix := numberedPrefix(mirrorPrefix, n)
 		if err := parse(&m, prefix, values); err != nil {

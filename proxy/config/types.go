@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -195,26 +196,39 @@ func (f Floor) of(whole int64) int64 {
 	return most
 }
 
+// list parses a list with commas between its elements, and blanks around them.
+func list[T any](text []byte, parse func(string) (T, error)) (all []T, err error) {
+	for one := range strings.SplitSeq(string(text), ",") {
+		value, err := parse(strings.TrimSpace(one))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, value)
+	}
+	return all, nil
+}
+
 // Prefixes are ranges of addresses; a single address is a range of one.
 type Prefixes []netip.Prefix
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Prefixes) UnmarshalText(text []byte) error {
-	for one := range strings.SplitSeq(string(text), ",") {
-		one = strings.TrimSpace(one)
-		prefix, err := netip.ParsePrefix(one)
-		if addr, addrErr := netip.ParseAddr(one); addrErr == nil {
-			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-		}
-		if err != nil {
-			return fmt.Errorf("%q is no range of addresses; want such as 10.0.0.0/8,192.168.1.7", one)
-		}
-		if at := prefix.Addr(); at.Is4In6() && prefix.Bits() >= 96 { // addresses are compared as IPv4
-			prefix = netip.PrefixFrom(at.Unmap(), prefix.Bits()-96)
-		}
-		*p = append(*p, prefix.Masked())
+func (p *Prefixes) UnmarshalText(text []byte) (err error) {
+	*p, err = list(text, parsePrefix)
+	return err
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	if addr, addrErr := netip.ParseAddr(s); addrErr == nil {
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
-	return nil
+	if err != nil {
+		return prefix, fmt.Errorf("%q is no range of addresses; want such as 10.0.0.0/8,192.168.1.7", s)
+	}
+	if at := prefix.Addr(); at.Is4In6() && prefix.Bits() >= 96 { // addresses are compared as IPv4
+		prefix = netip.PrefixFrom(at.Unmap(), prefix.Bits()-96)
+	}
+	return prefix.Masked(), nil
 }
 
 func (p Prefixes) String() string {
@@ -238,14 +252,6 @@ func (f *CAFile) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the file's name, or nothing.
-func (f CAFile) String() string {
-	if f.CAFile == nil {
-		return ""
-	}
-	return f.Path()
-}
-
 // Secret is a value that is never printed.
 type Secret = credentials.Secret
 
@@ -254,31 +260,42 @@ type Switch bool
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *Switch) UnmarshalText(text []byte) error {
-	switch string(text) {
-	case "true":
-		*s = true
-	case "false":
-		*s = false
-	default:
-		return errors.New("want true or false")
+	var value string
+	err := oneOf(&value, text, "true", "false")
+	*s = value == "true"
+	return err
+}
+
+// oneOf sets a value to a text that must be one of the allowed.
+func oneOf[T ~string](value *T, text []byte, allowed ...T) error {
+	if slices.Contains(allowed, T(text)) {
+		*value = T(text)
+		return nil
 	}
-	return nil
+	want := "want "
+	for i, one := range allowed {
+		switch i {
+		case 0:
+		case len(allowed) - 1:
+			want += " or "
+		default:
+			want += ", "
+		}
+		want += string(one)
+	}
+	return errors.New(want)
 }
 
 // Names are host names.
 type Names []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (n *Names) UnmarshalText(text []byte) error {
-	*n = nil
-	for one := range strings.SplitSeq(string(text), ",") {
-		if one = strings.ToLower(strings.TrimSpace(one)); one == "" || strings.ContainsAny(one, "/:@ ") {
-			return errors.New("want host names without a port, separated by commas")
+func (n *Names) UnmarshalText(text []byte) (err error) {
+	*n, err = list(text, func(one string) (string, error) {
+		if one == "" || strings.ContainsAny(one, "/:@ ") {
+			return "", errors.New("want host names without a port, separated by commas")
 		}
-		*n = append(*n, one)
-	}
-	return nil
+		return one, nil
+	})
+	return err
 }
-
-// String is what the operator wrote.
-func (n Names) String() string { return strings.Join(n, ",") }

@@ -47,14 +47,6 @@ func (u *URL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the address, or nothing.
-func (u URL) String() string {
-	if u.URL == nil {
-		return ""
-	}
-	return u.URL.String()
-}
-
 const upstreamPrefix = Prefix + "UPSTREAM_"
 
 // registryPrefix is what the variables of the n-th registry begin with.
@@ -70,11 +62,7 @@ func (c *Config) loadUpstreams(values map[string]string) error {
 		}
 		byHost[p.Host] = e
 	}
-	found, err := numbers(upstreamPrefix, values)
-	if err != nil {
-		return err
-	}
-	own, err := ownRegistries(found, values)
+	own, err := ownRegistries(values)
 	if err != nil {
 		return err
 	}
@@ -124,15 +112,14 @@ func (c *Config) preset(p upstream.Preset) (upstream.Entry, error) {
 
 // apply puts what the operator has set over what was known.
 func (c *Config) apply(e upstream.Entry, o ownRegistry) (upstream.Entry, error) {
-	r, n := o.registry, o.numbers[0]
+	r, n := o.registry, o.accounts[0].number
 	if r.URL.URL != nil {
 		if strings.HasPrefix(e.Host, "*") {
 			return e, refused(registryPrefix(n)+"URL", r.URL.String(), errors.New("a pattern of hosts has no one address"))
 		}
 		e.URL = r.URL.URL
 	}
-	e.Login, e.Parts = o.login, o.parts
-	if err := o.checkCloud(e.URL.Host); err != nil {
+	if err := o.applyAccounts(&e); err != nil {
 		return e, err
 	}
 	if len(r.TokenHosts) > 0 {

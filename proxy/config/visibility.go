@@ -11,30 +11,15 @@ import (
 )
 
 // Visibility says for whom a registry's content is.
-type Visibility upstream.Visibility
+type Visibility string
 
-var visibilities = map[string]upstream.Visibility{
+var visibilities = map[Visibility]upstream.Visibility{
 	"public": upstream.Public, "shared": upstream.Shared, "passthrough": upstream.Passthrough,
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (v *Visibility) UnmarshalText(text []byte) error {
-	found, ok := visibilities[string(text)]
-	if !ok {
-		return errors.New("want public, shared or passthrough")
-	}
-	*v = Visibility(found)
-	return nil
-}
-
-// String is the name that the operator uses.
-func (v Visibility) String() string {
-	for name, one := range visibilities {
-		if one == upstream.Visibility(v) {
-			return name
-		}
-	}
-	return ""
+	return oneOf(v, text, "public", "shared", "passthrough")
 }
 
 // Globs stand for repositories: * for a part of a name, ** for any number of
@@ -42,15 +27,14 @@ func (v Visibility) String() string {
 type Globs []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (g *Globs) UnmarshalText(text []byte) error {
-	*g = nil
-	for one := range strings.SplitSeq(string(text), ",") {
-		if one = strings.TrimSpace(one); one == "" || !doublestar.ValidatePattern(one) {
-			return errors.New("want globs of repositories separated by commas, such as library/*, owner/**")
+func (g *Globs) UnmarshalText(text []byte) (err error) {
+	*g, err = list(text, func(one string) (string, error) {
+		if one == "" || !doublestar.ValidatePattern(one) {
+			return "", errors.New("want globs of repositories separated by commas, such as library/*, owner/**")
 		}
-		*g = append(*g, one)
-	}
-	return nil
+		return one, nil
+	})
+	return err
 }
 
 // String is what the operator wrote.
@@ -61,7 +45,7 @@ func (g Globs) String() string { return strings.Join(g, ",") }
 func (c *Config) applyRules(e *upstream.Entry, r registry, n int) error {
 	prefix := registryPrefix(n)
 	e.Rules = upstream.Rules{
-		Visibility: upstream.Visibility(r.Visibility), SharedRepositories: r.Shared, Allow: r.Allow, Deny: r.Deny,
+		Visibility: visibilities[r.Visibility], SharedRepositories: r.Shared, Allow: r.Allow, Deny: r.Deny,
 	}
 	switch e.Visibility {
 	case upstream.Public:
@@ -71,10 +55,10 @@ func (c *Config) applyRules(e *upstream.Entry, r registry, n int) error {
 		}
 	case upstream.Passthrough:
 		if c.AuthListen == "" {
-			return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("needs a port where clients log in: set %sAUTH_LISTEN", Prefix))
+			return refused(prefix+"VISIBILITY", string(r.Visibility), fmt.Errorf("needs a port where clients log in: set %sAUTH_LISTEN", Prefix))
 		}
 		if e.Username != "" {
-			return refused(prefix+"VISIBILITY", r.Visibility.String(), errors.New("each client uses its own credentials; leave those of hubcap out"))
+			return refused(prefix+"VISIBILITY", string(r.Visibility), errors.New("each client uses its own credentials; leave those of hubcap out"))
 		}
 	}
 	if e.Visibility != upstream.Shared && len(r.Shared) > 0 {
@@ -87,9 +71,9 @@ func (c *Config) applyRules(e *upstream.Entry, r registry, n int) error {
 func (c *Config) checkShared(e *upstream.Entry, r registry, prefix string) error {
 	switch {
 	case len(r.Shared) == 0:
-		return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("name the repositories in %sSHARED_REPOSITORIES", prefix))
+		return refused(prefix+"VISIBILITY", string(r.Visibility), fmt.Errorf("name the repositories in %sSHARED_REPOSITORIES", prefix))
 	case !e.HasLogin():
-		return refused(prefix+"VISIBILITY", r.Visibility.String(), fmt.Errorf("needs credentials: %sUSERNAME and %sPASSWORD, %sTOKEN or %sCREDENTIALS", prefix, prefix, prefix, prefix))
+		return refused(prefix+"VISIBILITY", string(r.Visibility), fmt.Errorf("needs credentials: %sUSERNAME and %sPASSWORD, %sTOKEN or %sCREDENTIALS", prefix, prefix, prefix, prefix))
 	}
 	c.Warnings = append(c.Warnings, fmt.Sprintf("%sSHARED_REPOSITORIES=%s: everybody whom %sALLOW_CLIENTS lets in can pull these of %s with hubcap's credentials",
 		prefix, r.Shared, Prefix, e.Host))

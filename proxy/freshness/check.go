@@ -68,7 +68,7 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 	failing := r.failing(ctx, repo, err)
 	deleted := !failing && isGone(err) && r.keepDeleted && repo.Restricted == nil
 	if !failing && !deleted {
-		if isGone(err) || isKind(err, upstream.Withdrawn) {
+		if isGone(err) || upstream.IsKind(err, upstream.Withdrawn) {
 			r.tags.forget(name, known.Digest)
 		}
 		return Answer{}, r.remember(repo, name.String(), err)
@@ -121,8 +121,7 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 // afterMove returns the error of fetching what a tag has moved to. A registry
 // that does not have what it has just named is failing.
 func afterMove(err error) error {
-	var e *upstream.Error
-	if errors.As(err, &e) && e.Kind == upstream.NotFound {
+	if e, ok := errors.AsType[*upstream.Error](err); ok && e.Kind == upstream.NotFound {
 		failing := *e
 		failing.Kind = upstream.Invalid
 		return &failing
@@ -159,8 +158,8 @@ func (r *Resolver) remember(repo Repository, key string, err error) error {
 // NotFound reports whether err is an answer by which there is nothing for any
 // client. What is refused to the box's credentials may exist.
 func NotFound(err error) bool {
-	var e *upstream.Error
-	return errors.As(err, &e) && (e.Kind == upstream.NotFound || e.Kind == upstream.Withdrawn || e.Kind == upstream.Denied && !e.Credentials)
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && (e.Kind == upstream.NotFound || e.Kind == upstream.Withdrawn || e.Kind == upstream.Denied && !e.Credentials)
 }
 
 // failing reports whether err means that the upstream is failing, rather than
@@ -170,11 +169,10 @@ func NotFound(err error) bool {
 // repository known to be public), and a refusal while the registry refuses
 // everything.
 func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool {
-	var e *upstream.Error
-	if !errors.As(err, &e) {
-		return false
-	}
+	e, ok := errors.AsType[*upstream.Error](err)
 	switch {
+	case !ok:
+		return false
 	case e.Failing():
 		return true
 	case e.Kind != upstream.Denied:
@@ -192,11 +190,6 @@ func (r *Resolver) failing(ctx context.Context, repo Repository, err error) bool
 
 // isGone reports whether the registry says that it does not have the content.
 func isGone(err error) bool {
-	var e *upstream.Error
-	return errors.As(err, &e) && e.Kind == upstream.NotFound && !e.Failing()
-}
-
-func isKind(err error, kind upstream.Kind) bool {
-	var e *upstream.Error
-	return errors.As(err, &e) && e.Kind == kind
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && e.Kind == upstream.NotFound && !e.Failing()
 }

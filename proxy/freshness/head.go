@@ -34,7 +34,7 @@ func (r *Resolver) notFoundByHead(key string) error {
 // before the tag is forgotten: it is errNoHead.
 func (r *Resolver) headKnown(ctx context.Context, repo Repository, tag string) (upstream.Descriptor, error) {
 	d, err := r.head(ctx, repo, tag, repo.tag(tag).String())
-	if isKind(err, upstream.NotFound) || isKind(err, upstream.Withdrawn) || isKind(err, upstream.Denied) {
+	if upstream.IsKind(err, upstream.NotFound, upstream.Withdrawn, upstream.Denied) {
 		r.doubt(repo, repo.tag(tag).String(), err)
 		return d, errNoHead
 	}

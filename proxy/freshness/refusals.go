@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hubcap/proxy/logging"
@@ -33,8 +34,9 @@ const (
 // asked about by HEAD, at most once in refusedFor. Its methods are safe for
 // concurrent use.
 type refusals struct {
-	now func() time.Time
-	log *slog.Logger
+	now  func() time.Time
+	log  *slog.Logger
+	last atomic.Int64 // when a refusal was last noted, nanoseconds since 1970; 0 for never
 
 	mu         sync.Mutex
 	registries *memory.Memory[string, *registryRefusals]
@@ -98,11 +100,18 @@ func (r *refusals) refused(ctx context.Context, repo Repository, err error) bool
 func (r *refusals) note(host, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.of(host).refused[name] = r.now()
+	now := r.now()
+	r.of(host).refused[name] = now
+	r.last.Store(now.UnixNano())
 }
 
-// refusing reports whether a registry refuses everything at present.
+// refusing reports whether a registry refuses everything at present. It is
+// called for every manifest, and takes no lock while no registry refuses
+// anything.
 func (r *refusals) refusing(host string) bool {
+	if last := r.last.Load(); last == 0 || r.now().UnixNano()-last >= int64(refusedFor) {
+		return false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one, ok := r.registries.Get(host)
@@ -135,7 +144,7 @@ func (r *refusals) askOthers(ctx context.Context, repo Repository) {
 	for name, tag := range r.others(repo) {
 		_, err := repo.Registry(ctx).HeadManifest(ctx, name, tag)
 		switch {
-		case isKind(err, upstream.Denied):
+		case upstream.IsKind(err, upstream.Denied):
 			r.note(repo.Host, name)
 		case err == nil:
 			r.answered(repo)

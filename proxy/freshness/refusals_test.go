@@ -100,6 +100,38 @@ func TestTheOnlyRepositoryRefused(t *testing.T) {
 	r.fails(r.repo(names[0]), upstream.Denied)
 }
 
+// TestRefusingTakesNoLock: every manifest that is served asks whether its
+// registry refuses everything, which must not wait for a lock while none does.
+func TestRefusingTakesNoLock(t *testing.T) {
+	r := newRig(t)
+	refusing := func() bool {
+		r.refusals.mu.Lock()
+		defer r.refusals.mu.Unlock()
+		answer := make(chan bool, 1)
+		go func() { answer <- r.Refusing("docker.io") }()
+		select {
+		case refusing := <-answer:
+			return refusing
+		case <-time.After(5 * time.Second):
+			t.Fatal("it waits for the lock")
+			return false
+		}
+	}
+	if refusing() {
+		t.Error("refusing before any refusal")
+	}
+	for _, name := range []string{"owner/1", "owner/2"} {
+		r.refusals.note("docker.io", name)
+	}
+	if !r.Refusing("docker.io") {
+		t.Error("not refusing after two refusals")
+	}
+	r.clock.Advance(refusedFor)
+	if refusing() {
+		t.Error("refusing after the refusals have expired")
+	}
+}
+
 // TestFailing classifies errors.
 func TestFailing(t *testing.T) {
 	refusal := func(kind upstream.Kind, by upstream.Refusal) error {

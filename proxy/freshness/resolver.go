@@ -279,7 +279,7 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, d digest.Digest, 
 // repository.
 func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, bool) {
 	m, ok := r.store.Manifest(d)
-	if ok && m.Closed && (repo.Restricted == nil || !repo.Restricted.Links.Linked(d) || !r.store.CameFrom(d, repo.Host)) {
+	if ok && m.Restricted && (repo.Restricted == nil || !repo.Restricted.Links.Linked(d) || !r.store.CameFrom(d, repo.Host)) {
 		return cache.Manifest{}, false
 	}
 	return m, ok
@@ -289,7 +289,7 @@ func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, b
 func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Answer {
 	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
 	if repo.Restricted != nil {
-		one.Closed, one.Host = true, repo.Host
+		one.Restricted, one.Host = true, repo.Host
 		repo.Restricted.Links.Link(m.Digest)
 	}
 	r.store.PutManifest(one, stored)

@@ -54,7 +54,7 @@ func TestRestrictedManifest(t *testing.T) {
 		"not linked":          r.restricted("owner/other", "a", links{}),
 		"of another registry": elsewhere,
 	} {
-		if a, err := r.Digest(t.Context(), repo, d); !isKind(err, upstream.Denied) {
+		if a, err := r.Digest(t.Context(), repo, d); !upstream.IsKind(err, upstream.Denied) {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}

@@ -240,7 +240,7 @@ func (r *rig) get(repo Repository, tag string, state State, body string) Answer 
 func (r *rig) fails(repo Repository, kind upstream.Kind) {
 	r.t.Helper()
 	answer, err := r.Get(r.t.Context(), repo, "latest")
-	if !isKind(err, kind) {
+	if !upstream.IsKind(err, kind) {
 		r.t.Errorf("Get(latest) = state %d, %q, %v; want an error: %s", answer.State, answer.Body, err, kind)
 	}
 }

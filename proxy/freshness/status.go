@@ -23,7 +23,7 @@ type RefusingRegistry struct {
 // Status returns the state of the Resolver. It asks no upstream and reads no
 // disk.
 func (r *Resolver) Status() Status {
-	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.unwritten()), Refusing: r.refusals.all()}
+	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.changes()), Refusing: r.refusals.all()}
 }
 
 // Known iterates over the tags and lists that are known in a repository, in no

@@ -26,13 +26,12 @@ type tags struct {
 	metrics *metrics.Fills
 	log     *slog.Logger
 
-	kick chan struct{} // there is something pending
+	kick chan struct{} // there is something unwritten
 	done chan struct{} // closed when write has ended
 
-	mu      sync.Mutex
-	pending map[index.Name]change // not yet in the index
-	writing map[index.Name]change // being written to it
-	closed  bool
+	mu        sync.Mutex
+	unwritten map[index.Name]*change // not yet in the index
+	closed    bool
 }
 
 // change is one write to the index.
@@ -45,7 +44,7 @@ type change struct {
 func newTags(x *index.Index, m *metrics.Fills, log *slog.Logger) *tags {
 	t := &tags{
 		memory: memory.New[index.Name, index.Tag](tagsInMemory, nil), index: x, metrics: m, log: log,
-		kick: make(chan struct{}, 1), done: make(chan struct{}), pending: make(map[index.Name]change),
+		kick: make(chan struct{}, 1), done: make(chan struct{}), unwritten: make(map[index.Name]*change),
 	}
 	go t.write()
 	return t
@@ -57,12 +56,9 @@ func (t *tags) get(name index.Name) (index.Tag, bool) {
 		return tag, true
 	}
 	t.mu.Lock()
-	c, waits := t.pending[name]
-	if !waits {
-		c, waits = t.writing[name]
-	}
+	c := t.unwritten[name]
 	t.mu.Unlock()
-	if waits {
+	if c != nil {
 		return c.tag, !c.remove
 	}
 	tag, ok, err := t.index.Tag(name)
@@ -76,17 +72,11 @@ func (t *tags) get(name index.Name) (index.Tag, bool) {
 	return tag, ok
 }
 
-// unwritten returns the changes that are not in the index yet.
-func (t *tags) unwritten() map[index.Name]change {
+// changes returns the changes that are not in the index yet.
+func (t *tags) changes() map[index.Name]*change {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := maps.Clone(t.pending)
-	for name, c := range t.writing {
-		if _, newer := all[name]; !newer {
-			all[name] = c
-		}
-	}
-	return all
+	return maps.Clone(t.unwritten)
 }
 
 // all iterates over what is known of the names in a repository; see
@@ -101,7 +91,7 @@ func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag]
 			seen[name] = true
 			return true
 		}
-		unwritten := t.unwritten() // before the index is read
+		unwritten := t.changes() // before the index is read
 		for name, tag := range t.memory.All() {
 			if first(name) && !yield(name, tag) {
 				return
@@ -154,39 +144,40 @@ func (t *tags) forget(name index.Name, d digest.Digest) {
 	t.enqueue(name, change{remove: true})
 }
 
-// enqueue adds a change to pending. t.mu is held.
+// enqueue has a change written. t.mu is held.
 func (t *tags) enqueue(name index.Name, c change) {
 	if t.closed {
 		return
 	}
-	c.sync = c.sync || t.pending[name].sync
-	t.pending[name] = c
+	if before := t.unwritten[name]; before != nil {
+		c.sync = c.sync || before.sync
+	}
+	t.unwritten[name] = &c
 	select {
 	case t.kick <- struct{}{}:
 	default:
 	}
 }
 
-// write writes the pending changes to the index until close is called.
+// write writes changes to the index until close is called. A change that
+// replaces one that is being written is written in the next round.
 func (t *tags) write() {
 	defer close(t.done)
 	for range t.kick {
-		t.mu.Lock()
-		batch := t.pending
-		t.pending, t.writing = make(map[index.Name]change), batch
-		t.mu.Unlock()
-		for name, c := range batch {
+		for name, c := range t.changes() {
 			if err := t.apply(name, c); err != nil {
 				t.failed(err)
 			}
+			t.mu.Lock()
+			if t.unwritten[name] == c {
+				delete(t.unwritten, name)
+			}
+			t.mu.Unlock()
 		}
-		t.mu.Lock()
-		t.writing = nil
-		t.mu.Unlock()
 	}
 }
 
-func (t *tags) apply(name index.Name, c change) error {
+func (t *tags) apply(name index.Name, c *change) error {
 	if c.remove {
 		return t.index.DeleteTag(name)
 	}
@@ -201,19 +192,15 @@ func (t *tags) failed(err error) {
 	t.log.Warn("the index failed; tags are known from memory only", "err", err)
 }
 
-// close writes the pending changes and ends the goroutine.
+// close writes the unwritten changes and ends the goroutine.
 func (t *tags) close() {
 	t.mu.Lock()
-	if t.closed {
-		t.mu.Unlock()
+	closed := t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if closed {
 		return
 	}
-	t.closed = true
-	select {
-	case t.kick <- struct{}{}: // for changes since the last round began
-	default:
-	}
-	close(t.kick)
-	t.mu.Unlock()
+	close(t.kick) // a kick that is in it is still received
 	<-t.done
 }

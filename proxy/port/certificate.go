@@ -20,6 +20,7 @@ type certificate struct {
 	current *tls.Certificate
 	seen    stamp // of the files that were last read, whatever came of it
 	looked  time.Time
+	failure error // why the files could not be used when they last changed
 }
 
 // stamp is what two files look like from outside.
@@ -88,6 +89,7 @@ func (c *certificate) reload() {
 	}
 	c.seen = now
 	read, err := readCertificate(c.CertFile, c.KeyFile)
+	c.failure = err
 	if err != nil {
 		c.Metrics.Certificate(c.Name, false, c.current.Leaf.NotAfter)
 		c.Log.Warn("a new certificate cannot be used; the current one stays", "port", c.Name, "err", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/logging"
 )
 
 // LimitsOptions is what Limits needs; every field but Exempt is required.
@@ -45,9 +46,10 @@ type Limits struct {
 	mu      sync.Mutex
 	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed
 	open    map[*conn]struct{}
-	clients map[netip.Addr]*clientConns         // with connections that are open or wait
-	turns   []*clientConns                      // with connections that wait, the next one first
-	logged  [metrics.ConnectionLimits]time.Time // when each limit was last logged
+	clients map[netip.Addr]*clientConns // with connections that are open or wait
+	turns   []*clientConns              // with connections that wait, the next one first
+	warning [metrics.ConnectionLimits]logging.Throttle
+	last    [metrics.ConnectionLimits]time.Time // when each limit was last met
 }
 
 // clientConns are the connections of one address. Limits.mu is held for them.
@@ -242,8 +244,8 @@ func (l *Limits) starved(from *listener, err error) {
 // held.
 func (l *Limits) met(limit metrics.ConnectionLimit, from *listener, text string, details ...any) {
 	l.Metrics.Limited(from.name, limit)
-	if now := l.Now(); now.Sub(l.logged[limit]) >= time.Minute {
-		l.logged[limit] = now
+	l.last[limit] = l.Now()
+	if l.warning[limit].Allow(l.last[limit]) {
 		l.Log.Warn(text, append([]any{"port", from.name}, details...)...)
 	}
 }
@@ -288,6 +290,7 @@ type listener struct {
 	*net.TCPListener
 	name   string
 	limits *Limits
+	plain  *plain    // notices TLS; nil at a port with TLS
 	accept sync.Once // starts accepting
 
 	wake   sync.Cond // any field below; its lock is limits.mu
@@ -354,6 +357,7 @@ type conn struct {
 	*net.TCPConn
 	from   *listener
 	client *clientConns
+	read   bool        // something was read
 	idle   atomic.Bool // waits for its next request
 	heard  atomic.Bool // a whole request head has come
 	ended  atomic.Bool

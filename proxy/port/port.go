@@ -3,7 +3,8 @@
 //
 // Files: port.go, group.go (several that end together), limits.go (how many
 // connections there may be), certificate.go (a certificate that changes under a
-// running port).
+// running port), plain.go (clients that speak TLS to a port without it),
+// status.go.
 package port
 
 import (
@@ -38,15 +39,17 @@ type Options struct {
 
 // Port is a bound port. It serves between Serve and Shutdown.
 type Port struct {
-	listener net.Listener
-	server   *http.Server
-	tls      bool
+	name        string
+	listener    net.Listener
+	server      *http.Server
+	certificate *certificate // nil without TLS
+	plain       *plain       // nil with TLS
 }
 
 // Listen binds the port. The error is about the address or the certificate.
 func Listen(o Options) (*Port, error) {
 	p := &Port{
-		tls: o.CertFile != "",
+		name: o.Name,
 		server: &http.Server{
 			Handler:                      heard(o.Handler, o.Log),
 			ConnContext:                  withConn,
@@ -58,10 +61,11 @@ func Listen(o Options) (*Port, error) {
 			ErrorLog:                     slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		},
 	}
-	var shown *certificate
-	if p.tls {
+	if o.CertFile == "" {
+		p.plain = &plain{name: o.Name, now: o.Now, log: o.Log}
+	} else {
 		var err error
-		if shown, err = loadCertificate(o); err != nil {
+		if p.certificate, err = loadCertificate(o); err != nil {
 			return nil, err
 		}
 	}
@@ -69,14 +73,16 @@ func Listen(o Options) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.listener = newListener(l.(*net.TCPListener), o.Name, o.Limits)
-	if p.tls {
+	counted := newListener(l.(*net.TCPListener), o.Name, o.Limits)
+	counted.plain = p.plain
+	p.listener = counted
+	if p.certificate != nil {
 		p.listener = tls.NewListener(p.listener, &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			// One transfer a connection is what registries' clients are made
 			// for; multiplexed over one, layers come at half the speed.
 			NextProtos:     []string{"http/1.1"},
-			GetCertificate: shown.get,
+			GetCertificate: p.certificate.get,
 		})
 	}
 	return p, nil
@@ -148,7 +154,7 @@ func (p *Port) Addr() net.Addr { return p.listener.Addr() }
 
 // Scheme is "https" or "http".
 func (p *Port) Scheme() string {
-	if p.tls {
+	if p.certificate != nil {
 		return "https"
 	}
 	return "http"

@@ -10,11 +10,11 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/memory"
 )
 
 // wasteAfter is how long after it was fetched a blob that no client has requested
@@ -51,9 +51,9 @@ type Prefetcher struct {
 	queue chan job
 
 	mu      sync.Mutex
-	images  *lru.Cache[string, *image] // by repository and manifest
-	byBlob  *lru.Cache[string, *image] // by repository and blob
-	fetched map[digest.Digest]*blob    // being fetched, or fetched and not requested yet
+	images  *memory.Memory[string, *image] // by repository and manifest
+	byBlob  *memory.Memory[string, *image] // by repository and blob
+	fetched map[digest.Digest]*blob        // being fetched, or fetched and not requested yet
 }
 
 // image is the blobs of one manifest.
@@ -76,17 +76,9 @@ type job struct {
 
 // New returns a Prefetcher. Nothing is fetched before Run.
 func New(o Options) *Prefetcher {
-	images, err := lru.New[string, *image](imagesKept)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	byBlob, err := lru.New[string, *image](blobsKept)
-	if err != nil {
-		panic(err)
-	}
 	return &Prefetcher{
-		Options: o, queue: make(chan job, queueLimit),
-		images: images, byBlob: byBlob, fetched: make(map[digest.Digest]*blob),
+		Options: o, queue: make(chan job, queueLimit), fetched: make(map[digest.Digest]*blob),
+		images: memory.New[string, *image](imagesKept, nil), byBlob: memory.New[string, *image](blobsKept, nil),
 	}
 }
 
@@ -125,9 +117,9 @@ func (p *Prefetcher) Manifest(repository string, d digest.Digest, wants func() (
 	}
 	layers, others := wants()
 	one := &image{wants: slices.Concat(layers, others)}
-	p.images.Add(key, one)
+	p.images.Keep(key, one)
 	for _, w := range layers {
-		p.byBlob.Add(repository+"@"+w.Digest.String(), one)
+		p.byBlob.Keep(repository+"@"+w.Digest.String(), one)
 	}
 }
 

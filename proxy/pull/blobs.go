@@ -37,7 +37,7 @@ func (r Repository) Blob(ctx context.Context, d digest.Digest, off int64) (Blob,
 func (r Repository) open(ctx context.Context, want cache.Want) (b Blob, err error) {
 	held, f := r.puller.o.Cache, Reference{Digest: want.Digest, Blob: true}
 	b = Blob{repository: r}
-	if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrClosed) {
+	if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrRestricted) {
 		return b, err
 	}
 	size, err := r.prover(ctx, f).HeadBlob(ctx, r.Name, want.Digest)
@@ -47,7 +47,7 @@ func (r Repository) open(ctx context.Context, want cache.Want) (b Blob, err erro
 	if held.Confirm(want) {
 		r.linkTo(want.Digest)
 		want.Granted = true
-		if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrClosed) {
+		if b.Blob, err = held.Open(ctx, want); !errors.Is(err, cache.ErrRestricted) {
 			return b, err
 		}
 	}
@@ -76,8 +76,8 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 		defer blob.Close()
 		return blob.Size, true, nil
 	}
-	closed, ask := errors.Is(err, cache.ErrClosed), r.client
-	if closed {
+	restricted, ask := errors.Is(err, cache.ErrRestricted), r.client
+	if restricted {
 		ask = r.prover
 	}
 	size, err = askForBlob(r, http.MethodHead, d, func() (int64, error) {
@@ -86,7 +86,7 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	if err != nil {
 		return 0, false, r.heard(err)
 	}
-	if closed && r.puller.o.Cache.Confirm(r.want(d, size)) {
+	if restricted && r.puller.o.Cache.Confirm(r.want(d, size)) {
 		r.linkTo(d)
 	}
 	return size, false, nil
@@ -97,12 +97,12 @@ func (r Repository) has(d digest.Digest) bool { return r.puller.o.Cache.Has(r.wa
 
 // want describes a blob of the repository to the cache.
 func (r Repository) want(d digest.Digest, size int64) cache.Want {
-	closed := r.View.Restricted()
+	restricted := r.View.Restricted()
 	want := cache.Want{
 		Digest: d, Size: size, Host: r.Upstream.Host, Source: source{r, d},
-		Closed: closed, Granted: closed && r.puller.o.Links.Linked(r.Upstream.Host, r.Name, d),
+		Restricted: restricted, Granted: restricted && r.puller.o.Links.Linked(r.Upstream.Host, r.Name, d),
 	}
-	if closed {
+	if restricted {
 		want.Repository = r.FullName()
 	}
 	return want

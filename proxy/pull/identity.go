@@ -1,9 +1,9 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
-	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,13 +28,9 @@ func (r Repository) Prove(ctx context.Context, f Reference) (Repository, error) 
 	return r, nil
 }
 
-// Ping asks whether the upstream accepts the client at all.
-func (r Repository) Ping(ctx context.Context) error { return r.caller.Ping(ctx) }
-
 // heard notes when err is a refusal of the client's token, and returns err.
 func (r Repository) heard(err error) error {
-	var up *upstream.Error
-	if r.View == access.Own && errors.As(err, &up) && up.Kind == upstream.Denied {
+	if r.View == access.Own && upstream.IsKind(err, upstream.Denied) {
 		r.puller.o.Grants.Refused(r.asker)
 	}
 	return err
@@ -54,16 +50,12 @@ func (r Repository) probe(ctx context.Context, f Reference, client *upstream.Cli
 // credentials where the repository is shared, otherwise only where an anonymous
 // client could have pulled the same.
 func (r Repository) client(ctx context.Context, f Reference) *upstream.Client {
-	switch r.View {
-	case access.Own:
-		return r.caller
-	case access.Shared:
-		return r.shared()
-	default:
-		return r.puller.o.Identities.Client(ctx, r.Upstream, r.Name, func(ctx context.Context, anybody *upstream.Client) error {
-			return r.probe(ctx, f, anybody)
-		})
+	if r.View != access.Open {
+		return r.lister()
 	}
+	return r.puller.o.Identities.Client(ctx, r.Upstream, r.Name, func(ctx context.Context, anonymous *upstream.Client) error {
+		return r.probe(ctx, f, anonymous)
+	})
 }
 
 // lister returns what asks the upstream for a list. A list proves nothing: the
@@ -73,17 +65,10 @@ func (r Repository) lister() *upstream.Client {
 	case access.Own:
 		return r.caller
 	case access.Shared:
-		return r.shared()
+		return cmp.Or(r.Upstream.OwnOf(r.Name), r.Upstream.Anonymous) // the credentials may be for other repositories
 	default:
 		return r.puller.o.Identities.Known(r.Upstream, r.Name)
 	}
-}
-
-func (r Repository) shared() *upstream.Client {
-	if own := r.Upstream.OwnOf(r.Name); own != nil {
-		return own
-	}
-	return r.Upstream.Anonymous // it is shared, and the credentials are for other repositories
 }
 
 // prover returns what asks the upstream whether the client may see restricted

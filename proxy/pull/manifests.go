@@ -44,7 +44,7 @@ func (r Repository) follow(found freshness.Answer, describe bool) {
 	held := r.puller.o.Cache
 	held.UseImage(found.Digest)
 	if found.State == freshness.Fetched {
-		r.puller.fetched.Add(r.FullName(), struct{}{})
+		r.puller.fetched.Keep(r.FullName(), struct{}{})
 	}
 	if describe {
 		return

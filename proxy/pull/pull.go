@@ -13,12 +13,12 @@ import (
 	"errors"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache"
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/memory"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
@@ -46,8 +46,8 @@ type Options struct {
 // from any goroutine.
 type Puller struct {
 	o       Options
-	absent  *freshness.Failures          // blobs that were not found, by repository
-	fetched *lru.Cache[string, struct{}] // repositories that an upstream gave a manifest of
+	absent  *freshness.Failures              // blobs that were not found, by repository
+	fetched *memory.Memory[string, struct{}] // repositories that an upstream gave a manifest of
 }
 
 // maxFetched is how many repositories are in Puller.fetched.
@@ -55,11 +55,7 @@ const maxFetched = 4096
 
 // New returns a Puller.
 func New(o Options) *Puller {
-	fetched, err := lru.New[string, struct{}](maxFetched)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: fetched}
+	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: memory.New[string, struct{}](maxFetched, nil)}
 }
 
 // Why a repository is refused.
@@ -130,7 +126,8 @@ func (r Repository) Knows(f Reference) bool {
 	switch {
 	case f.Blob:
 		_, named := r.puller.o.Cache.Named(f.Digest)
-		return named && r.puller.fetched.Contains(r.FullName()) || r.has(f.Digest)
+		_, fetched := r.puller.fetched.Get(r.FullName())
+		return named && fetched || r.has(f.Digest)
 	case f.Tag != "":
 		return r.puller.o.Tags.Knows(r.question(), f.Tag)
 	default:

@@ -54,7 +54,7 @@ func (r Repository) Whole(d digest.Digest) (report Report) {
 
 func (r Repository) why(d digest.Digest) Why {
 	want := r.want(d, -1)
-	want.Closed, want.Granted = true, true // as its own upstream would show it
+	want.Restricted, want.Granted = true, true // as its own upstream would show it
 	if r.puller.o.Cache.Has(want) {
 		return NotShown
 	}

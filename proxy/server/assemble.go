@@ -25,12 +25,12 @@ import (
 // openStore opens the data directory and settles the sizes.
 func (s *Server) openStore() (err error) {
 	if s.store, err = blobs.Open(s.config.DataDir); err != nil {
-		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+		return refusedDir(s.config.DataDir, err)
 	}
 	s.onClose("data directory", s.store.Close)
 	s.settings = defaultSettings()
 	if s.settings.Disk, err = sizeDisk(&s.config, s.store, s.log); err != nil {
-		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+		return refusedDir(s.config.DataDir, err)
 	}
 	s.settings.Process = sizeProcess(s.log)
 	if s.o.Adjust != nil {
@@ -48,7 +48,7 @@ func (s *Server) openIndex() (err error) {
 		Interval: s.settings.SnapshotInterval, Log: s.log,
 	})
 	if err != nil {
-		return fmt.Errorf("HUBCAP_DATA_DIR=%s: %w", s.config.DataDir, err)
+		return refusedDir(s.config.DataDir, err)
 	}
 	s.onClose("index", s.index.Close)
 	return nil
@@ -119,9 +119,10 @@ func (s *Server) openHandler() error {
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
+	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
 	s.Handler = proxy.New(proxy.Options{
 		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
-		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(s.log),
+		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,

@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 
+	"hubcap/proxy/advice"
 	"hubcap/proxy/config"
 	"hubcap/proxy/port"
 )
@@ -38,6 +41,9 @@ func listeners(c config.Config) []listener {
 
 // refused is the error of a listener that cannot be served.
 func (l listener) refused(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return errors.New(advice.PortTaken(l.variable, string(l.address)))
+	}
 	return fmt.Errorf("HUBCAP_%s=%s: %w", l.variable, l.address, err)
 }
 

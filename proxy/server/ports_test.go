@@ -53,7 +53,7 @@ func TestPortInUse(t *testing.T) {
 	for _, name := range []string{"HUBCAP_LISTEN", "HUBCAP_ADMIN_LISTEN"} {
 		t.Run(name, func(t *testing.T) {
 			setting := name + "=" + taken.Addr().String()
-			oneLine(t, launch(t, setting).wait(), setting, "address already in use")
+			oneLine(t, launch(t, setting).wait(), setting, "in use by another program (ss -ltnp")
 		})
 	}
 }
@@ -158,7 +158,7 @@ func TestFurtherPortInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	setting := "HUBCAP_LISTEN_0_ADDRESS=" + taken.Addr().String()
-	oneLine(t, launch(t, setting, "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io").wait(), setting, "address already in use")
+	oneLine(t, launch(t, setting, "HUBCAP_LISTEN_0_UPSTREAM=ghcr.io").wait(), setting, "in use by another program (ss -ltnp")
 }
 
 // TestLimits opens as many connections as one client may have, and one more,

@@ -23,6 +23,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy"
+	"hubcap/proxy/access"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
@@ -77,7 +78,9 @@ type Server struct {
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
-	closers   []func()             // of what has been opened, in that order
+	gateway   *access.Gateway
+	refusals  *access.Refusals
+	closers   []func() // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"hubcap/proxy/advice"
 	"hubcap/proxy/memory"
 )
 
@@ -65,14 +66,17 @@ func prefixes(all ...string) []netip.Prefix {
 	return parsed
 }
 
-// checkAddr returns an error for a special address that is in none of the allowed
-// ranges.
-func checkAddr(addr netip.Addr, allowed []netip.Prefix) error {
+// checkAddr returns an error for a special address, of the given host, that is in
+// none of the allowed ranges.
+func checkAddr(host string, addr netip.Addr, allowed []netip.Prefix) error {
 	addr = embedded(addr.Unmap().WithZone(""))
 	for _, p := range allowed {
 		if p.Contains(addr) {
 			return nil
 		}
+	}
+	if addr.IsPrivate() || addr.IsLoopback() {
+		return fmt.Errorf("%w: %s", errRefused, advice.PrivateAddress(host, addr))
 	}
 	for _, p := range special {
 		if p.Contains(addr) {
@@ -133,7 +137,7 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	nd := net.Dialer{KeepAlive: 30 * time.Second}
 	_, proxy := d.proxies.Load(address)
 	if !proxy {
-		nd.Control = d.control
+		nd.Control = d.control(host)
 	}
 	last, _ := d.answered.Get(address)
 	conn, at, err := race(ctx, inTurn(addrs, last), func(ctx context.Context, at netip.Addr) (net.Conn, error) {
@@ -260,12 +264,15 @@ func (u unbound) RoundTrip(req *http.Request) (*http.Response, error) {
 	return u.base.RoundTrip(req.WithContext(ctx))
 }
 
-func (d *dialer) control(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("%w: %s is no address", errRefused, address)
+// control checks the address of a host before a connection is made.
+func (d *dialer) control(host string) func(_, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return fmt.Errorf("%w: %s is no address", errRefused, address)
+		}
+		return checkAddr(host, at.Addr(), d.allowed)
 	}
-	return checkAddr(at.Addr(), d.allowed)
 }
 
 // through wraps the choice of an outgoing proxy: the proxy's address becomes

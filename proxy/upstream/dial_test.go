@@ -63,12 +63,12 @@ func TestCheckAddr(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, a := range tt.refused {
-				if err := checkAddr(netip.MustParseAddr(a), nil); !errors.Is(err, errRefused) {
+				if err := checkAddr("host", netip.MustParseAddr(a), nil); !errors.Is(err, errRefused) {
 					t.Errorf("%s: got %v, want a refusal", a, err)
 				}
 			}
 			for _, a := range tt.passed {
-				if err := checkAddr(netip.MustParseAddr(a), nil); err != nil {
+				if err := checkAddr("host", netip.MustParseAddr(a), nil); err != nil {
 					t.Errorf("%s: %v", a, err)
 				}
 			}
@@ -87,10 +87,10 @@ func TestEveryRangeIsTried(t *testing.T) {
 		}
 		end, _ := netip.AddrFromSlice(last)
 		for _, a := range []netip.Addr{p.Addr(), end} {
-			if err := checkAddr(a, nil); !errors.Is(err, errRefused) {
+			if err := checkAddr("host", a, nil); !errors.Is(err, errRefused) {
 				t.Errorf("%s of %s: got %v, want a refusal", a, p, err)
 			}
-			if err := checkAddr(a, prefixes("0.0.0.0/0", "::/0")); err != nil {
+			if err := checkAddr("host", a, prefixes("0.0.0.0/0", "::/0")); err != nil {
 				t.Errorf("%s of %s, allowed: %v", a, p, err)
 			}
 		}
@@ -118,7 +118,7 @@ func TestAllowedRanges(t *testing.T) {
 		{"127.0.0.1", []string{"::/0"}, false},
 	}
 	for _, tt := range tests {
-		err := checkAddr(netip.MustParseAddr(tt.addr), prefixes(tt.allowed...))
+		err := checkAddr("host", netip.MustParseAddr(tt.addr), prefixes(tt.allowed...))
 		if (err == nil) != tt.ok || err != nil && !errors.Is(err, errRefused) {
 			t.Errorf("%s with %v: got %v, want it passed: %t", tt.addr, tt.allowed, err, tt.ok)
 		}
@@ -225,7 +225,7 @@ func TestControl(t *testing.T) {
 		"8.8.8.8:443": true, "[2606:4700::1]:443": true, "127.0.0.1:443": false, "[fe80::1%eth0]:443": false,
 		"docker.io:443": false, "8.8.8.8": false, "": false,
 	} {
-		if err := d.control("tcp", address, nil); (err == nil) != ok || err != nil && !errors.Is(err, errRefused) {
+		if err := d.control("host")("tcp", address, nil); (err == nil) != ok || err != nil && !errors.Is(err, errRefused) {
 			t.Errorf("%q: got %v", address, err)
 		}
 	}

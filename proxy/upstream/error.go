@@ -2,13 +2,17 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
+
+	"hubcap/proxy/advice"
 )
 
 // Kind is what went wrong between hubcap and a registry.
@@ -68,6 +72,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
+// IsKind reports whether err is an Error of one of the kinds.
+func IsKind(err error, kinds ...Kind) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && slices.Contains(kinds, e.Kind)
+}
+
 // temporaryFor is the longest wait of a temporary failure: clients that are
 // reading a body tolerate it.
 const temporaryFor = 30 * time.Second
@@ -122,7 +132,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if cause := context.Cause(req.Context()); cause != nil && !errors.Is(cause, errStalled) {
 		return cause
 	}
-	if one := new(Error); errors.As(err, &one) { // of the anonymous client that asked in this one's place
+	if one, ok := errors.AsType[*Error](err); ok { // of the anonymous client that asked in this one's place
 		return one
 	}
 	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
@@ -158,10 +168,31 @@ func (c *Client) failure(req *http.Request, err error) error {
 	case errors.Is(err, errBadToken):
 		e.Kind = Invalid
 	}
+	host := c.url.Host
 	if errors.As(e.err, &inURL) {
 		e.err = inURL.Err // without the address
+		if at, err := url.Parse(inURL.URL); err == nil {
+			host = at.Host
+		}
+	}
+	if authority, ok := unknownAuthority(e.err); ok {
+		e.err = fmt.Errorf("%s: %w", advice.UnknownAuthority(host, authority), e.err)
 	}
 	return e
+}
+
+// unknownAuthority returns the name of the authority whose certificates are not
+// trusted, if that is what err says.
+func unknownAuthority(err error) (name string, ok bool) {
+	var unknown x509.UnknownAuthorityError
+	if !errors.As(err, &unknown) || unknown.Cert == nil {
+		return "", false
+	}
+	issuer := unknown.Cert.Issuer
+	if name = issuer.CommonName; name == "" {
+		name = issuer.String()
+	}
+	return printable(name), true
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {

@@ -160,7 +160,7 @@ func TokenHost(s, scheme string) (string, error) {
 func proxiedTarget(u *url.URL, allowed []netip.Prefix) error {
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return checkAddr(addr, allowed)
+		return checkAddr(host, addr, allowed)
 	}
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") || !strings.Contains(host, ".") ||
 		strings.HasSuffix(host, ".internal") && len(allowed) == 0 {

@@ -91,8 +91,8 @@ func (c *Client) Referrers(ctx context.Context, repository string, subject diges
 // isUnknown reports whether a registry has the repository, as far as it says,
 // and not what was requested of it.
 func isUnknown(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == NotFound && e.Code != nameUnknown
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == NotFound && e.Code != nameUnknown
 }
 
 // referrersTag returns the tag under which clients list the referrers of

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/advice"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -88,7 +89,7 @@ func (c *Client) withoutLogin(req *http.Request, repository string, resp *http.R
 	if insteadErr == nil {
 		instead.Body.Close()
 	}
-	if limited := new(Error); errors.As(insteadErr, &limited) {
+	if limited, ok := errors.AsType[*Error](insteadErr); ok {
 		closeBody(resp)
 		return nil, limited
 	}
@@ -161,6 +162,23 @@ func (l *login) failed(why metrics.CredentialFailure, err error) {
 	if kind == credentials.Given {
 		kind = "given"
 	}
-	l.log.Warn("registry credentials fail: public repositories are pulled without them, of others only cached content is served",
+	what := "public repositories are pulled without them, of others only cached content is served"
+	if why == metrics.Refused {
+		what = advice.LoginRefused(l.told())
+	}
+	l.log.Warn("registry credentials fail: "+what,
 		"upstream", l.label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.kind, l.host))
+}
+
+// told returns what an operator is told of credentials that are refused.
+func (l *login) told() advice.Login {
+	t := advice.Login{Registry: l.label, Limit: -1}
+	if l.anonymous != nil {
+		limit := l.anonymous.budget.status()
+		t.Limit, t.Window = limit.Limit, limit.Window
+	}
+	if held := l.keeper.Status(); held.Renewed {
+		t.Read = held.Asked
+	}
+	return t
 }

@@ -61,7 +61,7 @@ func (u *Upstream) checkRedirect(to, base *url.URL) error {
 // redirected. The box's credentials are used there only if they are shared for
 // it; what is public needs none.
 func (u *Upstream) follower(c *Client, repository string) *Client {
-	if u == nil || c.login == nil || u.Visibility == Shared && matches(u.SharedRepositories, repository) && u.OwnOf(repository) == c {
+	if u == nil || c.login == nil || u.Shares(repository) && u.OwnOf(repository) == c {
 		return c
 	}
 	return u.Anonymous
@@ -79,6 +79,12 @@ type Rules struct {
 // Allows reports whether the operator lets a repository be pulled.
 func (r Rules) Allows(repository string) bool {
 	return !matches(r.Deny, repository) && (len(r.Allow) == 0 || matches(r.Allow, repository))
+}
+
+// Shares reports whether every client may pull a repository with the box's
+// credentials.
+func (r Rules) Shares(repository string) bool {
+	return r.Visibility == Shared && matches(r.SharedRepositories, repository)
 }
 
 // matches reports whether one of the globs, which are valid, matches the

@@ -219,3 +219,24 @@ func TestPresets(t *testing.T) {
 		}
 	}
 }
+
+func TestRules(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rules          Rules
+		allows, shares bool // owner/app
+	}{
+		"none":                         {Rules{}, true, false},
+		"allowed":                      {Rules{Allow: []string{"library/*", "owner/**"}}, true, false},
+		"not among the allowed":        {Rules{Allow: []string{"library/*"}}, false, false},
+		"denied":                       {Rules{Deny: []string{"owner/app"}}, false, false},
+		"allowed and denied":           {Rules{Allow: []string{"**"}, Deny: []string{"owner/*"}}, false, false},
+		"one part of a name":           {Rules{Allow: []string{"*"}}, false, false},
+		"shared":                       {Rules{Visibility: Shared, SharedRepositories: []string{"team/*", "owner/*"}}, true, true},
+		"not among the shared":         {Rules{Visibility: Shared, SharedRepositories: []string{"team/*"}}, true, false},
+		"shared, of a public registry": {Rules{Visibility: Public, SharedRepositories: []string{"**"}}, true, false},
+	} {
+		if allows, shares := tt.rules.Allows("owner/app"), tt.rules.Shares("owner/app"); allows != tt.allows || shares != tt.shares {
+			t.Errorf("%s: allows %t, shares %t", name, allows, shares)
+		}
+	}
+}

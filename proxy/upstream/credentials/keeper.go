@@ -47,6 +47,7 @@ type Keeper struct {
 	failure    error         // of the source, when last asked
 	aside      time.Time     // until when held is not shown, because it was refused
 	accepted   time.Time     // when held last was
+	refused    time.Time     // when held last was; zero when it was accepted since
 }
 
 // Get returns the credential. Without one it waits for the source, up to timeout,
@@ -78,7 +79,7 @@ func (k *Keeper) Get(ctx context.Context) (auth.Credential, error) {
 func (k *Keeper) Accepted() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.accepted = time.Now()
+	k.accepted, k.refused = time.Now(), time.Time{}
 }
 
 // Refused notes that a credential was refused, and asks the source for another
@@ -87,6 +88,7 @@ func (k *Keeper) Refused(ctx context.Context, shown auth.Credential) bool {
 	k.mu.Lock()
 	if shown == k.held {
 		now := time.Now()
+		k.refused = now
 		if now.Sub(k.accepted) > trusted {
 			k.aside = now.Add(pause)
 		}
@@ -170,7 +172,7 @@ func (k *Keeper) hold(c auth.Credential, ends, now time.Time) {
 		k.end, k.renew = now.Add(endUnknown), now.Add(renewUnknown)
 	}
 	if c != k.held {
-		k.held, k.aside, k.accepted = c, time.Time{}, time.Time{}
+		k.held, k.aside, k.accepted, k.refused = c, time.Time{}, time.Time{}, time.Time{}
 	} else if now.Before(k.aside) {
 		k.renew = k.aside // it is still the refused one
 	}

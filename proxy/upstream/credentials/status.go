@@ -5,13 +5,16 @@ import "time"
 // Status is the state of a registry's credentials at one moment. It holds no
 // secret.
 type Status struct {
-	Kind     Kind      // empty for a configured username and password
-	Usable   bool      // they are shown to the registry at present
-	Accepted time.Time // when they last were; zero for never
-	Refused  bool      // they are held back, because the registry has lately refused them
-	Failure  string    // of the last attempt to get them from their source; empty for none
-	Renew    time.Time // when the source is next asked
-	Ends     time.Time // when those at hand end, as far as that is known; zero without any
+	Kind      Kind      // empty for a configured username and password
+	Usable    bool      // they are shown to the registry at present
+	Accepted  time.Time // when they last were; zero for never
+	Refused   bool      // they are held back, because the registry has lately refused them
+	RefusedAt time.Time // when the registry last refused them; zero when it has accepted them since
+	Failure   string    // of the last attempt to get them from their source; empty for none
+	Asked     time.Time // when the source was last asked; zero for never
+	Renewed   bool      // the source is asked again; false for what the environment holds
+	Renew     time.Time // when the source is next asked
+	Ends      time.Time // when those at hand end, as far as that is known; zero without any
 }
 
 // Status returns the state of the credentials. It asks nothing.
@@ -19,8 +22,11 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := Status{
-		Usable: k.usable(), Accepted: k.accepted, Refused: time.Now().Before(k.aside), Ends: k.end,
-		Renew: k.renew,
+		Usable: k.usable(), Accepted: k.accepted, Refused: time.Now().Before(k.aside), RefusedAt: k.refused, Ends: k.end,
+		Asked: k.asked, Renew: k.renew, Renewed: true,
+	}
+	if g, ok := k.source.(given); ok {
+		s.Renewed = g.UsernameFile+g.PasswordFile+g.TokenFile != ""
 	}
 	if k.rest.After(s.Renew) {
 		s.Renew = k.rest

@@ -1,0 +1,269 @@
+package advisor
+
+import (
+	"bytes"
+	"container/list"
+	"encoding/csv"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// request is one request of an object.
+type request struct {
+	digest digest.Digest
+	size   int64
+}
+
+// lru returns what an LRU list of limit bytes answers.
+func lru(requests []request, limit int64) Estimate {
+	order, held := list.New(), make(map[digest.Digest]*list.Element)
+	var used int64
+	var n, hits, bytes, hitBytes float64
+	for _, r := range requests {
+		n, bytes = n+1, bytes+float64(r.size)
+		if e, ok := held[r.digest]; ok {
+			hits, hitBytes = hits+1, hitBytes+float64(r.size)
+			order.MoveToFront(e)
+			continue
+		}
+		if r.size > limit {
+			continue
+		}
+		held[r.digest] = order.PushFront(r)
+		for used += r.size; used > limit; {
+			out := order.Remove(order.Back()).(request)
+			delete(held, out.digest)
+			used -= out.size
+		}
+	}
+	return Estimate{Requests: hits / n, Bytes: hitBytes / bytes}
+}
+
+// site makes the requests of a site: layers with log-normal sizes, pulled by
+// Zipf's law.
+func site(layers, n int, s float64, seed uint64) []request {
+	random := rand.New(rand.NewPCG(seed, 1))
+	sum, weights := 0.0, make([]float64, layers)
+	for i := range weights {
+		sum += math.Pow(float64(i+1), -s)
+		weights[i] = sum
+	}
+	objects := make([]request, layers)
+	for i := range objects {
+		size := math.Exp(15 + 2*random.NormFloat64()) // 3 MiB at the median
+		objects[i] = request{digest.FromString(fmt.Sprint(seed, i)), int64(min(size, 8<<30)) + 1}
+	}
+	requests := make([]request, n)
+	for i := range requests {
+		x := random.Float64() * sum
+		lo, hi := 0, layers-1
+		for lo < hi {
+			if mid := (lo + hi) / 2; weights[mid] < x {
+				lo = mid + 1
+			} else {
+				hi = mid
+			}
+		}
+		requests[i] = objects[lo]
+	}
+	return requests
+}
+
+// trace is the production trace that TEST_TRACE names, or nil.
+func trace(t *testing.T) (requests []request) {
+	t.Helper()
+	file := os.Getenv("TEST_TRACE")
+	if file == "" {
+		return nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := make(map[string]int64)
+	for _, row := range rows[1:] {
+		if strings.HasPrefix(row[1], "GET") {
+			size, err := strconv.ParseInt(row[3], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes[row[2]] = max(sizes[row[2]], size)
+			requests = append(requests, request{digest: digest.FromString(row[2])})
+		}
+	}
+	i := 0
+	for _, row := range rows[1:] {
+		if strings.HasPrefix(row[1], "GET") {
+			requests[i].size = sizes[row[2]]
+			i++
+		}
+	}
+	return requests
+}
+
+// TestEstimates compares the estimates for caches of 5 to 80 % of all bytes
+// with what an LRU list of that size answers.
+func TestEstimates(t *testing.T) {
+	n := 400_000
+	if testing.Short() {
+		n = 100_000
+	}
+	for name, tc := range map[string]struct {
+		requests       []request
+		samples        int
+		objects, bytes float64 // the largest error
+	}{
+		"a site, Zipf 0.7":         {site(60_000, n, 0.7, 1), Samples, 0.02, 0.03},
+		"a site, Zipf 0.9":         {site(60_000, n, 0.9, 2), Samples, 0.02, 0.03},
+		"a site with all in it":    {site(5_000, n, 0.9, 3), Samples, 0.005, 0.01},
+		"a production registry":    {trace(t), Samples, 0.02, 0.03},
+		"half of its objects":      {trace(t), 630, 0.02, 0.03},
+		"a quarter of its objects": {trace(t), 315, 0.02, 0.03},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.requests == nil {
+				t.Skip("TEST_TRACE is not set")
+			}
+			a := New(tc.samples)
+			all := make(map[digest.Digest]int64)
+			for _, r := range tc.requests {
+				a.Saw(r.digest, r.size)
+				all[r.digest] = r.size
+			}
+			var bytes int64
+			for _, size := range all {
+				bytes += size
+			}
+			for _, share := range []float64{0.05, 0.1, 0.2, 0.4, 0.8} {
+				limit := int64(share * float64(bytes))
+				got, want := a.At(limit), lru(tc.requests, limit)
+				t.Logf("%3.0f %% of %d objects: requests %.4f, want %.4f; bytes %.4f, want %.4f", 100*share, len(all), got.Requests, want.Requests, got.Bytes, want.Bytes)
+				if math.Abs(got.Requests-want.Requests) > tc.objects || math.Abs(got.Bytes-want.Bytes) > tc.bytes {
+					t.Errorf("%.0f %%: %+v, want %+v", 100*share, got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestMemory has more objects requested than the sample holds.
+func TestMemory(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	a := New(Samples)
+	for i := range 200_000 {
+		a.Saw(digest.FromString(fmt.Sprint(i)), 1<<20)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if used := after.HeapAlloc - before.HeapAlloc; used > 4<<20 {
+		t.Errorf("it uses %d bytes, want at most 4 MiB", used)
+	}
+	runtime.KeepAlive(a)
+	if n := len(a.sample); n != Samples {
+		t.Errorf("%d samples, want %d", n, Samples)
+	}
+}
+
+// TestNothingSeen asks an advisor that saw nothing, or no more than sizes that
+// are not known.
+func TestNothingSeen(t *testing.T) {
+	a := New(16)
+	a.Saw("sha256:00", -1)
+	if got := a.At(1 << 30); got != (Estimate{}) {
+		t.Errorf("%+v, want nothing", got)
+	}
+	a.Saw(digest.FromString("empty"), 0)
+	if got := a.At(1 << 30); got != (Estimate{}) {
+		t.Errorf("%+v, want nothing", got)
+	}
+}
+
+func BenchmarkSaw(b *testing.B) {
+	requests := site(200_000, 400_000, 0.8, 4)
+	a := New(Samples)
+	for _, r := range requests {
+		a.Saw(r.digest, r.size)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r := requests[i%len(requests)]
+		a.Saw(r.digest, r.size)
+	}
+}
+
+// TestSaved saves an advisor in mid-course: the one that loads it goes on as if
+// nothing had happened. Damage is an error.
+func TestSaved(t *testing.T) {
+	requests := site(2000, 40_000, 0.8, 5)
+	a, before := New(500), New(500)
+	for _, r := range requests[:20_000] {
+		a.Saw(r.digest, r.size)
+		before.Saw(r.digest, r.size)
+	}
+	var file bytes.Buffer
+	if err := before.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	b := New(500)
+	if err := b.Load(bytes.NewReader(file.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range requests[20_000:] {
+		a.Saw(r.digest, r.size)
+		b.Saw(r.digest, r.size)
+	}
+	for limit := int64(1 << 20); limit < 1<<40; limit *= 2 {
+		if got, want := b.At(limit), a.At(limit); got != want {
+			t.Errorf("%d bytes: %+v, want %+v", limit, got, want)
+		}
+	}
+	for name, damaged := range map[string][]byte{
+		"empty":           {},
+		"cut":             file.Bytes()[:file.Len()/2],
+		"a flipped bit":   flip(file.Bytes()),
+		"something else":  []byte("something else"),
+		"of more samples": save(t, 501),
+	} {
+		c := New(500)
+		if err := c.Load(bytes.NewReader(damaged)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if n, _ := c.Seen(); n != 0 || len(c.sample) != 0 {
+			t.Errorf("%s: it knows something", name)
+		}
+	}
+}
+
+func flip(content []byte) []byte {
+	content = bytes.Clone(content)
+	content[len(content)/2] ^= 4
+	return content
+}
+
+func save(t *testing.T, samples int) []byte {
+	t.Helper()
+	a := New(samples)
+	for i := range samples {
+		a.Saw(digest.FromString(fmt.Sprint(i)), 1)
+	}
+	var file bytes.Buffer
+	if err := a.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
+}
