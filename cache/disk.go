@@ -30,6 +30,7 @@ var errReadOnly = diskError{errors.New("the data directory's file system is read
 type disk struct {
 	degraded atomic.Pointer[[]Degradation] // replaced, never changed
 	failed   atomic.Pointer[time.Time]     // when a write last failed; nil for never
+	size     atomic.Pointer[FileSystem]    // as it was last read; nil while it cannot be
 }
 
 // degraded returns the problems that exist now, which the caller must not
@@ -93,7 +94,10 @@ func (c *Cache) lookAtDisk() {
 	space, err := c.o.Store.Space()
 	seen := err == nil // else the janitor logs why
 	if seen {
+		c.disk.size.Store(&FileSystem{Size: space.Total, Free: space.Free})
 		c.tendBallast(space)
+	} else {
+		c.disk.size.Store(nil)
 	}
 	var exists [problems]bool
 	exists[ProblemReadOnly] = space.ReadOnly

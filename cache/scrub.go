@@ -77,7 +77,7 @@ func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 		c.scrubbed.update(func(s *ScrubStatus) { s.Bytes += int64(n) })
 		return limit.WaitN(ctx, n)
 	}
-	c.scrubbed.update(func(s *ScrubStatus) { s.Due = count })
+	c.scrubbed.update(func(s *ScrubStatus) { s.Due, s.Began = count, c.o.Now() })
 	verified, unreadable := 0, 0 // unreadable in a row
 	defer func() {
 		c.scrubbed.update(func(s *ScrubStatus) { s.Ended, s.Verified = c.o.Now(), verified })

@@ -44,12 +44,18 @@ type Status struct {
 	FillsWaiting int
 	OpenFiles    int // files that readers and verifications have open
 	Unreadable   int // cached files that could not be read the last time, at most 4096
+	FileSystem   FileSystem
 }
+
+// FileSystem is the size of the data directory's file system, in bytes. It is at
+// most a second old, and zero while it cannot be read.
+type FileSystem struct{ Size, Free int64 }
 
 // ScrubStatus is the progress of the scrubber.
 type ScrubStatus struct {
 	Due      int       // objects that the present round, or the last one, has left to verify
 	Bytes    int64     // read since the start
+	Began    time.Time // of the present round, or the last one; zero before the first
 	Ended    time.Time // of the last round; zero before its end
 	Verified int       // objects in the last round
 }
@@ -63,6 +69,9 @@ func (c *Cache) Status() Status {
 		FillsWaiting: int(c.fillsWaiting.Load()),
 		OpenFiles:    c.handles.files(),
 		Unreadable:   int(c.unread.count.Load()),
+	}
+	if known := c.disk.size.Load(); known != nil {
+		s.FileSystem = *known
 	}
 	c.scrubbed.mu.Lock()
 	s.Scrub = c.scrubbed.status
@@ -104,6 +113,14 @@ func (c *Cache) export() {
 		set(metrics.ScrubDue, float64(status.Scrub.Due))
 		set(metrics.Scrubbed, float64(status.Scrub.Bytes))
 		set(metrics.OpenFiles, float64(status.OpenFiles))
-	}, metrics.CacheBudget, metrics.CacheBytes, metrics.CacheObjects, metrics.Degraded, metrics.FillsRunning,
-		metrics.FillsWaiting, metrics.ScrubDue, metrics.Scrubbed, metrics.OpenFiles)
+		set(metrics.VerifyWithin, c.o.VerifyInterval.Seconds())
+		if began := status.Scrub.Began; !began.IsZero() {
+			set(metrics.ScrubStarted, float64(began.Unix()))
+		}
+		if status.FileSystem.Size > 0 {
+			set(metrics.FSSize, float64(status.FileSystem.Size))
+			set(metrics.FSFree, float64(status.FileSystem.Free))
+		}
+	}, metrics.CacheBudget, metrics.CacheBytes, metrics.CacheObjects, metrics.Degraded, metrics.FillsRunning, metrics.FillsWaiting,
+		metrics.ScrubDue, metrics.Scrubbed, metrics.ScrubStarted, metrics.VerifyWithin, metrics.FSSize, metrics.FSFree, metrics.OpenFiles)
 }

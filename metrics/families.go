@@ -9,7 +9,7 @@ import (
 // Family is a metric as its documentation shows it.
 type Family struct {
 	Name   string
-	Type   string // counter, gauge or histogram
+	Type   string // counter, gauge, histogram or summary
 	Help   string
 	Labels []Label // sorted by name
 }
@@ -17,11 +17,23 @@ type Family struct {
 // Label is a label of a metric.
 type Label struct {
 	Name   string
-	Values []string // sorted; nil where they depend on the configuration
+	Values []string // sorted; nil where they depend on the configuration or the build
 }
 
-// openLabels are the labels whose values are the operator's.
-var openLabels = []string{"upstream"}
+// Series returns the names of the metric's series.
+func (f Family) Series() []string {
+	switch f.Type {
+	case "histogram":
+		return []string{f.Name + "_bucket", f.Name + "_sum", f.Name + "_count", f.Name}
+	case "summary":
+		return []string{f.Name + "_sum", f.Name + "_count", f.Name}
+	default:
+		return []string{f.Name}
+	}
+}
+
+// openLabels are the labels whose values are the operator's, or the build's.
+var openLabels = []string{"upstream", "version", "revision"}
 
 // Families returns hubcap's own metrics, sorted by name. A metric that has
 // series only once something happens is sampled for it.
@@ -65,22 +77,18 @@ func (f *Family) add(name, value string) {
 // sample makes a series of every label value of the metrics that have none at
 // the start.
 func (m *Metrics) sample() {
-	for _, kind := range []string{"blob", "manifest", "tags", "referrers", "ping", "other"} {
-		for _, result := range []string{
-			"local", "hit", "confirmed", "stale", "miss", "joined", "uncached", "forwarded", "not_found", "refused", "limited", "failed",
-		} {
-			m.Requests.Started()
-			m.Requests.Done(kind, result, 0, 0)
-		}
-	}
+	m.Build("", "")
 	m.Log(func() uint64 { return 0 })
 	m.sampleStates()
 	var states UpstreamStates
 	for _, identity := range []string{"anonymous", "credentials", "client"} {
-		m.Upstreams.Of("docker.io", identity)
+		up := m.Upstreams.Of("docker.io", identity)
+		for _, role := range roles {
+			up.Answered(role, 0)
+		}
 		states.Limits = append(states.Limits, PullLimit{Upstream: "docker.io", Identity: identity, Limit: 1, Remaining: 1, Window: time.Hour})
 	}
-	for _, role := range []string{"registry", "token", "redirect"} {
+	for _, role := range roles {
 		for _, state := range []string{"open", "half_open"} {
 			states.Circuits = append(states.Circuits, Circuit{"docker.io", role, state})
 		}
@@ -95,8 +103,5 @@ func (m *Metrics) sample() {
 	}
 	for _, port := range []string{"mirror", "auth"} {
 		m.Ports.Certificate(port, true, time.Now())
-	}
-	for _, view := range []string{"shared", "own", "hidden", "denied"} {
-		m.Requests.Restricted(view)
 	}
 }

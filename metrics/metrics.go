@@ -12,7 +12,7 @@
 // Files: metrics.go (the whole and its handler), states.go (what is read from
 // the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go,
 // limits.go and credentials.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch), ports.go (proxy/port), log.go (proxy/logging),
+// prefetch.go (proxy/prefetch), ports.go (proxy/port), process.go (the log, the build),
 // families.go (their documentation).
 package metrics
 
@@ -65,8 +65,8 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Value is what a scrape would see of a metric, for tests: of its first series
-// that has the labels; the sum where it is a histogram. The labels are names and values in turn; ok is false
-// when there is no such series.
+// that has the labels; the sum where it is a histogram or a summary. The labels
+// are names and values in turn; ok is false when there is no such series.
 func (m *Metrics) Value(name string, labels ...string) (value float64, ok bool) {
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -83,7 +83,7 @@ func (m *Metrics) Value(name string, labels ...string) (value float64, ok bool) 
 				ok = ok && have[labels[i]] == labels[i+1]
 			}
 			if ok {
-				return series.GetCounter().GetValue() + series.GetGauge().GetValue() + series.GetHistogram().GetSampleSum(), true
+				return series.GetCounter().GetValue() + series.GetGauge().GetValue() + series.GetHistogram().GetSampleSum() + series.GetSummary().GetSampleSum(), true
 			}
 		}
 	}

@@ -199,3 +199,36 @@ func scrape(t *testing.T, m *Metrics) string {
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return w.Body.String()
 }
+
+// TestAnswers: the series of each answer are there before the first one, the
+// time to the first byte is observed for content only, and an answer that nobody
+// expected is counted too.
+func TestAnswers(t *testing.T) {
+	m := New()
+	body := scrape(t, m)
+	for _, line := range []string{
+		`hubcap_requests_total{kind="manifest",result="limited"} 0`, `hubcap_client_bytes_total{result="stale"} 0`,
+		`hubcap_first_byte_seconds_count{kind="blob",result="uncached"} 0`, `hubcap_restricted_requests_total{view="hidden"} 0`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	for _, a := range []answer{{"blob", "hit"}, {"blob", "refused"}, {"ping", "uncached"}} {
+		m.Requests.Started()
+		m.Requests.Done(a.kind, a.result, 7, time.Second)
+	}
+	body = scrape(t, m)
+	for _, line := range []string{
+		`hubcap_requests_total{kind="blob",result="hit"} 1`, `hubcap_requests_total{kind="blob",result="refused"} 1`,
+		`hubcap_requests_total{kind="ping",result="uncached"} 1`, `hubcap_client_bytes_total{result="uncached"} 7`,
+		`hubcap_first_byte_seconds_count{kind="blob",result="hit"} 1`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	if strings.Contains(body, `hubcap_first_byte_seconds_count{kind="blob",result="refused"}`) {
+		t.Error("the first byte of an error is observed")
+	}
+}

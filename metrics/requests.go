@@ -18,11 +18,41 @@ const (
 
 var clientLimitNames = [clientLimits]string{"not_found", "too_slow"}
 
+// answered are the kinds of requests and the results that an answer to each can
+// have. Content results are those whose time to the first byte is of interest.
+var (
+	failures = []string{"not_found", "refused", "limited", "failed"}
+	answered = []struct {
+		kind               string
+		content, otherwise []string
+	}{
+		{"manifest", []string{"hit", "confirmed", "stale", "miss", "joined"}, append([]string{"forwarded"}, failures...)},
+		{"blob", []string{"hit", "miss", "joined", "uncached"}, append([]string{"forwarded"}, failures...)},
+		{"tags", nil, append([]string{"hit", "confirmed", "stale", "miss", "joined", "forwarded"}, failures...)},
+		{"referrers", nil, append([]string{"hit", "confirmed", "stale", "miss", "joined", "forwarded"}, failures...)},
+		{"ping", nil, append([]string{"local"}, failures...)},
+		{"other", nil, []string{"local", "refused", "failed"}},
+	}
+)
+
+// views are how repositories that are not public are shown.
+var views = []string{"shared", "own", "hidden", "denied"}
+
+// answer is the kind of a request and the result of its answer.
+type answer struct{ kind, result string }
+
+// answers are the counters of one answer; firstByte is nil where it does not
+// count.
+type answers struct {
+	total, bytes prometheus.Counter
+	firstByte    prometheus.Observer
+}
+
 // Requests counts what clients asked and what they were given.
 type Requests struct {
 	total      *prometheus.CounterVec
 	bytes      *prometheus.CounterVec
-	firstByte  *prometheus.HistogramVec
+	answers    map[answer]answers // not changed after newRequests
 	aborted    prometheus.Counter
 	cut        prometheus.Counter
 	panics     prometheus.Counter
@@ -33,33 +63,46 @@ type Requests struct {
 }
 
 func newRequests(registry prometheus.Registerer) *Requests {
-	total := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: namespace, Name: "requests_total",
-		Help: "Client requests, by what was requested and where the answer came from.",
-	}, []string{"kind", "result"})
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+		registry.MustRegister(v)
+		return v
+	}
+	r := &Requests{
+		total:      vec("requests_total", "Client requests, by what was requested and where the answer came from.", "kind", "result"),
+		bytes:      vec("client_bytes_total", "Body bytes sent to clients, by where the answer came from.", "result"),
+		restricted: vec("restricted_requests_total", "Client requests for repositories that are not public, by how they are shown: shared, own (the client's own token), hidden (404 on a mirror port), denied (by ALLOW or DENY).", "view"),
+		answers:    make(map[answer]answers),
+		aborted:    counter(registry, "client_aborts_total", "Answers whose client disconnected before the end."),
+		cut:        counter(registry, "cut_answers_total", "Answers that hubcap ended early, because the rest could not be fetched or was wrong."),
+		panics:     counter(registry, "panics_total", "Requests, fills and verifications ended by a bug; the log has the stack."),
+		delayed:    counter(registry, "delayed_requests_total", "Times a client request was held because its upstream asked to wait for a short time."),
+		limited:    counters(registry, "client_limits_total", "Answers on which a client met a limit: not_found (429, too many not-found responses), too_slow (disconnected, read too slowly).", "limit", clientLimitNames[:]),
+		running:    gauge(registry, "requests_running", "Client requests being answered."),
+	}
 	firstByte := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "first_byte_seconds",
-		Help:    "Seconds from the end of the request head to the first byte of the answer.",
-		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		Help:    "Seconds from the end of the request head to the first byte of the answer, for manifests and blobs that were sent.",
+		Buckets: []float64{.0005, .002, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind", "result"})
-	restricted := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: namespace, Name: "restricted_requests_total",
-		Help: "Client requests for repositories that are not public, by how they are shown: shared, own (the client's own token), hidden (404 on a mirror port), denied (by ALLOW or DENY).",
-	}, []string{"view"})
-	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: namespace, Name: "client_bytes_total",
-		Help: "Body bytes sent to clients, by where the answer came from.",
-	}, []string{"result"})
-	registry.MustRegister(total, bytes, firstByte, restricted)
-	return &Requests{
-		total: total, bytes: bytes, firstByte: firstByte, restricted: restricted,
-		aborted: counter(registry, "client_aborts_total", "Answers whose client disconnected before the end."),
-		cut:     counter(registry, "cut_answers_total", "Answers that hubcap ended early, because the rest could not be fetched or was wrong."),
-		panics:  counter(registry, "panics_total", "Requests, fills and verifications ended by a bug; the log has the stack."),
-		delayed: counter(registry, "delayed_requests_total", "Times a client request was held because its upstream asked to wait for a short time."),
-		limited: counters(registry, "client_limits_total", "Answers on which a client met a limit: not_found (429, too many not-found responses), too_slow (disconnected, read too slowly).", "limit", clientLimitNames[:]),
-		running: gauge(registry, "requests_running", "Client requests being answered."),
+	registry.MustRegister(firstByte)
+	for _, a := range answered {
+		for _, result := range a.content {
+			r.add(a.kind, result, firstByte.WithLabelValues(a.kind, result))
+		}
+		for _, result := range a.otherwise {
+			r.add(a.kind, result, nil)
+		}
 	}
+	for _, view := range views {
+		r.restricted.WithLabelValues(view)
+	}
+	return r
+}
+
+// add makes the series of an answer, so that rates count its first one too.
+func (r *Requests) add(kind, result string, firstByte prometheus.Observer) {
+	r.answers[answer{kind, result}] = answers{r.total.WithLabelValues(kind, result), r.bytes.WithLabelValues(result), firstByte}
 }
 
 // Started notes a request that begins to be answered; Done ends it.
@@ -67,12 +110,18 @@ func (r *Requests) Started() { r.running.Inc() }
 
 // Done notes an answer: what was asked for, what the answer was made from, its
 // bytes of body, and the time to its first byte. Kind and result are of closed
-// sets; series appear with the first answer of theirs.
+// sets.
 func (r *Requests) Done(kind, result string, bytes int64, firstByte time.Duration) {
 	r.running.Dec()
-	r.total.WithLabelValues(kind, result).Inc()
-	r.bytes.WithLabelValues(result).Add(float64(bytes))
-	r.firstByte.WithLabelValues(kind, result).Observe(firstByte.Seconds())
+	a, ok := r.answers[answer{kind, result}]
+	if !ok { // an answer that was not expected
+		a.total, a.bytes = r.total.WithLabelValues(kind, result), r.bytes.WithLabelValues(result)
+	}
+	a.total.Inc()
+	a.bytes.Add(float64(bytes))
+	if a.firstByte != nil {
+		a.firstByte.Observe(firstByte.Seconds())
+	}
 }
 
 // Restricted notes a request for a repository that is not public. view is one

@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Class is how an upstream answered one HTTP request.
 type Class uint8
@@ -45,6 +49,7 @@ type Upstreams struct {
 	blocked  *prometheus.CounterVec
 	pulls    *prometheus.CounterVec
 	failures *prometheus.CounterVec
+	seconds  *prometheus.SummaryVec
 	upstreamStates
 }
 
@@ -62,9 +67,18 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		pulls:    vec("upstream_pulls_total", "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.", "upstream", "identity"),
 		failures: vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 	}
-	registry.MustRegister(&u.upstreamStates)
+	// Sum and count alone: with the buckets of a histogram, a dozen upstreams
+	// with three roles each would be a third of all series.
+	u.seconds = prometheus.NewSummaryVec(prometheus.SummaryOpts{
+		Namespace: namespace, Name: "upstream_request_duration_seconds",
+		Help: "Seconds from sending a request to the head of its answer, for answers of success (2xx, 3xx), by role of the host: registry, token (token service), redirect (redirect targets such as a CDN).",
+	}, []string{"upstream", "role"})
+	registry.MustRegister(u.seconds, &u.upstreamStates)
 	return u
 }
+
+// roles are those of the hosts behind an upstream.
+var roles = []string{"registry", "token", "redirect"}
 
 // Upstream counts the traffic with one upstream under one identity.
 type Upstream struct {
@@ -74,6 +88,7 @@ type Upstream struct {
 	blocked  prometheus.Counter
 	pulls    prometheus.Counter
 	failures [credentialFailures]prometheus.Counter // nil for identities other than credentials
+	seconds  prometheus.ObserverVec                 // by role
 }
 
 // Of returns the counters of the upstream configured as host, a name or a
@@ -85,6 +100,7 @@ func (u *Upstreams) Of(host, identity string) *Upstream {
 		tokens:  u.tokens.WithLabelValues(host),
 		blocked: u.blocked.WithLabelValues(host),
 		pulls:   u.pulls.WithLabelValues(host, identity),
+		seconds: u.seconds.MustCurryWith(prometheus.Labels{"upstream": host}),
 	}
 	for c := range classes {
 		up.requests[c] = u.requests.WithLabelValues(host, classNames[c])
@@ -99,6 +115,13 @@ func (u *Upstreams) Of(host, identity string) *Upstream {
 
 // Request notes one HTTP request and how it was answered.
 func (u *Upstream) Request(c Class) { u.requests[c].Inc() }
+
+// Answered notes how long a host took to answer a request with success. role is
+// of a closed set: registry, token, redirect; its series appears with the first
+// answer.
+func (u *Upstream) Answered(role string, took time.Duration) {
+	u.seconds.WithLabelValues(role).Observe(took.Seconds())
+}
 
 // Received notes n body bytes.
 func (u *Upstream) Received(n int) { u.bytes.Add(float64(n)) }

@@ -140,10 +140,7 @@ func TestNamesExist(t *testing.T) {
 	}
 	var names []string
 	for _, f := range families {
-		names = append(names, f.Name)
-		if f.Type == "histogram" {
-			names = append(names, f.Name+"_bucket")
-		}
+		names = append(names, f.Series()...)
 	}
 	number := regexp.MustCompile(`_\d+_`)
 	for path, text := range documents(t) {

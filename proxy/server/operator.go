@@ -4,8 +4,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 
+	"hubcap/metrics"
 	"hubcap/proxy/admin"
 	"hubcap/proxy/config"
 )
@@ -29,4 +31,23 @@ func (s *Server) adminHandler() http.Handler {
 		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: token, Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
 		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
 	})
+}
+
+// exportProcess exports what is known before any room is built: which build this
+// is, and whether it asks upstreams.
+func (s *Server) exportProcess() {
+	revision := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				revision = setting.Value
+			}
+		}
+	}
+	s.Metrics.Build(s.o.Version, revision)
+	offline := 0.
+	if s.config.Offline {
+		offline = 1
+	}
+	s.Metrics.Watch(func(set metrics.Set) { set(metrics.Offline, offline) }, metrics.Offline)
 }

@@ -87,6 +87,7 @@ type Server struct {
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
 	}

@@ -128,7 +128,7 @@ func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
 		authorities: o.authorities(),
 		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
 	}
-	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
+	return &reconnecting{base: &counted{unbound{t}, o.hosts, m}, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
 }
 
 // Trouble returns what of the registry is down: hosts that accept no connection,

@@ -98,10 +98,12 @@ func (r *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 // counted counts every hop of every request.
 type counted struct {
 	base    http.RoundTripper
+	hosts   *hosts
 	metrics *metrics.Upstream
 }
 
 func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
+	began := time.Now()
 	resp, err := c.base.RoundTrip(req)
 	if err != nil {
 		c.metrics.Request(metrics.ClassNoAnswer)
@@ -111,6 +113,9 @@ func (c *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c.metrics.Request(metrics.ClassOf(resp.StatusCode))
+	if resp.StatusCode < http.StatusBadRequest {
+		c.metrics.Answered(c.hosts.role(hostPort(req.URL)), time.Since(began))
+	}
 	return resp, nil
 }
 

@@ -70,6 +70,31 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestRequestDuration: the time to the head of an answer is counted by the role
+// of the host, for answers of success.
+func TestRequestDuration(t *testing.T) {
+	t.Parallel()
+	hub, client := newHub(t, fakehub.Options{Latency: 20 * time.Millisecond})
+	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
+	if _, err := client.GetManifest(within(t), repo, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	blob, err := client.OpenBlob(within(t), repo, img.Layers[0].Digest, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob.Body.Close()
+	if _, err := client.GetManifest(within(t), repo, "invented"); err == nil {
+		t.Fatal("an invented tag is there")
+	}
+	for role, requests := range map[string]int{roleRegistry: 2, roleToken: 1, roleRedirect: 1} {
+		n, ok := client.metrics.Value("hubcap_upstream_request_duration_seconds", "role", role)
+		if low := 0.02 * float64(requests); !ok || n < low || n > 100*low {
+			t.Errorf("%s: %v seconds for %d requests of 20 ms", role, n, requests)
+		}
+	}
+}
+
 // TestHeaderTimeout: a time-out has been waited for once, and that was long
 // enough.
 func TestHeaderTimeout(t *testing.T) {
