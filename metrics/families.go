@@ -77,7 +77,10 @@ func (m *Metrics) sample() {
 	m.sampleStates()
 	var states UpstreamStates
 	for _, identity := range []string{"anonymous", "credentials", "client"} {
-		m.Upstreams.Of("docker.io", identity)
+		up := m.Upstreams.Of("docker.io", identity)
+		if identity != "client" {
+			up.Foreign(0)
+		}
 		states.Limits = append(states.Limits, PullLimit{Upstream: "docker.io", Identity: identity, Limit: 1, Remaining: 1, Window: time.Hour})
 	}
 	for _, role := range []string{"registry", "token", "elsewhere"} {
