@@ -99,6 +99,11 @@ func (m *Metrics) sample() {
 	for _, port := range []string{"mirror", "auth"} {
 		m.Ports.Certificate(port, true, time.Now())
 	}
+	for _, family := range clientFamilies {
+		for _, why := range []string{"limited", "failed", "incomplete", "refused", "unknown_registry", "not_allowed", "cut", "not_found"} {
+			m.Bypass.Suspected(family, why)
+		}
+	}
 	for _, view := range []string{"shared", "own", "hidden", "denied"} {
 		m.Requests.Closed(view)
 	}

@@ -14,7 +14,7 @@ type State struct {
 	labels     []Label
 }
 
-// The states of the cache, for Watch. Bytes are bytes on disk.
+// The states of the cache and of its clients, for Watch. Bytes are bytes on disk.
 var (
 	CacheBudget  = &State{name: "cache_budget_bytes", help: "Bytes that the cache may use on disk."}
 	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small and large objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "reserved", "small"}}}}
@@ -24,12 +24,13 @@ var (
 	FillsWaiting = &State{name: "fills_waiting", help: "Running fills that wait for their turn, because too many run at once."}
 	ScrubDue     = &State{name: "scrub_due_objects", help: "Objects that the scrubber has yet to verify in its present round."}
 	Scrubbed     = &State{name: "scrubbed_bytes_total", help: "Bytes that the scrubber has read to verify stored files.", kind: prometheus.CounterValue}
+	Clients      = &State{name: "clients", help: "Distinct addresses that have asked for content within an hour, a day or seven days; since the start, if that is later. At most 8192 are remembered.", labels: []Label{{"window", []string{"1d", "1h", "7d"}}}}
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
 )
 
 // states are all of them, for the documentation.
 var states = []*State{
-	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, OpenFiles,
+	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, OpenFiles, Clients,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

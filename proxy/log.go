@@ -45,6 +45,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.Int64("bytes", a.sent),
 		slog.Duration("took", time.Since(a.began)),
 		slog.String("client", clientOf(a, r)),
+		slog.String("family", a.family.String()),
 	)
 	if err == nil {
 		err = a.trouble
