@@ -9,7 +9,8 @@
 // span.go (the parsed request), kinds.go (kinds of request and of result), notfound.go (the
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
 // ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
-// errors.go (errors as clients see them), log.go (the log line of a request).
+// errors.go (errors as clients see them), log.go (the log line of a request),
+// bypass.go (what package bypass is told of it).
 package proxy
 
 import (
@@ -25,6 +26,7 @@ import (
 	"hubcap/cache"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
@@ -39,6 +41,7 @@ type Options struct {
 	Gateway   *access.Gateway
 	Refusals  *access.Refusals
 	NotFound  *access.NotFoundLimit
+	Bypass    *bypass.Monitor
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -123,6 +126,7 @@ func (h *Handler) For(def *upstream.Upstream) http.Handler {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	a := newAnswer(w, time.Now(), h.chunkTime)
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
+	a.family = bypass.FamilyOf(r.UserAgent())
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
@@ -142,6 +146,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	h.countLookup(a, r)
 	h.countNotFound(a, rt, err)
 	h.log(a, r, rt, err)
+	h.watch(a, r, rt, err)
 	if cut {
 		// The client must see that the response is incomplete.
 		panic(http.ErrAbortHandler)
@@ -322,7 +327,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	if challenge != "" {
 		a.set("Www-Authenticate", challenge)
 	}
-	a.result = api.result
+	a.result, a.refusal = api.result, api
 	a.set("Content-Type", "application/json")
 	if a.w.Header().Get("Cache-Status") == "" {
 		a.set("Cache-Status", "hubcap; detail="+strings.ToLower(api.code))
@@ -350,5 +355,6 @@ func (h *Handler) countCut(a *answer, r *http.Request, err error) {
 		h.Metrics.Aborted()
 		return
 	}
+	a.cut = true
 	h.Metrics.Cut()
 }

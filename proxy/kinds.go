@@ -57,7 +57,7 @@ var cacheStatus = [...]string{
 	resultMiss:      "hubcap; fwd=uri-miss; stored",
 	resultJoined:    "hubcap; fwd=uri-miss; collapsed",
 	resultUncached:  "hubcap; fwd=uri-miss; detail=not-kept",
-	resultForwarded:    "hubcap; fwd=uri-miss",
+	resultForwarded: "hubcap; fwd=uri-miss",
 }
 
 // ofOrigin and ofState are the results for where a blob, and a manifest or list,
