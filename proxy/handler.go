@@ -16,7 +16,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -38,6 +40,8 @@ type Options struct {
 	Clients   access.Clients
 	Gateway   *access.Gateway
 	NotFound  *access.NotFoundLimit
+	Setup     Setup
+	Pulls     Pulls
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -55,6 +59,20 @@ type Cache interface {
 	Degraded() []string
 	// Looked counts a lookup of an object of size bytes as a hit or a miss.
 	Looked(size int64, held bool)
+}
+
+// Setup says how clients are configured.
+type Setup interface {
+	// Answer returns the response to GET /setup. client is who asks, def the
+	// default registry of the port.
+	Answer(r *http.Request, client netip.Addr, def string) (status int, header http.Header, body []byte)
+}
+
+// Pulls learns which clients pull.
+type Pulls interface {
+	// Pulled notes that a manifest or a blob was served to a client. It is
+	// called for each, and returns at once.
+	Pulled(client netip.Addr)
 }
 
 // entry is what differs between the ports that a Handler serves.
@@ -142,6 +160,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	}
 	h.Metrics.Done(a.kind.String(), a.result.String(), a.sent, a.firstByte)
 	h.countLookup(a, r)
+	if err == nil && (a.kind == kindManifest || a.kind == kindBlob) {
+		h.Pulls.Pulled(a.client)
+	}
 	h.countNotFound(a, rt, err)
 	h.log(a, r, rt, err)
 	if cut {
@@ -202,6 +223,10 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, h.Ready())
+	case rt.setup && at.login:
+		return rt, errNoRoute
+	case rt.setup:
+		return rt, h.serveSetup(a, r, at.def)
 	case rt.kind == kindPing && at.login && rt.upstream.Relay != nil:
 		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == kindPing:
@@ -286,6 +311,17 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 		return a.local(r, http.StatusOK, "degraded: "+strings.Join(troubles, ", ")+"\n")
 	}
 	return a.local(r, http.StatusOK, "ok\n")
+}
+
+// serveSetup answers GET /setup of a mirror port with the default registry def.
+func (h *Handler) serveSetup(a *answer, r *http.Request, def *upstream.Upstream) error {
+	status, header, body := h.Setup.Answer(r, a.client, def.Host)
+	maps.Copy(a.w.Header(), header)
+	err := a.local(r, status, string(body))
+	if status >= http.StatusBadRequest {
+		a.result = resultRefused
+	}
+	return err
 }
 
 // local answers with a text that hubcap makes itself.

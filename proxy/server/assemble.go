@@ -19,6 +19,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/setup"
 	"hubcap/proxy/upstream"
 )
 
@@ -119,10 +120,13 @@ func (s *Server) openHandler() error {
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
+	pulls := setup.NewLastPulls(now)
 	s.Handler = proxy.New(proxy.Options{
 		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: access.NewGateway(s.log),
 		RateLimitWait: time.Duration(c.RateLimitWait),
+		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: pulls, Now: now}),
+		Pulls:         pulls,
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
