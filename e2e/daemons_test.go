@@ -1,9 +1,9 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -11,11 +11,10 @@ import (
 
 type dockerd struct{ tool }
 
-// startDockerd may be given further mirrors, to be asked in order.
-func startDockerd(t *testing.T, s *site, mirror string, further ...string) dockerd {
+func startDockerd(t *testing.T, s *site, mirror string) dockerd {
 	t.Helper()
 	d := dockerd{newTool(t, s, mirror)}
-	config := d.write(t, "daemon.json", dockerdConfig(t, append([]string{mirror}, further...)...))
+	config := d.write(t, "daemon.json", cmp.Or(d.setup(t, "docker"), "{}"))
 	daemon := startDaemon(t, s.ns, "dockerd", d.command("dockerd", "--config-file", config,
 		"--data-root", d.path("data"), "--exec-root", d.path("exec"), "--host", d.host(), "--pidfile", d.path("pid"),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "warn"))
@@ -98,11 +97,8 @@ func startContainerd2(transfer string) func(t *testing.T, s *site, mirror string
 
 func (c *containerd) start(t *testing.T, settings string) {
 	t.Helper()
-	mirror := c.mirror
-	if mirror != "" {
-		for _, registry := range registries {
-			c.write(t, filepath.Join("certs.d", registry, "hosts.toml"), containerdHosts(t, registry, mirror))
-		}
+	if c.mirror != "" {
+		c.write(t, "certs.d/_default/hosts.toml", c.setup(t, "containerd"))
 		c.hosts = c.path("certs.d")
 	}
 	config := c.write(t, "config.toml", fmt.Sprintf(containerdConfig, c.path("root"), c.path("state"), c.socket(), c.socket()+".ttrpc")+settings)

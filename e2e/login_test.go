@@ -30,7 +30,7 @@ var logins = []struct {
 	pull   func(t *testing.T, s *site, i *image, user, password string) error
 }{
 	{"crane", false, func(t *testing.T, s *site, i *image, user, password string) error {
-		c := crane{newTool(t, s, loginBox)}
+		c := crane{newTool(t, s, loginBox), "crane pull " + loginBox + exampleImage + " image.tar"}
 		if _, err := run(c.ns, c.command("crane", "auth", "login", loginBox, "-u", user, "-p", password)); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ var logins = []struct {
 		return c.holds(i.root.Digest, c.ctr("images", "ls", "name=="+name))
 	}},
 	{"helm", true, func(t *testing.T, s *site, i *image, user, password string) error {
-		h := helm{newTool(t, s, loginBox)}
+		h := helm{newTool(t, s, loginBox), straightHelm}
 		if _, err := run(h.ns, h.command(installed("helm"), "registry", "login", loginBox, "-u", user, "-p", password)); err != nil {
 			return err
 		}
