@@ -73,7 +73,11 @@ func startSkopeo(t *testing.T, s *site, mirror string) session {
 func (k skopeo) pull(i *image) error {
 	out := k.path("image")
 	// Debian's skopeo does not look at $CONTAINERS_REGISTRIES_CONF.
-	if _, err := run(k.ns, k.command("skopeo", "--registries-conf", k.path("registries.conf"), "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)); err != nil {
+	var conf []string
+	if !k.system {
+		conf = []string{"--registries-conf", k.path("registries.conf")}
+	}
+	if _, err := run(k.ns, k.command("skopeo", append(conf, "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)...)); err != nil {
 		return err
 	}
 	files := map[string]digest.Digest{"manifest.json": i.child.Digest}
