@@ -12,7 +12,11 @@ import (
 // configuration, as GET /setup at its mirror port has it. form is one of
 // setup's.
 func Setup(c config.Config, client, form string) (string, error) {
-	box := mirrorsOf(c).Box(reachable(string(c.Listen)), c.TLSCertFile != "", c.DefaultUpstream)
+	address := reachable(string(c.Listen))
+	if host, number, err := net.SplitHostPort(address); err == nil {
+		address = net.JoinHostPort(setup.CertifiedName(c.TLSCertFile, host), number)
+	}
+	box := mirrorsOf(c).Box(address, c.TLSCertFile != "", c.DefaultUpstream)
 	return box.Text(client, form)
 }
 

@@ -38,6 +38,22 @@ func Authority(certFile, caFile string) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: anchor.Raw})
 }
 
+// CertifiedName returns the name under which clients accept the certificate in
+// certFile: host, if they do, or else its first name that is no pattern. It is
+// host where there is none.
+func CertifiedName(certFile, host string) string {
+	own := readCertificates(certFile)
+	if len(own) == 0 || own[0].VerifyHostname(host) == nil {
+		return host
+	}
+	for _, name := range own[0].DNSNames {
+		if !isPattern(name) {
+			return name
+		}
+	}
+	return host
+}
+
 // readCertificates returns the certificates of a PEM file; none if it cannot be
 // read.
 func readCertificates(file string) (all []*x509.Certificate) {

@@ -93,6 +93,21 @@ func TestAuthority(t *testing.T) {
 	}
 }
 
+// TestCertifiedName has clients use a name that they can check.
+func TestCertifiedName(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(file, issue(t, "leaf", false, issued{}).pem(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ file, host, want string }{
+		{file, "Berlin.lan", "Berlin.lan"}, {file, "vm", "berlin.lan"}, {file, "10.1.2.3", "berlin.lan"}, {"", "vm", "vm"},
+	} {
+		if got := CertifiedName(tc.file, tc.host); got != tc.want {
+			t.Errorf("%q, %s: %s, want %s", tc.file, tc.host, got, tc.want)
+		}
+	}
+}
+
 // TestAuthorityIsOffered has the page link to it, and tell it by the
 // fingerprint that openssl prints. The key stays where it is.
 func TestAuthorityIsOffered(t *testing.T) {
