@@ -6,6 +6,8 @@
 //	                    fails where the start would
 //	hubcap version      prints the version
 //	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
+//	hubcap setup CLIENT prints the configuration of a client, as GET /setup has
+//	                    it; with ansible or cloud-init after CLIENT for many hosts
 package main
 
 import (
@@ -47,6 +49,9 @@ type logged struct{ error }
 func (l logged) Unwrap() error { return l.error }
 
 func run(args, environ []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "setup" {
+		return printSetup(args[1:], environ, stdout)
+	}
 	command := strings.Join(args, " ")
 	switch command {
 	case "version":
@@ -58,7 +63,7 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 		}
 	case "", "healthcheck":
 	default:
-		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
+		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck, setup CLIENT", command)
 	}
 	c, err := config.Load(environ)
 	switch {
@@ -71,6 +76,21 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 	default:
 		return server.Healthcheck(c)
 	}
+}
+
+// printSetup prints the configuration of the client that args begins with.
+func printSetup(args, environ []string, stdout io.Writer) error {
+	c, err := config.Load(environ)
+	if err != nil {
+		return err
+	}
+	client, form, _ := strings.Cut(strings.Join(args, " "), " ")
+	text, err := server.Setup(c, client, form)
+	if err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	_, err = io.WriteString(stdout, text)
+	return err
 }
 
 // serveLogged serves until a signal ends it. All output is in the log, also

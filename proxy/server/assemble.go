@@ -20,6 +20,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/setup"
 	"hubcap/proxy/upstream"
 )
 
@@ -98,10 +99,9 @@ func (s *Server) openCache() error {
 }
 
 // startBypass watches until Close who goes around the box.
-func (s *Server) startBypass() *bypass.Monitor {
-	m := bypass.New(bypass.Options{Now: s.o.Now, Metrics: s.Metrics, Log: s.log})
-	s.untilClose(m.Run)
-	return m
+func (s *Server) startBypass() {
+	s.bypass = bypass.New(bypass.Options{Now: s.o.Now, Metrics: s.Metrics, Log: s.log})
+	s.untilClose(s.bypass.Run)
 }
 
 // untilClose runs a function until Close ends its context.
@@ -133,12 +133,14 @@ func (s *Server) openHandler() error {
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
+	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
 		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
 		RateLimitWait: time.Duration(c.RateLimitWait),
+		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.startBypass(),
+		Bypass:        s.bypass,
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

@@ -152,18 +152,18 @@ func (s *Server) logReady(all []listener, ports port.Group) {
 		}
 		ready = append(ready, l.name, address)
 	}
-	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr())
-	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
+	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr().String())
+	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror), "setup", mirror+"/setup")...)
 }
 
-// reachable is an address that other hosts can probably use: the host's name
-// stands for all interfaces.
-func reachable(addr net.Addr) string {
-	host, number, err := net.SplitHostPort(addr.String())
+// reachable returns an address that other hosts can probably use, for one that
+// a port listens at: the host's name stands for all interfaces.
+func reachable(address string) string {
+	host, number, err := net.SplitHostPort(address)
 	if err != nil {
-		return addr.String()
+		return address
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		if host, err = os.Hostname(); err != nil {
 			host = "localhost"
 		}

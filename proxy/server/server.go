@@ -24,6 +24,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
@@ -79,6 +80,7 @@ type Server struct {
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
 	gateway   *access.Gateway
+	bypass    *bypass.Monitor
 	refusals  *access.Refusals
 	closers   []func() // of what has been opened, in that order
 }

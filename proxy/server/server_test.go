@@ -155,6 +155,7 @@ func TestStartIsLogged(t *testing.T) {
 	}
 	for _, tc := range []struct{ message, key, want string }{
 		{"hubcap starts", "default", "docker.io"},
+		{"ready", "setup", "http://" + b.mirror + "/setup"},
 		{"cache", "size", "2.0GiB"},
 		{"cache", "dir", dir},
 		{"clients that may pull", "ranges", "127.0.0.0/8"},
