@@ -24,12 +24,13 @@ var (
 	FillsWaiting = &State{name: "fills_waiting", help: "Running fills that wait for their turn, because too many run at once."}
 	ScrubDue     = &State{name: "scrub_due_objects", help: "Objects that the scrubber has yet to verify in its present round."}
 	Scrubbed     = &State{name: "scrubbed_bytes_total", help: "Bytes that the scrubber has read to verify stored files.", kind: prometheus.CounterValue}
+	Problems     = &State{name: "problems", help: "Problems that exist now; the log and hubcap doctor say which.", labels: []Label{{"severity", []string{"critical", "warning"}}}}
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
 )
 
 // states are all of them, for the documentation.
 var states = []*State{
-	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, OpenFiles,
+	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, OpenFiles, Problems,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

@@ -211,7 +211,7 @@ func TestBadInputIsRefusedBlind(t *testing.T) {
 	blind := proxy.New(proxy.Options{
 		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
 		Refusals: access.NewRefusals(time.Now, slog.New(slog.DiscardHandler)),
-		MinRate: kib, Now: time.Now, Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
+		MinRate:  kib, Now: time.Now, Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
 	})
 	for name, address := range map[string]string{"whole": listen(t, r.handler), "login": listen(t, r.handler.Login()), "blind": listen(t, blind)} {
 		for _, row := range blindRows {

@@ -63,6 +63,7 @@ type Resolver struct {
 	log         *slog.Logger
 	flight      singleflight.Group
 	refusals    *refusals
+	staleness   staleness
 	// byTag has, for the key of each repository of which a manifest is being
 	// fetched by tag, a channel that is closed when the latest such fetch ends.
 	byTag sync.Map

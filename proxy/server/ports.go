@@ -61,6 +61,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.ports = ports
+	defer s.watchProblems()()
 	s.logReady(all, ports)
 	if err := ports.Serve(ctx); err != nil {
 		return err
@@ -76,12 +78,12 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 			ports.Close()
 		}
 	}()
-	clients := s.clientLimits()
+	s.limits = s.clientLimits()
 	operator := port.NewLimits(port.LimitsOptions{
 		Total: maxAdmin, PerClient: maxAdmin, Waiting: maxAdmin, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 	})
 	for _, l := range all {
-		limits := clients
+		limits := s.limits
 		if l.name == "admin" {
 			limits = operator
 		}
