@@ -6,6 +6,8 @@
 //	                    fails where the start would
 //	hubcap version      prints the version
 //	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
+//	hubcap doctor       checks what hubcap needs, before its start and beside a
+//	                    running one, and says what to do; with --json as JSON
 package main
 
 import (
@@ -22,6 +24,7 @@ import (
 	"time"
 
 	"hubcap/proxy/config"
+	"hubcap/proxy/doctor"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/server"
 )
@@ -56,9 +59,11 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 		if err := config.Print(stdout, environ); err != nil {
 			return err
 		}
+	case "doctor", "doctor --json":
+		return examine(environ, command != "doctor", stdout)
 	case "", "healthcheck":
 	default:
-		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
+		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck, doctor [--json]", command)
 	}
 	c, err := config.Load(environ)
 	switch {
@@ -71,6 +76,24 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 	default:
 		return server.Healthcheck(c)
 	}
+}
+
+// examine writes the report of the doctor. The error says that something failed.
+func examine(environ []string, asJSON bool, stdout io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report := doctor.Run(ctx, doctor.Options{Environ: environ, Version: version()})
+	write := report.WriteText
+	if asJSON {
+		write = report.WriteJSON
+	}
+	if err := write(stdout); err != nil {
+		return err
+	}
+	if report.State == doctor.Failed {
+		return errors.New("something of what the doctor checks has failed")
+	}
+	return nil
 }
 
 // serveLogged serves until a signal ends it. All output is in the log, also

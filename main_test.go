@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -219,4 +220,26 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// TestDoctor shows the exit status and both forms of the report; nothing outside
+// this machine is asked.
+func TestDoctor(t *testing.T) {
+	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
+	out, err := command([]string{"doctor"}, environ...)
+	if err != nil || !strings.Contains(out, "warning  registry       no registry is asked") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = command([]string{"doctor", "--json"}, environ...)
+	var report struct {
+		State  string
+		Checks []struct{ Check, State, What string }
+	}
+	if jsonErr := json.Unmarshal([]byte(out), &report); err != nil || jsonErr != nil || report.State != "warning" || len(report.Checks) < 5 {
+		t.Errorf("%v, %v\n%s", err, jsonErr, out)
+	}
+	out, err = command([]string{"doctor"}, "HUBCAP_LISTEN=wrong")
+	if err == nil || !strings.Contains(out, "failed   configuration  HUBCAP_LISTEN=wrong") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }

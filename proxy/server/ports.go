@@ -39,6 +39,34 @@ func listeners(c config.Config) []listener {
 	return append(all, listener{name: "admin", variable: "ADMIN_LISTEN", address: c.AdminListen})
 }
 
+// Listener is a port of a configuration.
+type Listener struct {
+	Name    string // mirror, auth or admin
+	Address string
+	TLS     bool
+	Err     error // why it cannot be listened at; nil if it can
+	Taken   bool  // another program, or a running hubcap, listens there
+}
+
+// Listeners returns the ports of a configuration, and tries each: it listens
+// there for a moment.
+func Listeners(c config.Config) (all []Listener) {
+	for _, l := range listeners(c) {
+		one := Listener{Name: l.name, Address: string(l.address), TLS: l.cert != ""}
+		taken, err := net.Listen("tcp", one.Address)
+		if err == nil {
+			_ = taken.Close()
+			err = port.Check(one.Address, l.cert, l.key)
+		}
+		one.Taken = errors.Is(err, syscall.EADDRINUSE)
+		if err != nil {
+			one.Err = l.refused(err)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
 // refused is the error of a listener that cannot be served.
 func (l listener) refused(err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
