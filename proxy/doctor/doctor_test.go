@@ -178,7 +178,7 @@ func TestBesideARunningHubcap(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = p.examine()
-	p.has(r, "problem", Warning, "1 problems, which cannot be listed", "as root")
+	p.has(r, "problem", Warning, "the problems that hubcap knows (1) cannot be listed", "as root")
 }
 
 // run runs a hubcap with the patient's settings until the test ends.

@@ -26,14 +26,14 @@ func well() Facts {
 		Now: now, Started: now.Add(-time.Hour), VerifyInterval: 7 * 24 * time.Hour, MinFree: 2 << 30,
 		Ledger: eviction.Status{Budget: 100 << 30, Overhead: 60 << 30}, Space: blobs.Space{Total: 200 << 30, Free: 50 << 30},
 		Upstreams: []upstream.Status{{Host: "docker.io", Configured: "docker.io", Identities: []upstream.IdentityStatus{
-			{Identity: "anonymous", Limit: limit(100, 90, -1)},
+			{Identity: "anonymous", Limit: limit(90, -1)},
 		}, Hosts: []upstream.HostStatus{{Host: "registry-1.docker.io:443", Role: "registry", Circuit: "closed"}}}},
 		Ports: []port.Status{{Name: "mirror", Certificate: &port.CertificateStatus{File: "cert.pem", Expires: now.Add(60 * 24 * time.Hour)}}, {Name: "admin"}},
 	}
 }
 
-func limit(of, left int, exhausted time.Duration) upstream.LimitStatus {
-	return upstream.LimitStatus{Limit: of, Remaining: left, Window: 6 * time.Hour, Stated: now.Add(-time.Minute), Exhausted: exhausted}
+func limit(left int, exhausted time.Duration) upstream.LimitStatus {
+	return upstream.LimitStatus{Limit: 100, Remaining: left, Window: 6 * time.Hour, Stated: now.Add(-time.Minute), Exhausted: exhausted}
 }
 
 func degraded(p cache.Problem) func(*Facts) {
@@ -90,9 +90,9 @@ var wrong = []struct {
 	{"tags-stale/docker.io", "12 answers", func(f *Facts) {
 		f.Tags.Stale = []freshness.StaleRegistry{{Registry: "docker.io", Since: now.Add(-time.Hour), Last: now, Answers: 12}}
 	}},
-	{"pulls-exhausted/docker.io/anonymous", "no more pulls, as of 11:59", pulls(limit(100, 0, 0))},
+	{"pulls-exhausted/docker.io/anonymous", "no more pulls, as of 11:59", pulls(limit(0, 0))},
 	{"pulls-exhausted/docker.io/anonymous", "for 2 h", pulls(upstream.LimitStatus{Limit: -1, Remaining: 0, Until: now.Add(2 * time.Hour)})},
-	{"pulls-end-soon/docker.io/anonymous", "docker.io grants 18 more pulls, at this pace for 40 min", pulls(limit(100, 18, 40*time.Minute))},
+	{"pulls-end-soon/docker.io/anonymous", "docker.io grants 18 more pulls, at this pace for 40 min", pulls(limit(18, 40*time.Minute))},
 	{"credentials-fail/docker.io/credentials", "docker.io refuses the box's credentials (401): pulls go on without them, 100 in 6 h. They were read at 10:02", login(credentials.Status{
 		RefusedAt: now.Add(-time.Minute), Asked: time.Date(2026, 11, 28, 10, 2, 0, 0, time.UTC), Renewed: true,
 	})},
@@ -150,9 +150,9 @@ func TestFind(t *testing.T) {
 // TestNoProblem shows states that look like a problem and are none.
 func TestNoProblem(t *testing.T) {
 	for name, change := range map[string]func(*Facts){
-		"few pulls left that are not used":       pulls(limit(100, 10, -1)),
-		"few pulls left that last":               pulls(limit(100, 10, 5*time.Hour)),
-		"a fast pace with many pulls left":       pulls(limit(100, 60, 30*time.Minute)),
+		"few pulls left that are not used":       pulls(limit(10, -1)),
+		"few pulls left that last":               pulls(limit(10, 5*time.Hour)),
+		"a fast pace with many pulls left":       pulls(limit(60, 30*time.Minute)),
 		"pulls that a past window had exhausted": pulls(upstream.LimitStatus{Limit: 100, Remaining: 0, Window: time.Hour, Stated: now.Add(-2 * time.Hour)}),
 		"no limit is stated":                     pulls(upstream.LimitStatus{Limit: -1, Remaining: -1, Exhausted: 0}),
 		"credentials that were accepted again":   login(credentials.Status{Usable: true, Accepted: now, Failure: "slow"}),
@@ -164,9 +164,9 @@ func TestNoProblem(t *testing.T) {
 		"a late scrub with nothing left to do": func(f *Facts) { f.Started = now.Add(-100 * 24 * time.Hour) },
 		"idle connections closed to make room": met(metrics.LimitIdle),
 		"the pulls of a client's own account": func(f *Facts) {
-			f.Upstreams[0].Identities[0] = upstream.IdentityStatus{Identity: "client", Limit: limit(100, 0, 0)}
+			f.Upstreams[0].Identities[0] = upstream.IdentityStatus{Identity: "client", Limit: limit(0, 0)}
 		},
-		"the anonymous limit, with credentials": func(f *Facts) { pulls(limit(100, 0, 0))(f); login(credentials.Status{Usable: true})(f) },
+		"the anonymous limit, with credentials": func(f *Facts) { pulls(limit(0, 0))(f); login(credentials.Status{Usable: true})(f) },
 	} {
 		f := well()
 		change(&f)
