@@ -192,11 +192,11 @@ func (f *finder) upstream(u upstream.Status) {
 	since := f.Now
 	for _, h := range u.Hosts {
 		if h.Circuit != "closed" {
-			failing = append(failing, fmt.Sprintf("its %s %s fails (%s)", roles[h.Role], h.Host, h.Failure))
+			failing = append(failing, fmt.Sprintf("its %s %s fails (%s)", role(h), h.Host, h.Failure))
 			since = earlier(since, h.Since)
 		}
 		if f.Now.Before(h.LimitedUntil) {
-			limited = append(limited, fmt.Sprintf("its %s %s for %s", roles[h.Role], h.Host, advice.Duration(h.LimitedUntil.Sub(f.Now))))
+			limited = append(limited, fmt.Sprintf("its %s %s for %s", role(h), h.Host, advice.Duration(h.LimitedUntil.Sub(f.Now))))
 		}
 	}
 	if len(failing) > 0 {
@@ -211,8 +211,17 @@ func (f *finder) upstream(u upstream.Status) {
 	}
 }
 
-// roles are the roles of hosts in words.
-var roles = map[string]string{"registry": "host", "token": "token service", "elsewhere": "download host"}
+// role is the role of a host in words.
+func role(h upstream.HostStatus) string {
+	switch h.Role {
+	case "registry":
+		return "host"
+	case "token":
+		return "token service"
+	default:
+		return "download host"
+	}
+}
 
 func earlier(a, b time.Time) time.Time {
 	if !b.IsZero() && b.Before(a) {

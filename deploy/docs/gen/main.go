@@ -137,7 +137,7 @@ func problemSections() string {
 
 var (
 	quoted   = regexp.MustCompile(`(^|[ (])'([^' ]+)'`)
-	variable = regexp.MustCompile(`\b[A-Z]+(?:_[A-Z]+)+\b`)
+	variable = regexp.MustCompile(`\b[A-Z]+(?:_(?:[A-Z]+|<n>))+\b`)
 )
 
 // cell makes a text a cell of a Markdown table. What stands in 'single quotes'
