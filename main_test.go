@@ -132,9 +132,9 @@ func TestUserMistakes(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck`},
-		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck`},
-		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck`},
+		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck, doctor [--json]`},
+		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck, doctor [--json]`},
+		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck, doctor [--json]`},
 		{"a wrong variable", nil, []string{"HUBCAP_TAG_TTL=60"}, "HUBCAP_TAG_TTL=60: want a duration above zero, such as 30s, 5m, 12h or 7d"},
 		{"a wrong variable for the healthcheck", []string{"healthcheck"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},
 		{"a default that is no registry", nil, []string{"HUBCAP_DEFAULT_UPSTREAM=registry.example.com"}, "HUBCAP_DEFAULT_UPSTREAM=registry.example.com: want a well-known registry, such as docker.io, or one that HUBCAP_UPSTREAM_<n>_HOST names"},
