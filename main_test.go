@@ -227,7 +227,7 @@ func freePort(t *testing.T) string {
 func TestDoctor(t *testing.T) {
 	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
 	out, err := command([]string{"doctor"}, environ...)
-	if err != nil || !strings.Contains(out, "warning  registry       no registry is asked") {
+	if err != nil || !strings.Contains(out, "warning  configuration  HUBCAP_OFFLINE=true: no registry is asked") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, err = command([]string{"doctor", "--json"}, environ...)

@@ -272,7 +272,7 @@ func TestFailures(t *testing.T) {
 			p.environ["CA_FILE"] = file(t, p.hub.CAPEM())
 			p.o.Now = func() time.Time { return time.Now().Add(100 * 365 * 24 * time.Hour) }
 		}, check: "authorities", state: Warning, parts: []string{"expired: "}},
-		"offline":              {change: func(_ *testing.T, p *patient) { p.environ["OFFLINE"] = "true" }, check: "registry", state: Warning, parts: []string{"HUBCAP_OFFLINE"}},
+		"offline":              {change: func(_ *testing.T, p *patient) { p.environ["OFFLINE"] = "true" }, check: "configuration", state: Warning, parts: []string{"HUBCAP_OFFLINE"}},
 		"no room":              {change: func(_ *testing.T, p *patient) { p.environ["MIN_FREE"] = "100%" }, check: "disk", state: Failed, parts: []string{"nothing can be stored"}},
 		"more cache than room": {change: func(_ *testing.T, p *patient) { p.environ["CACHE_SIZE"] = "100%" }, check: "disk", state: Warning, parts: []string{"there is room for "}},
 	} {
