@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/logging"
 )
 
 // LimitsOptions is what Limits needs; every field but Exempt is required.
@@ -40,7 +41,8 @@ type LimitsOptions struct {
 // them becomes free.
 type Limits struct {
 	LimitsOptions
-	queued atomic.Int32 // connections that wait
+	queued   atomic.Int32     // connections that wait
+	spokeTLS logging.Throttle // of log lines about TLS at ports without it
 
 	mu      sync.Mutex
 	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed
