@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -133,9 +134,9 @@ func TestUserMistakes(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck, setup CLIENT`},
-		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck, setup CLIENT`},
-		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck, setup CLIENT`},
+		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
 		{"a setup without a client", []string{"setup"}, nil, "setup: no such client; there are: " + strings.Join(setup.Names(), ", ")},
 		{"a setup with too many words", []string{"setup", "docker", "ansible", "x"}, nil, "setup: no such form; there are: ansible, cloud-init"},
 		{"a wrong variable for a setup", []string{"setup", "docker"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},
@@ -254,4 +255,26 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// TestDoctor shows the exit status and both forms of the report; nothing outside
+// this machine is asked.
+func TestDoctor(t *testing.T) {
+	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
+	out, err := command([]string{"doctor"}, environ...)
+	if err != nil || !strings.Contains(out, "warning  configuration  HUBCAP_OFFLINE=true: no registry is asked") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = command([]string{"doctor", "--json"}, environ...)
+	var report struct {
+		State  string
+		Checks []struct{ Check, State, What string }
+	}
+	if jsonErr := json.Unmarshal([]byte(out), &report); err != nil || jsonErr != nil || report.State != "warning" || len(report.Checks) < 5 {
+		t.Errorf("%v, %v\n%s", err, jsonErr, out)
+	}
+	out, err = command([]string{"doctor"}, "HUBCAP_LISTEN=wrong")
+	if err == nil || !strings.Contains(out, "failed   configuration  HUBCAP_LISTEN=wrong") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 	"hubcap/eviction"
+	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
@@ -59,16 +60,28 @@ func (s *Server) openIndex() (err error) {
 // openUpstreams builds the clients of the configured upstreams. It connects to
 // none.
 func (s *Server) openUpstreams() (err error) {
-	entries := slices.Clone(s.config.Upstreams)
+	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams)
+	return err
+}
+
+// Upstreams returns the clients of a configuration's upstreams, as a Server asks
+// them.
+func Upstreams(c config.Config, o Options) (*upstream.Set, error) {
+	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams)
+}
+
+func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams) (*upstream.Set, error) {
+	entries := slices.Clone(c.Upstreams)
 	for i := range entries {
 		e := &entries[i]
-		e.Proxy, e.UserAgent, e.TryAgain = s.o.Proxy, "hubcap/"+s.o.Version, s.settings.TryAgain
-		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, s.o.Now, s.Metrics.Upstreams, s.log
+		e.Proxy, e.UserAgent, e.TryAgain = o.Proxy, "hubcap/"+o.Version, tryAgain
+		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, o.Now, m, o.Log
 	}
-	if s.upstreams, err = upstream.NewSet(entries, s.config.DefaultUpstream); err != nil {
-		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", s.config.DefaultUpstream, err)
+	set, err := upstream.NewSet(entries, c.DefaultUpstream)
+	if err != nil {
+		return nil, fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
 	}
-	return nil
+	return set, nil
 }
 
 // openCache opens the cache, and what the index knows of tags.
