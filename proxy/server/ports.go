@@ -56,7 +56,10 @@ func (s *Server) Serve(ctx context.Context) error {
 		return err
 	}
 	s.logReady(all, ports)
-	if err := ports.Serve(ctx); err != nil {
+	stopping := s.supervise(ports[0])
+	err = ports.Serve(ctx)
+	stopping()
+	if err != nil {
 		return err
 	}
 	s.drain(ports)
@@ -70,12 +73,12 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 			ports.Close()
 		}
 	}()
-	clients := s.clientLimits()
+	s.limits = s.clientLimits()
 	operator := port.NewLimits(port.LimitsOptions{
 		Total: maxAdmin, PerClient: maxAdmin, Waiting: maxAdmin, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 	})
 	for _, l := range all {
-		limits := clients
+		limits := s.limits
 		if l.name == "admin" {
 			limits = operator
 		}

@@ -6,8 +6,8 @@
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), drain.go (the last requests), check.go (what would stop the
-// start), healthcheck.go.
+// admin port), drain.go (the last requests), systemd.go (what systemd is
+// told), check.go (what would stop the start), healthcheck.go.
 package server
 
 import (
@@ -25,6 +25,7 @@ import (
 	"hubcap/proxy"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/upstream"
 )
@@ -77,6 +78,7 @@ type Server struct {
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
+	limits    *port.Limits         // of clients' connections, once Serve listens
 	closers   []func()             // of what has been opened, in that order
 }
 
