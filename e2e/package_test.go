@@ -104,11 +104,11 @@ func (m machine) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (m machine) run(name string, args ...string) string {
+func (m machine) dpkg(args ...string) string {
 	m.t.Helper()
-	out, err := m.command(name, args...).CombinedOutput()
+	out, err := m.command("/usr/bin/dpkg", args...).CombinedOutput()
 	if err != nil {
-		m.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		m.t.Fatalf("dpkg %q: %v\n%s", args, err, out)
 	}
 	return string(out)
 }
@@ -228,11 +228,11 @@ func debOnDebian(t *testing.T, deb string) {
 	if err := os.WriteFile(settings, []byte(mine), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	m.run("/usr/bin/dpkg", "-i", "/package.deb") // an upgrade
+	m.dpkg("-i", "/package.deb") // an upgrade
 	if content, err := os.ReadFile(settings); err != nil || string(content) != mine {
 		t.Errorf("after an upgrade the settings are %q, %v", content, err)
 	}
-	m.run("/usr/bin/dpkg", "-r", "hubcap")
+	m.dpkg("-r", "hubcap")
 	if m.has("usr/bin/hubcap") || !m.has("etc/hubcap/hubcap.env") || !m.has("var/lib/hubcap/blobs") {
 		t.Errorf("removed, there are %q", m.named())
 	}
@@ -240,7 +240,7 @@ func debOnDebian(t *testing.T, deb string) {
 	if err := errors.Join(os.Mkdir(filepath.Join(m.root, "srv/cache"), 0o755), os.Symlink("/srv/cache", filepath.Join(m.root, "var/lib/hubcap/link"))); err != nil {
 		t.Fatal(err)
 	}
-	m.run("/usr/bin/dpkg", "-P", "hubcap")
+	m.dpkg("-P", "hubcap")
 	if left := m.named(); len(left) > 0 || !m.has("srv/cache") {
 		t.Errorf("purged, there are %q", left)
 	}
@@ -261,7 +261,7 @@ func machineWith(t *testing.T, deb string) machine {
 	if err := os.WriteFile(filepath.Join(m.root, "package.deb"), content, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out := m.run("/usr/bin/dpkg", "-i", "/package.deb"); strings.Contains(strings.ToLower(out), "warning") {
+	if out := m.dpkg("-i", "/package.deb"); strings.Contains(strings.ToLower(out), "warning") {
 		t.Errorf("dpkg: %s", out)
 	}
 	return m

@@ -21,7 +21,13 @@ import (
 )
 
 func main() {
-	text, err := write(os.Args[1:], "main.go")
+	text, err := "", errors.New("usage: texts man DATE, or texts env")
+	switch args := os.Args; {
+	case len(args) == 3 && args[1] == "man":
+		text, err = manual("main.go", args[2])
+	case len(args) == 2 && args[1] == "env":
+		text, err = settings()
+	}
 	if err == nil {
 		_, err = os.Stdout.WriteString(text)
 	}
@@ -29,18 +35,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "texts:", err)
 		os.Exit(1)
 	}
-}
-
-// write returns the text that the arguments ask for. program is the path of
-// main.go.
-func write(args []string, program string) (string, error) {
-	switch {
-	case len(args) == 2 && args[0] == "man":
-		return manual(program, args[1])
-	case len(args) == 1 && args[0] == "env":
-		return settings()
-	}
-	return "", errors.New("usage: texts man DATE, or texts env")
 }
 
 // most are the variables that most sites need, each with an example.
@@ -179,7 +173,8 @@ SIGTERM and SIGINT end hubcap. Pulls under way may go on for HUBCAP_DRAIN_TIMEOU
 `
 )
 
-// manual returns the manual page, of a date, in the macros of man(7).
+// manual returns the manual page, of a date, in the macros of man(7). program is
+// the path of main.go.
 func manual(program, date string) (string, error) {
 	is, all, err := commands(program)
 	if err != nil {

@@ -21,7 +21,7 @@ const program = "../../../main.go"
 // TestManual holds the page against the program: all variables, and the commands
 // that hubcap itself lists.
 func TestManual(t *testing.T) {
-	page, err := write([]string{"man", "2026-11-28"}, program)
+	page, err := manual(program, "2026-11-28")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ prints every variable, its default and its value, and fails where the start woul
 // TestManualIsUnderstood has mandoc read the page.
 func TestManualIsUnderstood(t *testing.T) {
 	testkit.NeedPrograms(t, "mandoc")
-	page, err := write([]string{"man", "2026-11-28"}, program)
+	page, err := manual(program, "2026-11-28")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ var setting = regexp.MustCompile(`(?m)^#(HUBCAP_[A-Z0-9_]+)=(.+)$`)
 // TestSettings takes the comment signs away: what is left is ten variables that
 // hubcap accepts.
 func TestSettings(t *testing.T) {
-	text, err := write([]string{"env"}, program)
+	text, err := settings()
 	if err != nil {
 		t.Fatal(err)
 	}
