@@ -241,7 +241,7 @@ func TestRulesAreThoseOfPrometheus(t *testing.T) {
 // TestSchema: what the chart does not know is refused by name.
 func TestSchema(t *testing.T) {
 	for setting, named := range map[string]string{
-		"persistance.size=1Gi":              "persistance",
+		"volume.size=1Gi":                   "volume",
 		"persistence.size=big":              "size",
 		"service.type=Ingress":              "type",
 		"hostPort=70000":                    "hostPort",
