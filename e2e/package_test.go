@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,34 +20,6 @@ import (
 
 	"hubcap/e2e/testkit"
 )
-
-// released runs steps of deploy/release/release.sh for this machine's architecture.
-func released(t *testing.T, out string, steps ...string) {
-	t.Helper()
-	cmd := exec.Command("../deploy/release/release.sh", append([]string{out}, steps...)...)
-	cmd.Env = append(os.Environ(), "ARCHES="+runtime.GOARCH)
-	if log, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("release.sh %q: %v\n%s", steps, err, tail(log))
-	}
-}
-
-// TestPackages makes the packages and uses them.
-func TestPackages(t *testing.T) {
-	need(t, "bash", "git", "tar", installed("nfpm"))
-	dir := scratch(t)
-	released(t, dir, "binary", "packages")
-	one := func(kind string) string {
-		found, _ := filepath.Glob(filepath.Join(dir, "*."+kind))
-		if len(found) != 1 {
-			t.Fatalf("packages of kind %s: %q", kind, found)
-		}
-		return found[0]
-	}
-	deb, rpm := one("deb"), one("rpm")
-	t.Run("lintian", func(t *testing.T) { lintian(t, deb) })
-	t.Run("deb", func(t *testing.T) { debOnDebian(t, deb) })
-	t.Run("rpm", func(t *testing.T) { rpmOnDebian(t, rpm) })
-}
 
 // lintian has Debian's own check read the package.
 func lintian(t *testing.T, deb string) {

@@ -131,21 +131,24 @@ config() {
 image() {
 	crane registry serve --address 127.0.0.1:0 >"$work/registry.log" 2>&1 &
 	registry=$!
-	local address
-	until address=$(grep -om1 '127\.0\.0\.1:[0-9]*' "$work/registry.log"); do
-		kill -0 "$registry" || { cat "$work/registry.log" >&2; exit 1; }
+	local port manifests=()
+	until port=$(sed -n 's/.* serving on port //p' "$work/registry.log") && [ -n "$port" ]; do
+		kill -0 "$registry" 2>/dev/null || { cat "$work/registry.log" >&2; exit 1; }
 		sleep 0.1
 	done
-	local repository=$address/hubcap manifests=()
+	local repository=127.0.0.1:$port/hubcap
 	for arch in "${arches[@]}"; do
 		layer "$arch"
-		crane append --oci-empty-base --new_layer "$work/layer-$arch.tar" --new_tag "$repository:$arch"
-		config "$arch" | crane edit config --tag "$repository:$arch" "$repository:$arch"
+		quietly crane append --oci-empty-base --new_layer "$work/layer-$arch.tar" --new_tag "$repository:$arch"
+		config "$arch" >"$work/config-$arch.json"
+		quietly crane edit config --tag "$repository:$arch" "$repository:$arch" <"$work/config-$arch.json"
 		manifests+=(--manifest "$repository:$arch")
-	done >/dev/null 2>"$work/crane.log" || { cat "$work/crane.log" >&2; exit 1; }
-	crane index append "${manifests[@]}" --tag "$repository:all" >/dev/null 2>&1
-	rm -rf "$work/layout"
-	crane pull --format=oci "$repository:all" "$work/layout"
+	done
+	quietly crane index append "${manifests[@]}" --tag "$repository:all"
+	# crane calls the images artifacts, which some clients leave out.
+	crane manifest "$repository:all" | sed 's/,"artifactType":"[^"]*"//g' >"$work/index.json"
+	quietly crane edit manifest --tag "$repository:all" "$repository:all" <"$work/index.json"
+	quietly crane pull --format=oci "$repository:all" "$work/layout"
 	kill "$registry"
 	wait "$registry" 2>/dev/null || true
 	registry=
