@@ -68,9 +68,11 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// types are the types of what the chart may hold.
+// types are the types of what the chart and its README may hold.
 var types = map[string]func() any{
 	"apps/v1 StatefulSet":                     func() any { return new(apps.StatefulSet) },
+	"apps/v1 DaemonSet":                       func() any { return new(apps.DaemonSet) },
+	"v1 ConfigMap":                            func() any { return new(core.ConfigMap) },
 	"v1 Service":                              func() any { return new(core.Service) },
 	"v1 ServiceAccount":                       func() any { return new(core.ServiceAccount) },
 	"networking.k8s.io/v1 NetworkPolicy":      func() any { return new(networking.NetworkPolicy) },
@@ -235,6 +237,24 @@ func TestRulesAreThoseOfPrometheus(t *testing.T) {
 	}
 	if got, err := os.ReadFile("hubcap/rules.yml"); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the chart's rules differ (%v): cp deploy/prometheus/rules.yml deploy/helm/hubcap/rules.yml", err)
+	}
+}
+
+// TestDaemonSetOfTheReadme reads the objects that the README shows.
+func TestDaemonSetOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("hubcap/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(readme), "\n```yaml\n")
+	text, _, closed := strings.Cut(text, "\n```\n")
+	objects := decode(t, text)
+	if !closed || len(objects["ConfigMap"]) != 1 || len(objects["DaemonSet"]) != 1 {
+		t.Fatalf("the README has %v", slices.Sorted(maps.Keys(objects)))
+	}
+	file := objects["ConfigMap"][0].(*core.ConfigMap).Data["hosts.toml"]
+	if !strings.HasPrefix(file, "[host.\"http://") || !strings.Contains(file, `capabilities = ["pull", "resolve"]`) {
+		t.Errorf("hosts.toml is %q", file)
 	}
 }
 
