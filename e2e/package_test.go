@@ -195,6 +195,8 @@ func debOnDebian(t *testing.T, deb string) {
 		t.Errorf("the unit: %v\n%s", err, content)
 	}
 
+	confinedUnit(t, unit)
+
 	const mine = "HUBCAP_LOG_LEVEL=warn\n"
 	if err := os.WriteFile(settings, []byte(mine), 0o640); err != nil {
 		t.Fatal(err)
@@ -221,7 +223,17 @@ func debOnDebian(t *testing.T, deb string) {
 	m.user() // stays: it may own files elsewhere
 }
 
-// machineWith is a machine with the package.
+// confinedUnit has systemd read and rate the unit, as deploy/deploy_test.go does
+// with the one that it is made from.
+func confinedUnit(t *testing.T, unit string) {
+	t.Helper()
+	need(t, "systemd-analyze")
+	if out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", unit).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// machineWith returns a machine with the package.
 func machineWith(t *testing.T, deb string) machine {
 	t.Helper()
 	m := newMachine(t)

@@ -279,3 +279,23 @@ func TestSchema(t *testing.T) {
 		}
 	}
 }
+
+// TestYAMLBesideTheChart reads the other files of deploy that are YAML: no key is
+// there twice.
+func TestYAMLBesideTheChart(t *testing.T) {
+	for _, pattern := range []string{"../compose.yaml", "../prometheus/prometheus.yml", "../alertmanager/*.yml", "../grafana/provisioning/*/*.yaml", "../package/nfpm.yaml", "../../.github/workflows/*.yml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s: %q, %v", pattern, files, err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := yaml.YAMLToJSONStrict(content); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	}
+}

@@ -44,7 +44,7 @@ quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }; }
 
 binary() {
 	for arch in "${arches[@]}"; do
-		(cd "$src" && GOOS=linux GOARCH=$arch CGO_ENABLED=0 \
+		(cd "$src" && GOOS=linux GOARCH=$arch GOAMD64=v1 GOARM64=v8.0 CGO_ENABLED=0 \
 			go build -trimpath -buildvcs=true -ldflags='-s -w -buildid=' -o "$out/hubcap-linux-$arch" .)
 	done
 }
