@@ -103,21 +103,29 @@ func comment(text string) string {
 // command is a command as main.go's package comment describes it.
 type command struct{ line, does string }
 
-// commands returns what main.go says hubcap is, and its commands.
+// commands returns what main.go says hubcap is, and its commands: lines of two
+// columns, of which the first is empty where a text goes on.
 func commands(program string) (is string, all []command, err error) {
 	file, err := parser.ParseFile(token.NewFileSet(), program, nil, parser.PackageClauseOnly|parser.ParseComments)
 	if err != nil {
 		return "", nil, err
 	}
 	is, list, _ := strings.Cut(file.Doc.Text(), "\n\n")
+	second := 0 // where the second column begins
 	for line := range strings.Lines(list) {
 		line, indented := strings.CutPrefix(strings.TrimRight(line, "\n"), "\t")
-		switch name, does, ok := strings.Cut(line, "  "); {
-		case !indented:
-		case strings.HasPrefix(line, "hubcap") && ok:
-			all = append(all, command{name, strings.TrimSpace(does)})
-		case len(all) > 0:
-			all[len(all)-1].does += " " + strings.TrimSpace(line)
+		if second == 0 {
+			second = len(line) - len(strings.TrimLeft(strings.TrimPrefix(line, "hubcap"), " "))
+		}
+		if !indented || len(line) <= second {
+			continue
+		}
+		name, does := strings.TrimSpace(line[:second]), line[second:]
+		if name != "" {
+			all = append(all, command{line: name})
+		}
+		if len(all) > 0 {
+			all[len(all)-1].does = strings.TrimSpace(all[len(all)-1].does + " " + does)
 		}
 	}
 	if len(all) == 0 {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,19 @@ func TestManual(t *testing.T) {
 prints every variable, its default and its value, and fails where the start would
 `) {
 		t.Error("a command of two lines is not whole")
+	}
+}
+
+// TestCommands: a long name leaves one space before what the command does.
+func TestCommands(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "main.go")
+	text := "// Command hubcap is\n// a cache.\n//\n//\thubcap          serves\n//\thubcap do THING does\n//\t                it  well\npackage main\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is, all, err := commands(file)
+	if err != nil || is != "hubcap is a cache." || !slices.Equal(all, []command{{"hubcap", "serves"}, {"hubcap do THING", "does it  well"}}) {
+		t.Errorf("%q %q %v", is, all, err)
 	}
 }
 
