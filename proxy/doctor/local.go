@@ -74,11 +74,10 @@ func (d *doctor) disk() {
 // size.
 const minUseful = 64 << 20
 
-// directory checks whether hubcap may use the data directory. A running hubcap
-// does.
+// directory checks whether hubcap may use the data directory.
 func (d *doctor) directory() {
 	if d.box != nil {
-		return
+		return // it does
 	}
 	if err := server.CheckDir(d.config.DataDir); err != nil {
 		d.add("directory", Failed, err.Error(), "hubcap does not start before that is mended")
