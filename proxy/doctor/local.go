@@ -211,11 +211,7 @@ func (d *doctor) addresses() {
 	if err != nil {
 		return // config has checked it
 	}
-	scheme := "http://"
-	if d.config.TLSCertFile != "" {
-		scheme = "https://"
-	}
-	ip := net.ParseIP(host)
+	scheme, ip := d.scheme(), net.ParseIP(host)
 	switch {
 	case host == "localhost" || ip != nil && ip.IsLoopback():
 		d.add("addresses", Warning, scheme+net.JoinHostPort(host, port)+": only this machine reaches it", "set HUBCAP_LISTEN=:"+port)
@@ -231,6 +227,14 @@ func (d *doctor) addresses() {
 		}
 	}
 	d.add("addresses", OK, "clients may reach it as "+strings.Join(all, ", "), "")
+}
+
+// scheme is that of the mirror port.
+func (d *doctor) scheme() string {
+	if d.config.TLSCertFile != "" {
+		return "https://"
+	}
+	return "http://"
 }
 
 // interfaces returns the addresses of this machine that other hosts can use.
@@ -265,5 +269,5 @@ func (d *doctor) reachable() string {
 // noClient is what to do while no client has come: point one here, and the two
 // mistakes that keep clients away without an error.
 func (d *doctor) noClient() string {
-	return "point a client at " + d.reachable() + " (deploy/docs/clients.md). " + advice.HubOnly(d.reachable()) + ". " + advice.ConfigPath()
+	return "`hubcap setup CLIENT` prints a client's configuration, and " + d.scheme() + d.reachable() + "/setup shows it. " + advice.HubOnly(d.reachable()) + ". " + advice.ConfigPath()
 }
