@@ -47,3 +47,14 @@ func FileSystemOf(dir string) (FileSystem, error) {
 	name, trait := kindOf(f)
 	return FileSystem{Space: space, Name: name, Trait: trait}, nil
 }
+
+// InUse reports whether a process uses a data directory. It takes the lock for a
+// moment if none does.
+func InUse(dir string) bool {
+	lock, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = lock.Close() }()
+	return lockFile(lock) != nil
+}

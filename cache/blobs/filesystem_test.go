@@ -26,3 +26,20 @@ func TestFileSystemOf(t *testing.T) {
 		t.Errorf("%+v", shm)
 	}
 }
+
+func TestInUse(t *testing.T) {
+	dir := t.TempDir()
+	if InUse(dir) || InUse(filepath.Join(dir, "none")) {
+		t.Error("in use before it was opened")
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !InUse(dir) {
+		t.Error("not in use")
+	}
+	if err := s.Close(); err != nil || InUse(dir) {
+		t.Errorf("in use afterwards, %v", err)
+	}
+}

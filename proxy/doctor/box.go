@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"hubcap/cache/blobs"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/server"
 )
@@ -35,21 +36,37 @@ type sample struct {
 }
 
 // running asks the admin port of the hubcap that runs with this configuration.
+// Its token is shown only while the data directory is in use: otherwise another
+// program may listen in hubcap's place.
 func (d *doctor) running(ctx context.Context) {
-	address := local(string(d.config.AdminListen))
-	resp, err := get(ctx, "http://"+address+"/metrics", "")
-	if err == nil {
-		b := &box{}
-		b.metrics, err = samples(resp.Body)
-		resp.Body.Close()
-		if err == nil && b.sum("hubcap_cache_budget_bytes") > 0 {
-			b.problems, b.unasked = askProblems(ctx, address, filepath.Join(d.config.DataDir, "admin-token"))
-			d.box, d.report.Running = b, true
-			d.add("hubcap", OK, "runs, and its admin port "+address+" answers", "")
-			return
-		}
+	address, inUse := local(string(d.config.AdminListen)), blobs.InUse(d.config.DataDir)
+	found, err := askMetrics(ctx, address)
+	switch {
+	case err == nil && inUse:
+		d.box, d.report.Running = &box{metrics: found}, true
+		d.box.problems, d.box.unasked = askProblems(ctx, address, filepath.Join(d.config.DataDir, "admin-token"))
+		d.add("hubcap", OK, "runs, and its admin port "+address+" answers", "")
+	case err == nil:
+		d.add("hubcap", Warning, fmt.Sprintf("one answers at %s, and does not use the data directory %s", address, absolute(d.config.DataDir)), "give the doctor the settings of that hubcap")
+	case inUse:
+		d.add("hubcap", Failed, fmt.Sprintf("one uses the data directory, and its admin port %s does not answer: %v", address, withoutURL(err)), "look at its log; check that HUBCAP_ADMIN_LISTEN is that of the running hubcap")
+	default:
+		d.add("hubcap", OK, "does not run with these settings: what its start needs is checked", "")
 	}
-	d.add("hubcap", OK, "does not run with these settings: what its start needs is checked", "")
+}
+
+// askMetrics asks for the metrics. The error says that no hubcap answers there.
+func askMetrics(ctx context.Context, address string) ([]sample, error) {
+	resp, err := get(ctx, "http://"+address+"/metrics", "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	all, err := samples(resp.Body)
+	if err == nil && (&box{metrics: all}).sum("hubcap_cache_budget_bytes") == 0 {
+		err = errors.New("it is no hubcap")
+	}
+	return all, err
 }
 
 // askProblems asks for the list of problems, with the token of the data

@@ -181,6 +181,30 @@ func TestBesideARunningHubcap(t *testing.T) {
 	p.has(r, "problem", Warning, "the problems that hubcap knows (1) cannot be listed", "as root")
 }
 
+// TestBesideAnotherHubcap shows that one that runs with other settings is told
+// apart, and is not shown the token.
+func TestBesideAnotherHubcap(t *testing.T) {
+	p := newPatient(t, fakehub.Options{})
+	run(t, p)
+	dir, listen := p.environ["DATA_DIR"], p.environ["ADMIN_LISTEN"]
+	p.environ["DATA_DIR"] = t.TempDir()
+	r := p.examine()
+	p.has(r, "hubcap", Warning, "one answers at "+listen, "give the doctor the settings")
+	p.environ["DATA_DIR"], p.environ["ADMIN_LISTEN"] = dir, "127.0.0.1:"+freePort(t)
+	if again := p.examine(); r.Running || again.Running {
+		t.Error("it counts as the one with these settings")
+	} else {
+		p.has(again, "hubcap", Failed, "one uses the data directory", "connection refused")
+	}
+	var shown string
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { shown += r.Header.Get("Authorization") }))
+	defer other.Close()
+	p.environ["ADMIN_LISTEN"] = other.Listener.Addr().String()
+	if r := p.examine(); r.Running || shown != "" {
+		t.Errorf("another program counts as hubcap, and was shown %q", shown)
+	}
+}
+
 // run runs a hubcap with the patient's settings until the test ends.
 func run(t *testing.T, p *patient) {
 	t.Helper()

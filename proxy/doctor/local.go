@@ -74,11 +74,10 @@ func (d *doctor) disk() {
 // size.
 const minUseful = 64 << 20
 
-// directory checks whether hubcap may use the data directory. A running hubcap
-// does.
+// directory checks whether hubcap may use the data directory.
 func (d *doctor) directory() {
 	if d.box != nil {
-		return
+		return // it does
 	}
 	if err := server.CheckDir(d.config.DataDir); err != nil {
 		d.add("directory", Failed, err.Error(), "hubcap does not start before that is mended")
@@ -212,11 +211,7 @@ func (d *doctor) addresses() {
 	if err != nil {
 		return // config has checked it
 	}
-	scheme := "http://"
-	if d.config.TLSCertFile != "" {
-		scheme = "https://"
-	}
-	ip := net.ParseIP(host)
+	scheme, ip := d.scheme(), net.ParseIP(host)
 	switch {
 	case host == "localhost" || ip != nil && ip.IsLoopback():
 		d.add("addresses", Warning, scheme+net.JoinHostPort(host, port)+": only this machine reaches it", "set HUBCAP_LISTEN=:"+port)
@@ -232,6 +227,14 @@ func (d *doctor) addresses() {
 		}
 	}
 	d.add("addresses", OK, "clients may reach it as "+strings.Join(all, ", "), "")
+}
+
+// scheme is that of the mirror port.
+func (d *doctor) scheme() string {
+	if d.config.TLSCertFile != "" {
+		return "https://"
+	}
+	return "http://"
 }
 
 // interfaces returns the addresses of this machine that other hosts can use.
@@ -266,5 +269,5 @@ func (d *doctor) reachable() string {
 // noClient is what to do while no client has come: point one here, and the two
 // mistakes that keep clients away without an error.
 func (d *doctor) noClient() string {
-	return "point a client at " + d.reachable() + " (deploy/docs/clients.md). " + advice.HubOnly(d.reachable()) + ". " + advice.ConfigPath()
+	return "`hubcap setup CLIENT` prints a client's configuration, and " + d.scheme() + d.reachable() + "/setup shows it. " + advice.HubOnly(d.reachable()) + ". " + advice.ConfigPath()
 }
