@@ -76,7 +76,7 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	return linked
 }
 
-// noteFrom notes that d came from host, for CameFrom.
+// noteFrom notes that d came from host, for CameFrom, if d is restricted.
 func (c *Cache) noteFrom(d digest.Digest, host string) {
 	if c.classes.of(d) == blobs.Public {
 		return
@@ -185,12 +185,4 @@ func (f *fill) classNow() blobs.Class {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.class
-}
-
-// classed notes the class of a committed blob, before the ledger holds it.
-func (c *Cache) classed(d digest.Digest, class blobs.Class, host string) {
-	c.classes.set(d, class)
-	if class == blobs.Restricted {
-		c.noteFrom(d, host)
-	}
 }

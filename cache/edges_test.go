@@ -145,6 +145,23 @@ func TestEdgesOfManifestsInMemory(t *testing.T) {
 	}
 }
 
+// TestPartsOfTheCaller shows that a manifest is not parsed again whose parts the
+// caller knows, and that the parts are not kept beside the edges.
+func TestPartsOfTheCaller(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := imageOf("c", "a")
+	d, part := digest.FromString(body), content.Part{Digest: digest.FromString("b"), Size: 1}
+	stored := make(chan struct{})
+	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: []byte(body), Parts: []content.Part{part}}, func() { close(stored) })
+	<-stored
+	if parts, ok := r.Parts(d); !ok || !slices.Equal(parts, []content.Part{part}) {
+		t.Errorf("%v, %v", parts, ok)
+	}
+	if m, ok := r.Manifest(d); !ok || m.Parts != nil {
+		t.Errorf("%v, %v", m.Parts, ok)
+	}
+}
+
 // TestDamagedManifestIsNotLearned: a start does not take what a damaged file
 // names, and removes the file.
 func TestDamagedManifestIsNotLearned(t *testing.T) {

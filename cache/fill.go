@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
-	"hubcap/cache/failpoint"
 )
 
 // step is how many bytes are reserved at a time for a blob of unknown size.
@@ -198,15 +197,10 @@ func (f *fill) commit() end {
 	if err != nil {
 		return end{state: stateFailed, err: diskError{err}}
 	}
-	f.cache.superseded(f.want.Digest)
-	f.cache.trust.verified(f.want.Digest, stat, f.cache.o.Now())
-	f.cache.classed(f.want.Digest, class, f.want.Host)
-	f.cache.o.Ledger.Commit(f.want.Digest, f.reserved, f.size)
-	failpoint.At(failpoint.CommitCounted)
+	f.cache.committed(f.want.Digest, stat, class, f.want.Host, f.reserved)
 	if f.classNow() != class {
 		f.cache.revealLocked(f.want.Digest)
 	}
-	f.cache.usage.touch(f.want.Digest)
 	return end{state: stateHeld}
 }
 

@@ -93,15 +93,13 @@ func (h *handles) acquire(d digest.Digest) *handle {
 
 // release counts a reader out.
 func (h *handles) release(d digest.Digest, one *handle) {
-	h.mu.Lock()
-	h.readers--
-	h.mu.Unlock()
-	h.leave(d, one)
+	h.leave(d, one, 1)
 }
 
-// leave takes one from the handle's readers.
-func (h *handles) leave(d digest.Digest, one *handle) {
+// leave takes one from the handle's readers, and counted from those of all files.
+func (h *handles) leave(d digest.Digest, one *handle, counted int) {
 	h.mu.Lock()
+	h.readers -= counted
 	one.readers--
 	last := one.readers == 0
 	if last && h.open[d] == one {
@@ -123,7 +121,7 @@ func (h *handles) replaced(d digest.Digest, free func()) {
 		next := &handle{readers: 1}
 		before.free = func() {
 			free()
-			h.leave(d, next)
+			h.leave(d, next, 0)
 		}
 		h.open[d] = next
 	}

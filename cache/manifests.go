@@ -23,8 +23,9 @@ type Manifest struct {
 	Digest     digest.Digest
 	MediaType  string
 	Body       []byte
-	Restricted bool   // the caller decides which clients may see it
-	Host       string // the upstream it came from, where it is restricted
+	Parts      []content.Part // for PutManifest: what it names; nil if the caller has not parsed it
+	Restricted bool           // the caller decides which clients may see it
+	Host       string         // the upstream it came from, where it is restricted
 }
 
 // manifests keeps the most recently used manifests in memory.
@@ -191,7 +192,10 @@ func (c *Cache) load(b *Blob) (Manifest, []content.Part, error) {
 // from memory at once; stored is called once it is on disk, and not at all when
 // it cannot be stored.
 func (c *Cache) PutManifest(one Manifest, stored func()) {
-	parts := partsOf(one.Body)
+	parts := one.Parts
+	if one.Parts = nil; parts == nil { // Edges keeps them
+		parts = partsOf(one.Body)
+	}
 	c.remember(one, parts)
 	c.work(func() {
 		defer func() {
@@ -207,27 +211,39 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 	})
 }
 
-// store writes a manifest to disk.
-func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
-	defer c.Remove(one.Digest) // what was evicted while the lock was held
-	defer c.locks.lock(one.Digest)()
+// store writes a manifest to disk, unless it is there.
+func (c *Cache) store(one Manifest, parts []content.Part) error {
+	d := one.Digest
+	defer c.Remove(d) // what was evicted while the lock was held
+	defer c.locks.lock(d)()
 	if err := c.writable(); err != nil {
 		return err
 	}
-	if err := c.removeLocked(one.Digest); err != nil {
+	if err := c.removeLocked(d); err != nil {
 		return err
 	}
 	c.remember(one, parts) // the removal took it away
-	_, held := c.o.Ledger.Touch(one.Digest)
-	if _, unread := c.unread.find(one.Digest); held && !unread {
-		if one.Restricted {
-			c.noteFrom(one.Digest, one.Host)
-		} else {
-			c.revealLocked(one.Digest)
+	_, held := c.o.Ledger.Touch(d)
+	_, unread := c.unread.find(d)
+	switch {
+	case !held || unread:
+		if err := c.write(one); err != nil {
+			return err
 		}
-		c.putMediaType(one)
-		return nil
+		c.edges.Put(d, parts) // it may have left memory before it had a file
+	case one.Restricted:
+		c.noteFrom(d, one.Host)
+	default:
+		c.revealLocked(d)
 	}
+	if err := c.o.Index.PutMediaType(d, one.MediaType); err != nil {
+		c.indexFailed(err)
+	}
+	return nil
+}
+
+// write makes a manifest a blob. The caller holds the lock of its digest.
+func (c *Cache) write(one Manifest) (err error) {
 	size := int64(len(one.Body))
 	if err := c.janitor.Reserve(size); err != nil {
 		return err
@@ -250,21 +266,8 @@ func (c *Cache) store(one Manifest, parts []content.Part) (err error) {
 		class = blobs.Restricted
 	}
 	stat, err := w.Commit(size, class)
-	if err != nil {
-		return err
+	if err == nil {
+		c.committed(one.Digest, stat, class, one.Host, size)
 	}
-	c.superseded(one.Digest)
-	c.classed(one.Digest, class, one.Host)
-	c.trust.verified(one.Digest, stat, c.o.Now())
-	c.o.Ledger.Commit(one.Digest, size, size)
-	c.edges.Put(one.Digest, parts) // it may have left memory before it had a file
-	c.usage.touch(one.Digest)
-	c.putMediaType(one)
-	return nil
-}
-
-func (c *Cache) putMediaType(one Manifest) {
-	if err := c.o.Index.PutMediaType(one.Digest, one.MediaType); err != nil {
-		c.indexFailed(err)
-	}
+	return err
 }

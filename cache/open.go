@@ -87,10 +87,9 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	one := c.handles.acquire(d)
 	f, stat, err := c.openFile(d, class)
 	if err == nil && stat.Size == size {
-		trusted := c.trust.has(d, stat.Signature, c.o.Now(), c.o.VerifyInterval)
 		return &Blob{
 			Size: size, Origin: Held, RecentlyWrong: c.wrong.has(d), cache: c, want: want,
-			body: &held{cache: c, digest: d, size: size, trusted: trusted, handle: one, file: f},
+			body: &held{cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature), handle: one, file: f},
 		}, nil
 	}
 	c.handles.release(d, one)

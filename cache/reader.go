@@ -289,27 +289,13 @@ func (f *fill) readable(off int64) (end int64, more bool, err error) {
 	return end, true, nil
 }
 
-// awaitDigest waits until the digest is known to be right.
-func (f *fill) awaitDigest(ctx context.Context) error {
-	select {
-	case <-f.hashEnded:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.verified {
-		return nil
-	}
-	return f.err
-}
-
 func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, err error) {
 	if _, err := r.file.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	if n == 0 { // an empty blob has a digest too
-		return 0, readError(r.fill.awaitDigest(ctx))
+		_, _, err := r.fill.available(ctx, off)
+		return 0, readError(err)
 	}
 	for n < 0 || sent < n {
 		at := off + sent
@@ -326,11 +312,12 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 		if n >= 0 {
 			end = min(end, off+n)
 		}
-		part := r.finish
+		var m int64
 		if more || end < r.fill.known() {
-			part = r.copy
+			m, err = copySpan(w, r.file, at, end)
+		} else {
+			m, err = r.finish(w, at, end)
 		}
-		m, err := part(w, at, end)
 		sent += m
 		if err != nil {
 			return sent, err
@@ -344,20 +331,15 @@ func (r *reader) send(ctx context.Context, w Sink, off, n int64) (sent int64, er
 	return sent, nil
 }
 
-// copy sends the bytes from at, the file's position, to end.
-func (r *reader) copy(w Sink, at, end int64) (sent int64, err error) {
-	return copySpan(w, r.file, at, end)
-}
-
-// finish is copy up to the end of a blob with the right digest. Until it is
+// finish sends the bytes from at, the file's position, up to the end of a blob with the right digest. Until it is
 // synced, the system may lose what was written: a page that cannot be written
 // back reads as zeros sooner or later, even after it was hashed. So the tail is
 // not sent before it is known that nothing before it was lost.
 func (r *reader) finish(w Sink, at, end int64) (sent int64, err error) {
 	if r.fill.stored() {
-		return r.copy(w, at, end)
+		return copySpan(w, r.file, at, end)
 	}
-	if sent, err = r.copy(w, at, end-tail); err != nil {
+	if sent, err = copySpan(w, r.file, at, end-tail); err != nil {
 		return sent, err
 	}
 	buf := buffers.Get().(*[buffer]byte)

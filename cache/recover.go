@@ -184,11 +184,11 @@ func (c *Cache) discover(d digest.Digest) {
 // plausible reports whether a file of d may have this size. An answer takes its
 // length from the file, so a file of another size must not be held.
 func (c *Cache) plausible(d digest.Digest, size int64) bool {
-	right, known := c.trust.size(d)
-	if known && size == right || !known && (size > 0 || d == d.Algorithm().FromBytes(nil)) {
+	right, known := c.trust.of(d)
+	if known && size == right.Size || !known && (size > 0 || d == d.Algorithm().FromBytes(nil)) {
 		return true
 	}
-	c.o.Log.Warn("a cached file has another length than it had, and is removed", "digest", d, "bytes", size, "want_bytes", right)
+	c.o.Log.Warn("a cached file has another length than it had, and is removed", "digest", d, "bytes", size, "want_bytes", right.Size)
 	return false
 }
 

@@ -64,16 +64,23 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	return nil
 }
 
-// superseded takes off the account the file that the just committed file of d
-// has replaced: one that could not be read, or one that was being evicted. The
-// caller holds the lock of the digest.
-func (c *Cache) superseded(d digest.Digest) {
+// committed notes the file that has just become the blob d, for which so many
+// bytes are reserved. The file that it has replaced, one that could not be read or
+// that was being evicted, is taken off the account. The caller holds the lock of
+// the digest.
+func (c *Cache) committed(d digest.Digest, stat blobs.Stat, class blobs.Class, host string, reserved int64) {
 	c.unread.remove(d)
 	c.o.Ledger.Evict(d)
 	if size, evicted := c.o.Ledger.Evicted(d); evicted {
 		c.o.Ledger.Unlinked(d)
 		c.handles.replaced(d, func() { c.o.Ledger.Freed(size) })
 	}
+	c.trust.verified(d, stat, c.o.Now())
+	c.classes.set(d, class) // before the ledger holds it
+	c.noteFrom(d, host)
+	c.o.Ledger.Commit(d, reserved, stat.Size)
+	failpoint.At(failpoint.CommitCounted)
+	c.usage.touch(d)
 }
 
 func (c *Cache) indexFailed(err error) {

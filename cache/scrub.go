@@ -121,8 +121,9 @@ func (c *Cache) due(most int) (due []aged, count int) {
 		due = due[:min(len(due), most)]
 	}
 	for o := range c.o.Ledger.Objects() {
-		age, ok := c.trust.age(o.Digest, now)
-		if !ok {
+		v, known := c.trust.of(o.Digest)
+		age := now.Sub(time.Unix(v.At, 0))
+		if !known || age < 0 { // the clock may have been set
 			age = math.MaxInt64
 		}
 		if o.Partial || age < c.o.VerifyInterval/scrubDue {

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-
-	"hubcap/cache/index"
 )
 
 // usage notes in memory when blobs were last used, and writes it to the index in
@@ -81,12 +79,7 @@ func (u *usage) flush(c *Cache) {
 	if isClosed(c.walked) { // else the latest use is not known yet
 		batch = u.take()
 	}
-	maps.DeleteFunc(batch, func(d digest.Digest, _ time.Time) bool { return !c.o.Ledger.Holds(d) })
-	if len(batch) > 0 {
-		if err := c.o.Index.PutUsed(batch); err != nil {
-			c.indexFailed(err)
-		}
-	}
+	writeHeld(c, batch, c.o.Index.PutUsed)
 	status := c.o.Ledger.Status()
 	_, held := status.Held()
 	if total := held + status.Partial; total != u.total && c.counted.Load() {
@@ -95,11 +88,16 @@ func (u *usage) flush(c *Cache) {
 			c.indexFailed(err)
 		}
 	}
-	verified := c.trust.take()
-	maps.DeleteFunc(verified, func(d digest.Digest, _ index.Verified) bool { return !c.o.Ledger.Holds(d) })
-	if len(verified) > 0 {
-		if err := c.o.Index.PutVerified(verified); err != nil {
-			c.indexFailed(err)
-		}
+	writeHeld(c, c.trust.take(), c.o.Index.PutVerified)
+}
+
+// writeHeld calls put with the records of the blobs that are held.
+func writeHeld[V any](c *Cache, batch map[digest.Digest]V, put func(map[digest.Digest]V) error) {
+	maps.DeleteFunc(batch, func(d digest.Digest, _ V) bool { return !c.o.Ledger.Holds(d) })
+	if len(batch) == 0 {
+		return
+	}
+	if err := put(batch); err != nil {
+		c.indexFailed(err)
 	}
 }

@@ -80,35 +80,19 @@ func (t *trust) learn(d digest.Digest, v index.Verified) {
 	}
 }
 
-// has reports whether the file of d, with this signature, need not be hashed.
-func (t *trust) has(d digest.Digest, signature uint64, now time.Time, interval time.Duration) bool {
+// of returns what is known of the right file of d.
+func (t *trust) of(d digest.Digest) (v index.Verified, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, ok := t.get(d)
-	return ok && v.Signature == signature && !expired(v, now, interval)
+	return t.get(d)
 }
 
-// age returns how long ago the file of d was verified; ok is false if never, or
-// if that time is in the future.
-func (t *trust) age(d digest.Digest, now time.Time) (age time.Duration, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	v, ok := t.get(d)
-	age = now.Sub(time.Unix(v.At, 0))
-	return age, ok && age >= 0
-}
-
-func expired(v index.Verified, now time.Time, interval time.Duration) bool {
-	age := now.Unix() - v.At
-	return age < 0 || age >= int64(interval/time.Second) // the clock may have been set
-}
-
-// size returns the size of the right file of d, if it is known.
-func (t *trust) size(d digest.Digest) (size int64, known bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	v, known := t.get(d)
-	return v.Size, known
+// trusted reports whether the file of d, with this signature, need not be
+// hashed.
+func (c *Cache) trusted(d digest.Digest, signature uint64) bool {
+	v, known := c.trust.of(d)
+	age := c.o.Now().Unix() - v.At
+	return known && v.Signature == signature && age >= 0 && age < int64(c.o.VerifyInterval/time.Second) // the clock may have been set
 }
 
 func (t *trust) forget(d digest.Digest) {

@@ -113,7 +113,7 @@ func (s *list) count(e *entry, n int) {
 	}
 }
 
-// whole returns the amount of objects that are not partial.
-func (s *list) whole() amount {
-	return amount{s.all.objects - s.partial.objects, s.all.bytes - s.partial.bytes}
+// status describes the segment, which has this share of the budget.
+func (s *list) status(share int64) SegmentStatus {
+	return SegmentStatus{Objects: s.all.objects - s.partial.objects, Bytes: s.all.bytes - s.partial.bytes, Share: share}
 }

@@ -47,10 +47,6 @@ func (s Status) Used() int64 {
 func (l *Ledger) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	status := func(s *list, share int64) SegmentStatus {
-		whole := s.whole()
-		return SegmentStatus{Objects: whole.objects, Bytes: whole.bytes, Share: share}
-	}
 	return Status{
 		Budget:   l.limit,
 		Overhead: l.overhead,
@@ -59,8 +55,8 @@ func (l *Ledger) Status() Status {
 		Partial:  l.large.partial.bytes,
 		Expected: l.adopting.bytes(),
 		Segments: [2]SegmentStatus{
-			Small: status(&l.small, l.smallLimit),
-			Large: status(&l.large, l.limit-l.smallLimit),
+			Small: l.small.status(l.smallLimit),
+			Large: l.large.status(l.limit - l.smallLimit),
 		},
 	}
 }

@@ -86,6 +86,9 @@ func (m *Metrics) sample() {
 		for _, role := range roles {
 			up.Answered(role, 0)
 		}
+		if identity != "client" {
+			up.Foreign(0)
+		}
 		states.Limits = append(states.Limits, PullLimit{Upstream: "docker.io", Identity: identity, Limit: 1, Remaining: 1, Window: time.Hour})
 	}
 	for _, role := range roles {
@@ -103,5 +106,10 @@ func (m *Metrics) sample() {
 	}
 	for _, port := range []string{"mirror", "auth"} {
 		m.Ports.Certificate(port, true, time.Now())
+	}
+	for _, family := range clientFamilies {
+		for _, why := range []string{"limited", "failed", "incomplete", "refused", "unknown_registry", "not_allowed", "cut", "not_found"} {
+			m.Bypass.Suspected(family, why)
+		}
 	}
 }

@@ -12,7 +12,7 @@
 // Files: metrics.go (the whole and its handler), states.go (what is read from
 // the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go,
 // limits.go and credentials.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch), ports.go (proxy/port), process.go (the log, the build),
+// prefetch.go (proxy/prefetch), ports.go (proxy/port), bypass.go (proxy/bypass), process.go (the log, the build),
 // families.go (their documentation).
 package metrics
 
@@ -35,6 +35,7 @@ type Metrics struct {
 	Prefetch  *Prefetch
 	Checks    *Checks
 	Ports     *Ports
+	Bypass    *Bypass
 
 	registry *prometheus.Registry
 }
@@ -55,6 +56,7 @@ func New() *Metrics {
 		Prefetch:  newPrefetch(registry),
 		Checks:    newChecks(registry),
 		Ports:     newPorts(registry),
+		Bypass:    newBypass(registry),
 		registry:  registry,
 	}
 }

@@ -14,7 +14,7 @@ type State struct {
 	labels     []Label
 }
 
-// The states of the cache, for Watch. Bytes are bytes on disk.
+// The states of the cache and of its clients, for Watch. Bytes are bytes on disk.
 var (
 	CacheBudget  = &State{name: "cache_budget_bytes", help: "Bytes that the cache may use on disk."}
 	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small and large objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "reserved", "small"}}}}
@@ -28,6 +28,7 @@ var (
 	VerifyWithin = &State{name: "verify_interval_seconds", help: "HUBCAP_VERIFY_INTERVAL: every stored file is verified again within this time."}
 	FSSize       = &State{name: "filesystem_size_bytes", help: "Size of the file system of the data directory."}
 	FSFree       = &State{name: "filesystem_free_bytes", help: "Bytes of the data directory's file system that hubcap's user may still write."}
+	Clients      = &State{name: "clients", help: "Distinct addresses that have asked for content within an hour, a day or seven days; since the start, if that is later. At most 8192 are remembered.", labels: []Label{{"window", []string{"1d", "1h", "7d"}}}}
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
 )
 
@@ -37,7 +38,7 @@ var Offline = &State{name: "offline", help: "1 if HUBCAP_OFFLINE is set: no upst
 // states are all of them, for the documentation.
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
-	VerifyWithin, FSSize, FSFree, OpenFiles, Offline,
+	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

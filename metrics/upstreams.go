@@ -48,6 +48,7 @@ type Upstreams struct {
 	tokens   *prometheus.CounterVec
 	blocked  *prometheus.CounterVec
 	pulls    *prometheus.CounterVec
+	foreign  *prometheus.CounterVec
 	failures *prometheus.CounterVec
 	seconds  *prometheus.SummaryVec
 	upstreamStates
@@ -65,6 +66,7 @@ func newUpstreams(registry prometheus.Registerer) *Upstreams {
 		tokens:   vec("upstream_token_requests_total", "Token requests sent for an upstream.", "upstream"),
 		blocked:  vec("upstream_blocked_requests_total", "Requests that hubcap did not send, or redirects that it did not follow, because an address, a redirect or a token service of the upstream is not allowed.", "upstream"),
 		pulls:    vec("upstream_pulls_total", "Manifests fetched from an upstream with GET. Docker Hub counts these as pulls.", "upstream", "identity"),
+		foreign:  vec("upstream_ratelimit_foreign_total", "Pulls that counted against a pull limit of this box and that it did not make: of hosts that pull past it from the same address, or of other users of the account. At least so many; those made while the window gave pulls back are missed.", "upstream", "identity"),
 		failures: vec("upstream_credential_failures_total", "Requests for which the box's credentials failed: unavailable (their source gave none), refused (not accepted), forbidden (no right to the repository).", "upstream", "reason"),
 	}
 	// Sum and count alone: with the buckets of a histogram, a dozen upstreams
@@ -82,6 +84,9 @@ var roles = []string{"registry", "token", "redirect"}
 
 // Upstream counts the traffic with one upstream under one identity.
 type Upstream struct {
+	host     string
+	identity string
+	foreign  *prometheus.CounterVec // has a series once a limit is stated
 	requests [classes]prometheus.Counter
 	bytes    prometheus.Counter
 	tokens   prometheus.Counter
@@ -96,6 +101,7 @@ type Upstream struct {
 // are counted by it.
 func (u *Upstreams) Of(host, identity string) *Upstream {
 	up := &Upstream{
+		host: host, identity: identity, foreign: u.foreign,
 		bytes:   u.bytes.WithLabelValues(host),
 		tokens:  u.tokens.WithLabelValues(host),
 		blocked: u.blocked.WithLabelValues(host),
@@ -135,6 +141,12 @@ func (u *Upstream) Blocked() { u.blocked.Inc() }
 
 // Pulled notes a manifest that was fetched.
 func (u *Upstream) Pulled() { u.pulls.Inc() }
+
+// Foreign notes n pulls of this identity's limit that the box did not make. The
+// first call, with 0 too, makes the series.
+func (u *Upstream) Foreign(n int) {
+	u.foreign.WithLabelValues(u.host, u.identity).Add(float64(n))
+}
 
 // CredentialsFailed notes a request for which the box's credentials failed.
 func (u *Upstream) CredentialsFailed(why CredentialFailure) { u.failures[why].Inc() }

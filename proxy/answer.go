@@ -11,6 +11,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 )
 
 // bodyWait is how long the rest of a request's body is awaited after the response.
@@ -38,6 +39,9 @@ type answer struct {
 	sent      int64         // body bytes
 	firstByte time.Duration // 0 until the head is written
 	trouble   error         // why a stale answer was sent
+	refusal   *apiError     // the error response; nil for none
+	cut       bool          // hubcap could not send the rest
+	family    bypass.Family // of the client
 }
 
 func newAnswer(w http.ResponseWriter, now time.Time, chunkTime time.Duration) *answer {

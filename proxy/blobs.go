@@ -21,7 +21,8 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route, repo pull.Repo
 		return err
 	}
 	defer blob.Close()
-	a.result, a.size = describeBlob(a, blob.Origin), blob.Size
+	a.madeFrom(ofOrigin[blob.Origin])
+	a.size = blob.Size
 	a.blobHeader(rt.digest, etag)
 	if matches(r.Header.Get("If-None-Match"), etag) {
 		a.head(http.StatusNotModified, -1)
@@ -57,10 +58,9 @@ func (h *Handler) serveBlobHead(a *answer, r *http.Request, rt route, repo pull.
 		return err
 	}
 	if held {
-		a.result = describeBlob(a, cache.Held)
+		a.madeFrom(resultHit)
 	} else {
-		a.result = resultForwarded
-		a.set("Cache-Status", "hubcap; fwd=uri-miss")
+		a.madeFrom(resultForwarded)
 	}
 	a.blobHeader(rt.digest, etag)
 	a.head(http.StatusOK, size)
@@ -72,20 +72,4 @@ func (a *answer) blobHeader(d digest.Digest, etag string) {
 	a.set("Docker-Content-Digest", d.String())
 	a.set("Etag", etag)
 	a.set("Accept-Ranges", "bytes")
-}
-
-// describeBlob sets Cache-Status (RFC 9211) to where a blob comes from.
-func describeBlob(a *answer, from cache.Origin) result {
-	status, result := "hubcap; hit", resultHit
-	switch from {
-	case cache.Held:
-	case cache.Filling:
-		status, result = "hubcap; fwd=uri-miss; stored", resultMiss
-	case cache.Joined:
-		status, result = "hubcap; fwd=uri-miss; collapsed", resultJoined
-	case cache.Uncached:
-		status, result = "hubcap; fwd=uri-miss; detail=not-kept", resultUncached
-	}
-	a.set("Cache-Status", status)
-	return result
 }

@@ -24,6 +24,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/port"
 )
 
@@ -208,10 +209,11 @@ func body(method, target string, n int, brought string, header ...string) string
 func TestBadInputIsRefusedBlind(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
+	counters, quiet := metrics.New(), slog.New(slog.DiscardHandler)
 	blind := proxy.New(proxy.Options{
-		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(slog.New(slog.DiscardHandler)),
-		Refusals: access.NewRefusals(time.Now, slog.New(slog.DiscardHandler)),
-		MinRate:  kib, Now: time.Now, Metrics: metrics.New().Requests, Log: slog.New(slog.DiscardHandler),
+		Upstreams: r.handler.Upstreams, Clients: access.NewClients(loopback, nil), Gateway: access.NewGateway(quiet),
+		Refusals: access.NewRefusals(time.Now, quiet), Bypass: bypass.New(bypass.Options{Now: time.Now, Metrics: counters, Log: quiet}),
+		MinRate: kib, Now: time.Now, Metrics: counters.Requests, Log: quiet,
 	})
 	for name, address := range map[string]string{"whole": listen(t, r.handler), "login": listen(t, r.handler.Login()), "blind": listen(t, blind)} {
 		for _, row := range blindRows {

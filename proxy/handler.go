@@ -9,7 +9,8 @@
 // span.go (the parsed request), kinds.go (kinds of request and of result), notfound.go (the
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
 // ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
-// errors.go (errors as clients see them), log.go (the log line of a request).
+// errors.go (errors as clients see them), log.go (the log line of a request),
+// bypass.go (what package bypass is told of it).
 package proxy
 
 import (
@@ -25,6 +26,7 @@ import (
 	"hubcap/cache"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
 )
@@ -39,6 +41,7 @@ type Options struct {
 	Gateway   *access.Gateway
 	Refusals  *access.Refusals
 	NotFound  *access.NotFoundLimit
+	Bypass    *bypass.Monitor
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -83,9 +86,6 @@ func New(o Options) *Handler {
 // Drain makes /readyz answer 503, so that load balancers send no more requests.
 func (h *Handler) Drain() { h.draining.Store(true) }
 
-// Ready reports whether Drain has not been called.
-func (h *Handler) Ready() bool { return !h.draining.Load() }
-
 // WaitQuiet returns when no request has been running or has arrived for the
 // time quiet, at the latest after the time most or when ctx ends.
 func (h *Handler) WaitQuiet(ctx context.Context, quiet, most time.Duration) {
@@ -126,6 +126,7 @@ func (h *Handler) For(def *upstream.Upstream) http.Handler {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	a := newAnswer(w, time.Now(), h.chunkTime)
 	a.client = h.Clients.Behind(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
+	a.family = bypass.FamilyOf(r.UserAgent())
 	h.asked.Add(1)
 	h.running.Add(1)
 	defer h.running.Add(-1)
@@ -145,6 +146,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	h.countLookup(a, r)
 	h.countNotFound(a, rt, err)
 	h.log(a, r, rt, err)
+	h.watch(a, r, rt, err)
 	if cut {
 		// The client must see that the response is incomplete.
 		panic(http.ErrAbortHandler)
@@ -206,7 +208,7 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	case rt.live:
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
-		return rt, h.serveHealth(a, r, h.Ready())
+		return rt, h.serveHealth(a, r, !h.draining.Load())
 	case rt.kind == kindPing && at.login && rt.upstream.Relay != nil:
 		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == kindPing:
@@ -295,8 +297,7 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 
 // local answers with a text that hubcap makes itself.
 func (a *answer) local(r *http.Request, status int, body string) error {
-	a.result = resultLocal
-	a.set("Cache-Status", "hubcap")
+	a.madeFrom(resultLocal)
 	a.head(status, int64(len(body)))
 	return a.body(r, []byte(body))
 }
@@ -326,7 +327,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 	if challenge != "" {
 		a.set("Www-Authenticate", challenge)
 	}
-	a.result = api.result
+	a.result, a.refusal = api.result, api
 	a.set("Content-Type", "application/json")
 	if a.w.Header().Get("Cache-Status") == "" {
 		a.set("Cache-Status", "hubcap; detail="+strings.ToLower(api.code))
@@ -354,5 +355,6 @@ func (h *Handler) countCut(a *answer, r *http.Request, err error) {
 		h.Metrics.Aborted()
 		return
 	}
+	a.cut = true
 	h.Metrics.Cut()
 }

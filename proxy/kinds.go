@@ -1,5 +1,10 @@
 package proxy
 
+import (
+	"hubcap/cache"
+	"hubcap/proxy/freshness"
+)
+
 // kind is what a request asks for.
 type kind uint8
 
@@ -41,3 +46,32 @@ var resultNames = [...]string{
 }
 
 func (r result) String() string { return resultNames[r] }
+
+// cacheStatus is the Cache-Status (RFC 9211) of each result, unless the response
+// has a more particular one.
+var cacheStatus = [...]string{
+	resultLocal:     "hubcap",
+	resultHit:       "hubcap; hit",
+	resultConfirmed: "hubcap; fwd=stale; fwd-status=200",
+	resultStale:     "hubcap; fwd=stale; detail=upstream-failed",
+	resultMiss:      "hubcap; fwd=uri-miss; stored",
+	resultJoined:    "hubcap; fwd=uri-miss; collapsed",
+	resultUncached:  "hubcap; fwd=uri-miss; detail=not-kept",
+	resultForwarded: "hubcap; fwd=uri-miss",
+}
+
+// ofOrigin and ofState are the results for where a blob, and a manifest or list,
+// comes from.
+var (
+	ofOrigin = [...]result{cache.Held: resultHit, cache.Filling: resultMiss, cache.Joined: resultJoined, cache.Uncached: resultUncached}
+	ofState  = [...]result{
+		freshness.Fresh: resultHit, freshness.Confirmed: resultConfirmed, freshness.Stale: resultStale, freshness.Earlier: resultStale,
+		freshness.Fetched: resultMiss, freshness.Joined: resultJoined, freshness.HeadOnly: resultForwarded,
+	}
+)
+
+// madeFrom records what the response is made from, and sets its Cache-Status.
+func (a *answer) madeFrom(r result) {
+	a.result = r
+	a.set("Cache-Status", cacheStatus[r])
+}

@@ -116,7 +116,8 @@ func filtered(body []byte, artifactType string) ([]byte, error) {
 
 // list writes a response that was made from a list.
 func (a *answer) list(r *http.Request, found freshness.Answer, mediaType string, body []byte) error {
-	a.result, a.size, a.trouble = describe(a, found), int64(len(body)), found.Trouble
+	a.describe(found)
+	a.size = int64(len(body))
 	a.set("Content-Type", mediaType)
 	a.head(http.StatusOK, a.size)
 	return a.body(r, body)

@@ -44,6 +44,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.String("from", a.result.String()),
 		slog.Int64("bytes", a.sent),
 		slog.Duration("took", time.Since(a.began)),
+		slog.String("family", a.family.String()),
 		slog.String("client", clientOf(a, r)),
 	)
 	if err == nil {

@@ -15,7 +15,7 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route, repo pull.
 	if err != nil {
 		return err
 	}
-	a.result, a.size, a.trouble = describe(a, found), found.Size, found.Trouble
+	a.describe(found)
 	a.set("Content-Type", found.MediaType)
 	a.set("Docker-Content-Digest", found.Digest.String())
 	etag := `"` + found.Digest.String() + `"`
@@ -28,34 +28,21 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route, repo pull.
 	return a.body(r, found.Body)
 }
 
-// describe sets Cache-Status (RFC 9211) to where a manifest or list comes from,
-// and Age if it is stale.
-func describe(a *answer, found freshness.Answer) result {
-	status, result := "hubcap; hit", resultHit
-	switch found.State {
-	case freshness.Fresh:
-	case freshness.Confirmed:
-		status, result = "hubcap; fwd=stale; fwd-status=200", resultConfirmed
-	case freshness.Stale:
-		status, result = "hubcap; fwd=stale; detail=upstream-failed", resultStale
-		if found.Deleted {
-			status = "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream"
-		}
-		a.set("Warning", `110 hubcap "Response is Stale"`)
-		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
-	case freshness.Earlier:
-		status, result = "hubcap; fwd=stale; detail=previous", resultStale
-		a.set("Warning", `110 hubcap "Response is Stale"`)
-		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
-	case freshness.Fetched:
-		status, result = "hubcap; fwd=uri-miss; stored", resultMiss
-	case freshness.Joined:
-		status, result = "hubcap; fwd=uri-miss; collapsed", resultJoined
-	case freshness.HeadOnly:
-		status, result = "hubcap; fwd=uri-miss", resultForwarded
+// describe records where a manifest or list comes from. A stale response says how
+// old it is.
+func (a *answer) describe(found freshness.Answer) {
+	a.madeFrom(ofState[found.State])
+	a.size, a.trouble = found.Size, found.Trouble
+	switch {
+	case found.State == freshness.Earlier:
+		a.set("Cache-Status", "hubcap; fwd=stale; detail=previous")
+	case found.Deleted:
+		a.set("Cache-Status", "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream")
 	}
-	a.set("Cache-Status", status)
-	return result
+	if a.result == resultStale {
+		a.set("Warning", `110 hubcap "Response is Stale"`)
+		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
+	}
 }
 
 // matches reports whether an If-None-Match names etag (RFC 9110, 13.1.2).

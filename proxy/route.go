@@ -21,6 +21,7 @@ type route struct {
 	unknown  string        // a registry that was asked for and is not configured
 	ns       string        // the ns parameter as the client gave it
 	path     string        // as the client gave it, for links back
+	named    bool          // the path names the registry as the first part of the repository's name
 	name     string        // of the repository, as its registry knows it
 	tag      string        // of a manifest asked for by tag
 	digest   digest.Digest // of a manifest or blob asked for by digest, or of a referrers' subject
@@ -65,10 +66,10 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 	if err != nil {
 		return rt, err
 	}
-	if err := rt.readRegistry(host, known); err != nil {
-		return rt, err
-	}
 	if rest == "" {
+		if err := rt.readRegistry(host, known); err != nil {
+			return rt, err
+		}
 		rt.kind = kindPing
 		if rt.upstream == nil {
 			rt.upstream = def
@@ -76,6 +77,9 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 		return rt, nil
 	}
 	name, err := rt.readResource(rest, query)
+	if err := rt.readRegistry(host, known); err != nil { // what is requested of it is known nevertheless
+		return rt, err
+	}
 	if err != nil {
 		return rt, err
 	}
@@ -227,9 +231,9 @@ func (rt *route) readName(name string, known registries, def *upstream.Upstream)
 		up, ok := known.Find(first)
 		switch {
 		case ok && (rt.upstream == nil || rt.upstream.Host == up.Host):
-			rt.upstream, name = up, rest
+			rt.upstream, rt.named, name = up, true, rest
 		case rt.upstream == nil && (def.Host == upstream.DockerHub || !isComponent(first)):
-			rt.unknown = first
+			rt.unknown, rt.named = first, true
 			return errUnknownRegistry
 		}
 	}

@@ -48,33 +48,26 @@ type Manifest struct {
 	MediaType    string // Named, or else the type that its members show it to be; may be empty
 	ArtifactType string
 	Subject      digest.Digest // the manifest that this one refers to; empty for none
-	Config       *Blob         // nil in an index
-	Layers       []Blob
-	Manifests    []Child  // of an index
-	Annotations  []string // the names of its annotations, sorted
+	Config       *Descriptor   // nil in an index
+	Layers       []Descriptor
+	Manifests    []Descriptor // of an index
+	Annotations  []string     // the names of its annotations, sorted
 }
 
-// Child is a manifest that an index names.
-type Child struct {
+// Descriptor is what a manifest says about a manifest or blob that it names.
+type Descriptor struct {
 	MediaType    string            `json:"mediaType"`
 	Digest       digest.Digest     `json:"digest"`
-	Size         int64             `json:"size"` // bytes; negative when the index does not say
+	Size         int64             `json:"size"` // bytes; negative when it is not given
 	ArtifactType string            `json:"artifactType"`
-	Platform     *ocispec.Platform `json:"platform"` // nil when the index does not say
-}
-
-// Blob is a config or layer that an image names.
-type Blob struct {
-	MediaType string        `json:"mediaType"`
-	Digest    digest.Digest `json:"digest"`
-	Size      int64         `json:"size"` // bytes; negative when the manifest does not say
-	URLs      []string      `json:"urls"`
+	Platform     *ocispec.Platform `json:"platform"` // nil when it is not given
+	URLs         []string          `json:"urls"`
 }
 
 // Foreign reports whether the manifest says that the layer is not kept by its
 // registry (OCI image specification, "Non-Distributable Layers").
-func (b Blob) Foreign() bool {
-	return len(b.URLs) > 0 || strings.Contains(b.MediaType, ".foreign.") || strings.Contains(b.MediaType, ".nondistributable.")
+func (d Descriptor) Foreign() bool {
+	return len(d.URLs) > 0 || strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable.")
 }
 
 // ErrAmbiguous says that a document is an image and an index at once: what two
@@ -121,7 +114,7 @@ func Parse(body []byte) (Manifest, error) {
 		Named: d.MediaType, ArtifactType: read[string](d.ArtifactType),
 		Annotations: slices.Sorted(maps.Keys(read[map[string]json.RawMessage](d.Annotations))),
 	}
-	if subject := read[Blob](d.Subject); subject.Digest.Validate() == nil {
+	if subject := read[Descriptor](d.Subject); subject.Digest.Validate() == nil {
 		m.Subject = subject.Digest
 	}
 	d.members(&m)
@@ -133,19 +126,19 @@ func Parse(body []byte) (Manifest, error) {
 
 // members reads what the document names, and its kind with it.
 func (d document) members(m *Manifest) {
-	config := read[Blob](d.Config)
-	switch hasConfig := known(&config); {
+	config := read[Descriptor](d.Config)
+	switch hasConfig := config.known(); {
 	case d.SchemaVersion == 1 && present(d.FSLayers):
 		m.Kind = Schema1
 	case isArray(d.Manifests):
-		m.Kind, m.Manifests = Index, valid(read[[]Child](d.Manifests))
+		m.Kind, m.Manifests = Index, valid(read[[]Descriptor](d.Manifests))
 	case isArray(d.Layers), !present(d.Manifests) && !present(d.Layers) && (hasConfig || isImage(m.Named)):
-		m.Kind, m.Layers = Image, valid(read[[]Blob](d.Layers))
+		m.Kind, m.Layers = Image, valid(read[[]Descriptor](d.Layers))
 		if hasConfig {
 			m.Config = &config
 		}
 	case isArray(d.Blobs) && !present(d.Manifests) && !present(d.Layers):
-		m.Kind, m.Layers = Image, valid(read[[]Blob](d.Blobs))
+		m.Kind, m.Layers = Image, valid(read[[]Descriptor](d.Blobs))
 	}
 }
 
@@ -197,36 +190,24 @@ func Descriptors(body []byte) ([]json.RawMessage, error) {
 	return found, nil
 }
 
-// described is a descriptor of a blob or of a manifest.
-type described interface {
-	target() (d digest.Digest, size *int64)
-}
-
-func (b *Blob) target() (digest.Digest, *int64)  { return b.Digest, &b.Size }
-func (c *Child) target() (digest.Digest, *int64) { return c.Digest, &c.Size }
-
 // known reports whether a descriptor names something. A size that is not given
 // becomes negative: nothing but the empty content has none.
-func known(of described) bool {
-	d, size := of.target()
-	if d.Validate() != nil {
+func (d *Descriptor) known() bool {
+	if d.Digest.Validate() != nil {
 		return false
 	}
-	if *size <= 0 && d != d.Algorithm().FromBytes(nil) {
-		*size = -1
+	if d.Size <= 0 && d.Digest != d.Digest.Algorithm().FromBytes(nil) {
+		d.Size = -1
 	}
 	return true
 }
 
 // valid leaves out the descriptors that name nothing.
-func valid[T any, P interface {
-	*T
-	described
-}](all []T) []T {
+func valid(all []Descriptor) []Descriptor {
 	kept := all[:0]
-	for i := range all {
-		if known(P(&all[i])) {
-			kept = append(kept, all[i])
+	for _, d := range all {
+		if d.known() {
+			kept = append(kept, d)
 		}
 	}
 	return kept

@@ -53,11 +53,11 @@ func (m Manifest) Parts() []Part {
 // role adds to a role what the descriptor says. Needed are all layers but
 // foreign ones, and the config of an image. Clients of other artifacts, ORAS and
 // Trivy among them, fetch the layers alone. The empty blob is fetched by none.
-func (b Blob) role(role Role) Role {
+func (d Descriptor) role(role Role) Role {
 	switch {
-	case b.Foreign():
+	case d.Foreign():
 		return role | RoleForeign
-	case b.MediaType == ocispec.MediaTypeEmptyJSON, role&RoleConfig != 0 && !isImageConfig(b.MediaType):
+	case d.MediaType == ocispec.MediaTypeEmptyJSON, role&RoleConfig != 0 && !isImageConfig(d.MediaType):
 		return role
 	default:
 		return role | RoleNeeded

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"reflect"
@@ -70,7 +71,8 @@ func Print(w io.Writer, environ []string) error {
 			present[name] = value
 		}
 	}
-	line := func(name string, v Variable) error {
+	var out bytes.Buffer
+	line := func(name string, v Variable) {
 		value, set := present[name]
 		state := "default: " + v.Default
 		if v.Default == "" {
@@ -82,8 +84,7 @@ func Print(w io.Writer, environ []string) error {
 		if set {
 			state = show(name, value) + "  (" + state + ")"
 		}
-		_, err := fmt.Fprintf(w, "%-36s %s\n", name, state)
-		return err
+		fmt.Fprintf(&out, "%-36s %s\n", name, state)
 	}
 	for _, v := range Variables() {
 		names := []string{v.Name}
@@ -97,12 +98,11 @@ func Print(w io.Writer, environ []string) error {
 			}
 		}
 		for _, name := range names {
-			if err := line(name, v); err != nil {
-				return err
-			}
+			line(name, v)
 		}
 	}
-	return nil
+	_, err := out.WriteTo(w)
+	return err
 }
 
 // show is a value as it may be shown: in one line, without credentials. An

@@ -46,7 +46,7 @@ func (r *Resolver) revalidate(ctx context.Context, repo Repository, question str
 		if failure := r.failures.Of(question); failure != nil {
 			return r.stale(repo, known, failure), nil
 		}
-		slow = r.after(checkDelay)
+		slow = r.o.After(checkDelay)
 	}
 	asked := r.begin(ctx, question, ask)
 	select {
@@ -66,7 +66,7 @@ func (r *Resolver) revalidate(ctx context.Context, repo Repository, question str
 // remains known.
 func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index.Name, question string, known index.Tag, err error) (Answer, error) {
 	failing := r.failing(ctx, repo, err)
-	deleted := !failing && isGone(err) && r.keepDeleted && repo.Restricted == nil
+	deleted := !failing && isGone(err) && r.o.KeepDeleted && repo.Restricted == nil
 	if !failing && !deleted {
 		if isGone(err) || upstream.IsKind(err, upstream.Withdrawn) {
 			r.tags.forget(name, known.Digest)
@@ -74,7 +74,7 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 		return Answer{}, r.remember(repo, name.String(), err)
 	}
 	since := known.Failing
-	switch now := r.now(); {
+	switch now := r.o.Now(); {
 	case deleted: // this is an answer
 		since = time.Time{}
 	case since.IsZero() || since.After(now): // the clock was set back
@@ -82,8 +82,7 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 	}
 	if !since.Equal(known.Failing) {
 		known.Failing = since
-		r.tags.set(name, known)
-		r.tags.save(name, known, false)
+		r.tags.confirm(name, known)
 	}
 	if r.servable(repo, known) || deleted && r.holds(repo, known.Digest) {
 		r.failures.Note(question, err, checkAgain)
@@ -94,7 +93,7 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 
 // askAgain asks what a known tag names now, and records it.
 func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, known index.Tag) (Answer, error) {
-	name, asked := repo.tag(tag), r.now()
+	name, asked := repo.tag(tag), r.o.Now()
 	d, err := r.headKnown(ctx, repo, tag)
 	switch {
 	case errors.Is(err, errNoHead):
@@ -105,8 +104,7 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 	r.refusals.answered(repo)
 	one := r.tagOf(name, d, asked)
 	if d.Digest == known.Digest {
-		r.tags.set(name, one)
-		r.tags.save(name, one, false)
+		r.tags.confirm(name, one)
 		return r.withBody(repo, r.describe(one, Confirmed)), nil
 	}
 	answer, err := r.fetch(ctx, repo, d.Digest, func() { r.tags.save(name, one, true) })
@@ -114,7 +112,7 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 		return Answer{}, afterMove(err)
 	}
 	r.tags.set(name, one)
-	r.log.Info("a tag has moved", "tag", name.String(), "from", known.Digest, "to", d.Digest)
+	r.o.Log.Info("a tag has moved", "tag", name.String(), "from", known.Digest, "to", d.Digest)
 	return answer, nil
 }
 
@@ -139,7 +137,7 @@ func (r *Resolver) stale(repo Repository, known index.Tag, failure error) Answer
 // servable reports whether what a tag last named is held, and may be served
 // while the upstream fails.
 func (r *Resolver) servable(repo Repository, known index.Tag) bool {
-	if repo.StaleFor >= 0 && (repo.StaleFor == 0 || !known.Failing.IsZero() && r.now().Sub(known.Failing) >= repo.StaleFor) {
+	if repo.StaleFor >= 0 && (repo.StaleFor == 0 || !known.Failing.IsZero() && r.o.Now().Sub(known.Failing) >= repo.StaleFor) {
 		return false
 	}
 	return r.holds(repo, known.Digest)

@@ -1,6 +1,7 @@
 package freshness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"mime"
@@ -19,15 +20,15 @@ import (
 // used.
 var errNoHead = errors.New("no usable answer to HEAD")
 
-// headFailure is the key of a failed HEAD. A GET is not answered with it.
-func headFailure(key string) string { return "head " + key }
-
-// notFoundByHead returns the recent failure that a HEAD is answered with, or nil.
-func (r *Resolver) notFoundByHead(key string) error {
-	if err := r.failures.Of(key); err != nil {
-		return err
+// headUnknown sends the HEAD for a tag or digest of which nothing is held; key is
+// its key. An answer that there is nothing is remembered, for HEAD only.
+func (r *Resolver) headUnknown(ctx context.Context, repo Repository, reference, key string) (upstream.Descriptor, error) {
+	byHead := "head " + key
+	if err := cmp.Or(r.failures.Of(key), r.failures.Of(byHead)); err != nil {
+		return upstream.Descriptor{}, err
 	}
-	return r.failures.Of(headFailure(key))
+	d, err := r.head(ctx, repo, reference, key)
+	return d, r.remember(repo, byHead, err)
 }
 
 // headKnown sends the HEAD for a known tag. A refusal has to be confirmed by GET

@@ -110,7 +110,7 @@ func (r *Resolver) renew(ctx context.Context, repo Repository, l list, question 
 		return Answer{}, err
 	}
 	known, ok := r.tags.get(l.name)
-	asked := r.now()
+	asked := r.o.Now()
 	body, err := l.body(ctx)
 	if errors.Is(err, upstream.ErrTooLong) {
 		r.failures.Note(key, err, tooLongFor)

@@ -49,10 +49,10 @@ type Restricted struct {
 	Client string
 }
 
-// Links knows which manifests belong to one restricted repository.
+// Links knows which manifests belong to which restricted repositories.
 type Links interface {
-	Linked(d digest.Digest) bool
-	Link(d digest.Digest)
+	Linked(registry, repository string, d digest.Digest) bool
+	Link(registry, repository string, d digest.Digest)
 }
 
 func (p Repository) name(kind index.Kind, name string) index.Name {

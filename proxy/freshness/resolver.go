@@ -53,16 +53,11 @@ type Options struct {
 // thing share one upstream request, which goes on when its clients leave. Its
 // methods are safe for concurrent use.
 type Resolver struct {
-	store       Store
-	tags        *tags
-	rules       []Rule
-	keepDeleted bool
-	failures    *Failures // by question, or by the key of what was not found
-	now         func() time.Time
-	after       func(time.Duration) <-chan time.Time
-	log         *slog.Logger
-	flight      singleflight.Group
-	refusals    *refusals
+	o        Options
+	tags     *tags
+	failures *Failures // by question, or by the key of what was not found
+	flight   singleflight.Group
+	refusals *refusals
 	// byTag has, for the key of each repository of which a manifest is being
 	// fetched by tag, a channel that is closed when the latest such fetch ends.
 	byTag sync.Map
@@ -70,10 +65,7 @@ type Resolver struct {
 
 // New returns a Resolver, which must be closed.
 func New(o Options) *Resolver {
-	return &Resolver{
-		store: o.Store, tags: newTags(o.Index, o.Metrics, o.Log), rules: o.Rules, keepDeleted: o.KeepDeleted,
-		failures: NewFailures(o.Now), now: o.Now, after: o.After, log: o.Log, refusals: newRefusals(o.Now, o.Log),
-	}
+	return &Resolver{o: o, tags: newTags(o.Index, o.Metrics, o.Log), failures: NewFailures(o.Now), refusals: newRefusals(o.Now, o.Log)}
 }
 
 // Close writes to the index what it does not have yet.
@@ -115,25 +107,19 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 	if ok && r.holds(repo, known.Digest) {
 		return r.recheck(ctx, repo, tag, known)
 	}
-	key := name.String()
-	return r.share(ctx, repo.question("head", key), func(ctx context.Context) (Answer, error) {
+	return r.share(ctx, repo.question("head", name.String()), func(ctx context.Context) (Answer, error) {
 		if known, ok := r.tags.get(name); ok && r.fresh(repo, tag, r.age(known)) {
 			return r.describe(known, Fresh), nil
 		}
-		if err := r.notFoundByHead(key); err != nil {
+		asked := r.o.Now()
+		d, err := r.headUnknown(ctx, repo, tag, name.String())
+		switch {
+		case errors.Is(err, errNoHead):
+			return r.fetchTag(ctx, repo, tag)
+		case err != nil:
 			return Answer{}, err
 		}
-		asked := r.now()
-		d, err := r.head(ctx, repo, tag, key)
-		if errors.Is(err, errNoHead) {
-			return r.fetchTag(ctx, repo, tag)
-		}
-		if err != nil {
-			return Answer{}, r.remember(repo, headFailure(key), err)
-		}
-		one := r.tagOf(name, d, asked)
-		r.tags.set(name, one)
-		r.tags.save(name, one, false)
+		r.tags.confirm(name, r.tagOf(name, d, asked))
 		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: HeadOnly}, nil
 	})
 }
@@ -155,7 +141,7 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	return r.complete(ctx, repo, tag, answer)
 }
 
-// Knows reports whether a tag is known, be it stale.
+// Knows reports whether a tag is known, even a stale one.
 func (r *Resolver) Knows(repo Repository, tag string) bool { return r.knows(repo.tag(tag)) }
 
 func (r *Resolver) knows(name index.Name) bool {
@@ -210,15 +196,12 @@ func (r *Resolver) HeadDigest(ctx context.Context, repo Repository, d digest.Dig
 	}
 	key := repo.digest(d)
 	return r.share(ctx, repo.question("head", key), func(ctx context.Context) (Answer, error) {
-		if err := r.notFoundByHead(key); err != nil {
-			return Answer{}, err
-		}
-		found, err := r.head(ctx, repo, d.String(), key)
-		if errors.Is(err, errNoHead) {
+		found, err := r.headUnknown(ctx, repo, d.String(), key)
+		switch {
+		case errors.Is(err, errNoHead):
 			return r.fetch(ctx, repo, d, func() {})
-		}
-		if err != nil {
-			return Answer{}, r.remember(repo, headFailure(key), err)
+		case err != nil:
+			return Answer{}, err
 		}
 		return Answer{Digest: d, MediaType: found.MediaType, Size: found.Size, State: HeadOnly}, nil
 	})
@@ -232,7 +215,7 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 		return Answer{}, err
 	}
 	defer r.fetchingByTag(repo.key())()
-	asked := r.now()
+	asked := r.o.Now()
 	m, err := repo.Registry(ctx).GetManifest(ctx, repo.Name, tag)
 	if err != nil {
 		return Answer{}, r.remember(repo, key, err)
@@ -278,8 +261,8 @@ func (r *Resolver) fetch(ctx context.Context, repo Repository, d digest.Digest, 
 // manifest returns the manifest of d if it is held, and may be seen in the
 // repository.
 func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, bool) {
-	m, ok := r.store.Manifest(d)
-	if ok && m.Restricted && (repo.Restricted == nil || !repo.Restricted.Links.Linked(d) || !r.store.CameFrom(d, repo.Host)) {
+	m, ok := r.o.Store.Manifest(d)
+	if ok && m.Restricted && (repo.Restricted == nil || !repo.Restricted.Links.Linked(repo.Host, repo.Name, d) || !r.o.Store.CameFrom(d, repo.Host)) {
 		return cache.Manifest{}, false
 	}
 	return m, ok
@@ -287,12 +270,12 @@ func (r *Resolver) manifest(repo Repository, d digest.Digest) (cache.Manifest, b
 
 // keep stores a manifest.
 func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Answer {
-	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body}
+	one := cache.Manifest{Digest: m.Digest, MediaType: m.MediaType, Body: m.Body, Parts: m.Parts}
 	if repo.Restricted != nil {
 		one.Restricted, one.Host = true, repo.Host
-		repo.Restricted.Links.Link(m.Digest)
+		repo.Restricted.Links.Link(repo.Host, repo.Name, m.Digest)
 	}
-	r.store.PutManifest(one, stored)
+	r.o.Store.PutManifest(one, stored)
 	return held(one, Fetched)
 }
 
@@ -327,7 +310,7 @@ func (r *Resolver) Earlier(repo Repository, tag string) iter.Seq[Answer] {
 				continue
 			}
 			answer := held(m, Earlier)
-			answer.Age = max(r.now().Sub(time.Unix(one.Confirmed, 0)), 0)
+			answer.Age = max(r.o.Now().Sub(time.Unix(one.Confirmed, 0)), 0)
 			if !yield(answer) {
 				return
 			}
@@ -336,7 +319,7 @@ func (r *Resolver) Earlier(repo Repository, tag string) iter.Seq[Answer] {
 }
 
 // age returns the time since a tag was confirmed.
-func (r *Resolver) age(known index.Tag) time.Duration { return r.now().Sub(known.Confirmed) }
+func (r *Resolver) age(known index.Tag) time.Duration { return r.o.Now().Sub(known.Confirmed) }
 
 func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
 	_, ok := r.manifest(repo, d)

@@ -172,8 +172,8 @@ func (s *store) evict() {
 // links are the Links of one restricted repository.
 type links map[digest.Digest]bool
 
-func (l links) Linked(d digest.Digest) bool { return l[d] }
-func (l links) Link(d digest.Digest)        { l[d] = true }
+func (l links) Linked(_, _ string, d digest.Digest) bool { return l[d] }
+func (l links) Link(_, _ string, d digest.Digest)        { l[d] = true }
 
 // rig is a Resolver with all that is around it.
 type rig struct {

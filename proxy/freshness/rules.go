@@ -44,7 +44,7 @@ func (r Rule) matchesName(host, name string) bool {
 // rule returns the first rule that matches a tag, or the repository's own TTL as
 // one.
 func (r *Resolver) rule(repo Repository, tag string) Rule {
-	for _, rule := range r.rules {
+	for _, rule := range r.o.Rules {
 		if rule.matches(repo.Host, repo.Name, tag) {
 			return rule
 		}

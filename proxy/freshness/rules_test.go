@@ -7,7 +7,7 @@ import (
 )
 
 func TestRules(t *testing.T) {
-	r := &Resolver{rules: []Rule{
+	r := &Resolver{o: Options{Rules: []Rule{
 		{Repository: "registry.k8s.io/**", Tag: "v*", Immutable: true},
 		{Repository: "registry.k8s.io/**", Tag: "*", TTL: 24 * time.Hour},
 		{Repository: "*", Tag: "latest", TTL: 30 * time.Second},
@@ -16,7 +16,7 @@ func TestRules(t *testing.T) {
 		{Repository: "localhost:5005/**", Tag: "*", TTL: 2 * time.Hour},
 		{Repository: "redis", Tag: "7", TTL: 3 * time.Hour},
 		{Repository: "docker.io/mysql", Tag: "8", TTL: 4 * time.Hour},
-	}}
+	}}}
 	const year = 365 * 24 * time.Hour
 	for name, tt := range map[string]struct {
 		host, repository, tag string

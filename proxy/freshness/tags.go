@@ -117,6 +117,13 @@ func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag]
 // set records a tag in memory.
 func (t *tags) set(name index.Name, tag index.Tag) { t.memory.Keep(name, tag) }
 
+// confirm records a tag that names the same digest as before, or one that is not
+// held. It may be lost in a power cut.
+func (t *tags) confirm(name index.Name, tag index.Tag) {
+	t.set(name, tag)
+	t.save(name, tag, false)
+}
+
 // save has a tag written to the index; with sync, it then survives a power cut.
 func (t *tags) save(name index.Name, tag index.Tag, sync bool) {
 	t.mu.Lock()

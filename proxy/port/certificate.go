@@ -23,10 +23,10 @@ type certificate struct {
 	failure error // why the files could not be used when they last changed
 }
 
-// stamp is what two files look like from outside.
-type stamp struct {
-	certTime, keyTime time.Time
-	certSize, keySize int64
+// stamp is what the two files look like from outside.
+type stamp [2]struct {
+	time time.Time
+	size int64
 }
 
 // loadCertificate reads a certificate for the first time.
@@ -53,16 +53,15 @@ func readCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	return &read, nil
 }
 
-func (c *certificate) stamp() (stamp, error) {
-	cert, err := os.Stat(c.CertFile)
-	if err != nil {
-		return stamp{}, err
+func (c *certificate) stamp() (s stamp, err error) {
+	for i, name := range []string{c.CertFile, c.KeyFile} {
+		info, err := os.Stat(name)
+		if err != nil {
+			return stamp{}, err
+		}
+		s[i].time, s[i].size = info.ModTime(), info.Size()
 	}
-	key, err := os.Stat(c.KeyFile)
-	if err != nil {
-		return stamp{}, err
-	}
-	return stamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
+	return s, nil
 }
 
 // get implements tls.Config.GetCertificate.

@@ -96,20 +96,13 @@ const awaitEvery = 500 * time.Millisecond
 // after duplicate address detection. Await does not check whether the port is
 // free; Listen reports that and every other error.
 func Await(ctx context.Context, address string, log *slog.Logger) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return
-	}
-	for told := false; ; {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-		if err == nil {
-			_ = l.Close()
-		}
+	for logged := false; ; {
+		err := tryHost(address)
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return
 		}
-		if !told {
-			told = true
+		if !logged {
+			logged = true
 			log.Warn("no interface has the address to listen on; hubcap waits until one has it", "address", address, "err", err)
 		}
 		select {
@@ -128,19 +121,25 @@ func Check(address, certFile, keyFile string) error {
 			return err
 		}
 	}
+	err := tryHost(address)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) { // Await waits for it
+		return nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// tryHost listens for a moment at a port of the system's choice, and returns the
+// error if an address's host is not this machine's.
+func tryHost(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0")) // any port shows whether the address is this machine's
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {               // Await waits for it
-		return nil
-	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
 		return err
 	}
 	return l.Close()

@@ -115,24 +115,12 @@ func (r Repository) restricted() *freshness.Restricted {
 	if !r.View.Restricted() {
 		return nil
 	}
-	p := &freshness.Restricted{Links: links{r.puller.o.Links, r.Upstream.Host, r.Name}}
+	p := &freshness.Restricted{Links: r.puller.o.Links}
 	if r.View == access.Own {
 		p.Client = hex.EncodeToString(r.asker[:])
 	}
 	return p
 }
-
-// links are the links of one repository to its content.
-type links struct {
-	all                  *access.Links
-	registry, repository string
-}
-
-// Linked implements freshness.Links.
-func (l links) Linked(d digest.Digest) bool { return l.all.Linked(l.registry, l.repository, d) }
-
-// Link implements freshness.Links.
-func (l links) Link(d digest.Digest) { l.all.Link(l.registry, l.repository, d) }
 
 // linkTo notes that the repository has d.
 func (r Repository) linkTo(d digest.Digest) {

@@ -15,6 +15,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
@@ -96,15 +97,27 @@ func (s *Server) openCache() error {
 	return nil
 }
 
+// startBypass watches until Close who goes around the box.
+func (s *Server) startBypass() *bypass.Monitor {
+	m := bypass.New(bypass.Options{Now: s.o.Now, Metrics: s.Metrics, Log: s.log})
+	s.untilClose(m.Run)
+	return m
+}
+
+// untilClose runs a function until Close ends its context.
+func (s *Server) untilClose(run func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	s.closers = append(s.closers, func() { cancel(); running.Wait() })
+}
+
 // startPrefetch prefetches until Close.
 func (s *Server) startPrefetch() {
 	s.prefetch = prefetch.New(prefetch.Options{
 		Store: s.Cache, Workers: prefetchAtATime, Now: s.o.Now, Metrics: s.Metrics.Prefetch, Log: s.log,
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { s.prefetch.Run(ctx) })
-	s.closers = append(s.closers, func() { cancel(); running.Wait() })
+	s.untilClose(s.prefetch.Run)
 }
 
 // openHandler builds what answers clients, and logs what it was built from.
@@ -125,6 +138,7 @@ func (s *Server) openHandler() error {
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
+		Bypass:        s.startBypass(),
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

@@ -76,7 +76,7 @@ const grownShare = 100
 // what is free then; the file remembers it for later starts. It changes only
 // when the file system has grown. All sizes are in bytes.
 func rememberedSize(file string, first, total int64, log *slog.Logger) int64 {
-	known, err := readSizing(file, total)
+	known, err := readSizing(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		known = sizing{first, total}
@@ -98,21 +98,15 @@ func rememberedSize(file string, first, total int64, log *slog.Logger) int64 {
 }
 
 // readSizing reads a file that write wrote. One with other content, after a
-// power cut, counts as no file. One without a total, as hubcap once wrote it,
-// gets this one.
-func readSizing(file string, total int64) (sizing, error) {
+// power cut, counts as no file.
+func readSizing(file string) (sizing, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return sizing{}, err
 	}
 	var s sizing
-	n, _ := fmt.Sscan(string(text), &s.cache, &s.total)
-	switch {
-	case n == 0 || s.cache <= 0:
+	if _, err := fmt.Sscan(string(text), &s.cache, &s.total); err != nil || s.cache <= 0 || s.total <= 0 {
 		return sizing{}, fs.ErrNotExist
-	case n == 1 || s.total <= 0:
-		s.total = total
-		_ = s.write(file) // otherwise the next start does it
 	}
 	return s, nil
 }

@@ -17,18 +17,15 @@ import (
 func Healthcheck(c config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	host, number, err := net.SplitHostPort(string(c.Listen))
+	mirror := listeners(c)[0]
+	host, number, err := net.SplitHostPort(string(mirror.address))
 	if err != nil {
 		return err
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	scheme := "http"
-	if c.TLSCertFile != "" {
-		scheme = "https"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, number)+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, mirror.scheme()+"://"+net.JoinHostPort(host, number)+"/readyz", nil)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,13 @@ func (l listener) refused(err error) error {
 	return fmt.Errorf("HUBCAP_%s=%s: %w", l.variable, l.address, err)
 }
 
+func (l listener) scheme() string {
+	if l.cert != "" {
+		return "https"
+	}
+	return "http"
+}
+
 // Serve listens at all ports, answers until ctx ends, and drains. It waits for
 // addresses that no interface has yet. The error is of a port.
 func (s *Server) Serve(ctx context.Context) error {
@@ -85,12 +92,8 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 		if l.name == "admin" {
 			limits = operator
 		}
-		handler, err := s.handlerOf(l)
-		if err != nil {
-			return ports, err
-		}
 		p, err := port.Listen(port.Options{
-			Name: l.name, Address: string(l.address), Handler: handler, CertFile: l.cert, KeyFile: l.key,
+			Name: l.name, Address: string(l.address), Handler: s.handlerOf(l), CertFile: l.cert, KeyFile: l.key,
 			HeadTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeader: maxHeader,
 			Limits: limits, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 		})
@@ -102,20 +105,17 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 	return ports, nil
 }
 
-func (s *Server) handlerOf(l listener) (http.Handler, error) {
+func (s *Server) handlerOf(l listener) http.Handler {
 	switch {
 	case l.name == "admin":
-		return s.adminHandler(), nil
+		return s.adminHandler()
 	case l.name == "auth":
-		return s.Handler.Login(), nil
+		return s.Handler.Login()
 	case l.upstream == "":
-		return s.Handler, nil
+		return s.Handler
 	}
-	def, ok := s.upstreams.Find(l.upstream)
-	if !ok {
-		return nil, l.refused(fmt.Errorf("its registry %q is not configured", l.upstream))
-	}
-	return s.Handler.For(def), nil
+	def, _ := s.upstreams.Find(l.upstream) // config allows only those that are there
+	return s.Handler.For(def)
 }
 
 // clientLimits bounds the connections of clients at all their ports together.
@@ -152,7 +152,7 @@ func (s *Server) logReady(all []listener, ports port.Group) {
 		}
 		ready = append(ready, l.name, address)
 	}
-	mirror := ports[0].Scheme() + "://" + reachable(ports[0].Addr())
+	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr())
 	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
 }
 

@@ -127,6 +127,13 @@ func (b *budget) forecast(left int) time.Duration {
 	return time.Duration(min(lasts, math.MaxInt64/2))
 }
 
+// addForeign notes pulls of this limit that the box did not make.
+func (b *budget) addForeign(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stated.Foreign += int64(n)
+}
+
 // stop notes that the registry allows no pull for a while, for its window if it
 // does not state how long. It returns for how long.
 func (b *budget) stop(retryAfter time.Duration) time.Duration {

@@ -15,8 +15,8 @@
 // authorization: auth.go (which authorization a request carries), challenge.go,
 // tokens.go, login.go (the box's credentials), relay.go (a client's own token);
 // network: guard.go (where credentials and redirects may lead), breaker.go with
-// circuit.go, backoff.go and hosts.go (which hosts are asked), budget.go (the
-// pull limit), transport.go, reconnect.go, dial.go (the address filter),
+// circuit.go, backoff.go and hosts.go (which hosts are asked), budget.go and foreign.go
+// (the pull limit, and who else uses it), transport.go, reconnect.go, dial.go (the address filter),
 // authorities.go (certificates);
 // answers: error.go, refusal.go, encoding.go, mediatype.go.
 package upstream
@@ -99,7 +99,7 @@ func newClient(o Options, identity string) *Client {
 		o.hosts = newHosts(o)
 	}
 	limit := newBudget(o.Now)
-	network, d := o.network(m)
+	network, d := o.network(m, limit, identity)
 	g := &guard{
 		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
 		metrics: m, log: o.Log, label: o.Label, timeout: o.StallTimeout, upstream: o.upstream, now: o.Now,
@@ -119,7 +119,7 @@ func newClient(o Options, identity string) *Client {
 }
 
 // network returns what sends requests, and counts them.
-func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
+func (o Options) network(m *metrics.Upstream, limit *budget, identity string) (http.RoundTripper, *dialer) {
 	if o.Offline {
 		return offline{}, nil
 	}
@@ -128,7 +128,10 @@ func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
 		authorities: o.authorities(),
 		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
 	}
-	return &reconnecting{base: &counted{unbound{t}, o.hosts, m}, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
+	base := &spender{
+		base: &counted{unbound{t}, o.hosts, m}, registry: o.URL, spending: &o.hosts.spending, budget: limit, metrics: m, client: identity == identityClient,
+	}
+	return &reconnecting{base: base, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
 }
 
 // Trouble returns what of the registry is down: hosts that accept no connection,

@@ -42,6 +42,8 @@ type hosts struct {
 	now        func() time.Time
 	log        *slog.Logger
 
+	spending spending // of the registry's pull limits
+
 	troubles atomic.Int64 // counts evidence against hosts and 429s; 0 once all hosts are known to be healthy
 
 	mu    sync.Mutex // held while a host is added, so that there is one of each

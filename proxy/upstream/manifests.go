@@ -23,7 +23,8 @@ type Descriptor struct {
 // Manifest is a manifest whose body hashes to its digest.
 type Manifest struct {
 	Descriptor
-	Body []byte
+	Body  []byte
+	Parts []content.Part // what it names
 }
 
 // acceptManifests is the Accept header for manifests. Some registries send
@@ -102,7 +103,7 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	if err != nil {
 		return Manifest{}, c.invalid(req, "%w", err)
 	}
-	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body}, nil
+	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body, m.Parts()}, nil
 }
 
 // mayPull returns an Error while the registry allows no pulls. A HEAD, which is

@@ -1,0 +1,222 @@
+// Package bypass finds out which clients go around the box. dockerd, containerd,
+// BuildKit and podman turn to the registry itself, silently, after certain
+// answers of a mirror. Such an answer is a suspicion. It is decided within a
+// minute: the client stayed if it fetches the image here after all, and left if
+// it does not. The package also counts distinct clients. It knows addresses and
+// what was answered; it knows neither HTTP nor what is cached.
+//
+// Files: bypass.go (suspicions), answer.go (which answers make which client
+// leave), family.go (kinds of clients), clients.go (distinct clients).
+package bypass
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hubcap/metrics"
+	"hubcap/proxy/logging"
+	"hubcap/proxy/memory"
+)
+
+const (
+	// again is for how long further answers about the same reference belong to
+	// the same suspicion: dockerd asks twice before it leaves, and up to five
+	// times within four seconds for a blob; containerd asks six times.
+	again = 10 * time.Second
+	// decideAfter is how long a client has to come back.
+	decideAfter = time.Minute
+	// decideEvery is how often suspicions are decided if nothing else happens.
+	decideEvery = 5 * time.Second
+	// maxSuspicions bounds the suspicions that are not decided, and those that
+	// are remembered for again; each takes up to 1 KiB.
+	maxSuspicions = 1024
+	// maxText bounds each text that a client has sent, in bytes.
+	maxText = 256
+)
+
+// windows are the times over which distinct clients are counted.
+var windows = []struct {
+	name string
+	span time.Duration
+}{{"1h", time.Hour}, {"1d", 24 * time.Hour}, {"7d", 7 * 24 * time.Hour}}
+
+// Options is what a Monitor needs; every field is required.
+type Options struct {
+	Now     func() time.Time
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+}
+
+// Monitor watches the answers of the mirror ports. Its methods are safe for
+// concurrent use.
+type Monitor struct {
+	o       Options
+	clients clients
+
+	mu       sync.Mutex
+	counted  *memory.Memory[suspect, time.Time] // when a suspicion was last counted
+	open     []suspicion                        // not decided, oldest first
+	warned   logging.Throttle
+	unlogged int // clients that have left since the last warning
+}
+
+// suspect is who was answered about what.
+type suspect struct {
+	client     netip.Addr
+	family     Family
+	repository string // with its registry; empty where the request names none that is known
+	reference  string // tag or digest; else the path
+}
+
+// suspicion is an answer after which a client may have left.
+type suspicion struct {
+	suspect
+	by     *client // nil for one that may not pull here
+	at     time.Time
+	kind   Kind
+	image  string
+	answer string
+}
+
+// New returns a Monitor that has seen no answer, and exports what it counts.
+func New(o Options) *Monitor {
+	m := &Monitor{o: o, counted: memory.New[suspect, time.Time](maxSuspicions, nil)}
+	m.clients.seed = maphash.MakeSeed()
+	o.Metrics.Watch(func(set metrics.Set) {
+		for _, w := range windows {
+			set(metrics.Clients, float64(m.Distinct(w.span)), w.name)
+		}
+	}, metrics.Clients)
+	return m
+}
+
+// Run decides suspicions until ctx ends.
+func (m *Monitor) Run(ctx context.Context) {
+	ticker := time.NewTicker(decideEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			m.decide()
+		}
+	}
+}
+
+// Distinct returns how many addresses have asked for anything within a time
+// that ends now; since the start, if that is later.
+func (m *Monitor) Distinct(within time.Duration) int { return m.clients.since(m.o.Now().Add(-within)) }
+
+// Clients returns what is known of each client, by address and family.
+func (m *Monitor) Clients() []Client {
+	m.decide()
+	return m.clients.all()
+}
+
+// Answered takes an answer. For one that makes no client leave it takes no lock,
+// unless the client is new or under suspicion.
+func (m *Monitor) Answered(a Answer) {
+	now := m.o.Now()
+	var c *client
+	if a.Why != NotAllowed {
+		c = m.clients.of(a.Client)
+		c.by[a.Family].note(now, a.pull(), a.Bytes)
+	}
+	switch {
+	case a.leaves():
+		m.suspect(a, c, now)
+	case c != nil && c.suspected.Load() > 0 && a.Whole && a.Why == None:
+		m.stayed(a, c, now)
+	}
+}
+
+// suspect counts a suspicion, unless the answer belongs to one that is counted.
+// What the registry does not have either is not decided: the client gets
+// nothing there.
+func (m *Monitor) suspect(a Answer, c *client, now time.Time) {
+	s := suspicion{suspect: a.suspect(), by: c, at: now, kind: a.Kind, image: a.image(), answer: fmt.Sprintf("%d %s", a.Status, a.Why)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last, ok := m.counted.Get(s.suspect); ok && now.Add(-a.Took).Before(last.Add(again)) && !now.Before(last) {
+		return
+	}
+	m.counted.Keep(s.suspect, now)
+	m.o.Metrics.Bypass.Suspected(a.Family.String(), a.Why.String())
+	if a.Why == NotFound {
+		return
+	}
+	if len(m.open) == maxSuspicions {
+		m.left(now)
+	}
+	m.open = append(m.open, s)
+	if c != nil {
+		c.suspected.Add(1)
+	}
+}
+
+// stayed decides the suspicions that an answer dispels. Only a request that
+// came after the suspicion shows that the client is still here.
+func (m *Monitor) stayed(a Answer, c *client, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.decideLocked(now)
+	began := now.Add(-a.Took)
+	m.open = slices.DeleteFunc(m.open, func(s suspicion) bool {
+		if s.by != c || s.at.After(began) || !a.dispels(s) {
+			return false
+		}
+		c.suspected.Add(-1)
+		m.o.Metrics.Bypass.Decided(s.family.String(), stayed)
+		return true
+	})
+}
+
+// The outcomes of a suspicion.
+const (
+	stayed = "stayed"
+	left   = "left"
+)
+
+// decide decides the suspicions whose time is over.
+func (m *Monitor) decide() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.decideLocked(m.o.Now())
+}
+
+func (m *Monitor) decideLocked(now time.Time) {
+	for len(m.open) > 0 && now.Sub(m.open[0].at) >= decideAfter {
+		m.left(now)
+	}
+}
+
+// left decides that the oldest suspicion is right, and logs that. m.mu is held.
+func (m *Monitor) left(now time.Time) {
+	s := m.open[0]
+	m.open = slices.Delete(m.open, 0, 1)
+	if s.by != nil {
+		s.by.suspected.Add(-1)
+		u := &s.by.by[s.family]
+		u.left.Add(1)
+		u.leftAt.Store(s.at.Unix())
+	}
+	m.o.Metrics.Bypass.Decided(s.family.String(), left)
+	m.unlogged++
+	if !m.warned.Allow(now) {
+		return
+	}
+	m.o.Log.Warn("a client has probably pulled past this mirror: it did not come back after an answer that sends its kind to the registry",
+		"family", s.family.String(), "client", s.client.String(), "image", s.image, "answer", s.answer, "at", s.at, "since_last_warning", m.unlogged)
+	m.unlogged = 0
+}
+
+// bounded returns a copy of a text that keeps nothing else in memory.
+func bounded(text string) string { return strings.Clone(text[:min(len(text), maxText)]) }

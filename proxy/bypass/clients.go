@@ -1,0 +1,152 @@
+package bypass
+
+import (
+	"cmp"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Clients are remembered in sets of ways places each; the set follows from the
+// address. At most 8192 are remembered, in 2 MiB: 240 bytes each and a pointer.
+// The one seen longest ago makes room in a full set, so that a site of some
+// thousand hosts is counted exactly.
+const (
+	sets = 512
+	ways = 16
+)
+
+// clients are the addresses that have pulled. A client that is known is found
+// and counted without a lock and without an allocation.
+type clients struct {
+	seed  maphash.Seed
+	slots [sets * ways]atomic.Pointer[client] // of each set, those in use come first
+
+	mu sync.Mutex // held while a client is added, so that there is one of each
+}
+
+// client is what is known of one address.
+type client struct {
+	addr      netip.Addr
+	suspected atomic.Int32 // suspicions that are not decided
+	by        [families]use
+}
+
+// use is what the clients of one family at one address have done. Times are
+// seconds since 1970; 0 is never.
+type use struct {
+	seen, pulls, bytes, left, leftAt atomic.Int64
+}
+
+// of returns the client of an address, which becomes known.
+func (t *clients) of(addr netip.Addr) *client {
+	raw := addr.As16()
+	at := maphash.Bytes(t.seed, raw[:]) % sets * ways
+	set := t.slots[at : at+ways]
+	if c := find(set, addr); c != nil {
+		return c
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := find(set, addr); c != nil {
+		return c
+	}
+	oldest := &set[0]
+	for i := range set {
+		c := set[i].Load()
+		if c == nil {
+			oldest = &set[i]
+			break
+		}
+		if c.seen() < oldest.Load().seen() {
+			oldest = &set[i]
+		}
+	}
+	c := &client{addr: addr}
+	oldest.Store(c)
+	return c
+}
+
+// find returns the client of an address; nil if it is not in the set.
+func find(set []atomic.Pointer[client], addr netip.Addr) *client {
+	for i := range set {
+		c := set[i].Load()
+		if c == nil || c.addr == addr {
+			return c
+		}
+	}
+	return nil
+}
+
+// seen returns when the client was last seen by any family.
+func (c *client) seen() (last int64) {
+	for i := range c.by {
+		last = max(last, c.by[i].seen.Load())
+	}
+	return last
+}
+
+// note counts an answer.
+func (u *use) note(now time.Time, pull bool, bytes int64) {
+	if at := now.Unix(); u.seen.Load() != at {
+		u.seen.Store(at)
+	}
+	if pull {
+		u.pulls.Add(1)
+	}
+	if bytes > 0 {
+		u.bytes.Add(bytes)
+	}
+}
+
+// Client is what is known of the clients of one family at one address, since
+// the start or since the address was last forgotten.
+type Client struct {
+	Address  netip.Addr
+	Family   Family
+	Pulls    int64 // images asked for: manifests by tag, and HEADs of manifests by digest
+	Bytes    int64 // of content that it was sent
+	LastSeen time.Time
+	Left     int64     // how often it has probably gone to the registry itself
+	LastLeft time.Time // zero for never
+}
+
+// all returns what is known, by address and family.
+func (t *clients) all() (all []Client) {
+	for i := range t.slots {
+		c := t.slots[i].Load()
+		if c == nil {
+			continue
+		}
+		for f := range families {
+			u := &c.by[f]
+			if u.seen.Load() == 0 {
+				continue
+			}
+			one := Client{
+				Address: c.addr, Family: f, Pulls: u.pulls.Load(), Bytes: u.bytes.Load(), Left: u.left.Load(), LastSeen: time.Unix(u.seen.Load(), 0),
+			}
+			if at := u.leftAt.Load(); at != 0 {
+				one.LastLeft = time.Unix(at, 0)
+			}
+			all = append(all, one)
+		}
+	}
+	slices.SortFunc(all, func(a, b Client) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Family, b.Family))
+	})
+	return all
+}
+
+// since returns how many addresses were seen at a time or later.
+func (t *clients) since(at time.Time) (n int) {
+	for i := range t.slots {
+		if c := t.slots[i].Load(); c != nil && c.seen() >= at.Unix() {
+			n++
+		}
+	}
+	return n
+}
