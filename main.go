@@ -6,6 +6,10 @@
 //	                    fails where the start would
 //	hubcap version      prints the version
 //	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
+//	hubcap setup CLIENT prints the configuration of a client, as GET /setup has
+//	                    it; with ansible or cloud-init after CLIENT for many hosts
+//	hubcap doctor       checks what hubcap needs, before its start and beside a
+//	                    running one, and says what to do; with --json as JSON
 package main
 
 import (
@@ -22,6 +26,7 @@ import (
 	"time"
 
 	"hubcap/proxy/config"
+	"hubcap/proxy/doctor"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/server"
 )
@@ -47,6 +52,9 @@ type logged struct{ error }
 func (l logged) Unwrap() error { return l.error }
 
 func run(args, environ []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "setup" {
+		return printSetup(args[1:], environ, stdout)
+	}
 	command := strings.Join(args, " ")
 	switch command {
 	case "version":
@@ -56,9 +64,11 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 		if err := config.Print(stdout, environ); err != nil {
 			return err
 		}
+	case "doctor", "doctor --json":
+		return examine(environ, command != "doctor", stdout)
 	case "", "healthcheck":
 	default:
-		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck", command)
+		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT", command)
 	}
 	c, err := config.Load(environ)
 	switch {
@@ -71,6 +81,39 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 	default:
 		return server.Healthcheck(c)
 	}
+}
+
+// printSetup prints the configuration of the client that args begins with.
+func printSetup(args, environ []string, stdout io.Writer) error {
+	c, err := config.Load(environ)
+	if err != nil {
+		return err
+	}
+	client, form, _ := strings.Cut(strings.Join(args, " "), " ")
+	text, err := server.Setup(c, client, form)
+	if err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	_, err = io.WriteString(stdout, text)
+	return err
+}
+
+// examine writes the report of the doctor. The error says that something failed.
+func examine(environ []string, asJSON bool, stdout io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report := doctor.Run(ctx, doctor.Options{Environ: environ, Version: version()})
+	write := report.WriteText
+	if asJSON {
+		write = report.WriteJSON
+	}
+	if err := write(stdout); err != nil {
+		return err
+	}
+	if report.State == doctor.Failed {
+		return errors.New("something of what the doctor checks has failed")
+	}
+	return nil
 }
 
 // serveLogged serves until a signal ends it. All output is in the log, also

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +19,7 @@ import (
 
 	"hubcap/e2e/testkit"
 	"hubcap/proxy/config"
+	"hubcap/proxy/setup"
 )
 
 func TestMain(m *testing.M) {
@@ -131,9 +134,12 @@ func TestUserMistakes(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck`},
-		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck`},
-		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck`},
+		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"a setup without a client", []string{"setup"}, nil, "setup: no such client; there are: " + strings.Join(setup.Names(), ", ")},
+		{"a setup with too many words", []string{"setup", "docker", "ansible", "x"}, nil, "setup: no such form; there are: ansible, cloud-init"},
+		{"a wrong variable for a setup", []string{"setup", "docker"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},
 		{"a wrong variable", nil, []string{"HUBCAP_TAG_TTL=60"}, "HUBCAP_TAG_TTL=60: want a duration above zero, such as 30s, 5m, 12h or 7d"},
 		{"a wrong variable for the healthcheck", []string{"healthcheck"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},
 		{"a default that is no registry", nil, []string{"HUBCAP_DEFAULT_UPSTREAM=registry.example.com"}, "HUBCAP_DEFAULT_UPSTREAM=registry.example.com: want a well-known registry, such as docker.io, or one that HUBCAP_UPSTREAM_<n>_HOST names"},
@@ -154,6 +160,36 @@ func TestUserMistakes(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a mistake has made the data directory")
+	}
+}
+
+// TestSetupPrintsWhatTheBoxServes compares the command with GET /setup of the
+// hubcap that runs with the same configuration.
+func TestSetupPrintsWhatTheBoxServes(t *testing.T) {
+	box := "127.0.0.1:" + freePort(t)
+	environ := []string{
+		"HUBCAP_LISTEN=" + box, "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
+		"HUBCAP_UPSTREAM_0_HOST=registry.example.com", "HUBCAP_DEFAULT_UPSTREAM=registry.example.com",
+		"HUBCAP_LISTEN_0_ADDRESS=127.0.0.1:" + freePort(t), "HUBCAP_LISTEN_0_UPSTREAM=docker.io",
+	}
+	start(t, environ...)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, name := range setup.Names() {
+		for _, form := range []string{"", "ansible"} {
+			resp, err := client.Get("http://" + box + "/setup?client=" + name + "&as=" + form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			served, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			printed, err := command(strings.Fields("setup "+name+" "+form), environ...)
+			if (err == nil) != (resp.StatusCode == http.StatusOK) || err == nil && printed != string(served) {
+				t.Errorf("setup %s %s: %v, prints\n%s\nand %d serves\n%s", name, form, err, printed, resp.StatusCode, served)
+			}
+		}
 	}
 }
 
@@ -219,4 +255,26 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// TestDoctor shows the exit status and both forms of the report; nothing outside
+// this machine is asked.
+func TestDoctor(t *testing.T) {
+	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
+	out, err := command([]string{"doctor"}, environ...)
+	if err != nil || !strings.Contains(out, "warning  configuration  HUBCAP_OFFLINE=true: no registry is asked") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = command([]string{"doctor", "--json"}, environ...)
+	var report struct {
+		State  string
+		Checks []struct{ Check, State, What string }
+	}
+	if jsonErr := json.Unmarshal([]byte(out), &report); err != nil || jsonErr != nil || report.State != "warning" || len(report.Checks) < 5 {
+		t.Errorf("%v, %v\n%s", err, jsonErr, out)
+	}
+	out, err = command([]string{"doctor"}, "HUBCAP_LISTEN=wrong")
+	if err == nil || !strings.Contains(out, "failed   configuration  HUBCAP_LISTEN=wrong") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }

@@ -4,10 +4,8 @@ package deploy
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main{M: m}.Run()) }
 
-// mirror is what the client files call the box: the one name to replace.
+// mirror is what the client files call the box.
 const mirror = "hubcap:5000"
 
 func read(t *testing.T, path string) string {
@@ -231,73 +229,6 @@ func TestDockerDaemonOfASiteWithARegistry(t *testing.T) {
 	if len(c.Mirrors) != 1 || c.Mirrors[0].Upstream == c.DefaultUpstream || len(got) != 1 ||
 		!slices.Equal(got["registry-mirrors"], []string{"http://hubcap" + string(c.Mirrors[0].Address), "http://" + mirror}) {
 		t.Errorf("the daemon asks %v, and hubcap listens at %+v", got, c.Mirrors)
-	}
-}
-
-func TestContainerd(t *testing.T) {
-	host := []string{
-		`[host."http://` + mirror + `"]`,
-		`  capabilities = ["pull", "resolve"]`,
-		`  dial_timeout = "1s"`,
-	}
-	for name, want := range map[string][]string{
-		"_default":  host,
-		"docker.io": append([]string{`server = "https://registry-1.docker.io"`}, host...),
-	} {
-		path := filepath.Join("clients/certs.d", name, "hosts.toml")
-		if got := statements(t, path); !slices.Equal(got, want) {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-		if !strings.Contains(read(t, path), "containerd\n  # 2.1") {
-			t.Errorf("%s: no word about the versions that know dial_timeout", name)
-		}
-	}
-}
-
-// registries are those that the client files name one by one.
-var registries = []string{"docker.io", "ghcr.io", "quay.io"}
-
-func TestContainersRegistries(t *testing.T) {
-	var want []string
-	for _, registry := range registries {
-		location := mirror
-		if registry != "docker.io" {
-			location += "/" + registry
-		}
-		want = append(want,
-			"[[registry]]", fmt.Sprintf("prefix = %q", registry), fmt.Sprintf("location = %q", registry),
-			"[[registry.mirror]]", fmt.Sprintf("location = %q", location), "insecure = true")
-	}
-	if got := statements(t, "clients/registries.conf"); !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
-	}
-}
-
-func TestBuildKit(t *testing.T) {
-	var want []string
-	for _, registry := range registries {
-		want = append(want, fmt.Sprintf("[registry.%q]", registry), fmt.Sprintf("  mirrors = [%q]", mirror))
-	}
-	want = append(want, fmt.Sprintf("[registry.%q]", mirror), "  http = true")
-	if got := statements(t, "clients/buildkitd.toml"); !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
-	}
-}
-
-// hubcap knows the registries that the files name.
-func TestRegistriesAreKnown(t *testing.T) {
-	c := load(t, nil)
-	var known []string
-	for _, u := range c.Upstreams {
-		known = append(known, u.Host)
-	}
-	for _, registry := range registries {
-		if !slices.Contains(known, registry) {
-			t.Errorf("%s is none of %q", registry, known)
-		}
-	}
-	if c.DefaultUpstream != "docker.io" {
-		t.Errorf("the default registry is %s: docker.io's location must name it", c.DefaultUpstream)
 	}
 }
 

@@ -1,7 +1,13 @@
 package e2e
 
 import (
-	"fmt"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -12,41 +18,58 @@ const dockerHub = "docker.io"
 // testRegistry is a registry that only hubcap knows how to reach.
 const testRegistry = "registry.test"
 
-// registries are those that the clients are told to look for in the mirror.
-var registries = []string{dockerHub, testRegistry}
+// securedMirror is the mirror port of a box that serves TLS.
+const securedMirror = boxName + ":5000"
 
-// dockerdConfig, containerdHosts and containersRegistries are the one place that says how the clients are pointed at a mirror.
-
-func dockerdConfig(_ *testing.T, mirrors ...string) string {
-	var urls []string
-	for _, mirror := range mirrors {
-		if mirror != "" {
-			urls = append(urls, fmt.Sprintf(`"http://%s"`, mirror))
-		}
-	}
-	return fmt.Sprintf(`{"registry-mirrors": [%s]}`, strings.Join(urls, ", "))
-}
-
-// containerdHosts leaves the registry itself as the last resort, as users do: so a bypass is possible, and is seen.
-func containerdHosts(_ *testing.T, registry, mirror string) string {
-	server := registry
-	if registry == dockerHub {
-		server = "registry-1.docker.io"
-	}
-	return fmt.Sprintf("server = %q\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "https://"+server, "http://"+mirror)
-}
-
-func containersRegistries(_ *testing.T, mirror string) string {
-	if mirror == "" {
+// setup is how a client is configured for its mirror: the text that the box has at /setup, exactly as it comes. Without a mirror it is empty.
+func (c tool) setup(t *testing.T, client string) string {
+	t.Helper()
+	if c.mirror == "" {
 		return ""
 	}
-	var config strings.Builder
-	for _, registry := range registries {
-		location := mirror
-		if registry != dockerHub {
-			location += "/" + registry
+	return c.ask(t, "/setup?client="+client)
+}
+
+// ask is what the mirror answers. Its certificate is not checked: it is from there that the client learns whom to trust.
+func (c tool) ask(t *testing.T, path string) string {
+	t.Helper()
+	url, asker := "http://"+c.mirror+path, c.ns.httpClient(t)
+	if c.mirror == securedMirror {
+		url = "https://" + c.mirror + path
+		asker.Transport = &http.Transport{
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return c.ns.dial(ctx, network, mirror)
+			},
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+			DisableKeepAlives: true,
 		}
-		fmt.Fprintf(&config, "[[registry]]\nprefix = %q\nlocation = %q\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n\n", registry, registry, location)
 	}
-	return config.String()
+	response, err := asker.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d, %v\n%s", path, response.StatusCode, err, text)
+	}
+	return string(text)
+}
+
+// The names in the commands of /setup that stand for what a user pulls.
+const (
+	exampleImage = "/ghcr.io/owner/name:tag"
+	exampleChart = "/ghcr.io/owner/chart"
+)
+
+// shell runs commands, with the clients that .ci/run has installed in the path.
+func (c tool) shell(commands string) *exec.Cmd {
+	cmd := c.command("sh", "-ec", "PATH="+filepath.Dir(installed("helm"))+":$PATH\n"+commands)
+	cmd.Dir = c.dir
+	return cmd
+}
+
+// replaced puts other words in the place of some, and more behind the last of them.
+func replaced(commands string, more string, oldnew ...string) string {
+	return strings.TrimSpace(strings.NewReplacer(oldnew...).Replace(commands)) + " " + more
 }

@@ -117,6 +117,7 @@ type tool struct {
 	*site
 	dir    string
 	mirror string
+	system bool // programs of containers/image read the system's configuration
 }
 
 func newTool(t *testing.T, s *site, mirror string) tool {
@@ -129,8 +130,10 @@ func (c tool) path(name string) string { return filepath.Join(c.dir, name) }
 // command is a program that trusts the stand-in and keeps its own files to its directory.
 func (c tool) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	cmd.Env = environment("SSL_CERT_FILE="+c.caFile, "HOME="+c.dir, "XDG_RUNTIME_DIR="+c.dir, "TMPDIR="+c.dir,
-		"CONTAINERS_REGISTRIES_CONF="+c.path("registries.conf"))
+	cmd.Env = environment("SSL_CERT_FILE="+c.caFile, "HOME="+c.dir, "XDG_RUNTIME_DIR="+c.dir, "TMPDIR="+c.dir)
+	if !c.system {
+		cmd.Env = append(cmd.Env, "CONTAINERS_REGISTRIES_CONF="+c.path("registries.conf"))
+	}
 	return cmd
 }
 

@@ -1,9 +1,9 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -11,19 +11,22 @@ import (
 
 type dockerd struct{ tool }
 
-// startDockerd may be given further mirrors, to be asked in order.
-func startDockerd(t *testing.T, s *site, mirror string, further ...string) dockerd {
+func startDockerd(t *testing.T, s *site, mirror string) dockerd {
 	t.Helper()
 	d := dockerd{newTool(t, s, mirror)}
-	config := d.write(t, "daemon.json", dockerdConfig(t, append([]string{mirror}, further...)...))
-	daemon := startDaemon(t, s.ns, "dockerd", d.command("dockerd", "--config-file", config,
+	d.start(t, d.write(t, "daemon.json", cmp.Or(d.setup(t, "docker"), "{}")))
+	return d
+}
+
+func (d dockerd) start(t *testing.T, config string) {
+	t.Helper()
+	daemon := startDaemon(t, d.ns, "dockerd", d.command("dockerd", "--config-file", config,
 		"--data-root", d.path("data"), "--exec-root", d.path("exec"), "--host", d.host(), "--pidfile", d.path("pid"),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "warn"))
 	daemon.waitReady(t, func() bool {
-		_, err := run(s.ns, d.docker("version"))
+		_, err := run(d.ns, d.docker("version"))
 		return err == nil
 	})
-	return d
 }
 
 func (d dockerd) host() string { return "unix://" + d.path("docker.sock") }
@@ -91,18 +94,15 @@ func startContainerd2(transfer string) func(t *testing.T, s *site, mirror string
 	return func(t *testing.T, s *site, mirror string) session {
 		t.Helper()
 		c := containerd{tool: newTool(t, s, mirror), daemon: installed("containerd"), client: installed("ctr")}
-		c.start(t, fmt.Sprintf(containerd2Config, transfer, c.snapshotter()))
+		c.start(t, c.unpacks(transfer))
 		return c
 	}
 }
 
 func (c *containerd) start(t *testing.T, settings string) {
 	t.Helper()
-	mirror := c.mirror
-	if mirror != "" {
-		for _, registry := range registries {
-			c.write(t, filepath.Join("certs.d", registry, "hosts.toml"), containerdHosts(t, registry, mirror))
-		}
+	if c.mirror != "" {
+		c.write(t, "certs.d/_default/hosts.toml", c.setup(t, "containerd"))
 		c.hosts = c.path("certs.d")
 	}
 	config := c.write(t, "config.toml", fmt.Sprintf(containerdConfig, c.path("root"), c.path("state"), c.socket(), c.socket()+".ttrpc")+settings)
@@ -111,6 +111,11 @@ func (c *containerd) start(t *testing.T, settings string) {
 		_, err := run(c.ns, c.ctr("version"))
 		return err == nil
 	})
+}
+
+// unpacks is the configuration of 2.x' transfer service.
+func (c containerd) unpacks(transfer string) string {
+	return fmt.Sprintf(containerd2Config, transfer, c.snapshotter())
 }
 
 func (c containerd) snapshotter() string {

@@ -50,7 +50,7 @@ func startHubcap(t *testing.T, ns *namespace, dataDir string, settings ...string
 	h := &hubcap{http: ns.httpClient(t)}
 	t.Cleanup(func() { h.assertSane(t) }) // after it has ended
 	h.process = startDaemon(t, ns, "hubcap", cmd)
-	h.waitReady(t, func() bool { return h.status("/readyz") == http.StatusOK })
+	h.waitReady(t, func() bool { return h.statusAt(admin, "/readyz") == http.StatusOK }) // the mirror port may have TLS
 	return h
 }
 
@@ -67,9 +67,11 @@ func (h *hubcap) assertSane(t *testing.T) {
 	}
 }
 
-// status is the status of an answer, 0 if there is none.
-func (h *hubcap) status(path string) int {
-	response, err := h.http.Get("http://" + mirror + path)
+// status is the status of an answer of the mirror port, 0 if there is none.
+func (h *hubcap) status(path string) int { return h.statusAt(mirror, path) }
+
+func (h *hubcap) statusAt(address, path string) int {
+	response, err := h.http.Get("http://" + address + path)
 	if err != nil {
 		return 0
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -30,7 +31,7 @@ var logins = []struct {
 	pull   func(t *testing.T, s *site, i *image, user, password string) error
 }{
 	{"crane", false, func(t *testing.T, s *site, i *image, user, password string) error {
-		c := crane{newTool(t, s, loginBox)}
+		c := crane{newTool(t, s, loginBox), "crane pull " + loginBox + exampleImage + " image.tar"}
 		if _, err := run(c.ns, c.command("crane", "auth", "login", loginBox, "-u", user, "-p", password)); err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ var logins = []struct {
 		return c.holds(i.root.Digest, c.ctr("images", "ls", "name=="+name))
 	}},
 	{"helm", true, func(t *testing.T, s *site, i *image, user, password string) error {
-		h := helm{newTool(t, s, loginBox)}
+		h := helm{newTool(t, s, loginBox), straightHelm}
 		if _, err := run(h.ns, h.command(installed("helm"), "registry", "login", loginBox, "-u", user, "-p", password)); err != nil {
 			return err
 		}
@@ -131,12 +132,24 @@ func TestClientsLogIn(t *testing.T) {
 // certify makes a certificate of the box's name, which the site's clients trust from now on.
 func (s *site) certify(t *testing.T) (cert, key string) {
 	t.Helper()
+	cert, key = newCertificate(t)
+	trusted, err := os.ReadFile(s.caFile)
+	own, ownErr := os.ReadFile(cert)
+	if err := errors.Join(err, ownErr, os.WriteFile(s.caFile, append(trusted, own...), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+// newCertificate makes a certificate of the box's name, which has signed itself.
+func newCertificate(t *testing.T) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{boxName}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: boxName}, NotAfter: time.Now().Add(time.Hour), DNSNames: []string{boxName}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -148,12 +161,9 @@ func (s *site) certify(t *testing.T) (cert, key string) {
 	}
 	dir := scratch(t)
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	trusted, err := os.ReadFile(s.caFile)
-	if err := errors.Join(err,
-		os.WriteFile(cert, certPEM, 0o600),
+	if err := errors.Join(
+		os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
 		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600),
-		os.WriteFile(s.caFile, append(trusted, certPEM...), 0o644),
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ const firstProcess = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount --bind "$1" /etc/hosts
-for dir in /run /dev/shm /etc/docker /var/lib/containers; do
+for dir in /run /dev/shm /etc/docker /etc/containerd /etc/containers/certs.d /etc/containers/registries.conf.d /var/lib/containers; do
 	mkdir -p $dir
 	mount -t tmpfs tmpfs $dir
 done

@@ -71,7 +71,7 @@ func TestDockerdOfASiteWithARegistry(t *testing.T) {
 	s.startHubcap(t, scratch(t), longTTL,
 		"HUBCAP_UPSTREAM_1_HOST="+testRegistry, "HUBCAP_UPSTREAM_1_URL=http://"+otherRegistry, "HUBCAP_UPSTREAM_1_PRIVATE_CIDRS=127.0.0.0/8",
 		"HUBCAP_LISTEN_0_ADDRESS="+own, "HUBCAP_LISTEN_0_UPSTREAM="+testRegistry)
-	d := startDockerd(t, s, own, mirror)
+	d := startDockerd(t, s, own)
 	mustPull(t, d, kept)
 	assertLogged(t, registry, kept)
 	if asked := s.hub.Log(); len(asked) > 0 {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -117,7 +118,7 @@ func TestDockerdKnowsOneRegistry(t *testing.T) {
 
 	t.Run("statement 5", func(t *testing.T) {
 		d := newTool(t, s, mirror+"/docker.io")
-		config := d.write(t, "daemon.json", dockerdConfig(t, d.mirror))
+		config := d.write(t, "daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, d.mirror))
 		if out, err := run(s.ns, d.command("dockerd", "--config-file", config, "--data-root", d.path("data"), "--exec-root", d.path("exec"),
 			"--host", "unix://"+d.path("docker.sock"), "--pidfile", d.path("pid"), "--iptables=false", "--bridge=none")); err == nil || !strings.Contains(err.Error(), "mirror") {
 			t.Errorf("a mirror with a path: %v, %s", err, out)

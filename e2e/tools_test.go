@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ type podman struct{ tool }
 func startPodman(t *testing.T, s *site, mirror string) session {
 	t.Helper()
 	p := podman{newTool(t, s, mirror)}
-	p.write(t, "registries.conf", containersRegistries(t, mirror))
+	p.write(t, "registries.conf", p.setup(t, "podman"))
 	return p
 }
 
@@ -48,7 +49,7 @@ type buildah struct{ tool }
 func startBuildah(t *testing.T, s *site, mirror string) session {
 	t.Helper()
 	b := buildah{newTool(t, s, mirror)}
-	b.write(t, "registries.conf", containersRegistries(t, mirror))
+	b.write(t, "registries.conf", b.setup(t, "buildah"))
 	return b
 }
 
@@ -64,7 +65,7 @@ type skopeo struct{ tool }
 func startSkopeo(t *testing.T, s *site, mirror string) session {
 	t.Helper()
 	k := skopeo{newTool(t, s, mirror)}
-	k.write(t, "registries.conf", containersRegistries(t, mirror))
+	k.write(t, "registries.conf", k.setup(t, "skopeo"))
 	return k
 }
 
@@ -72,7 +73,11 @@ func startSkopeo(t *testing.T, s *site, mirror string) session {
 func (k skopeo) pull(i *image) error {
 	out := k.path("image")
 	// Debian's skopeo does not look at $CONTAINERS_REGISTRIES_CONF.
-	if _, err := run(k.ns, k.command("skopeo", "--registries-conf", k.path("registries.conf"), "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)); err != nil {
+	var conf []string
+	if !k.system {
+		conf = []string{"--registries-conf", k.path("registries.conf")}
+	}
+	if _, err := run(k.ns, k.command("skopeo", append(conf, "--insecure-policy", "copy", "--quiet", "docker://"+i.name(), "dir:"+out)...)); err != nil {
 		return err
 	}
 	files := map[string]digest.Digest{"manifest.json": i.child.Digest}
@@ -82,16 +87,22 @@ func (k skopeo) pull(i *image) error {
 	return errors.Join(checkFiles(out, files), os.RemoveAll(out))
 }
 
-type crane struct{ tool }
+type crane struct {
+	tool
+	commands string // that pull exampleImage
+}
 
 func startCrane(t *testing.T, s *site, mirror string) session {
 	t.Helper()
-	return crane{newTool(t, s, mirror)}
+	c := crane{tool: newTool(t, s, mirror)}
+	c.commands = cmp.Or(c.setup(t, "crane"), "crane pull "+exampleImage+" image.tar")
+	return c
 }
 
 func (c crane) pull(i *image) error {
 	out := c.path("image")
-	if _, err := run(c.ns, c.command("crane", "pull", "--platform", "linux/"+runtime.GOARCH, "--format", "oci", c.inBox(i), out)); err != nil {
+	commands := replaced(c.commands, "--format oci --platform linux/"+runtime.GOARCH, c.mirror+exampleImage, c.inBox(i), "image.tar", out)
+	if _, err := run(c.ns, c.shell(commands)); err != nil {
 		return err
 	}
 	return errors.Join(checkLayout(out, append(i.pulled(), i.child)), os.RemoveAll(out))
@@ -103,10 +114,7 @@ type regctl struct{ tool }
 func startRegctl(t *testing.T, s *site, mirror string) session {
 	t.Helper()
 	r := regctl{newTool(t, s, mirror)}
-	if mirror != "" {
-		mustRun(t, r.ns, r.command(installed("regctl"), "registry", "set", "--skip-check", "--tls", "disabled", mirror))
-		mustRun(t, r.ns, r.command(installed("regctl"), "registry", "set", "--skip-check", "--mirror", mirror, dockerHub))
-	}
+	mustRun(t, r.ns, r.shell(r.setup(t, "regctl")))
 	return r
 }
 
@@ -123,31 +131,38 @@ func (r regctl) pull(i *image) error {
 }
 
 // helm pulls charts, and nothing else.
-type helm struct{ tool }
+type helm struct {
+	tool
+	commands string // that pull exampleChart
+}
+
+// straightHelm pulls from the registry that is part of a chart's name.
+const straightHelm = "helm pull oci://" + exampleChart + " --version 1.2.3"
 
 func startHelm(t *testing.T, s *site, mirror string) session {
 	t.Helper()
-	return helm{newTool(t, s, mirror)}
+	h := helm{tool: newTool(t, s, mirror)}
+	h.commands = cmp.Or(h.setup(t, "helm"), straightHelm)
+	return h
 }
 
 func (h helm) pull(i *image) error {
 	from := h.inBox(i)
-	plain := []string{"--plain-http"}
 	if h.mirror == "" {
-		from, plain = strings.Replace(from, dockerHub, "registry-1.docker.io", 1), nil
+		from = strings.Replace(from, dockerHub, "registry-1.docker.io", 1)
 	}
-	return h.fetch(i, from, plain...)
+	return h.fetch(i, from)
 }
 
 // fetch pulls a chart by its whole name, and looks at what has come.
-func (h helm) fetch(i *image, from string, options ...string) error {
+func (h helm) fetch(i *image, from string) error {
 	out := h.path("chart")
 	name, version, _ := cutLast(from, ":")
-	args := append([]string{"pull", "oci://" + name, "--version", version, "--destination", out}, options...)
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	if _, err := run(h.ns, h.command(installed("helm"), args...)); err != nil {
+	commands := replaced(h.commands, "--destination "+out, h.mirror+exampleChart, name, exampleChart, name, "1.2.3", version)
+	if _, err := run(h.ns, h.shell(commands)); err != nil {
 		return err
 	}
 	file := path.Base(name) + "-" + version + ".tgz"

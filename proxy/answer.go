@@ -30,18 +30,19 @@ type answer struct {
 	late      bool          // the client has taken longer
 	notFound  bool          // a registry was asked, and the answer is an empty list
 
-	client    netip.Addr  // invalid if unknown
-	view      access.View // of the repository that is asked for
-	kind      kind
-	result    result
-	size      int64         // bytes of the whole object; negative if unknown before the end
-	status    int           // 0 until the head is written
-	sent      int64         // body bytes
-	firstByte time.Duration // 0 until the head is written
-	trouble   error         // why a stale answer was sent
-	refusal   *apiError     // the error response; nil for none
-	cut       bool          // hubcap could not send the rest
-	family    bypass.Family // of the client
+	client     netip.Addr  // invalid if unknown
+	notAllowed bool        // to pull
+	view       access.View // of the repository that is asked for
+	kind       kind
+	result     result
+	size       int64         // bytes of the whole object; negative if unknown before the end
+	status     int           // 0 until the head is written
+	sent       int64         // body bytes
+	firstByte  time.Duration // 0 until the head is written
+	trouble    error         // why a stale answer was sent
+	refusal    *apiError     // the error response; nil for none
+	cut        bool          // hubcap could not send the rest
+	family     bypass.Family // of the client
 }
 
 func newAnswer(w http.ResponseWriter, now time.Time, chunkTime time.Duration) *answer {

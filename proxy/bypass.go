@@ -42,11 +42,12 @@ func (a *answer) why() bypass.Why {
 	if a.cut {
 		return bypass.Cut
 	}
+	if a.notAllowed {
+		return bypass.NotAllowed
+	}
 	switch a.refusal {
 	case nil, errRange, errUnauthorized: // the client is served, or asked to log in
 		return bypass.None
-	case errNotAllowed:
-		return bypass.NotAllowed
 	case errUnknownRegistry, errTwoRegistries:
 		return bypass.UnknownRegistry
 	case errIncomplete:

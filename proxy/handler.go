@@ -17,7 +17,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -42,6 +44,7 @@ type Options struct {
 	Refusals  *access.Refusals
 	NotFound  *access.NotFoundLimit
 	Bypass    *bypass.Monitor
+	Setup     Setup
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -59,6 +62,13 @@ type Cache interface {
 	Degraded() []string
 	// Looked counts a lookup of an object of size bytes as a hit or a miss.
 	Looked(size int64, held bool)
+}
+
+// Setup says how clients are configured.
+type Setup interface {
+	// Answer returns the response to GET /setup. client is who asks, def the
+	// default registry of the port.
+	Answer(r *http.Request, client netip.Addr, def string) (status int, header http.Header, body []byte)
 }
 
 // entry is what differs between the ports that a Handler serves.
@@ -192,6 +202,7 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 		h.Gateway.Saw(a.client)
 		if !h.Clients.Allow(a.client) {
 			h.Refusals.Client(a.client)
+			a.notAllowed = true
 			return rt, notAllowed(a.client)
 		}
 	}
@@ -209,6 +220,10 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 		return rt, h.serveHealth(a, r, true)
 	case rt.ready:
 		return rt, h.serveHealth(a, r, !h.draining.Load())
+	case rt.setup && at.login:
+		return rt, errNoRoute
+	case rt.setup:
+		return rt, h.serveSetup(a, r, at.def)
 	case rt.kind == kindPing && at.login && rt.upstream.Relay != nil:
 		return rt, h.pingOwn(a, r, rt)
 	case rt.kind == kindPing:
@@ -293,6 +308,17 @@ func (h *Handler) serveHealth(a *answer, r *http.Request, well bool) error {
 		return a.local(r, http.StatusOK, "degraded: "+strings.Join(troubles, ", ")+"\n")
 	}
 	return a.local(r, http.StatusOK, "ok\n")
+}
+
+// serveSetup answers GET /setup of a mirror port with the default registry def.
+func (h *Handler) serveSetup(a *answer, r *http.Request, def *upstream.Upstream) error {
+	status, header, body := h.Setup.Answer(r, a.client, def.Host)
+	maps.Copy(a.w.Header(), header)
+	err := a.local(r, status, string(body))
+	if status >= http.StatusBadRequest {
+		a.result = resultRefused
+	}
+	return err
 }
 
 // local answers with a text that hubcap makes itself.

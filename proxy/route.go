@@ -17,6 +17,7 @@ type route struct {
 	kind     kind
 	live     bool // /livez
 	ready    bool // /readyz
+	setup    bool // /setup
 	upstream *upstream.Upstream
 	unknown  string        // a registry that was asked for and is not configured
 	ns       string        // the ns parameter as the client gave it
@@ -57,6 +58,10 @@ func parseRoute(r *http.Request, known registries, def *upstream.Upstream) (rt r
 	}
 	if r.URL.Host != "" || !strings.HasPrefix(path, "/") {
 		return rt, errAbsolute
+	}
+	if path == "/setup" {
+		rt.setup = true
+		return rt, nil
 	}
 	host, rest, ok := cutVersion(path)
 	if !ok {

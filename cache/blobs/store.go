@@ -14,7 +14,7 @@
 // A digest has one file, of one class. Every file name is made of a parsed
 // digest and nothing else, and symbolic links are not followed.
 //
-// Files: store.go, check.go (checks a directory without opening it), class.go,
+// Files: store.go, check.go and filesystem.go (look at a directory without opening it), class.go,
 // writer.go (one download; Commit is the commit point), partial.go (partial files
 // that are resumed later), walk.go, space.go, trial.go (finds quotas by writing),
 // system_*.go (what differs between systems).

@@ -68,3 +68,41 @@ func signature(info fs.FileInfo) uint64 {
 	}
 	return sum(numbers)
 }
+
+// zfs is the number of ZFS's file systems, which is not among the kernel's.
+const zfs = 0x2fc12fc1
+
+// kindOf returns the name of an open directory's file system, and its trait.
+func kindOf(dir *os.File) (string, Trait) {
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {
+		return "", Plain
+	}
+	switch uint32(s.Type) { //nolint:gosec // see delaysWrites
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4", Plain
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs", Plain
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs", Plain
+	case unix.F2FS_SUPER_MAGIC:
+		return "f2fs", Plain
+	case zfs:
+		return "zfs", Plain
+	case unix.NFS_SUPER_MAGIC:
+		return "nfs", Network
+	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+		return "smb", Network
+	case unix.CEPH_SUPER_MAGIC:
+		return "ceph", Network
+	case unix.V9FS_MAGIC:
+		return "9p", Network
+	case unix.FUSE_SUPER_MAGIC:
+		return "fuse", Network
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return "tmpfs", Memory
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlay", Layer
+	}
+	return "", Plain
+}

@@ -7,6 +7,7 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,13 +21,14 @@ import (
 // Options is what New needs; every field but Names, Token and Pprof is
 // required.
 type Options struct {
-	Metrics http.Handler            // /metrics
-	Health  http.Handler            // /livez, /readyz
-	Config  func(w io.Writer) error // /admin/config: the settings, secrets masked
-	Token   string                  // empty: there is no access with a token
-	Names   []string                // by which the port may be addressed, besides localhost and addresses
-	Pprof   bool                    // /debug/pprof
-	Log     *slog.Logger
+	Metrics  http.Handler            // /metrics
+	Health   http.Handler            // /livez, /readyz
+	Config   func(w io.Writer) error // /admin/config: the settings, secrets masked
+	Problems func() any              // /api/v1/problems: encoded as JSON
+	Token    string                  // empty: there is no access with a token
+	Names    []string                // by which the port may be addressed, besides localhost and addresses
+	Pprof    bool                    // /debug/pprof
+	Log      *slog.Logger
 }
 
 // New returns the port's handler.
@@ -37,6 +39,7 @@ func New(o Options) http.Handler {
 	mux.Handle("GET /readyz", o.Health)
 	behind := func(pattern string, h http.HandlerFunc) { mux.Handle("GET "+pattern, o.behindToken(h)) }
 	behind("/admin/config", o.config)
+	behind("/api/v1/problems", o.problems)
 	if o.Pprof {
 		behind("/debug/pprof/", pprof.Index)
 		behind("/debug/pprof/cmdline", pprof.Cmdline)
@@ -51,6 +54,13 @@ func (o *Options) config(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err := o.Config(w); err != nil {
 		o.Log.Debug("the settings were not sent to their end", "err", err)
+	}
+}
+
+func (o *Options) problems(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(o.Problems()); err != nil {
+		o.Log.Debug("the problems were not sent to their end", "err", err)
 	}
 }
 

@@ -121,6 +121,13 @@ func (m *Monitor) Clients() []Client {
 	return m.clients.all()
 }
 
+// LastPull returns when a client last pulled; ok is false if it is not known to
+// have pulled.
+func (m *Monitor) LastPull(client netip.Addr) (at time.Time, ok bool) {
+	last := m.clients.lastPull(client)
+	return time.Unix(last, 0), last > 0
+}
+
 // Answered takes an answer. For one that makes no client leave it takes no lock,
 // unless the client is new or under suspicion.
 func (m *Monitor) Answered(a Answer) {

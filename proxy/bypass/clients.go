@@ -38,14 +38,12 @@ type client struct {
 // use is what the clients of one family at one address have done. Times are
 // seconds since 1970; 0 is never.
 type use struct {
-	seen, pulls, bytes, left, leftAt atomic.Int64
+	seen, pulls, pulled, bytes, left, leftAt atomic.Int64
 }
 
 // of returns the client of an address, which becomes known.
 func (t *clients) of(addr netip.Addr) *client {
-	raw := addr.As16()
-	at := maphash.Bytes(t.seed, raw[:]) % sets * ways
-	set := t.slots[at : at+ways]
+	set := t.set(addr)
 	if c := find(set, addr); c != nil {
 		return c
 	}
@@ -68,6 +66,13 @@ func (t *clients) of(addr netip.Addr) *client {
 	c := &client{addr: addr}
 	oldest.Store(c)
 	return c
+}
+
+// set returns the places that an address may have.
+func (t *clients) set(addr netip.Addr) []atomic.Pointer[client] {
+	raw := addr.As16()
+	at := maphash.Bytes(t.seed, raw[:]) % sets * ways
+	return t.slots[at : at+ways]
 }
 
 // find returns the client of an address; nil if it is not in the set.
@@ -96,10 +101,22 @@ func (u *use) note(now time.Time, pull bool, bytes int64) {
 	}
 	if pull {
 		u.pulls.Add(1)
+		u.pulled.Store(now.Unix())
 	}
 	if bytes > 0 {
 		u.bytes.Add(bytes)
 	}
+}
+
+// lastPull returns when any client of an address last pulled; 0 for never.
+func (t *clients) lastPull(addr netip.Addr) (last int64) {
+	c := find(t.set(addr), addr)
+	for f := range families {
+		if c != nil {
+			last = max(last, c.by[f].pulled.Load())
+		}
+	}
+	return last
 }
 
 // Client is what is known of the clients of one family at one address, since

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -81,6 +82,7 @@ type variables struct {
 	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
 	NotFoundLimit   Limit     `env:"NOT_FOUND_LIMIT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
+	NotifyURL       Secret    `env:"NOTIFY_URL" means:"address to which each problem is posted as JSON, ten minutes after it begins and at its end; a secret, since it may hold a token"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`
 }
@@ -98,10 +100,13 @@ func Load(environ []string) (Config, error) {
 
 func load(environ []string) (c Config, err error) {
 	values := env.ToMap(environ)
-	if err := parse(&c.variables, Prefix, values); err != nil { // none of them is a secret
+	if err := parse(&c.variables, Prefix, values); err != nil {
 		return c, err
 	}
 	if values, err = readSecretFiles(values); err != nil {
+		return c, err
+	}
+	if err := c.setNotifyURL(values[Prefix+"NOTIFY_URL"]); err != nil {
 		return c, err
 	}
 	c.minFreeSet = values[Prefix+"MIN_FREE"] != ""
@@ -182,6 +187,19 @@ func (c *Config) checkTLS() error {
 	return nil
 }
 
+// setNotifyURL takes the address, which may come from a file, and checks it.
+func (c *Config) setNotifyURL(value string) error {
+	if value == "" {
+		return nil
+	}
+	at, err := url.Parse(value)
+	if err != nil || at.Host == "" || at.Scheme != "https" && at.Scheme != "http" {
+		return refused(Prefix+"NOTIFY_URL", value, errors.New("want an address such as https://hooks.example.com/path"))
+	}
+	c.NotifyURL = Secret(value)
+	return nil
+}
+
 // readSecretFiles puts the content of each <secret>_FILE in place of the
 // secret.
 func readSecretFiles(values map[string]string) (map[string]string, error) {
@@ -206,7 +224,7 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 const masked = credentials.Masked
 
 func isSecret(name string) bool {
-	return strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+	return name == Prefix+"NOTIFY_URL" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 

@@ -112,3 +112,30 @@ func TestPrintShowsNoSecret(t *testing.T) {
 		t.Error(message)
 	}
 }
+
+// TestNotifyURLIsASecret shows that the address is read from its file, and that
+// neither its errors nor what is printed hold it.
+func TestNotifyURLIsASecret(t *testing.T) {
+	address := "https://hooks.example.com/" + canary
+	file := writeFile(t, t.TempDir(), "notify", address+"\n")
+	for _, environ := range [][]string{{"HUBCAP_NOTIFY_URL=" + address}, {"HUBCAP_NOTIFY_URL_FILE=" + file}} {
+		c := mustLoad(t, environ...)
+		if string(c.NotifyURL) != address || len(c.Warnings) != 0 {
+			t.Errorf("%s: %d bytes read, %q", environ[0], len(c.NotifyURL), c.Warnings)
+		}
+		var printed bytes.Buffer
+		if err := Print(&printed, environ); err != nil || strings.Contains(printed.String(), canary) || !strings.Contains(printed.String(), "HUBCAP_NOTIFY_URL") {
+			t.Errorf("%v\n%s", err, printed.String())
+		}
+		for how, text := range shown(t, c) {
+			if strings.Contains(text, canary) {
+				t.Errorf("it shows by %s", how)
+			}
+		}
+	}
+	for _, bad := range []string{"ftp://hooks.example.com/" + canary, canary, "https:///" + canary, "https://%zz" + canary} {
+		if message := refusal(t, "HUBCAP_NOTIFY_URL="+bad); strings.Contains(message, canary) || !strings.Contains(message, "HUBCAP_NOTIFY_URL=") {
+			t.Errorf("%s", message)
+		}
+	}
+}

@@ -242,6 +242,14 @@ func (p Prefixes) String() string {
 // CAFile is a file of PEM certificates, read.
 type CAFile struct{ *upstream.CAFile }
 
+// String is the file's name, or nothing.
+func (f CAFile) String() string {
+	if f.CAFile == nil {
+		return ""
+	}
+	return f.Path()
+}
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *CAFile) UnmarshalText(text []byte) error {
 	file, err := upstream.ReadCAFile(string(text))

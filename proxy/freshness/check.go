@@ -129,6 +129,7 @@ func afterMove(err error) error {
 
 // stale returns held content as the answer while the upstream fails.
 func (r *Resolver) stale(repo Repository, known index.Tag, failure error) Answer {
+	r.staleness.served(repo.Host, r.o.Now())
 	answer := r.withBody(repo, r.describe(known, Stale))
 	answer.Trouble, answer.Deleted = failure, isGone(failure)
 	return answer

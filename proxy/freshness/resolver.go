@@ -53,11 +53,12 @@ type Options struct {
 // thing share one upstream request, which goes on when its clients leave. Its
 // methods are safe for concurrent use.
 type Resolver struct {
-	o        Options
-	tags     *tags
-	failures *Failures // by question, or by the key of what was not found
-	flight   singleflight.Group
-	refusals *refusals
+	o         Options
+	tags      *tags
+	failures  *Failures // by question, or by the key of what was not found
+	flight    singleflight.Group
+	refusals  *refusals
+	staleness staleness
 	// byTag has, for the key of each repository of which a manifest is being
 	// fetched by tag, a channel that is closed when the latest such fetch ends.
 	byTag sync.Map

@@ -91,3 +91,28 @@ func TestKnownUnderLoad(t *testing.T) {
 	cancel()
 	all.Wait()
 }
+
+// TestStaleRegistries shows that a registry is in the status from its first
+// stale answer until five minutes after the last.
+func TestStaleRegistries(t *testing.T) {
+	r := newRig(t)
+	r.hub.push(app, "latest", "one")
+	r.get(r.repo(app), "latest", Fetched, "one")
+	if s := r.Status().Stale; len(s) != 0 {
+		t.Errorf("before: %+v", s)
+	}
+	r.hub.fail(down)
+	r.clock.Advance(time.Minute)
+	since := r.clock.Now()
+	r.get(r.repo(app), "latest", Stale, "one")
+	r.clock.Advance(staleFor - time.Second)
+	r.get(r.repo(app), "latest", Stale, "one")
+	r.clock.Advance(staleFor - time.Second)
+	if s := r.Status().Stale; len(s) != 1 || s[0].Registry != "docker.io" || !s[0].Since.Equal(since) || s[0].Answers != 2 {
+		t.Errorf("meanwhile: %+v", s)
+	}
+	r.clock.Advance(time.Second)
+	if s := r.Status().Stale; len(s) != 0 {
+		t.Errorf("afterwards: %+v", s)
+	}
+}

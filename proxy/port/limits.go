@@ -41,7 +41,8 @@ type LimitsOptions struct {
 // them becomes free.
 type Limits struct {
 	LimitsOptions
-	queued atomic.Int32 // connections that wait
+	queued   atomic.Int32     // connections that wait
+	spokeTLS logging.Throttle // of log lines about TLS at ports without it
 
 	mu      sync.Mutex
 	changed sync.Cond // a connection has ended or no longer waits, or a listener has closed

@@ -19,7 +19,7 @@ type plain struct {
 	name   string
 	now    func() time.Time
 	log    *slog.Logger
-	warned logging.Throttle
+	warned *logging.Throttle // of all ports under the same limits
 
 	mu     sync.Mutex
 	client netip.Addr // the last one

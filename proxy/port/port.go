@@ -62,7 +62,7 @@ func Listen(o Options) (*Port, error) {
 		},
 	}
 	if o.CertFile == "" {
-		p.plain = &plain{name: o.Name, now: o.Now, log: o.Log}
+		p.plain = &plain{name: o.Name, now: o.Now, log: o.Log, warned: &o.Limits.spokeTLS}
 	} else {
 		var err error
 		if p.certificate, err = loadCertificate(o); err != nil {

@@ -63,7 +63,7 @@ func (l *Limits) Status() LimitsStatus {
 	}
 	for limit, at := range l.last {
 		if !at.IsZero() {
-			s.Met[metrics.ConnectionLimit(limit)] = at //nolint:gosec // an index of a small array
+			s.Met[metrics.ConnectionLimit(limit)] = at
 		}
 	}
 	return s

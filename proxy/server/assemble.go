@@ -13,6 +13,7 @@ import (
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 	"hubcap/eviction"
+	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
@@ -20,6 +21,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/setup"
 	"hubcap/proxy/upstream"
 )
 
@@ -58,16 +60,28 @@ func (s *Server) openIndex() (err error) {
 // openUpstreams builds the clients of the configured upstreams. It connects to
 // none.
 func (s *Server) openUpstreams() (err error) {
-	entries := slices.Clone(s.config.Upstreams)
+	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams)
+	return err
+}
+
+// Upstreams returns the clients of a configuration's upstreams, as a Server asks
+// them.
+func Upstreams(c config.Config, o Options) (*upstream.Set, error) {
+	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams)
+}
+
+func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams) (*upstream.Set, error) {
+	entries := slices.Clone(c.Upstreams)
 	for i := range entries {
 		e := &entries[i]
-		e.Proxy, e.UserAgent, e.TryAgain = s.o.Proxy, "hubcap/"+s.o.Version, s.settings.TryAgain
-		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, s.o.Now, s.Metrics.Upstreams, s.log
+		e.Proxy, e.UserAgent, e.TryAgain = o.Proxy, "hubcap/"+o.Version, tryAgain
+		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, o.Now, m, o.Log
 	}
-	if s.upstreams, err = upstream.NewSet(entries, s.config.DefaultUpstream); err != nil {
-		return fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", s.config.DefaultUpstream, err)
+	set, err := upstream.NewSet(entries, c.DefaultUpstream)
+	if err != nil {
+		return nil, fmt.Errorf("HUBCAP_DEFAULT_UPSTREAM=%s: %w", c.DefaultUpstream, err)
 	}
-	return nil
+	return set, nil
 }
 
 // openCache opens the cache, and what the index knows of tags.
@@ -98,10 +112,9 @@ func (s *Server) openCache() error {
 }
 
 // startBypass watches until Close who goes around the box.
-func (s *Server) startBypass() *bypass.Monitor {
-	m := bypass.New(bypass.Options{Now: s.o.Now, Metrics: s.Metrics, Log: s.log})
-	s.untilClose(m.Run)
-	return m
+func (s *Server) startBypass() {
+	s.bypass = bypass.New(bypass.Options{Now: s.o.Now, Metrics: s.Metrics, Log: s.log})
+	s.untilClose(s.bypass.Run)
 }
 
 // untilClose runs a function until Close ends its context.
@@ -133,12 +146,14 @@ func (s *Server) openHandler() error {
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
+	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
 		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
 		RateLimitWait: time.Duration(c.RateLimitWait),
+		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.startBypass(),
+		Bypass:        s.bypass,
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

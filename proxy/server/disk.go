@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"hubcap/cache/blobs"
 	"hubcap/proxy/config"
@@ -28,6 +29,9 @@ const (
 	maxGrowth   = 16 << 20
 )
 
+// sizeFile has the cache size that was chosen at the first start.
+const sizeFile = "cache-size"
+
 // Disk is how the file system is shared out, in bytes.
 type Disk struct {
 	Cache   int64 // everything in the data directory, at most
@@ -47,7 +51,7 @@ func sizeDisk(c *config.Config, store *blobs.Store, log *slog.Logger) (Disk, err
 	}
 	size := c.CacheBytes(space.Total, space.Free)
 	if !c.CacheSizeSet() {
-		size = rememberedSize(store.Dir("cache-size"), size, space.Total, log)
+		size = rememberedSize(store.Dir(sizeFile), size, space.Total, log)
 	}
 	minFree, small := c.MinFreeBytes(space.Total)
 	if small {
@@ -61,6 +65,23 @@ func sizeDisk(c *config.Config, store *blobs.Store, log *slog.Logger) (Disk, err
 		Ballast: min(share(size, ballastShare), maxReserve),
 		Growth:  min(max(share(size, growthShare), min(minGrowth, size/8)), maxGrowth),
 	}, nil
+}
+
+// CacheSize returns the size of the cache, in bytes, that a configuration has on
+// a file system of total bytes with free ones. It changes nothing.
+func CacheSize(c config.Config, total, free int64) int64 {
+	size := c.CacheBytes(total, free)
+	if c.CacheSizeSet() {
+		return size
+	}
+	var known sizing
+	if text, err := os.ReadFile(filepath.Join(c.DataDir, sizeFile)); err == nil {
+		_, _ = fmt.Sscan(string(text), &known.cache, &known.total)
+	}
+	if known.cache <= 0 {
+		return size
+	}
+	return min(known.cache, total)
 }
 
 // sizing is a cache size, and the size of the file system that it was chosen

@@ -39,6 +39,34 @@ func listeners(c config.Config) []listener {
 	return append(all, listener{name: "admin", variable: "ADMIN_LISTEN", address: c.AdminListen})
 }
 
+// Listener is a port of a configuration.
+type Listener struct {
+	Name    string // mirror, auth or admin
+	Address string
+	TLS     bool
+	Err     error // why it cannot be listened at; nil if it can
+	Taken   bool  // another program, or a running hubcap, listens there
+}
+
+// Listeners returns the ports of a configuration, and tries each: it listens
+// there for a moment.
+func Listeners(c config.Config) (all []Listener) {
+	for _, l := range listeners(c) {
+		one := Listener{Name: l.name, Address: string(l.address), TLS: l.cert != ""}
+		taken, err := net.Listen("tcp", one.Address)
+		if err == nil {
+			_ = taken.Close()
+			err = port.Check(one.Address, l.cert, l.key)
+		}
+		one.Taken = errors.Is(err, syscall.EADDRINUSE)
+		if err != nil {
+			one.Err = l.refused(err)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
 // refused is the error of a listener that cannot be served.
 func (l listener) refused(err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -68,6 +96,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.ports = ports
+	defer s.watchProblems()()
 	s.logReady(all, ports)
 	if err := ports.Serve(ctx); err != nil {
 		return err
@@ -83,12 +113,12 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 			ports.Close()
 		}
 	}()
-	clients := s.clientLimits()
+	s.limits = s.clientLimits()
 	operator := port.NewLimits(port.LimitsOptions{
 		Total: maxAdmin, PerClient: maxAdmin, Waiting: maxAdmin, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 	})
 	for _, l := range all {
-		limits := clients
+		limits := s.limits
 		if l.name == "admin" {
 			limits = operator
 		}
@@ -152,18 +182,18 @@ func (s *Server) logReady(all []listener, ports port.Group) {
 		}
 		ready = append(ready, l.name, address)
 	}
-	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr())
-	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror))...)
+	mirror := all[0].scheme() + "://" + reachable(ports[0].Addr().String())
+	s.log.Info("ready", append(ready, "daemon.json", fmt.Sprintf(`{"registry-mirrors": [%q]}`, mirror), "setup", mirror+"/setup")...)
 }
 
-// reachable is an address that other hosts can probably use: the host's name
-// stands for all interfaces.
-func reachable(addr net.Addr) string {
-	host, number, err := net.SplitHostPort(addr.String())
+// reachable returns an address that other hosts can probably use, for one that
+// a port listens at: the host's name stands for all interfaces.
+func reachable(address string) string {
+	host, number, err := net.SplitHostPort(address)
 	if err != nil {
-		return addr.String()
+		return address
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		if host, err = os.Hostname(); err != nil {
 			host = "localhost"
 		}

@@ -6,7 +6,7 @@
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), drain.go (the last requests), check.go (what would stop the
+// admin port), problems.go (what is wrong), drain.go (the last requests), check.go (what would stop the
 // start), healthcheck.go.
 package server
 
@@ -24,9 +24,12 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/problems"
 	"hubcap/proxy/upstream"
 )
 
@@ -79,8 +82,13 @@ type Server struct {
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
 	gateway   *access.Gateway
+	bypass    *bypass.Monitor
 	refusals  *access.Refusals
-	closers   []func() // of what has been opened, in that order
+	limits    *port.Limits // of clients; nil before Serve, as ports
+	ports     port.Group
+	problems  *problems.List
+	notifier  *problems.Notifier // nil if there is none
+	closers   []func()           // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no
@@ -94,7 +102,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err

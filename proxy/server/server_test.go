@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type box struct {
 	admin   string
 	client  *http.Client
 	cancel  context.CancelFunc
+	clock   *atomic.Int64 // how far its clock is ahead, in nanoseconds
 	done    chan struct{}
 	err     error // of New or Serve, once done is closed
 }
@@ -44,7 +46,7 @@ type box struct {
 func launch(t *testing.T, environ ...string) *box {
 	t.Helper()
 	b := &box{
-		t: t, log: new(testkit.Log), client: &http.Client{Transport: &http.Transport{}}, done: make(chan struct{}),
+		t: t, log: new(testkit.Log), client: &http.Client{Transport: &http.Transport{}}, done: make(chan struct{}), clock: new(atomic.Int64),
 		environ: append([]string{
 			"HUBCAP_LISTEN=127.0.0.1:0", "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
 			"HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0",
@@ -59,7 +61,11 @@ func launch(t *testing.T, environ ...string) *box {
 	b.cancel = cancel
 	go func() {
 		defer close(b.done)
-		s, err := New(c, Options{Log: slog.New(slog.NewJSONHandler(b.log, nil)), Version: "test", Environ: b.environ})
+		s, err := New(c, Options{
+			Log: slog.New(slog.NewJSONHandler(b.log, nil)), Version: "test", Environ: b.environ,
+			Now:    func() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) },
+			Adjust: func(s *Settings) { s.ProblemInterval = 20 * time.Millisecond },
+		})
 		if err != nil {
 			b.err = err
 			return
@@ -155,6 +161,7 @@ func TestStartIsLogged(t *testing.T) {
 	}
 	for _, tc := range []struct{ message, key, want string }{
 		{"hubcap starts", "default", "docker.io"},
+		{"ready", "setup", "http://" + b.mirror + "/setup"},
 		{"cache", "size", "2.0GiB"},
 		{"cache", "dir", dir},
 		{"clients that may pull", "ranges", "127.0.0.0/8"},

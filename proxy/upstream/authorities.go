@@ -99,6 +99,12 @@ func (o Options) authorities() *authorities {
 	return &authorities{files: o.CAFiles, now: o.Now, log: o.Log}
 }
 
+// Authorities returns what returns the trusted certificates at any time: the
+// system's and those of files; nil for the system's alone.
+func Authorities(files []*CAFile, now func() time.Time, log *slog.Logger) func() *x509.CertPool {
+	return (&authorities{files: files, now: now, log: log}).current
+}
+
 // current returns the certificates as one pool, the same until a file changes; nil
 // for the system's alone.
 func (a *authorities) current() *x509.CertPool {

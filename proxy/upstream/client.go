@@ -10,7 +10,8 @@
 // Files, by subject:
 // registries: set.go, presets.go, status.go (their state), client.go (one
 // registry under one identity);
-// what can be asked: manifests.go, blobs.go, lists.go (tags, referrers), send.go
+// what can be asked: manifests.go, blobs.go, lists.go (tags, referrers), probe.go
+// (whether it is there, and whether it accepts the box's credentials), send.go
 // (how a request is sent, redirects within a registry);
 // authorization: auth.go (which authorization a request carries), challenge.go,
 // tokens.go, login.go (the box's credentials), relay.go (a client's own token);

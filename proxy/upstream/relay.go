@@ -43,9 +43,7 @@ func (c *Client) relay(req *http.Request) (*http.Response, error) {
 
 // Ping reports, by a nil error, that the registry lets the caller in.
 func (c *Client) Ping(ctx context.Context) error {
-	req, resp, err := c.follow(c.url.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
-		return c.exchange(ctx, http.MethodGet, at, nil, c.relay)
-	})
+	req, resp, err := c.base(ctx, c.relay)
 	if err != nil {
 		return err
 	}

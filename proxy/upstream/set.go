@@ -44,6 +44,18 @@ func (u *Upstream) OwnOf(repository string) *Client {
 	return u.Own
 }
 
+// Owns returns the clients that ask with the box's credentials, for any
+// repository.
+func (u *Upstream) Owns() (all []*Client) {
+	if u.Own != nil {
+		all = append(all, u.Own)
+	}
+	for _, p := range u.parts {
+		all = append(all, p.own)
+	}
+	return all
+}
+
 // checkRedirect returns an error if a redirect of the registry at base leads to
 // one of its repositories that may not be pulled: the operator's rules hold for
 // it as for the repository that was requested. A nil Upstream has no rules.

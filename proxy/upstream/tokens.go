@@ -156,7 +156,8 @@ func grantsPull(token, repository string) bool {
 
 // fetchToken gets a token from the token service that a challenge names, with
 // the box's credentials if there are any: by GET (distribution token
-// specification), or by POST for a refresh token (its OAuth2 variant).
+// specification), or by POST for a refresh token (its OAuth2 variant). An empty
+// repository asks for a token that opens none.
 func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge) (authorization, error) {
 	cred, err := c.credential(ctx)
 	if err != nil {
@@ -169,7 +170,11 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 	if err != nil {
 		return authorization{}, err
 	}
-	scopes := slices.Compact(slices.Sorted(slices.Values(append(strings.Fields(ch.scope), "repository:"+repository+":pull"))))
+	scopes := strings.Fields(ch.scope)
+	if repository != "" {
+		scopes = append(scopes, "repository:"+repository+":pull")
+	}
+	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
 	var req *http.Request
 	if cred.RefreshToken != "" {
 		form := url.Values{

@@ -1,6 +1,6 @@
-// Command gen writes the tables of variables and metrics into
-// deploy/docs/configuration.md and deploy/docs/metrics.md. They come from the
-// code: the tags of proxy/config and the Help texts of metrics.
+// Command gen writes the tables of variables, metrics, mistakes and problems into
+// the documents. They come from the code: the tags of proxy/config, the Help
+// texts of metrics, proxy/advice and the kinds of proxy/problems.
 //
 //	go generate ./deploy/docs/gen
 package main
@@ -13,7 +13,9 @@ import (
 	"strings"
 
 	"hubcap/metrics"
+	"hubcap/proxy/advice"
 	"hubcap/proxy/config"
+	"hubcap/proxy/problems"
 )
 
 //go:generate go run . ..
@@ -76,6 +78,8 @@ func tables() (map[string]map[string]string, error) {
 	return map[string]map[string]string{
 		"configuration.md": variables,
 		"metrics.md":       {"metrics": metricsTable(families)},
+		"operation.md":     {"mistakes": mistakesTable(), "problems": problemsTable()},
+		"runbook.md":       {"problems": problemSections()},
 	}, nil
 }
 
@@ -103,9 +107,37 @@ func metricsTable(families []metrics.Family) string {
 	return t.String()
 }
 
+func mistakesTable() string {
+	var t strings.Builder
+	t.WriteString("| mistake | what hubcap says | where |\n|---|---|---|\n")
+	for _, m := range advice.Mistakes() {
+		fmt.Fprintf(&t, "| %s | `%s` | %s |\n", m.Name, m.Text, m.Where)
+	}
+	return t.String()
+}
+
+func problemsTable() string {
+	var t strings.Builder
+	t.WriteString("| problem | severity | there is one when |\n|---|---|---|\n")
+	for _, k := range problems.Kinds() {
+		fmt.Fprintf(&t, "| [%s](runbook.md#%s) | %s | %s |\n", k.Name, k.Name, k.Severity, cell(k.When))
+	}
+	return t.String()
+}
+
+// problemSections is a section of the runbook for each kind of problem.
+func problemSections() string {
+	var t strings.Builder
+	for _, k := range problems.Kinds() {
+		fmt.Fprintf(&t, "\n### %s\n\n**Meaning:** %s. Severity: %s.\n\n**Who suffers:** %s.\n\n**Look:** %s.\n\n**Do:** %s.\n",
+			k.Name, cell(k.When), k.Severity, cell(k.Impact), k.Look, cell(k.Do))
+	}
+	return t.String()
+}
+
 var (
 	quoted   = regexp.MustCompile(`(^|[ (])'([^' ]+)'`)
-	variable = regexp.MustCompile(`\b[A-Z]+(?:_[A-Z]+)+\b`)
+	variable = regexp.MustCompile(`\b[A-Z]+(?:_(?:[A-Z]+|<n>))+\b`)
 )
 
 // cell makes a text a cell of a Markdown table. What stands in 'single quotes'

@@ -1,0 +1,211 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"hubcap/proxy/problems"
+	"hubcap/proxy/server"
+)
+
+// box is a running hubcap, as its admin port shows it.
+type box struct {
+	metrics  []sample
+	problems []problems.Problem
+	unasked  error // why the problems are not known
+}
+
+// sample is one series of the metrics.
+type sample struct {
+	name   string
+	labels string // as they were written
+	value  float64
+}
+
+// running asks the admin port of the hubcap that runs with this configuration.
+func (d *doctor) running(ctx context.Context) {
+	address := local(string(d.config.AdminListen))
+	resp, err := get(ctx, "http://"+address+"/metrics", "")
+	if err == nil {
+		b := &box{}
+		b.metrics, err = samples(resp.Body)
+		resp.Body.Close()
+		if err == nil && b.sum("hubcap_cache_budget_bytes") > 0 {
+			b.problems, b.unasked = askProblems(ctx, address, filepath.Join(d.config.DataDir, "admin-token"))
+			d.box, d.report.Running = b, true
+			d.add("hubcap", OK, "runs, and its admin port "+address+" answers", "")
+			return
+		}
+	}
+	d.add("hubcap", OK, "does not run with these settings: what its start needs is checked", "")
+}
+
+// askProblems asks for the list of problems, with the token of the data
+// directory.
+func askProblems(ctx context.Context, address, tokenFile string) ([]problems.Problem, error) {
+	token, err := os.ReadFile(tokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("the admin port's token cannot be read: %w", err)
+	}
+	resp, err := get(ctx, "http://"+address+"/api/v1/problems", strings.TrimSpace(string(token)))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Problems []problems.Problem `json:"problems"`
+	}
+	return answer.Problems, json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&answer)
+}
+
+// Bounds of an answer of a port of this machine: something else may listen there.
+const (
+	maxAnswer     = 8 << 20 // bytes
+	answersWithin = 5 * time.Second
+)
+
+// own asks ports of this machine: without a proxy, and without a check of the
+// certificate, whose name may be another one.
+var own = &http.Client{
+	Timeout: answersWithin,
+	Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// get asks a port of this machine. Another status than 200 is an error.
+func get(ctx context.Context, address, token string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := own.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: status %d", req.URL.Path, resp.StatusCode)
+	}
+	return resp, nil
+}
+
+// isHubcap reports whether what listens at a port is a hubcap.
+func isHubcap(ctx context.Context, l server.Listener) bool {
+	scheme := "http://"
+	if l.TLS {
+		scheme = "https://"
+	}
+	resp, err := get(ctx, scheme+local(l.Address)+"/livez", "")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return strings.HasPrefix(resp.Header.Get("Cache-Status"), "hubcap")
+}
+
+// local returns the address at which this machine reaches a port.
+func local(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// samples reads metrics in Prometheus' text format, as far as lines without a
+// time go.
+func samples(r io.Reader) (all []sample, err error) {
+	lines := bufio.NewScanner(io.LimitReader(r, maxAnswer))
+	for lines.Scan() {
+		line := lines.Text()
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			continue
+		}
+		name, labels, _ := strings.Cut(line[:at], "{")
+		all = append(all, sample{name, labels, value})
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		return nil, err
+	}
+	return all, nil
+}
+
+// sum adds up the series of a metric that have all the labels, each as it is
+// written: `kind="blob"`.
+func (b *box) sum(name string, labels ...string) (total float64) {
+	for _, s := range b.metrics {
+		matches := s.name == name
+		for _, label := range labels {
+			matches = matches && strings.Contains(s.labels, label)
+		}
+		if matches {
+			total += s.value
+		}
+	}
+	return total
+}
+
+// clients reports on the clients that have come.
+func (d *doctor) clients() {
+	if d.box == nil {
+		return
+	}
+	pulls := d.box.sum("hubcap_requests_total", `kind="manifest"`) + d.box.sum("hubcap_requests_total", `kind="blob"`)
+	if pulls == 0 {
+		d.add("clients", Warning, "no client has come since the start", d.noClient())
+		return
+	}
+	what := fmt.Sprintf("%.0f requests for manifests and blobs since the start", pulls)
+	if n := d.box.sum("hubcap_clients", `window="1d"`); n > 0 {
+		what += fmt.Sprintf(", %.0f clients in the last day", n)
+	}
+	d.add("clients", OK, what, "")
+}
+
+// problems reports what the running hubcap knows to be wrong.
+func (d *doctor) problems() {
+	if d.box == nil {
+		return
+	}
+	if d.box.unasked != nil {
+		counted := d.box.sum("hubcap_problems", `severity="critical"`) + d.box.sum("hubcap_problems", `severity="warning"`)
+		d.add("problem", Warning, fmt.Sprintf("the problems that hubcap knows (%.0f) cannot be listed: %v", counted, d.box.unasked), "run hubcap doctor as root, or as hubcap's user")
+		return
+	}
+	for _, p := range d.box.problems {
+		state := Warning
+		if p.Severity == problems.Critical {
+			state = Failed
+		}
+		d.add("problem", state, fmt.Sprintf("%s, since %s: %s", p.What, p.Since.Local().Format("2006-01-02 15:04"), p.Impact), p.Do)
+	}
+	if len(d.box.problems) == 0 {
+		d.add("problem", OK, "hubcap knows of none", "")
+	}
+}

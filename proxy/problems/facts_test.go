@@ -1,0 +1,192 @@
+package problems
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/cache/blobs"
+	"hubcap/eviction"
+	"hubcap/metrics"
+	"hubcap/proxy/access"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/port"
+	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/credentials"
+)
+
+var now = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// well are the facts of a box with nothing wrong.
+func well() Facts {
+	return Facts{
+		Now: now, Started: now.Add(-time.Hour), VerifyInterval: 7 * 24 * time.Hour, MinFree: 2 << 30,
+		Ledger: eviction.Status{Budget: 100 << 30, Overhead: 60 << 30}, Space: blobs.Space{Total: 200 << 30, Free: 50 << 30},
+		Upstreams: []upstream.Status{{Host: "docker.io", Configured: "docker.io", Identities: []upstream.IdentityStatus{
+			{Identity: "anonymous", Limit: limit(90, -1)},
+		}, Hosts: []upstream.HostStatus{{Host: "registry-1.docker.io:443", Role: "registry", Circuit: "closed"}}}},
+		Ports: []port.Status{{Name: "mirror", Certificate: &port.CertificateStatus{File: "cert.pem", Expires: now.Add(60 * 24 * time.Hour)}}, {Name: "admin"}},
+	}
+}
+
+func limit(left int, exhausted time.Duration) upstream.LimitStatus {
+	return upstream.LimitStatus{Limit: 100, Remaining: left, Window: 6 * time.Hour, Stated: now.Add(-time.Minute), Exhausted: exhausted}
+}
+
+func degraded(p cache.Problem) func(*Facts) {
+	return func(f *Facts) { f.Cache.Degraded = []cache.Degradation{{Problem: p, Since: now.Add(-time.Hour)}} }
+}
+
+func met(limit metrics.ConnectionLimit) func(*Facts) {
+	return func(f *Facts) {
+		f.Limits.Met = map[metrics.ConnectionLimit]time.Time{limit: now.Add(-30 * time.Second)}
+	}
+}
+
+func pulls(l upstream.LimitStatus) func(*Facts) {
+	return func(f *Facts) { f.Upstreams[0].Identities[0].Limit = l }
+}
+
+func login(c credentials.Status) func(*Facts) {
+	return func(f *Facts) {
+		f.Upstreams[0].Identities = append(f.Upstreams[0].Identities, upstream.IdentityStatus{Identity: "credentials", Credentials: &c, Limit: upstream.LimitStatus{Limit: -1, Remaining: -1}})
+	}
+}
+
+func certificate(left time.Duration, failure string) func(*Facts) {
+	return func(f *Facts) {
+		f.Ports[0].Certificate = &port.CertificateStatus{File: "cert.pem", Expires: now.Add(left), Failure: failure}
+	}
+}
+
+var client = netip.MustParseAddr("10.1.2.9")
+
+// wrong are changes of the facts, by the id of the problem that they show, with
+// a part of its text.
+var wrong = []struct {
+	id, what string
+	change   func(*Facts)
+}{
+	{"file-system-read-only", "takes no writes", degraded(cache.ProblemReadOnly)},
+	{"file-system-full", "50.0 GiB are free", degraded(cache.ProblemSpace)},
+	{"file-system-without-inodes", "no more files", degraded(cache.ProblemInodes)},
+	{"disk-writes-fail", "a write", degraded(cache.ProblemWrites)},
+	{"disk-reads-fail", "3 cached files", func(f *Facts) { degraded(cache.ProblemReads)(f); f.Cache.Unreadable = 3 }},
+	{"index-in-memory", "in memory", degraded(cache.ProblemIndex)},
+	{"cache-cannot-grow", "100.0 GiB, and the file system has room for 78.0 GiB", func(f *Facts) { f.Space.Free = 20 << 30 }},
+	{"scrub-late", "for 15 d, and 7 objects", func(f *Facts) {
+		f.Started, f.Cache.Scrub.Due = now.Add(-15*24*time.Hour), 7
+	}},
+	{"upstream-fails/docker.io", "its token service auth.docker.io:443 fails (no connection)", func(f *Facts) {
+		f.Upstreams[0].Hosts = append(f.Upstreams[0].Hosts, upstream.HostStatus{Host: "auth.docker.io:443", Role: "token", Circuit: "half_open", Failure: "no connection"})
+	}},
+	{"upstream-too-many-requests/docker.io", "for 5 min", func(f *Facts) { f.Upstreams[0].Hosts[0].LimitedUntil = now.Add(5 * time.Minute) }},
+	{"registry-refuses-all/docker.io", "all of docker.io refuses: a, b", func(f *Facts) {
+		f.Tags.Refusing = []freshness.RefusingRegistry{{Registry: "docker.io", Repositories: []string{"a", "b"}}}
+	}},
+	{"tags-stale/docker.io", "12 answers", func(f *Facts) {
+		f.Tags.Stale = []freshness.StaleRegistry{{Registry: "docker.io", Since: now.Add(-time.Hour), Last: now, Answers: 12}}
+	}},
+	{"pulls-exhausted/docker.io/anonymous", "no more pulls, as of 11:59", pulls(limit(0, 0))},
+	{"pulls-exhausted/docker.io/anonymous", "for 2 h", pulls(upstream.LimitStatus{Limit: -1, Remaining: 0, Until: now.Add(2 * time.Hour)})},
+	{"pulls-end-soon/docker.io/anonymous", "docker.io grants 18 more pulls, at this pace for 40 min", pulls(limit(18, 40*time.Minute))},
+	{"credentials-fail/docker.io/credentials", "docker.io refuses the box's credentials (401): pulls go on without them, 100 in 6 h. They were read at 10:02", login(credentials.Status{
+		RefusedAt: now.Add(-time.Minute), Asked: time.Date(2026, 11, 28, 10, 2, 0, 0, time.UTC), Renewed: true,
+	})},
+	{"credentials-fail/docker.io/credentials", "the helper fails", login(credentials.Status{Failure: "the helper fails"})},
+	{"certificate-expired/mirror", "expired on 2026-11-27", certificate(-24*time.Hour, "")},
+	{"certificate-expires-soon/mirror", "in 10 d", certificate(10*24*time.Hour, "")},
+	{"certificate-unusable/mirror", "no key", certificate(60*24*time.Hour, "no key")},
+	{"connection-limit/per_client", "one address", met(metrics.LimitPerClient)},
+	{"connection-limit/total", "are taken", met(metrics.LimitTotal)},
+	{"connection-limit/waiting", "are closed", met(metrics.LimitWaiting)},
+	{"file-descriptors-exhausted", "descriptors", met(metrics.LimitDescriptors)},
+	{"clients-behind-one-address", "10.1.2.9", func(f *Facts) { f.Gateway = client }},
+	{"tls-to-plain-port/admin", "10.1.2.9 speaks TLS to the plain port", func(f *Facts) { f.Ports[1].TLSClient, f.Ports[1].TLSAt = client, now.Add(-9*time.Minute) }},
+	{"clients-refused", "this mirror does not serve 10.1.2.9: HUBCAP_ALLOW_CLIENTS", func(f *Facts) {
+		f.Refusals.Clients = []access.RefusedClient{{Client: client, Last: now}}
+	}},
+	{"registry-not-configured", "3 clients ask for harbor.corp", func(f *Facts) {
+		f.Refusals.Registries = []access.UnknownRegistry{{Registry: "harbor.corp", Clients: 3, Last: now}}
+	}},
+	{"log-lines-lost", "dropped", func(f *Facts) { f.LogLost = now.Add(-9 * time.Minute) }},
+	{"offline", "no registry", func(f *Facts) { f.Upstreams[0].Offline = true }},
+}
+
+// TestFind shows that each state of a room is its one problem, that each kind is
+// found, and that its texts are those of its kind.
+func TestFind(t *testing.T) {
+	if found := well().Find(); len(found) != 0 {
+		t.Errorf("of a box that is well: %+v", found)
+	}
+	missing := Kinds()
+	for _, tc := range wrong {
+		f := well()
+		tc.change(&f)
+		found := f.Find()
+		if len(found) != 1 || found[0].ID != tc.id || !strings.Contains(found[0].What, tc.what) {
+			t.Errorf("%s: %+v, want %q", tc.id, found, tc.what)
+			continue
+		}
+		i := slices.IndexFunc(Kinds(), func(k Kind) bool { return k.Name == found[0].Runbook })
+		if i < 0 {
+			t.Errorf("%s is of no kind that is documented", tc.id)
+			continue
+		}
+		k := Kinds()[i]
+		if p := found[0]; p.Severity != k.Severity || p.Impact != k.Impact || p.Do == "" || !strings.HasPrefix(p.ID, k.Name) {
+			t.Errorf("%s: %+v, want %+v", tc.id, p, k)
+		}
+		missing = slices.DeleteFunc(missing, func(one Kind) bool { return one.Name == k.Name })
+	}
+	for _, k := range missing {
+		t.Errorf("%s is never found", k.Name)
+	}
+}
+
+// TestNoProblem shows states that look like a problem and are none.
+func TestNoProblem(t *testing.T) {
+	for name, change := range map[string]func(*Facts){
+		"few pulls left that are not used":       pulls(limit(10, -1)),
+		"few pulls left that last":               pulls(limit(10, 5*time.Hour)),
+		"a fast pace with many pulls left":       pulls(limit(60, 30*time.Minute)),
+		"pulls that a past window had exhausted": pulls(upstream.LimitStatus{Limit: 100, Remaining: 0, Window: time.Hour, Stated: now.Add(-2 * time.Hour)}),
+		"no limit is stated":                     pulls(upstream.LimitStatus{Limit: -1, Remaining: -1, Exhausted: 0}),
+		"credentials that were accepted again":   login(credentials.Status{Usable: true, Accepted: now, Failure: "slow"}),
+		"a limit of connections met a while ago": func(f *Facts) {
+			f.Limits.Met = map[metrics.ConnectionLimit]time.Time{metrics.LimitTotal: now.Add(-time.Hour)}
+		},
+		"TLS an hour ago":                      func(f *Facts) { f.Ports[1].TLSClient, f.Ports[1].TLSAt = client, now.Add(-time.Hour) },
+		"a space that cannot be read":          func(f *Facts) { f.Space = blobs.Space{} },
+		"a late scrub with nothing left to do": func(f *Facts) { f.Started = now.Add(-100 * 24 * time.Hour) },
+		"idle connections closed to make room": met(metrics.LimitIdle),
+		"the pulls of a client's own account": func(f *Facts) {
+			f.Upstreams[0].Identities[0] = upstream.IdentityStatus{Identity: "client", Limit: limit(0, 0)}
+		},
+		"the anonymous limit, with credentials": func(f *Facts) { pulls(limit(0, 0))(f); login(credentials.Status{Usable: true})(f) },
+	} {
+		f := well()
+		change(&f)
+		if found := f.Find(); len(found) != 0 {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
+// TestStaleTagsAreExplained shows that stale tags are no problem of their own
+// where their registry has one.
+func TestStaleTagsAreExplained(t *testing.T) {
+	f := well()
+	f.Upstreams[0].Hosts[0].Circuit = "open"
+	f.Tags.Stale = []freshness.StaleRegistry{{Registry: "docker.io"}, {Registry: "ghcr.io"}}
+	var ids []string
+	for _, p := range f.Find() {
+		ids = append(ids, p.ID)
+	}
+	if !slices.Equal(ids, []string{"upstream-fails/docker.io", "tags-stale/ghcr.io"}) {
+		t.Error(ids)
+	}
+}

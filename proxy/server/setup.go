@@ -1,0 +1,46 @@
+package server
+
+import (
+	"net"
+
+	"hubcap/proxy/config"
+	"hubcap/proxy/setup"
+	"hubcap/proxy/upstream"
+)
+
+// Setup returns the text by which a client is configured for the hubcap of a
+// configuration, as GET /setup at its mirror port has it. form is one of
+// setup's.
+func Setup(c config.Config, client, form string) (string, error) {
+	address := reachable(string(c.Listen))
+	if host, number, err := net.SplitHostPort(address); err == nil {
+		address = net.JoinHostPort(setup.CertifiedName(c.TLSCertFile, host), number)
+	}
+	box := mirrorsOf(c).Box(address, c.TLSCertFile != "", c.DefaultUpstream)
+	return box.Text(client, form)
+}
+
+// mirrorsOf returns what clients are told of the mirror ports. Registries of
+// which a mirror port shows nothing are left out.
+func mirrorsOf(c config.Config) setup.Mirrors {
+	m := setup.Mirrors{CertFile: c.TLSCertFile, CAFile: c.CAFile.String()}
+	for _, u := range c.Upstreams {
+		if u.Visibility != upstream.Passthrough {
+			m.Registries = append(m.Registries, u.Host)
+		}
+	}
+	for _, l := range listeners(c) {
+		def := l.upstream
+		if def == "" {
+			def = c.DefaultUpstream
+		}
+		if l.name != "mirror" || def != upstream.DockerHub {
+			continue
+		}
+		if _, number, err := net.SplitHostPort(string(l.address)); err == nil && number != "0" {
+			m.HubPort = number
+		}
+		break
+	}
+	return m
+}
