@@ -169,10 +169,15 @@ func (s *site) traffic() {
 	}
 }
 
-// get reads an answer of the box to its end, whatever it is.
+// get reads an answer of the box to its end, whatever it is, as dockerd would.
 func (s *site) get(path string) {
 	s.t.Helper()
-	resp, err := http.Get("http://" + s.mirror + path)
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.mirror+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("User-Agent", "docker/20.10.24 go/go1.19.8")
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
