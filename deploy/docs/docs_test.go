@@ -32,6 +32,7 @@ func documents(t *testing.T) map[string]string {
 		all[path] = string(text)
 	}
 	add("README.md")
+	add("deploy/helm/hubcap/README.md")
 	for _, dir := range []string{"deploy/docs", ".github"} {
 		err := fs.WalkDir(os.DirFS(root), dir, func(path string, _ fs.DirEntry, err error) error {
 			if filepath.Ext(path) == ".md" {

@@ -68,6 +68,14 @@ func NewLimits(o LimitsOptions) *Limits {
 	return l
 }
 
+// Queued returns how many connections wait to be served. It takes the lock that
+// every new connection takes, and so does not return when those are stuck.
+func (l *Limits) Queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int(l.queued.Load())
+}
+
 // enter serves a new connection, makes it wait, or closes it. It returns when the
 // next connection may be accepted.
 func (l *Limits) enter(c *conn, addr netip.Addr) {

@@ -25,13 +25,19 @@ func Healthcheck(c config.Config) error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, mirror.scheme()+"://"+net.JoinHostPort(host, number)+"/readyz", nil)
+	return get(ctx, mirror.scheme(), net.JoinHostPort(host, number), "/readyz")
+}
+
+// get asks a port of this machine for a path, over a connection of its own. The
+// error says why the answer is not 200.
+func get(ctx context.Context, scheme, address, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+address+path, nil)
 	if err != nil {
 		return err
 	}
 	// No proxy, and no check of the certificate: its name may be another one,
 	// and the port is this machine's own.
-	own := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
+	own := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 	resp, err := (&http.Client{Transport: own}).Do(req)
 	if err != nil {
 		return errors.Unwrap(err)

@@ -99,7 +99,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.ports = ports
 	defer s.watchProblems()()
 	s.logReady(all, ports)
-	if err := ports.Serve(ctx); err != nil {
+	stopping := s.supervise(ports[0])
+	err = ports.Serve(ctx)
+	stopping()
+	if err != nil {
 		return err
 	}
 	s.drain(ports)

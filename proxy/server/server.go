@@ -6,8 +6,9 @@
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), problems.go (what is wrong), drain.go (the last requests), check.go (what would stop the
-// start), healthcheck.go.
+// admin port), problems.go (what is wrong), drain.go (the last requests),
+// systemd.go (what systemd is told), check.go (what would stop the start),
+// healthcheck.go, setup.go (what clients are told).
 package server
 
 import (
