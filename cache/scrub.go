@@ -48,6 +48,7 @@ func (s *scrubbed) update(change func(*ScrubStatus)) {
 
 // scrub verifies what was not verified for long, until ctx ends.
 func (c *Cache) scrub(ctx context.Context) {
+	c.scrubbed.update(func(s *ScrubStatus) { s.Began = c.o.Now() })
 	pause := max(c.o.VerifyInterval/100, minPause)
 	timer := time.NewTimer(firstScrub)
 	defer timer.Stop()

@@ -55,7 +55,7 @@ type FileSystem struct{ Size, Free int64 }
 type ScrubStatus struct {
 	Due      int       // objects that the present round, or the last one, has left to verify
 	Bytes    int64     // read since the start
-	Began    time.Time // of the present round, or the last one; zero before the first
+	Began    time.Time // of the present round, or the last one; of the scrubber before the first
 	Ended    time.Time // of the last round; zero before its end
 	Verified int       // objects in the last round
 }

@@ -24,7 +24,7 @@ var (
 	FillsWaiting = &State{name: "fills_waiting", help: "Running fills that wait for their turn, because too many run at once."}
 	ScrubDue     = &State{name: "scrub_due_objects", help: "Objects that the scrubber has yet to verify in its present round."}
 	Scrubbed     = &State{name: "scrubbed_bytes_total", help: "Bytes that the scrubber has read to verify stored files.", kind: prometheus.CounterValue}
-	ScrubStarted = &State{name: "scrub_round_start_timestamp_seconds", help: "Start of the scrubber's present or last round, in seconds since 1970."}
+	ScrubStarted = &State{name: "scrub_round_start_timestamp_seconds", help: "Start of the scrubber's present or last round, of hubcap before the first round, in seconds since 1970."}
 	VerifyWithin = &State{name: "verify_interval_seconds", help: "HUBCAP_VERIFY_INTERVAL: every stored file is verified again within this time."}
 	FSSize       = &State{name: "filesystem_size_bytes", help: "Size of the file system of the data directory."}
 	FSFree       = &State{name: "filesystem_free_bytes", help: "Bytes of the data directory's file system that hubcap's user may still write."}
