@@ -27,9 +27,12 @@ import (
 
 const (
 	// again is for how long further answers about the same reference belong to
-	// the same suspicion: dockerd asks twice before it leaves, and up to five
-	// times within four seconds for a blob; containerd asks six times.
+	// the same suspicion: dockerd asks twice before it leaves, containerd six
+	// times.
 	again = 10 * time.Second
+	// layerAgain is the same for dockerd and blobs, from the last answer on: it
+	// asks five times for a layer, 5, 10, 15 and 20 seconds apart.
+	layerAgain = 25 * time.Second
 	// decideAfter is how long a client has to come back.
 	decideAfter = time.Minute
 	// decideEvery is how often suspicions are decided if nothing else happens.
@@ -152,7 +155,7 @@ func (m *Monitor) suspect(a Answer, c *client, now time.Time) {
 	s := suspicion{suspect: a.suspect(), by: c, at: now, kind: a.Kind, image: a.image(), answer: fmt.Sprintf("%d %s", a.Status, a.Why)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if last, ok := m.counted.Get(s.suspect); ok && now.Add(-a.Took).Before(last.Add(again)) && !now.Before(last) {
+	if m.belongs(a, s.suspect, now) {
 		return
 	}
 	m.counted.Keep(s.suspect, now)
@@ -167,6 +170,24 @@ func (m *Monitor) suspect(a Answer, c *client, now time.Time) {
 	if c != nil {
 		c.suspected.Add(1)
 	}
+}
+
+// belongs reports whether an answer is about the same pull as the last one that
+// was counted. What counts is when the client asked: the answer may have taken
+// long. m.mu is held.
+func (m *Monitor) belongs(a Answer, s suspect, now time.Time) bool {
+	last, ok := m.counted.Get(s)
+	if !ok || now.Before(last) {
+		return false
+	}
+	if a.Family != Docker || a.Kind != Blob {
+		return now.Add(-a.Took).Before(last.Add(again))
+	}
+	if now.Add(-a.Took).Before(last.Add(layerAgain)) {
+		m.counted.Keep(s, now)
+		return true
+	}
+	return false
 }
 
 // stayed decides the suspicions that an answer dispels. Only a request that

@@ -185,9 +185,18 @@ func TestOnceIn10Seconds(t *testing.T) {
 	r.clock.Advance(25 * time.Second)
 	r.Answered(tag(one, Docker, func(a *Answer) { a.Took = 25 * time.Second }))
 	want(6)
+	// dockerd's pauses before it gives up on a layer.
+	for _, pause := range []time.Duration{0, 5, 10, 15, 20} {
+		r.clock.Advance(pause * time.Second)
+		r.Answered(tag(one, Docker, blobA))
+	}
+	want(7)
+	r.clock.Advance(layerAgain)
+	r.Answered(tag(one, Docker, blobA))
+	want(8)
 	r.clock.Advance(-time.Hour) // the clock is set back
 	r.Answered(tag(one, Docker))
-	want(7)
+	want(9)
 }
 
 // TestLeftAndStayed decides suspicions by what comes next.
