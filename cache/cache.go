@@ -14,8 +14,8 @@
 //
 // Files of fills: open.go (finds a blob, or starts or joins a fill), blob.go (an
 // open blob), source.go (where bytes come from, resumed when a connection
-// breaks), fill.go (one download), state.go (its states), fillstatus.go (its
-// read side), plan.go and writers.go (which writer fetches
+// breaks), fill.go (one download), state.go (its states), reasons.go (why it
+// failed, or stores nothing), fillstatus.go (its read side), plan.go and writers.go (which writer fetches
 // which bytes), spans.go (which bytes are there), partial.go (fills that are
 // resumed later), hasher.go, reader.go (one reader of a held or growing file),
 // uncached.go (uncached blobs), recentlywrong.go (digests that were wrong

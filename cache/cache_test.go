@@ -83,7 +83,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		o.change(&options)
 	}
 	r.Cache = New(options)
-	// The index's own bytes would drown the small budgets of these tests.
+	// The bytes of the index would exceed the small budgets of these tests.
 	r.o.Ledger.SetOverhead(0)
 	t.Cleanup(r.stop)
 	return r
@@ -101,7 +101,7 @@ func (r *rig) stop() {
 	r.Cache = nil
 }
 
-// settle waits until no fill is on the list: committed or given up.
+// settle waits until no fill is on the list.
 func (r *rig) settle() {
 	r.t.Helper()
 	eventually(r.t, "fills end", func() bool {
@@ -170,7 +170,7 @@ func randomContent(seed uint64, n int) ([]byte, digest.Digest) {
 	return body, digest.FromBytes(body)
 }
 
-// origin is a Source that is scripted per opening.
+// origin is a Source whose script may change each of its answers.
 type origin struct {
 	body    []byte
 	opens   atomic.Int64
@@ -336,8 +336,8 @@ func (c *checker) Write(p []byte) (int, error) {
 
 func (c *checker) FlushError() error { return nil }
 
-// A thousand readers follow one transfer, and one of them, who does not move,
-// slows nobody.
+// TestThousandReadersAndASlowOne has a thousand readers follow one transfer. One of
+// them reads nothing for a while, which delays no other.
 func TestThousandReadersAndASlowOne(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(4, mib)
@@ -414,19 +414,19 @@ func TestResume(t *testing.T) {
 			}
 			return in, nil
 		}},
-		{name: "cut, and no ranges known", noRange: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+		{name: "cut, without ranges", noRange: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
 			if open == 1 {
 				in = cutAfter(in, 700*kib)
 			}
 			return in, nil
 		}},
-		{name: "cut, and no size known", unsized: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+		{name: "cut, of unknown size", unsized: true, opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
 			if open == 1 {
 				in = cutAfter(in, 700*kib)
 			}
 			return in, nil
 		}},
-		{name: "clean end too early", opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
+		{name: "ends too early without an error", opens: 2, script: func(open, _ int64, in io.Reader) (io.Reader, error) {
 			if open == 1 {
 				in = io.LimitReader(in, 5)
 			}
@@ -554,10 +554,9 @@ func TestWrongContentIsRemembered(t *testing.T) {
 	}
 }
 
-// TestDigestDecidesNotTheSize asks for blobs of which the manifest gives no
-// length or a wrong one, in one piece and in several, whole and in part, where
-// they are kept and where they are not. The log warns of a wrong one, once a
-// transfer.
+// TestDigestDecidesNotTheSize requests blobs for which the manifest gives no length
+// or a wrong one: in one piece and in several, whole and in part, stored and
+// uncached. The log warns of a wrong length once for each transfer.
 func TestDigestDecidesNotTheSize(t *testing.T) {
 	t.Parallel()
 	for _, maxBlob := range []int64{1 << 30, mib} {
@@ -613,9 +612,9 @@ func (r *rig) getWithSize(src *origin, d digest.Digest, manifest int64, part spa
 	}
 }
 
-// TestPartialGoesOnWhateverTheManifestSays takes up a download whose length
-// another manifest gives otherwise.
-func TestPartialGoesOnWhateverTheManifestSays(t *testing.T) {
+// TestPartialContinuesWhateverTheManifestSays continues a partial fill for which another
+// manifest gives another length.
+func TestPartialContinuesWhateverTheManifestSays(t *testing.T) {
 	body, d := randomContent(301, partialSize)
 	for _, manifest := range []int64{-1, 0, partialSize - 1, partialSize + 1} {
 		t.Run(fmt.Sprint(manifest), func(t *testing.T) {
@@ -676,9 +675,9 @@ func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestManyOthersFail has a crowd ask for one blob, each another source that
-// does not have it: nobody is told that it is there, however many of the
-// others' downloads end under him. Who has a source that has it then gets it.
+// TestManyOthersFail has many clients request one blob, each from a source of its own
+// that does not have it: each gets the failure of its own source, however many fills
+// of others fail meanwhile. A client whose source has the blob then gets it.
 func TestManyOthersFail(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(9, mib)
@@ -703,7 +702,7 @@ func TestManyOthersFail(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotFitIsPassedThrough(t *testing.T) {
+func TestWhatDoesNotFitIsStreamed(t *testing.T) {
 	body, d := randomContent(10, 3*mib)
 	bad := bytes.Clone(body)
 	bad[len(bad)-1] ^= 1
@@ -816,7 +815,7 @@ func TestFileThatShrinksUnderItsReaderIsReplaced(t *testing.T) {
 	r.checkLedger()
 }
 
-func TestRestartTakesUpTheFilesInOrder(t *testing.T) {
+func TestRestartKeepsTheOrderOfUse(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir, limit: 4 * mib})
 	one, d1 := randomContent(14, mib)
@@ -932,8 +931,8 @@ func TestManifestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestChurn pulls far more than fits from many goroutines, some leaving
-// early, and checks every byte and, at the end, ledger against files.
+// TestChurn pulls far more than fits from many goroutines, some of which leave early.
+// It compares every byte, and at the end the ledger with the files.
 func TestChurn(t *testing.T) {
 	const limit = 10 * mib
 	r := newRig(t, rigOptions{limit: limit})
@@ -1030,7 +1029,7 @@ type panicReader struct{}
 
 func (panicReader) Read([]byte) (int, error) { panic("a bug") }
 
-// opening is an Open on its way.
+// opening is the result of an Open.
 type opening struct {
 	b   *Blob
 	err error

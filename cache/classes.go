@@ -61,7 +61,7 @@ func (s *classes) isFrom(d digest.Digest, host string) bool {
 	return slices.Contains(s.restricted[d], host)
 }
 
-// CameFrom tells whether bytes that hash to d came from host, for some.
+// CameFrom reports whether bytes that hash to d have come from host before.
 func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	if c.classes.isFrom(d, host) || c.manifests.isFrom(d, host) {
 		return true

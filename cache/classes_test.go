@@ -18,7 +18,7 @@ const (
 	nowhere = ""
 )
 
-// asker is who asks for a restricted blob, and whether he is shown it.
+// asker is a client that requests a restricted blob, and whether it may see it.
 type asker struct {
 	name  string
 	want  Want
@@ -40,7 +40,7 @@ func askers(d digest.Digest, src Source) []asker {
 	}
 }
 
-// checkShown asks in every way for a restricted blob.
+// checkShown requests a restricted blob in every way.
 func (r *rig) checkShown(d digest.Digest, size int) {
 	r.t.Helper()
 	refuses := &origin{}
@@ -71,7 +71,7 @@ func (r *rig) checkShown(d digest.Digest, size int) {
 	}
 }
 
-// bring has one who may bring a restricted blob in.
+// bring has a restricted blob stored by a client that may see it.
 func (r *rig) bring(d digest.Digest, body []byte) {
 	r.t.Helper()
 	b, err := r.Open(r.t.Context(), Want{Digest: d, Source: &origin{body: body}, Size: -1, Host: home, Restricted: true})
@@ -86,9 +86,9 @@ func (r *rig) bring(d digest.Digest, body []byte) {
 	r.settle()
 }
 
-// TestRestrictedBlob shows a restricted blob to nobody but those who may have it from
-// its registry: when it has been brought in, after a restart, and after the
-// loss of the index, which knew where it came from, to nobody at all.
+// TestRestrictedBlob shows that only clients to which its registry would give it can
+// see a restricted blob, also after a restart. After the loss of the index, which
+// knew where the blob came from, no client can.
 func TestRestrictedBlob(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -126,7 +126,7 @@ func TestRestrictedBlob(t *testing.T) {
 	r.checkShown(d, len(body))
 }
 
-// TestRestrictedFill is TestRestrictedBlob while the blob comes in.
+// TestRestrictedFill is TestRestrictedBlob while the fill runs.
 func TestRestrictedFill(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(901, mib)
@@ -162,8 +162,7 @@ func TestRestrictedFill(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestReveal makes a restricted blob public: nobody has to hash it again, and it
-// stays so.
+// TestReveal makes a restricted blob public: it is not hashed again, and stays public.
 func TestReveal(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -189,7 +188,7 @@ func TestReveal(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestRestrictedManifest goes by the same rules, in memory and on disk.
+// TestRestrictedManifest shows the same rules for a manifest, in memory and on disk.
 func TestRestrictedManifest(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -227,7 +226,8 @@ func TestRestrictedManifest(t *testing.T) {
 	}
 }
 
-// TestRestrictedPartial is not shown by a download that goes on.
+// TestRestrictedPartial shows that a partial fill of restricted content is continued
+// only for a client that may see it.
 func TestRestrictedPartial(t *testing.T) {
 	t.Parallel()
 	for _, a := range askers("", nil) {

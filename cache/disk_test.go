@@ -19,7 +19,7 @@ import (
 	"hubcap/e2e/testkit"
 )
 
-// mounted is a file system of the test's own.
+// mounted mounts a file system for the test.
 func mounted(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,7 +32,7 @@ func mounted(t *testing.T, options string) string {
 	return dir
 }
 
-// occupy leaves some bytes free, as somebody else would.
+// occupy fills a file system except for some bytes, as others may.
 func occupy(t *testing.T, dir string, leave int64) (release func()) {
 	t.Helper()
 	var s unix.Statfs_t
@@ -96,8 +96,8 @@ func TestOthersFillTheDisk(t *testing.T) {
 	}
 }
 
-// TestFirstMinuteOf1970 starts a box whose clock has not been set yet: no write
-// has failed. One that fails then counts for a minute.
+// TestFirstMinuteOf1970 shows that a box whose clock has not been set yet has no failed
+// write, and that one that fails then counts for a minute.
 func TestFirstMinuteOf1970(t *testing.T) {
 	for _, start := range []time.Duration{0, 30 * time.Second} {
 		clock := testkit.NewClock(time.Unix(0, 0).Add(start))

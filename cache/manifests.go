@@ -222,7 +222,7 @@ func (c *Cache) store(one Manifest, parts []content.Part) error {
 	if err := c.removeLocked(d); err != nil {
 		return err
 	}
-	c.remember(one, parts) // the removal took it away
+	c.remember(one, parts) // the removal may have removed it
 	_, held := c.o.Ledger.Touch(d)
 	_, unread := c.unread.find(d)
 	switch {

@@ -25,7 +25,7 @@ import (
 // modelSeed replays one sequence: go test -run TestModel -model.seed=N ./cache
 var modelSeed = flag.Uint64("model.seed", 0, "of TestModel: the one sequence to run")
 
-// The seeds that have found something once are run first.
+// The seeds that have found a fault before are run first.
 var modelRegressions = []uint64{}
 
 const (
@@ -33,8 +33,8 @@ const (
 	modelSteps = 120
 )
 
-// model is a cache under random treatment, and what is known of it: the
-// content of every digest, and which files were damaged behind its back.
+// model is a cache that random steps are taken with, and what is known of it: the
+// content of every digest, and which files were damaged without its knowledge.
 type model struct {
 	t      *testing.T
 	random *rand.Rand
@@ -97,7 +97,7 @@ func (m *model) start(dir string) {
 	eventually(m.t, "the janitor knows the index", func() bool { return m.rig.o.Ledger.Status().Overhead > 0 })
 }
 
-// steps are what can happen; those that stand more than once happen more often.
+// steps are what can happen; those that are listed more than once happen more often.
 var steps = []struct {
 	name string
 	do   func(*model)
@@ -115,7 +115,7 @@ var steps = []struct {
 	{"crash in mid-fill", (*model).crashInMidFill},
 }
 
-// run takes so many steps and looks at everything after each.
+// run takes a number of steps and checks everything after each.
 func (m *model) run(n int) {
 	defer func() {
 		if m.t.Failed() {
@@ -138,8 +138,8 @@ func (m *model) note(format string, args ...any) {
 	m.trace = append(m.trace, fmt.Sprintf(format, args...))
 }
 
-// check holds the account against the files, unless some of them are not what
-// the cache was left with.
+// check compares the ledger with the files, unless some of them were changed without
+// the cache's knowledge.
 func (m *model) check() {
 	m.rig.settle()
 	m.settleChecks()
@@ -152,7 +152,7 @@ func (m *model) check() {
 	}
 }
 
-// settleChecks waits for the verifications that go on behind answers.
+// settleChecks waits for the verifications that run in the background.
 func (m *model) settleChecks() {
 	m.rig.trust.mu.Lock()
 	running := make([]*check, 0, len(m.rig.trust.running))
@@ -171,12 +171,12 @@ func (m *model) any() *thing {
 	return one
 }
 
-// want is what one who may have it asks for.
+// want is what a client that may see it requests.
 func (m *model) want(one *thing, src Source) Want {
 	return Want{Digest: one.digest, Source: src, Size: -1, Host: home, Restricted: one.restricted, Granted: one.restricted}
 }
 
-// fetch gets a part of a blob as one who may have it.
+// fetch reads a part of a blob as a client that may see it.
 func (m *model) fetch(one *thing, src Source, off, n int64) ([]byte, error) {
 	want := m.want(one, src)
 	b, err := m.rig.Open(m.t.Context(), want)
@@ -205,7 +205,7 @@ func (m *model) fetch(one *thing, src Source, off, n int64) ([]byte, error) {
 	return c.Bytes(), err
 }
 
-// pull gets a blob from a source that is well.
+// pull reads a blob from a source without faults.
 func (m *model) pull() { m.pullOne(m.any()) }
 
 func (m *model) pullOne(one *thing) {
@@ -297,8 +297,8 @@ func (m *model) crowd() {
 	all.Wait()
 }
 
-// badSource gets a blob from a source that fails in some way: what is
-// complete is right all the same.
+// badSource reads a blob from a source that fails in some way: a complete response is
+// right all the same.
 func (m *model) badSource() {
 	one := m.any()
 	if one.manifest {
@@ -345,7 +345,7 @@ func (m *model) kind(of string, n int) int {
 	return k
 }
 
-// stranger is one who may have nothing but what is for everybody.
+// stranger is a client that may see public content only.
 func (m *model) stranger() {
 	one := m.any()
 	if one.manifest {
@@ -390,7 +390,7 @@ func (m *model) prefetch() {
 	}
 }
 
-// damage does something to a file behind the cache's back.
+// damage changes a file without the cache's knowledge.
 func (m *model) damage() {
 	one, kind := m.any(), m.kind("damage", 5)
 	class := "open"
@@ -463,7 +463,7 @@ func (m *model) restart() {
 	m.recovered()
 }
 
-// hurtIndex takes from a cache that does not run what it can do without.
+// hurtIndex removes from a stopped cache what it can do without.
 func (m *model) hurtIndex() {
 	dir := m.rig.dir
 	switch m.kind("index", 6) {
@@ -477,7 +477,7 @@ func (m *model) hurtIndex() {
 	}
 }
 
-// recovered is what a start finds out by itself.
+// recovered notes what a start finds out by itself.
 func (m *model) recovered() {
 	for _, one := range m.things {
 		if one.changed {
@@ -490,7 +490,7 @@ func (m *model) recovered() {
 	}
 }
 
-// crash goes on with a copy of the directory as it is now.
+// crash continues with a copy of the directory as it is now.
 func (m *model) crash() {
 	m.dirs++
 	dir := filepath.Join(m.root, fmt.Sprint(m.dirs))
@@ -500,7 +500,7 @@ func (m *model) crash() {
 	m.die(dir)
 }
 
-// die ends the rig, whose directory is of no interest any more.
+// die ends the rig, whose directory is not used any more.
 func (m *model) die(dir string) {
 	old := m.rig
 	old.stop()
@@ -510,7 +510,7 @@ func (m *model) die(dir string) {
 	m.recovered()
 }
 
-// crashInMidFill is crash while a download has come to a halt somewhere.
+// crashInMidFill is crash while a fill has stopped somewhere.
 func (m *model) crashInMidFill() {
 	one := m.any()
 	if one.manifest || len(one.body) == 0 || one.flipped || one.changed || m.rig.o.Ledger.Holds(one.digest) {
@@ -537,8 +537,8 @@ func (m *model) crashInMidFill() {
 	m.die(dir)
 }
 
-// TestModel treats caches in random ways and holds them against a map.
-// TEST_MODEL=<seeds> runs so many, instead of five, or two with -short.
+// TestModel takes random steps with caches and compares them with a map.
+// TEST_MODEL=<seeds> runs that many seeds instead of five, or two with -short.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seeds := slices.Clone(modelRegressions)

@@ -39,7 +39,7 @@ func newMeter(body []byte, most int64, err error) *meter {
 	return m
 }
 
-// leave begins to fetch a blob whose source fails for good after half of it.
+// leave fetches a blob whose source fails permanently after half of it.
 func (r *rig) leave(d digest.Digest, body []byte) (given int64) {
 	r.t.Helper()
 	src := newMeter(body, partialSize/2, permanent{io.ErrUnexpectedEOF})
@@ -50,7 +50,7 @@ func (r *rig) leave(d digest.Digest, body []byte) (given int64) {
 	return src.given.Load()
 }
 
-func TestPartialGoesOn(t *testing.T) {
+func TestPartialContinues(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name        string
@@ -85,7 +85,7 @@ func TestPartialGoesOn(t *testing.T) {
 			if err != nil || !bytes.Equal(got, body[tc.off:]) {
 				t.Fatalf("got %d bytes, %v", len(got), err)
 			}
-			// A read that came when the fill had ended was not written.
+			// Bytes that came after the fill had ended were not written.
 			if again := given + src.given.Load() - partialSize; again > int64(tc.connections+maxUrgent)*buffer {
 				t.Errorf("%d bytes came twice: %d first, %d then", again, given, src.given.Load())
 			}
@@ -136,7 +136,7 @@ func TestPartialAfterACrash(t *testing.T) {
 	r.checkLedger()
 }
 
-func TestPartialGoesInItsTurn(t *testing.T) {
+func TestPartialIsEvictedInItsTurn(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 64 * mib})
 	body, d := randomContent(303, partialSize)
 	r.leave(d, body)
@@ -152,8 +152,8 @@ func TestPartialGoesInItsTurn(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestPartialThatDoesNotFit goes on where going on is not possible: the answer
-// is right all the same.
+// TestPartialThatDoesNotFit requests blobs whose partial fill cannot be continued: the
+// answer is right all the same.
 func TestPartialThatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	body, d := randomContent(304, partialSize)
@@ -164,16 +164,16 @@ func TestPartialThatDoesNotFit(t *testing.T) {
 		source func() Source
 		fails  bool // the first answer, short of its end
 	}{
-		{name: "the source knows no ranges any more", source: func() Source { return &origin{body: body, noRange: true} }},
+		{name: "the source does not support ranges any more", source: func() Source { return &origin{body: body, noRange: true} }},
 		{name: "the note is garbage", damage: func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, file+".note"), []byte("garbage"), 0o600)
 		}},
 		{name: "the note is gone", damage: func(dir string) error { return os.Remove(filepath.Join(dir, file+".note")) }},
-		{name: "the note speaks of more than there is", damage: func(dir string) error {
+		{name: "the note names bytes that are not there", damage: func(dir string) error {
 			return os.Truncate(filepath.Join(dir, file), mib)
 		}},
 		{name: "the file is gone", damage: func(dir string) error { return os.Remove(filepath.Join(dir, file)) }},
-		{name: "a directory stands in its place", damage: func(dir string) error {
+		{name: "a directory is in its place", damage: func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, file)), os.Mkdir(filepath.Join(dir, file), 0o700))
 		}},
 		{name: "its bytes have changed", fails: true, damage: func(dir string) error {
@@ -229,7 +229,7 @@ func TestPartialThatDoesNotFit(t *testing.T) {
 	}
 }
 
-func TestWholePartialAsksNobody(t *testing.T) {
+func TestWholePartialNeedsNoSource(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
 	body, d := randomContent(305, partialSize)
@@ -251,8 +251,8 @@ func TestWholePartialAsksNobody(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestPartialOutlivesAFailureToAsk keeps what was left when the source cannot
-// be asked at all.
+// TestPartialOutlivesAFailureToAsk shows that a partial fill stays when the source does
+// not answer.
 func TestPartialOutlivesAFailureToAsk(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(306, partialSize)
@@ -291,8 +291,8 @@ func FuzzNote(f *testing.F) {
 	})
 }
 
-// TestPartialThenNoSize goes on with a source that knows ranges and does not
-// say how long the blob is: what it gives has to begin at 0 then.
+// TestPartialThenNoSize continues with a source that supports ranges and gives no size:
+// the fill begins at 0 again.
 func TestPartialThenNoSize(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(309, partialSize)

@@ -101,8 +101,8 @@ func TestPlanCutsAWriterThatIsTooFarAway(t *testing.T) {
 	}
 }
 
-// A writer that gets nothing while another one does gives up what it has not
-// got; two that get nothing both wait.
+// TestPlanTakesFromAStalledWriter shows that a writer that gets nothing while another one
+// does loses the rest of its task, and that two that get nothing both wait.
 func TestPlanTakesFromAStalledWriter(t *testing.T) {
 	start := time.Now()
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }

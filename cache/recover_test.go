@@ -21,8 +21,8 @@ import (
 	"hubcap/eviction"
 )
 
-// TestServingBesideTheWalk does not wait for the files to be counted: what is
-// asked for meanwhile is looked for on disk, and nothing is fetched again.
+// TestServingBesideTheWalk shows that blobs are served before all files are counted: a
+// requested blob is looked for on disk, and not fetched again.
 func TestServingBesideTheWalk(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -47,7 +47,7 @@ func TestServingBesideTheWalk(t *testing.T) {
 	}
 }
 
-// hold is a log that lets nobody past who says something, until it is closed.
+// hold is a log that blocks everyone who writes to it until it is closed.
 type hold struct {
 	slog.Handler
 	says string
@@ -63,8 +63,8 @@ func (h hold) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// TestStopInTheMiddleOfTheWalk ends before all files are counted. What lies
-// there is known from before, and the next start may not expect less.
+// TestStopInTheMiddleOfTheWalk ends the process before all files are counted: the next
+// start still expects the total from before.
 func TestStopInTheMiddleOfTheWalk(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -99,9 +99,8 @@ func TestStopInTheMiddleOfTheWalk(t *testing.T) {
 	}
 }
 
-// TestNoteThatLies has a bit of a download's note flip, so that it speaks of
-// more bytes than any blob that is kept has. It costs the download, and nothing
-// else.
+// TestNoteThatLies flips a bit in the note of a partial fill, so that it gives a larger
+// size than any stored blob has. Only the partial fill is lost.
 func TestNoteThatLies(t *testing.T) {
 	for _, size := range []int64{9 * partialSize, math.MaxInt64} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -135,8 +134,8 @@ func TestNoteThatLies(t *testing.T) {
 	}
 }
 
-// TestWalkThatCannotSeeAll forgets nothing of what it has not seen: the files
-// may be there again the next time.
+// TestWalkThatCannotSeeAll shows that nothing is forgotten about files that cannot be
+// seen: they may be visible at the next start.
 func TestWalkThatCannotSeeAll(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})

@@ -10,15 +10,15 @@ import (
 	"testing"
 )
 
-// timedOut is the failure of a source that gave no sign of life.
+// timedOut is the time-out of a silent source.
 type timedOut struct{}
 
 func (timedOut) Error() string { return "nothing came" }
 func (timedOut) Timeout() bool { return true }
 
-// TestReaderRepeats counts the requests for a blob whose bytes never come: three,
-// and two if each takes a time-out. A byte between them starts the count again. A
-// system error's method Temporary is not a SourceError's.
+// TestReaderRepeats counts the requests for a blob whose bytes never come: three, and
+// two if each ends with a time-out. A byte between them starts the count again. The
+// method Temporary of a system error is not that of a SourceError.
 func TestReaderRepeats(t *testing.T) {
 	broken := errors.New("broken")
 	const size = 100

@@ -185,7 +185,7 @@ func (r *resumer) broke(err error) error {
 	if err == io.EOF { //nolint:errorlint // the end itself, too early
 		err = fmt.Errorf("%w: %w", ErrSource, io.ErrUnexpectedEOF)
 	}
-	told, ok := sourceError(err)
+	told, ok := errors.AsType[SourceError](err)
 	if ok && !told.Temporary() {
 		return err
 	}
@@ -219,16 +219,10 @@ func (r *resumer) Close() {
 	}
 }
 
-// sourceError returns the SourceError in err, if there is one.
-func sourceError(err error) (told SourceError, ok bool) {
-	ok = errors.As(err, &told)
-	return told, ok
-}
-
 // unsatisfiable reports whether the blob has no byte at the offset that was
 // requested.
 func unsatisfiable(err error) bool {
-	told, ok := sourceError(err)
+	told, ok := errors.AsType[SourceError](err)
 	return ok && told.Unsatisfiable()
 }
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// state is where a fill stands. These are the legal transitions; the diagram in
+// state is the state of a fill. These are the legal transitions; the diagram in
 // deploy/docs/architecture.md shows the same ones, and a test compares the two.
 //
 //	from        to          because

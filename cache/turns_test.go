@@ -10,9 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestFillsWaitForTheirTurn has more blobs asked for than may come in at one
-// time: the rest begin in their order as others end, and one registry that
-// hangs leaves a turn to the others.
+// TestFillsWaitForTheirTurn requests more blobs than may be filled at a time: the rest
+// begin in order as others end, and a registry that hangs leaves a turn to others.
 func TestFillsWaitForTheirTurn(t *testing.T) {
 	const turns, blobs = 4, 12
 	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxFills = turns }})
@@ -62,7 +61,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	r.checkLedger()
 }
 
-// No fill waits for its turn any more once the cache is closed.
+// TestTurnsEndWithTheCache shows that no fill waits for its turn after Close.
 func TestTurnsEndWithTheCache(t *testing.T) {
 	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxFills = 1 }})
 	hangs := make(chan struct{})
@@ -96,7 +95,7 @@ func TestTurnsEndWithTheCache(t *testing.T) {
 	}
 }
 
-// pull gets a whole blob, and it is the right one.
+// pull reads a whole blob, which must be right.
 func pull(t *testing.T, r *rig, want Want, body []byte) {
 	t.Helper()
 	b, err := r.Open(t.Context(), want)

@@ -21,7 +21,7 @@ import (
 	"hubcap/eviction"
 )
 
-// inode tells one file of a name from another one.
+// inode distinguishes files of the same name.
 func inode(t *testing.T, name string) uint64 {
 	t.Helper()
 	var s unix.Stat_t
@@ -39,8 +39,8 @@ func (r *rig) wantDegraded(reasons ...string) {
 	}
 }
 
-// TestUnreadableFileStays asks for a file that cannot be opened while its source
-// does not answer: the file is left, and served once it can be read again.
+// TestUnreadableFileStays requests a blob whose file cannot be opened while its source
+// does not answer: the file stays, and is served once it can be read again.
 func TestUnreadableFileStays(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(700, 3*mib)
@@ -74,9 +74,9 @@ func TestUnreadableFileStays(t *testing.T) {
 	}
 }
 
-// TestUnreadableFileIsReplaced asks for a file that cannot be opened while its
-// source answers: one transfer serves all, and what it brings takes the file's
-// place. A transfer that fails leaves the file as it is.
+// TestUnreadableFileIsReplaced requests a blob whose file cannot be opened while its
+// source answers: one transfer serves all readers and replaces the file. A transfer
+// that fails leaves the file as it is.
 func TestUnreadableFileIsReplaced(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(701, 12*mib)
@@ -124,9 +124,9 @@ func TestUnreadableFileIsReplaced(t *testing.T) {
 	mend()
 }
 
-// TestFileThatFailsUnderItsReaderIsReplaced has the disk fail in the middle of
-// an answer, while another one reads the same file: its bytes count until that
-// one has ended.
+// TestFileThatFailsUnderItsReaderIsReplaced has the disk fail in the middle of a
+// response while another reader has the same file open: its bytes count until that
+// reader has closed it.
 func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(702, 3*mib)
@@ -156,14 +156,14 @@ func TestFileThatFailsUnderItsReaderIsReplaced(t *testing.T) {
 	if n := src.opens.Load(); n != 2 {
 		t.Errorf("the source was opened %d times", n)
 	}
-	// What came in its place is removed like any other, and its bytes are free.
+	// The file in its place is removed like any other, and its bytes are free.
 	r.o.Ledger.Evict(d)
 	r.Remove(d)
 	r.checkLedger()
 }
 
-// TestScrubberLeavesWhatItCannotRead has a whole disk fail, and later a few
-// files only: nothing is removed, and the others are verified.
+// TestScrubberLeavesWhatItCannotRead has the whole disk fail, and later only a few files:
+// nothing is removed, and the others are verified.
 func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	r, now := atRest(t, t.TempDir())
@@ -189,7 +189,7 @@ func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 	for _, one := range mend[fewUnread-1:] {
 		one()
 	}
-	// All but two can be read again. Those two, tried first, hold nothing up.
+	// All but two can be read again. Those two are tried first and delay no other.
 	for _, d := range all[:fewUnread-1] {
 		_ = r.unreadable(d, 0, unix.EIO)
 	}
@@ -210,8 +210,7 @@ func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestUnreadableManifestStays does with a manifest on disk what was done with
-// blobs.
+// TestUnreadableManifestStays is TestUnreadableFileStays for a manifest.
 func TestUnreadableManifestStays(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -250,9 +249,9 @@ func TestUnreadableManifestStays(t *testing.T) {
 	}
 }
 
-// TestUnreadablePartialStays has an unfinished download, or its note, be
-// unreadable at the start or when it is to go on, while the source does not
-// answer. Afterwards it goes on where it was left.
+// TestUnreadablePartialStays has a partial file, or its note, be unreadable at the start
+// or when it is to be continued, while the source does not answer. Afterwards the
+// fill continues where it ended.
 func TestUnreadablePartialStays(t *testing.T) {
 	body, d := randomContent(703, partialSize)
 	for _, suffix := range []string{"", ".note"} {
@@ -298,8 +297,8 @@ func TestUnreadablePartialStays(t *testing.T) {
 	}
 }
 
-// TestWalkThatCannotSeeADirectory starts while a directory cannot be looked at:
-// what lies there is found when it is asked for.
+// TestWalkThatCannotSeeADirectory starts while a directory cannot be read: its blobs are
+// found when they are requested.
 func TestWalkThatCannotSeeADirectory(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, rigOptions{dir: dir})
@@ -323,8 +322,8 @@ func TestWalkThatCannotSeeADirectory(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestDirectoryThatIsMoved is looked at all the same: the directory that was
-// opened at the start counts, and not what its path names now.
+// TestDirectoryThatIsMoved shows that the directory that was opened at the start counts,
+// and not what its path names now.
 func TestDirectoryThatIsMoved(t *testing.T) {
 	r := newRig(t, rigOptions{dir: filepath.Join(t.TempDir(), "data")})
 	if err := os.Rename(r.dir, r.dir+"-away"); err != nil {

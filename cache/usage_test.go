@@ -13,7 +13,7 @@ import (
 
 // TestOrderSurvivesAWrongClock uses blobs one after another while the clock is
 // right, far ahead, at the epoch, and right again, with and without a restart
-// between: what was used last goes last.
+// between: what was used last is evicted last.
 func TestOrderSurvivesAWrongClock(t *testing.T) {
 	day := func(year int) time.Time { return time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC) }
 	for _, restart := range []bool{false, true} {

@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// atRest is a rig whose clock the test sets.
+// atRest is a rig with a clock that the test sets.
 func atRest(t *testing.T, dir string) (*rig, *atomic.Int64) {
 	t.Helper()
 	now := new(atomic.Int64)
@@ -67,8 +67,9 @@ func (r *rig) wantChecks(right, wrong, unreadable int) {
 	}
 }
 
-// A byte that has changed on the disk never reaches a client in a whole body,
-// however it is asked for, and the next one gets it right.
+// TestRotIsNeverServedAndHeals shows that no client gets a whole body with a byte that
+// has changed on disk, however it requests it, and that the next client gets the
+// right one.
 func TestRotIsNeverServedAndHeals(t *testing.T) {
 	for _, size := range []int64{1, tail, 3*mib + 1} {
 		for _, at := range []int64{0, size / 2, size - 1} {
@@ -97,8 +98,9 @@ func TestRotIsNeverServedAndHeals(t *testing.T) {
 	}
 }
 
-// A file is hashed when its time has come and not before, once for all who
-// ask, and after a restart only if what is known of it was lost.
+// TestVerifiedFileIsTrusted shows that a file is hashed once the verify interval has
+// passed and not before, once for all readers, and after a restart only if the record
+// of its verification was lost.
 func TestVerifiedFileIsTrusted(t *testing.T) {
 	dir := t.TempDir()
 	r, now := atRest(t, dir)
@@ -151,8 +153,8 @@ func TestVerifiedFileIsTrusted(t *testing.T) {
 	}
 }
 
-// A range that ends before the blob is served at once, and the file verified
-// behind it.
+// TestRangeIsServedAndVerifiedBehind shows that a range that ends before the blob is
+// served at once, and the file verified in the background.
 func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 	r, now := atRest(t, t.TempDir())
 	body, d := randomContent(402, 3*mib)
@@ -180,7 +182,8 @@ func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 	}
 }
 
-// What was put in a blob's place by hand is replaced within the answer.
+// TestWhatStandsInABlobsPlaceIsReplaced shows that what was put in a blob's place by
+// hand is replaced within the response.
 func TestWhatStandsInABlobsPlaceIsReplaced(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	body, d := randomContent(403, mib)
@@ -215,8 +218,8 @@ func TestWhatStandsInABlobsPlaceIsReplaced(t *testing.T) {
 	}
 }
 
-// The scrubber verifies what has been left for half an interval, finds what is
-// wrong and removes it.
+// TestScrubberFindsRot shows that the scrubber verifies what was not verified for half an
+// interval, and removes what is wrong.
 func TestScrubberFindsRot(t *testing.T) {
 	t.Parallel()
 	r, now := atRest(t, t.TempDir())
@@ -263,8 +266,8 @@ func TestScrubberFindsRot(t *testing.T) {
 	}
 }
 
-// A blob that is evicted while a reader has yet to have it verified is the
-// reader's to verify.
+// TestEvictedFileIsVerifiedByItsReader shows that a reader verifies a file that was
+// evicted before its verification.
 func TestEvictedFileIsVerifiedByItsReader(t *testing.T) {
 	r, now := atRest(t, t.TempDir())
 	body, d := randomContent(430, mib)

@@ -126,7 +126,8 @@ func TestWhatIsEvictedByNameHasNoAge(t *testing.T) {
 	}
 }
 
-// A clock that is set evicts nothing, and does not change the order of eviction.
+// TestClockThatIsSetEvictsNothing shows that a clock that jumps neither evicts nor changes
+// the order of eviction.
 func TestClockThatIsSetEvictsNothing(t *testing.T) {
 	for _, jump := range []time.Duration{10 * year, -10 * year} {
 		a := newAging()

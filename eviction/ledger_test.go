@@ -208,7 +208,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 	}
 }
 
-// MakeRoomAndFreeModel is MakeRoomAndFree that keeps a model in step.
+// MakeRoomAndFreeModel is MakeRoomAndFree, and updates a model.
 func (l *Ledger) MakeRoomAndFreeModel(size int64, model map[digest.Digest]int64) {
 	for _, d := range l.MakeRoom(size) {
 		n, _ := l.Evicted(d)

@@ -17,7 +17,7 @@ import (
 	"hubcap/metrics"
 )
 
-// What main.go makes its ledger with, and no package can import.
+// These are the options of the ledger in service.
 const (
 	simulatedSmallSize  = 1 << 20
 	simulatedSmallShare = 0.05
@@ -29,8 +29,8 @@ const (
 // time, so that one pull more or less shows.
 const tolerance = 0.0001
 
-// dear is more of the bytes than keeping small objects apart may cost.
-const dear = 0.015
+// maxLoss is how much of the byte hit ratio keeping small objects apart may cost.
+const maxLoss = 0.015
 
 // pull is one request of a trace.
 type pull struct {
@@ -38,7 +38,7 @@ type pull struct {
 	size   int64
 }
 
-// figures is what a replay comes to.
+// figures is the result of a replay.
 type figures struct {
 	objects float64 // share of the pulls that were held
 	bytes   float64 // share of the bytes pulled that were
@@ -81,7 +81,7 @@ func TestSimulator(t *testing.T) {
 			if !ledger.near(tc.ledger) {
 				t.Errorf("ledger: %+.4v, want %+v", ledger, tc.ledger)
 			}
-			if ledger.objects <= list.objects || ledger.bytes < list.bytes-dear {
+			if ledger.objects <= list.objects || ledger.bytes < list.bytes-maxLoss {
 				t.Error("a segment for small objects does not pay")
 			}
 		})
@@ -136,8 +136,7 @@ func readTrace(t *testing.T) (pulls []pull, objects int, workingSet int64) {
 	return pulls, len(sizes), workingSet
 }
 
-// replay asks for one object after the other: a fill has ended before the
-// next pull begins.
+// replay requests one object after the other: a fill has ended before the next pull begins.
 func replay(pulls []pull, ask func(pull) (held bool)) figures {
 	var hits, hitBytes, bytes float64
 	for _, p := range pulls {
@@ -150,7 +149,7 @@ func replay(pulls []pull, ask func(pull) (held bool)) figures {
 	return figures{objects: hits / float64(len(pulls)), bytes: hitBytes / bytes}
 }
 
-// throughLedger asks as the cache does, with a janitor that is never late.
+// throughLedger uses the ledger as the cache does, with a janitor that is never late.
 func throughLedger(limit int64) func(pull) bool {
 	l := NewLedger(LedgerOptions{
 		Limit: limit, SmallSize: simulatedSmallSize, SmallShare: simulatedSmallShare,

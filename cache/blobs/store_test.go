@@ -234,7 +234,7 @@ func TestWalkVisitsBlobsAndRemovesTheRest(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatIsNoFile(t *testing.T) {
+func TestOpenRefusesWhatIsNotARegularFile(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	secret := filepath.Join(t.TempDir(), "secret")
@@ -298,9 +298,9 @@ func TestFree(t *testing.T) {
 	}
 }
 
-// TestOpenLeavesNoWay has a link where a directory should be, of the kind that
-// leads out of the data directory.
-func TestOpenLeavesNoWay(t *testing.T) {
+// TestOpenFollowsNoLink has a symbolic link that leads out of the data directory where a
+// directory should be.
+func TestOpenFollowsNoLink(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	s := open(t, dir)
 	d := put(t, s, "content")

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mount puts a file system of the test's own at dir.
+// mount mounts a file system for the test at dir.
 func mount(t *testing.T, dir, options string) {
 	t.Helper()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); errors.Is(err, unix.EPERM) {
@@ -24,8 +24,8 @@ func mount(t *testing.T, dir, options string) {
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
-// statfsOf has the store ask another file system, a larger one, what is free:
-// as one does that says nothing of a quota.
+// statfsOf has the store read the free space of another, larger file system, as if a
+// quota were not reported.
 func statfsOf(t *testing.T, s *Store, options string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,9 +38,9 @@ func statfsOf(t *testing.T, s *Store, options string) {
 	s.dir, s.trial.useful = larger, true
 }
 
-// TestRoomIsTried has a file system refuse bytes: there is no room then, the
-// ballast is removed at once, and there is room again when the ballast and
-// what Badger may write fit.
+// TestRoomIsTried has a file system refuse bytes: there is no room then, the ballast is
+// removed at once, and there is room again when the ballast and what Badger may write
+// fit.
 func TestRoomIsTried(t *testing.T) {
 	const ballast = 8 << 20
 	dir := t.TempDir()
@@ -88,8 +88,8 @@ func TestRoomIsTried(t *testing.T) {
 	}
 }
 
-// TestRefusedDownload has the file system refuse a download, which counts like a
-// refused trial.
+// TestRefusedDownload shows that a refused write of a download counts like a refused
+// trial.
 func TestRefusedDownload(t *testing.T) {
 	dir := t.TempDir()
 	mount(t, dir, "size=16m")
@@ -112,8 +112,8 @@ func TestRefusedDownload(t *testing.T) {
 	}
 }
 
-// TestMountedOver has another file system mounted over the store's path: it is
-// of no interest to the store.
+// TestMountedOver shows that a file system that is mounted over the store's path does not
+// affect the store.
 func TestMountedOver(t *testing.T) {
 	dir := t.TempDir()
 	mount(t, dir, "size=64m")

@@ -52,7 +52,7 @@ func TestParse(t *testing.T) {
 		},
 		"empty index":                {body: `{"schemaVersion":2,"manifests":[]}`, kind: Index, mediaType: "application/vnd.oci.image.index.v1+json"},
 		"image with null manifests":  {body: `{"schemaVersion":2,"manifests":null,"layers":[` + blob(layer, "a", "") + `]}`, kind: Image, blobs: "a", needed: "a"},
-		"descriptors without sense":  {body: `{"layers":[{"digest":"x"},{"digest":"sha256:ab"},` + blob(layer, "b", "") + `]}`, kind: Image, blobs: "b", needed: "b"},
+		"invalid descriptors":        {body: `{"layers":[{"digest":"x"},{"digest":"sha256:ab"},` + blob(layer, "b", "") + `]}`, kind: Image, blobs: "b", needed: "b"},
 		"descriptor without a size":  {body: `{"layers":[{"digest":"` + of("a") + `"}]}`, kind: Image, blobs: "a", needed: "a"},
 		"parameters of a media type": {body: `{"config":` + blob(config+"; charset=utf-8", "c", "") + `}`, kind: Image, blobs: "c", needed: "c"},
 	} {
@@ -106,8 +106,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseOther: JSON that is no manifest is told from one, and a member of the
-// wrong type does no harm.
+// TestParseOther shows that JSON that is not a manifest is recognized, and that a member
+// of the wrong type does no harm.
 func TestParseOther(t *testing.T) {
 	for body, want := range map[string]Kind{
 		`{}`: Other, `{"layers":7}`: Other, `{"schemaVersion":2}`: Other, `{"manifests":{}}`: Other,
@@ -125,8 +125,8 @@ func TestParseOther(t *testing.T) {
 	}
 }
 
-// TestParseRefuses what is no JSON object, what two parsers could take for two
-// things, and what is larger than manifests are.
+// TestParseRefuses shows that what is not a JSON object, what two parsers could read
+// differently, and what is larger than manifests are is refused.
 func TestParseRefuses(t *testing.T) {
 	for _, body := range []string{``, `null`, ` null `, `[]`, `7`, `["v1","v2"]`, `{`, `{"a":}`, `{"mediaType":7}`, `{"schemaVersion":"2"}`, `{"layers":[],"manifests":[]}`, `{"layers":7,"manifests":8}`} {
 		if m, err := Parse([]byte(body)); err == nil {

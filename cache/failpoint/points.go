@@ -8,8 +8,8 @@ package failpoint
 // Point is a moment between two steps.
 type Point string
 
-// The moments, in the order in which they come. Behind the name stands what
-// has just been done.
+// The moments, in the order in which they come. A comment says what has just
+// been done.
 const (
 	LayoutWritten Point = "layout.written" // beside its place
 	LayoutRenamed Point = "layout.renamed"

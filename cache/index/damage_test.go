@@ -18,8 +18,8 @@ import (
 // tags is how many tags a damaged index has: enough for tables of several blocks.
 const tags = 1000
 
-// fillUnclean leaves an index as a killed process does: with tables, and with
-// records that are only in the log of a memory table.
+// fillUnclean makes an index like that of a killed process: with tables, and with records
+// that are only in the log of a memory table.
 func fillUnclean(t *testing.T, dir string) {
 	t.Helper()
 	fill(t, dir, tags/2)
@@ -51,7 +51,7 @@ type damage struct {
 	do   func(path string) error
 }
 
-// rewritten is a damage that changes a file's content.
+// rewritten is a damage that changes the content of a file.
 func rewritten(name string, change func(content []byte) []byte) damage {
 	return damage{name, func(path string) error {
 		content, err := os.ReadFile(path)
@@ -214,12 +214,12 @@ func TestKilledTwiceWhileOpening(t *testing.T) {
 	}
 }
 
-// TestPanicAbandons has Badger panic in each kind of call, with one of its
-// locks taken: the index goes on in memory with what the snapshot knows, no
-// call waits forever, and the next start has an index on disk again.
+// TestPanicAbandons has Badger panic in each kind of call, with one of its locks taken:
+// the index continues in memory with what the snapshot has, no call waits forever, and
+// the next start has an index on disk again.
 func TestPanicAbandons(t *testing.T) {
 	for name, call := range map[string]func(x *Index) error{
-		// Closed, Badger has no memory table, and Sync panics with a lock taken.
+		// A closed Badger has no memory table, and its Sync panics with a lock taken.
 		"sync": func(x *Index) error {
 			return x.write(func(db *database) error { return errors.Join(db.Close(), db.Sync()) })
 		},

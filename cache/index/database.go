@@ -129,7 +129,8 @@ func (x *Index) abandon(db *database, why error) {
 	x.lost = true
 	close(db.abandoned)
 	if !db.inMemory {
-		x.markDamaged()
+		// The next start makes a new index.
+		_ = os.WriteFile(filepath.Join(x.path, damagedName), nil, 0o600)
 	}
 	x.inMemory.Store(true)
 	x.db = x.inPlaceOf()
@@ -148,14 +149,6 @@ func (x *Index) inPlaceOf() *database {
 		x.rotten.Store(true)
 	}
 	return db
-}
-
-// markDamaged makes the next start make a new index.
-func (x *Index) markDamaged() {
-	f, err := os.OpenFile(filepath.Join(x.path, damagedName), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err == nil {
-		_ = f.Close()
-	}
 }
 
 // Close writes a snapshot and what Badger has in memory, and releases the

@@ -9,8 +9,8 @@ import (
 )
 
 // heldDir is the descriptor of an open directory. It is no *os.File, which is
-// closed when nobody refers to it any more: a Badger that was left behind may
-// still open files through it.
+// closed by the garbage collector: an abandoned Badger may still open files
+// through it.
 type heldDir int
 
 // holdDir opens dir and returns a path that leads there for as long as it is

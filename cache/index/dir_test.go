@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMountedOver has a full file system mounted over the data directory's
-// path while the index is open: it is written where it was opened.
+// TestMountedOver has a full file system mounted over the path of the data directory
+// while the index is open: it is written where it was opened.
 func TestMountedOver(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 10)

@@ -121,7 +121,7 @@ func fill(t *testing.T, dir string, n int) {
 	}
 }
 
-// checkFilled looks for what fill has put in.
+// checkFilled reports what the index lacks of what fill wrote.
 func checkFilled(t *testing.T, x *Index, n int) {
 	t.Helper()
 	for i := range n {
@@ -165,7 +165,7 @@ func TestLastTwoAreKeptAside(t *testing.T) {
 	}
 }
 
-// TestFullDisk opens and closes where there is no room, and works in memory.
+// TestFullDisk shows that an index without room on disk works in memory.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 10)
@@ -232,8 +232,8 @@ func TestDiskBytes(t *testing.T) {
 	}
 }
 
-// TestMoved keeps what a tag named before, the latest first and each digest
-// once, with the time when it was first seen and the way it came.
+// TestMoved shows that a tag keeps what it named before, the latest first and each digest
+// once, with the time when it was first seen and how it came.
 func TestMoved(t *testing.T) {
 	name := func(i int, confirmed int64) Tag {
 		return Tag{Digest: digest.FromString(fmt.Sprint(i)), Confirmed: time.Unix(confirmed, 0), FirstSeen: time.Unix(confirmed, 0), Via: ViaCheck}

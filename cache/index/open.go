@@ -16,12 +16,11 @@ import (
 	"hubcap/cache/failpoint"
 )
 
-// maxTries is how often an index may take the whole process down with it
-// before it is set aside: once may have been a power cut.
+// maxTries is how often the process may die while it opens an index before the
+// index is set aside: once may have been a power cut.
 const maxTries = 2
 
-// keptAside is how many indexes that were set aside are kept for whoever wants
-// to know why.
+// keptAside is how many indexes that were set aside are kept for examination.
 const keptAside = 2
 
 // The names below the data directory.
@@ -44,7 +43,7 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Index is the open index. Its methods may be called at any time by anyone.
+// Index is the open index. Its methods are safe for concurrent use.
 type Index struct {
 	Options
 	held heldDir
@@ -52,7 +51,7 @@ type Index struct {
 
 	mu       sync.Mutex
 	db       *database   // nil once Close has begun
-	lost     bool        // a database was given up, and may still use held
+	lost     bool        // a database was abandoned, and may still use held
 	inMemory atomic.Bool // db is
 
 	changed atomic.Bool // since the last snapshot
@@ -63,16 +62,16 @@ type Index struct {
 	closed  error // what Close returns
 }
 
-// Open opens the index below the data directory. An index is worth less than
-// a start: one that its check, in a process of its own, finds damaged, that
-// Badger cannot open, or that has lost half of what the snapshot knows is set
-// aside as index.bad-<time>, and one that the snapshot restores takes its
-// place. Where the disk takes no index, on a full or read-only file system, it
-// lives in memory: see InMemory.
+// Open opens the index below the data directory. It succeeds whatever has
+// happened to the index: one that its check, in a separate process, finds
+// damaged, that Badger cannot open, or that has lost half of the records of the
+// snapshot is set aside as index.bad-<time>, and replaced by a new one that is
+// filled from the snapshot. On a file system that is full or read-only, the index
+// is kept in memory: see InMemory.
 //
-// Should the process still die in Badger's opening, because there was no check
-// or it has missed something, the tries are counted in a file, and an index
-// under which it died twice is set aside at the third start.
+// If the process dies while Badger opens the index, because there was no check or
+// the check has missed something, the tries are counted in a file, and after
+// maxTries the index is set aside.
 func Open(o Options) (*Index, error) {
 	held, path, err := holdDir(o.Dir)
 	if err != nil {
@@ -90,8 +89,8 @@ func Open(o Options) (*Index, error) {
 	return x, nil
 }
 
-// InMemory reports whether the index is in memory only: the disk took none, or
-// the one on disk was given up.
+// InMemory reports whether the index is in memory only: there was no room on
+// disk, or the one on disk was abandoned.
 func (x *Index) InMemory() bool { return x.inMemory.Load() }
 
 // onDisk opens the index in its directory, or a new one.
@@ -105,7 +104,7 @@ func (x *Index) onDisk() (*database, error) {
 		if err == nil {
 			return db, nil
 		}
-		if full := x.roomOnDisk(); full != nil { // then that is why, and the index may be sound
+		if full := x.roomOnDisk(); full != nil { // the reason, and the index may be right
 			return nil, errors.Join(full, err)
 		}
 		if err := x.setAside(dir, err); err != nil {
@@ -115,10 +114,10 @@ func (x *Index) onDisk() (*database, error) {
 	return x.renew(dir)
 }
 
-// openThere opens the index that lies in dir.
+// openThere opens the existing index in dir.
 func (x *Index) openThere(dir string) (*database, error) {
 	tries := x.tries()
-	if err := x.presentable(dir, tries); err != nil {
+	if err := x.knownDamage(dir, tries); err != nil {
 		return nil, err
 	}
 	if err := x.check(); err != nil {
@@ -139,8 +138,8 @@ func (x *Index) openThere(dir string) (*database, error) {
 	return db, nil
 }
 
-// setAside takes an index out of the way, because of why. What is known
-// against it is forgotten only once it is gone from its place for good.
+// setAside renames an index, because of why. The files that mark it as damaged are
+// removed later, once the new name is on disk.
 func (x *Index) setAside(dir string, why error) error {
 	aside := filepath.Join(x.path, asideName+time.Now().UTC().Format("20060102T150405.000Z"))
 	failpoint.At(failpoint.AsideBegun)
@@ -156,8 +155,9 @@ func (x *Index) setAside(dir string, why error) error {
 	return nil
 }
 
-// presentable returns why an index should not even be opened.
-func (x *Index) presentable(dir string, tries tries) error {
+// knownDamage returns why an index should not be opened, as far as that is known
+// before.
+func (x *Index) knownDamage(dir string, tries tries) error {
 	if tries.count() >= maxTries {
 		return fmt.Errorf("the process died %d times while opening it", maxTries)
 	}
@@ -172,17 +172,17 @@ func (x *Index) presentable(dir string, tries tries) error {
 	return nil
 }
 
-// complete holds an index against the last snapshot. An error says that it has
-// lost more than half of what that has. What else it lacks is restored: some
-// of it may have been forgotten since, and is forgotten again when an upstream
-// is asked.
+// complete compares an index with the last snapshot. It is an error if the index
+// has lost more than half of the snapshot's records; fewer that it lacks are
+// restored. Records that were removed after the snapshot come back that way, until
+// an upstream is asked.
 func (x *Index) complete(db *database) error {
 	if err := checkFormat(db); err != nil {
 		return err
 	}
 	known, err := snapshotRecords(filepath.Join(x.path, snapshotName))
 	if err != nil {
-		return nil //nolint:nilerr // no snapshot, no measure
+		return nil //nolint:nilerr // there is no snapshot to compare with
 	}
 	count, err := count(db)
 	switch {
@@ -226,20 +226,14 @@ func (t tries) count() int64 {
 	return info.Size()
 }
 
-// add and clear ignore errors: not to count is better than not to start.
-func (t tries) add() {
-	f, err := os.OpenFile(string(t), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return
-	}
-	_, _ = f.WriteString(".")
-	_ = f.Close()
-}
+// add and clear ignore errors: an uncounted try is better than no start.
+func (t tries) add() { _ = os.WriteFile(string(t), make([]byte, t.count()+1), 0o600) }
 
 func (t tries) clear() { _ = os.Remove(string(t)) }
 
-// settings keep Badger small: some tens of MiB of memory and of empty files.
-// Values stay in the tree, so that its value log never needs collecting.
+// settings returns options for a small Badger, of some tens of MiB of memory and of
+// empty files. Values stay in the tree, so that its value log needs no garbage
+// collection.
 func settings(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithMemTableSize(8 << 20).

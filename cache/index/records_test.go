@@ -17,7 +17,7 @@ import (
 	"hubcap/e2e/testkit"
 )
 
-// names are names that only a typed key tells apart.
+// names are names that only a typed key distinguishes.
 var names = []Name{
 	demo("latest"),
 	demo("tags"),

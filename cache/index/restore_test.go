@@ -73,8 +73,7 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 }
 
-// TestHalfRestored starts after a process has died while it made a new index,
-// which left half of one.
+// TestHalfRestored starts after a process has died while it made a new index.
 func TestHalfRestored(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 5)
@@ -102,8 +101,8 @@ func TestHalfRestored(t *testing.T) {
 	}
 }
 
-// TestDiskFillsWhileRestoring: when the disk fills while a new index is made, the
-// half is removed, and the index is in memory and complete.
+// TestDiskFillsWhileRestoring shows that when the disk fills while a new index is made, the
+// incomplete one is removed, and the index is in memory and complete.
 func TestDiskFillsWhileRestoring(t *testing.T) {
 	dir := t.TempDir()
 	const tags = 2 * roomEach
@@ -132,7 +131,7 @@ func TestDiskFillsWhileRestoring(t *testing.T) {
 }
 
 // TestSetAsideAndNotRenewed starts after a process has died between setting an
-// index aside and removing the marks that condemned it.
+// index aside and removing the files that mark it as damaged.
 func TestSetAsideAndNotRenewed(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir, 100)

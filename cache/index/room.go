@@ -10,13 +10,12 @@ import (
 )
 
 // ErrNoRoom says that the index was not written because the file system is
-// nearly full, or takes no new files. Badger writes through mapped memory, and
-// a page that the disk has no room for kills the process (SIGBUS), which nobody
-// can recover.
+// nearly full, or can create no files. Badger writes through mapped memory, and a
+// page that the disk has no room for kills the process (SIGBUS).
 var ErrNoRoom = errors.New("the file system has no room")
 
-// room returns ErrNoRoom when a database may not be written. An unreadable
-// figure does not stop it.
+// room returns ErrNoRoom if a database must not be written, and nil if the free
+// space cannot be read.
 func (x *Index) room(db *database) error {
 	if db.inMemory {
 		return nil
@@ -27,16 +26,16 @@ func (x *Index) room(db *database) error {
 func (x *Index) roomOnDisk() error {
 	free, err := x.Room()
 	if err == nil && free < x.Reserve {
-		return fmt.Errorf("%w: for %d bytes, and the index wants %d", ErrNoRoom, free, x.Reserve)
+		return fmt.Errorf("%w: for %d bytes, and the index needs %d", ErrNoRoom, free, x.Reserve)
 	}
 	return nil
 }
 
-// DiskBytes is what the index takes on disk, with the snapshot and what was
-// set aside, holes in sparse files not counted.
+// DiskBytes returns how many bytes the index takes on disk, the snapshot and the
+// indexes that were set aside included, holes in sparse files excluded.
 func (x *Index) DiskBytes() int64 {
 	var total int64
-	// Files come and go under the walk; what is gone takes nothing.
+	// Files that are removed during the walk take nothing.
 	_ = fs.WalkDir(os.DirFS(x.path), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // see above
@@ -61,7 +60,7 @@ func ours(path string) bool {
 	return top == indexName || strings.HasPrefix(top, indexName+".") || strings.HasPrefix(top, snapshotName)
 }
 
-// allocated is what a file takes on disk.
+// allocated returns how many bytes a file takes on disk.
 func allocated(info fs.FileInfo) int64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return stat.Blocks * 512 // st_blocks counts in 512 bytes on every system

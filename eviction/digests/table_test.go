@@ -18,8 +18,8 @@ func name(i int) digest.Digest {
 	return digest.FromString(fmt.Sprint(i))
 }
 
-// TestTableAgainstMap has a table and a map do the same, for long enough that
-// entries are used again and shards grow and run empty.
+// TestTableAgainstMap compares a table with a map, for long enough that entries are used
+// again, and shards grow and become empty.
 func TestTableAgainstMap(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -66,7 +66,7 @@ func TestTableAgainstMap(t *testing.T) {
 	}
 }
 
-// TestUnusualDigests are told from each other, whatever they look like.
+// TestUnusualDigests shows that digests of any form are distinguished.
 func TestUnusualDigests(t *testing.T) {
 	plain := name(1)
 	all := []digest.Digest{
@@ -85,7 +85,7 @@ func TestUnusualDigests(t *testing.T) {
 	}
 }
 
-// TestFindAllocatesNothing, since it is on the way of every request.
+// TestFindAllocatesNothing: Find is called for every request.
 func TestFindAllocatesNothing(t *testing.T) {
 	table, d := New[int](), name(1)
 	table.Add(d)

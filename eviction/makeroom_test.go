@@ -32,9 +32,9 @@ func newTestJanitor(l *Ledger, free int64, remove removerFunc) *Janitor {
 	})
 }
 
-// Another fill takes the room that was made for this one, and there is more to
-// evict.
-func TestBreakRoomIsTakenByAnother(t *testing.T) {
+// TestRoomIsTakenByAnother has another fill take the room that was made for this one, with
+// more to evict.
+func TestRoomIsTakenByAnother(t *testing.T) {
 	l := newTestLedger(400 * kib)
 	fill(t, l, 100*kib, 1, 2, 3, 4)
 	stolen := false
@@ -52,9 +52,9 @@ func TestBreakRoomIsTakenByAnother(t *testing.T) {
 	}
 }
 
-// A sweep has evicted objects and is still unlinking them when a fill needs
-// their space.
-func TestBreakRoomIsOnItsWay(t *testing.T) {
+// TestRoomIsOnItsWay has a fill need the space of objects that a sweep is still
+// unlinking.
+func TestRoomIsOnItsWay(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 1000 * kib, SmallSize: kib, High: 0.95, Low: 0.5, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 96*kib, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	if got := l.Sweep(); len(got) == 0 { // the janitor's goroutine is about to unlink them
@@ -66,8 +66,9 @@ func TestBreakRoomIsOnItsWay(t *testing.T) {
 	}
 }
 
-// The floor cannot be kept for one large object, whatever is evicted: nothing is.
-func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
+// TestFloorThatCannotBeReachedEvictsNothing reserves for an object so large that the floor
+// would be crossed whatever is evicted.
+func TestFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(500 * kib)
@@ -86,9 +87,9 @@ func TestBreakFloorThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 }
 
-// Others have filled the file system so far that the floor is out of reach:
-// the cache still evicts what it has.
-func TestBreakFloorThatOthersCross(t *testing.T) {
+// TestFloorThatOthersCross has others fill the file system beyond the floor: the cache
+// still evicts what it has.
+func TestFloorThatOthersCross(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
 	free := int64(0)
@@ -108,9 +109,9 @@ func TestBreakFloorThatOthersCross(t *testing.T) {
 	}
 }
 
-// A budget that has no room for what is asked evicts nothing either, though
-// the floor could be kept.
-func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
+// TestBudgetThatCannotBeReachedEvictsNothing reserves more than the budget has room for,
+// where the floor could be kept.
+func TestBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1, 2, 3)
 	if err := l.Reserve(650 * kib); err != nil { // fills under way
@@ -132,9 +133,9 @@ func TestBreakBudgetThatCannotBeReachedEvictsNothing(t *testing.T) {
 	}
 }
 
-// A large object does not fit beside the small segment's share: nothing is
-// evicted for it.
-func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
+// TestShareThatIsInTheWayEvictsNothing reserves for a large object that does not fit beside
+// the small segment's share.
+func TestShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
 	for i := range 25 {
 		fill(t, l, 8*kib, i)
@@ -147,9 +148,9 @@ func TestBreakShareThatIsInTheWayEvictsNothing(t *testing.T) {
 	}
 }
 
-// Large fills under way pass the high watermark by themselves: the sweep must
-// not take the small objects' share for them.
-func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
+// TestFillsUnderWayAndTheSmallShare has running fills alone exceed the high watermark: the
+// sweep evicts nothing of the small segment's share for them.
+func TestFillsUnderWayAndTheSmallShare(t *testing.T) {
 	l := newTestLedger(1000 * kib) // the small segment's share is 250 KiB
 	l.high, l.low = 900*kib, 800*kib
 	fill(t, l, 8*kib, 1, 2, 3, 4, 5)
@@ -161,8 +162,8 @@ func TestBreakFillsUnderWayAndTheSmallShare(t *testing.T) {
 	}
 }
 
-// A small segment without a share of its own.
-func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
+// TestSmallObjectsWithoutAShare has a small segment whose share is 0.
+func TestSmallObjectsWithoutAShare(t *testing.T) {
 	l := NewLedger(LedgerOptions{Limit: 400 * kib, SmallSize: 16 * kib, High: 1, Low: 0.75, Now: time.Now, Metrics: metrics.New().Space})
 	fill(t, l, 100*kib, 1, 2, 3, 4)
 	j := newTestJanitor(l, 1<<40, l.unlinkNow)
@@ -171,9 +172,9 @@ func TestBreakSmallObjectsWithoutAShare(t *testing.T) {
 	}
 }
 
-// One digest is evicted again before its first file could be unlinked: both
-// files' bytes are freed.
-func TestBreakEvictedTwice(t *testing.T) {
+// TestEvictedTwice evicts a digest again before its first file could be unlinked: the bytes
+// of both files are freed.
+func TestEvictedTwice(t *testing.T) {
 	l := newTestLedger(1000 * kib)
 	fill(t, l, 100*kib, 1)
 	l.Evict(name(1)) // and its file cannot be unlinked
@@ -186,8 +187,9 @@ func TestBreakEvictedTwice(t *testing.T) {
 	}
 }
 
-// Objects of no bytes cannot make room, and must not keep the eviction busy.
-func TestBreakEmptyObjects(t *testing.T) {
+// TestEmptyObjects shows that objects of 0 bytes, which make no room, do not keep the
+// eviction busy.
+func TestEmptyObjects(t *testing.T) {
 	l := newTestLedger(400 * kib)
 	fill(t, l, 0, 1, 2, 3)
 	if err := l.Reserve(400 * kib); err != nil {

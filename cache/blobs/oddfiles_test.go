@@ -12,9 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// What is no regular file must not hold a request up: opening a FIFO waits for
-// a writer.
-func TestBreakOpenOfAFIFO(t *testing.T) {
+// TestOpenOfAFIFO shows that a FIFO in a blob's place does not block a request.
+func TestOpenOfAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := put(t, s, "content")
@@ -49,15 +48,15 @@ func TestBreakOpenOfAFIFO(t *testing.T) {
 	}
 }
 
-// A directory stands where a blob should be, and no ledger knows of it.
-func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
+// TestDirectoryInTheBlobsPlace has a directory where a blob should be.
+func TestDirectoryInTheBlobsPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
 	if err := os.MkdirAll(filepath.Join(dir, blobPath(d, Public), "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// The start walks, and removes what is no blob.
+	// The walk at the start removes what is not a blob.
 	if err := s.Walk(func(digest.Digest, Class, int64, time.Time) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +72,8 @@ func TestBreakDirectoryInTheBlobsPlace(t *testing.T) {
 	}
 }
 
-// A file stands where one of the 256 directories should be.
-func TestBreakFileInTheDirectorysPlace(t *testing.T) {
+// TestFileInTheDirectorysPlace has a file where one of the 256 directories should be.
+func TestFileInTheDirectorysPlace(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := digest.FromString("content")
