@@ -534,7 +534,7 @@ func (m *model) crashInMidFill() {
 }
 
 // TestModel treats caches in random ways and holds them against a map.
-// TEST_MODEL=<seeds> runs so many, instead of five, or two with -short.
+// TEST_MODEL=<seeds> runs so many, instead of five, or one with -short.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seeds := slices.Clone(modelRegressions)
@@ -543,7 +543,7 @@ func TestModel(t *testing.T) {
 	} else {
 		quick := 5
 		if testing.Short() {
-			quick = 2
+			quick = 1
 		}
 		n := quick
 		if _, err := fmt.Sscan(os.Getenv("TEST_MODEL"), &n); err != nil {
