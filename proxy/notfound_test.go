@@ -16,7 +16,7 @@ import (
 )
 
 // TestNamesThatDoNotExist requests 10,000 of them within a minute, as one client,
-// which can still pull what is cached. Another client is not limited (B88).
+// which can still pull what is cached. Another client is not limited.
 func TestNamesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	perMinute, many := 100, 10_000
