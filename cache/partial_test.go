@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-const partialSize = 24 * mib
+const partialSize = 12 * mib
 
 // meter is an origin that counts what it gives, and ends with an error once
 // it has given most bytes of the blob, if most is set.
