@@ -32,11 +32,15 @@ func TestChurnWithFaults(t *testing.T) {
 		body, d := randomContent(uint64(1000+i), size+i/8)
 		set = append(set, blob{body, d})
 	}
+	rounds := 80
+	if testing.Short() {
+		rounds = 20
+	}
 	var all sync.WaitGroup
 	for worker := range 16 {
 		all.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(worker), 2))
-			for range 80 {
+			for range rounds {
 				one := set[rnd.IntN(len(set))]
 				switch rnd.IntN(12) {
 				case 0:

@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -138,6 +139,7 @@ func TestFillsUnderLoad(t *testing.T) {
 					continue
 				}
 				var c client
+				c.Grow(len(body)/2 + 1 + bytes.MinRead)
 				_ = b.Send(t.Context(), &c, int64(len(body)/2), -1)
 				b.Close()
 			}

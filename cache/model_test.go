@@ -538,7 +538,7 @@ func (m *model) crashInMidFill() {
 }
 
 // TestModel takes random steps with caches and compares them with a map.
-// TEST_MODEL=<seeds> runs that many seeds instead of five, or two with -short.
+// TEST_MODEL=<seeds> runs that many seeds instead of five, or one with -short.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seeds := slices.Clone(modelRegressions)
@@ -547,7 +547,7 @@ func TestModel(t *testing.T) {
 	} else {
 		quick := 5
 		if testing.Short() {
-			quick = 2
+			quick = 1
 		}
 		n := quick
 		if _, err := fmt.Sscan(os.Getenv("TEST_MODEL"), &n); err != nil {

@@ -49,7 +49,8 @@ func TestMain(m *testing.M) {
 	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) {
 		panic("a test used the default transport")
 	})
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	// net/http keeps a connection for half a second after it has refused a head.
+	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -36,7 +36,7 @@ func (r *rig) open(t *testing.T, path string) io.Reader {
 
 // TestSlowReaderAmongFastOnes has one client read a thousand bytes for each
 // whole layer that another one gets: nobody waits for it, and it gets
-// everything too (F31).
+// everything too.
 func TestSlowReaderAmongFastOnes(t *testing.T) {
 	for _, name := range []string{"a layer that is held", "a layer that comes in"} {
 		t.Run(name, func(t *testing.T) {

@@ -185,5 +185,14 @@ func (m metrics) sum(name string, without ...string) (sum int64) {
 	return sum
 }
 
-// tail is the end of a log: enough to see what went wrong.
-func tail(log []byte) []byte { return log[max(0, len(log)-4<<10):] }
+// death is the first line of what Go's runtime writes when it ends a process.
+var death = regexp.MustCompile(`(?m)^(fatal error|panic|unexpected fault|SIG[A-Z]+):? .*$`)
+
+// tail returns the end of a log, or of one that tells of a death, what begins there.
+func tail(log []byte) []byte {
+	const most = 4 << 10
+	if at := death.FindIndex(log); at != nil {
+		return log[at[0]:min(len(log), at[0]+most)]
+	}
+	return log[max(0, len(log)-most):]
+}

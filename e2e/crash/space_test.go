@@ -275,7 +275,7 @@ func TestQuota(t *testing.T) {
 	s.pullNewTags(t, "by its own pulls")
 
 	filler := filepath.Join(d.data(), "filler")
-	for round := range 3 {
+	for round := range rounds(3, 3) {
 		fillUp(t, filler)
 		s.pullNewTags(t, fmt.Sprintf("full-%d", round))
 		s.box.assertAlive(t)

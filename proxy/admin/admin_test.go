@@ -50,8 +50,8 @@ func ask(t *testing.T, s *httptest.Server, line string, header ...string) (statu
 	return resp.StatusCode, string(content)
 }
 
-// TestAdmin has rows B80 to B82 of the list of bad input, as far as there is
-// something to ask for: nothing here changes anything.
+// TestAdmin sends what a browser, a client without the token and one with it may
+// send. Nothing here changes anything.
 func TestAdmin(t *testing.T) {
 	s := serve(t, Options{Token: token, Names: []string{"box.example.com"}, Pprof: true})
 	here, auth := "Host: 127.0.0.1:5001", "Authorization: Bearer "+token

@@ -385,7 +385,7 @@ func TestStarved(t *testing.T) {
 }
 
 // TestSlowHeads opens connections that never send the end of a request's head:
-// after the time-out none is left, and others are served all along (F32).
+// after the time-out none is left, and others are served all along.
 func TestSlowHeads(t *testing.T) {
 	const many = 500
 	c := newCrowd(t, 2*many, 2*many, func(o *Options, _ *LimitsOptions) { o.HeadTimeout = 300 * time.Millisecond })
@@ -405,8 +405,7 @@ func TestSlowHeads(t *testing.T) {
 	eventually(t, "they are counted", func() bool { return c.limited("head") == many })
 }
 
-// TestTooMuchHead answers a head above the limit at once, and hangs up (B47,
-// B48).
+// TestTooMuchHead answers a head above the limit at once, and closes the connection.
 func TestTooMuchHead(t *testing.T) {
 	for name, head := range map[string]string{
 		"a URL of 64 KiB":             "GET /v2/" + strings.Repeat("a", 64<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -430,8 +429,7 @@ func TestTooMuchHead(t *testing.T) {
 	}
 }
 
-// TestRequestsOnOneConnection come in order, however many are sent at once
-// (B58).
+// TestRequestsOnOneConnection come in order, however many are sent at once.
 func TestRequestsOnOneConnection(t *testing.T) {
 	c := newCrowd(t, 64, 64)
 	conn := c.connect(one)
