@@ -7,22 +7,25 @@
 // asked only if it is on its registry's list; private and special addresses are
 // not connected to unless the operator allows their range.
 //
-// Files, by subject:
-// registries: set.go, presets.go, status.go (their state), client.go (one
-// registry under one identity);
-// what can be asked: manifests.go, blobs.go, lists.go (tags, referrers), send.go
-// (how a request is sent, redirects within a registry);
-// authorization: auth.go (which authorization a request carries), challenge.go,
-// tokens.go, login.go (the box's credentials), relay.go (a client's own token);
-// network: guard.go (where credentials and redirects may lead), breaker.go with
-// circuit.go, backoff.go and hosts.go (which hosts are asked), budget.go (the
-// pull limit), transport.go, reconnect.go, dial.go (the address filter),
-// authorities.go (certificates);
-// answers: error.go, refusal.go, encoding.go, mediatype.go.
+// To be read in this order:
+//   - set.go (the registries that may be asked, and the rules for each), client.go
+//     (one registry under one identity), presets.go, status.go (what operators are
+//     told of it);
+//   - what is asked: manifests.go, blobs.go, lists.go (tags, referrers), with
+//     mediatype.go and encoding.go; send.go (how a request is sent and followed
+//     within the registry, and for how long its body may stall);
+//   - which authorization it carries: auth.go, challenge.go, tokens.go, login.go
+//     (the box's credentials), relay.go (a client's own token), guard.go (where
+//     credentials and redirects may lead);
+//   - whether it is sent now: retry.go, breaker.go with hosts.go, circuit.go and
+//     backoff.go (the hosts' state), budget.go (the pull limit);
+//   - what a failure means: error.go, refusal.go.
+//
+// Rooms of its own have network (connections, addresses, certificates) and
+// credentials (where the box's come from).
 package upstream
 
 import (
-	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -32,6 +35,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream/credentials"
+	"hubcap/proxy/upstream/network"
 )
 
 // Options configure a Client. All are required, except Login, TokenHosts,
@@ -42,7 +46,7 @@ type Options struct {
 	credentials.Login
 	TokenHosts   []string // besides the registry's own, in the spelling of TokenHost
 	PrivateCIDRs []netip.Prefix
-	CAFiles      []*CAFile // authorities trusted besides the system's
+	CAFiles      []*network.CAFile // authorities trusted besides the system's
 
 	ConnectTimeout time.Duration // each: for a connection to any of a name's addresses, for an outgoing proxy's part, for the TLS handshake
 	HeaderTimeout  time.Duration
@@ -69,7 +73,7 @@ type Client struct {
 	url         *url.URL
 	upstream    *Upstream // whose rules redirects keep; nil for no rules
 	login       *login    // nil without credentials
-	dialer      *dialer   // nil when offline
+	network     *network.Network
 	http        *http.Client
 	header      http.Header // of every request
 	guard       *guard
@@ -99,36 +103,35 @@ func newClient(o Options, identity string) *Client {
 		o.hosts = newHosts(o)
 	}
 	limit := newBudget(o.Now)
-	network, d := o.network(m)
+	net := o.network(m)
+	var base http.RoundTripper = net
+	if o.Offline {
+		base = offline{}
+	}
 	g := &guard{
 		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
 		metrics: m, log: o.Log, label: o.Label, timeout: o.StallTimeout, upstream: o.upstream, now: o.Now,
-		base: withRetries(&breaker{base: network, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
+		base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
 	}
 	c := &Client{
-		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, dialer: d, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, network: net, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
 		guard: g, http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect},
 		header:    http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
 		locations: memory.New[string, *url.URL](locationsKept, o.Now),
 		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	if o.LogsIn() {
-		c.login = newLogin(o, m)
+		c.login = newLogin(o, m, net.RootCAs)
 	}
 	return c
 }
 
-// network returns what sends requests, and counts them.
-func (o Options) network(m *metrics.Upstream) (http.RoundTripper, *dialer) {
-	if o.Offline {
-		return offline{}, nil
-	}
-	d := newDialer(o.PrivateCIDRs, o.ConnectTimeout)
-	t := &renewed{
-		authorities: o.authorities(),
-		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
-	}
-	return &reconnecting{base: &counted{unbound{t}, m}, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
+// network returns what connects to the hosts, and counts the requests.
+func (o Options) network(m *metrics.Upstream) *network.Network {
+	return network.New(network.Options{
+		PrivateCIDRs: o.PrivateCIDRs, CAFiles: o.CAFiles, ConnectTimeout: o.ConnectTimeout, HeaderTimeout: o.HeaderTimeout,
+		Proxy: o.Proxy, Now: o.Now, Metrics: m, Log: o.Log,
+	})
 }
 
 // Trouble returns what of the registry is down: hosts that accept no connection,

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -153,18 +152,4 @@ func TokenHost(s, scheme string) (string, error) {
 		return "", fmt.Errorf("%q is no host or host:port", s)
 	}
 	return hostPort(u), nil
-}
-
-// proxiedTarget checks by name what an outgoing proxy will resolve, since the
-// dial filter sees only the proxy's address.
-func proxiedTarget(u *url.URL, allowed []netip.Prefix) error {
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return checkAddr(addr, allowed)
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") || !strings.Contains(host, ".") ||
-		strings.HasSuffix(host, ".internal") && len(allowed) == 0 {
-		return fmt.Errorf("%w: %s is a name of the internal network", errRefused, host)
-	}
-	return nil
 }

@@ -64,7 +64,7 @@ func newScene(t *testing.T, registry, others starter) *scene {
 		token:    others(t, "127.0.0.2", giveToken),
 		foreign:  others(t, "127.0.0.3", giveToken),
 	}
-	s.client = newFixture(t, s.registry.URL, withCredentials, believing(s.registry, s.token, s.foreign), trusting(t, s.token.URL))
+	s.client = newFixture(t, s.registry.URL, withCredentials, believing(t, s.registry, s.token, s.foreign), trusting(t, s.token.URL))
 	return s
 }
 
@@ -914,9 +914,9 @@ func TestRegistryThatIsNotItself(t *testing.T) {
 			w := unstarted(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })
 			w.TLS = &tls.Config{Certificates: []tls.Certificate{tc.certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tc.version}
 			w.StartTLS()
-			changes := []change{withCredentials, believing()}
+			changes := []change{withCredentials}
 			if tc.trusted {
-				changes = append(changes, believing(w))
+				changes = append(changes, believing(t, w))
 			}
 			b, err := newFixture(t, w.URL, changes...).OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
 			if tc.answered {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/network"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,7 +52,7 @@ func holdsCanary(s string) bool {
 }
 
 // loopback lets a client reach the servers of a test.
-var loopback = prefixes("127.0.0.0/8", "::1/128")
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
 // fixture is a client with what can be seen of it from outside.
 type fixture struct {
@@ -107,16 +110,27 @@ func trusting(t *testing.T, addresses ...string) change {
 
 func reaching(cidrs ...string) change {
 	var allowed []netip.Prefix
-	if len(cidrs) > 0 {
-		allowed = prefixes(cidrs...)
+	for _, one := range cidrs {
+		allowed = append(allowed, netip.MustParsePrefix(one))
 	}
 	return func(o *Options) { o.PrivateCIDRs = allowed }
 }
 
-// trusted has a client trust authorities; their certificates are in no file that
-// could change.
-func trusted(pem []byte) change {
-	return func(o *Options) { o.CAFiles = []*CAFile{{pem: pem}} }
+// trusted has a client trust authorities, if there are any.
+func trusted(t *testing.T, pem []byte) change {
+	t.Helper()
+	if len(pem) == 0 {
+		return func(*Options) {}
+	}
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := network.ReadCAFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(o *Options) { o.CAFiles = []*network.CAFile{file} }
 }
 
 func withStallTimeout(d time.Duration) change { return func(o *Options) { o.StallTimeout = d } }

@@ -22,9 +22,9 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// network answers requests for objects, and questions, with statuses; 0 is no
+// scripted answers requests for objects, and questions, with statuses; 0 is no
 // answer, negative no connection. It counts what it is asked.
-type network struct {
+type scripted struct {
 	status   func(object string) int
 	question func() int // 401 when nil
 	asked    int
@@ -33,7 +33,7 @@ type network struct {
 	body     func(object string) io.ReadCloser
 }
 
-func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
+func (n *scripted) RoundTrip(req *http.Request) (*http.Response, error) {
 	status, object := http.StatusOK, strings.TrimPrefix(req.URL.Path, "/v2/x/manifests/")
 	switch {
 	case req.URL.Path == "/v2/" && req.Method == http.MethodGet || req.URL.Path == "/" && req.Method == http.MethodHead:
@@ -107,28 +107,28 @@ func TestCircuit(t *testing.T) {
 		return 503
 	}
 	for name, tt := range map[string]struct {
-		network network
+		network scripted
 		objects []string
 		asked   int // requests that reach the host
 		asks    int // questions that do
 		trouble bool
 		blobs   bool // the circuit of a host that serves only blobs opens all the same
 	}{
-		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false, false},
-		"one object, 503":                {network{status: always(503)}, one, 100, 1, false, false},
-		"one object, 500":                {network{status: always(500)}, one, 100, 1, false, false},
-		"many objects, 502":              {network{status: always(502)}, objects(100), 100, 1, false, true},
-		"many objects, 404":              {network{status: always(404)}, objects(100), 100, 0, false, false},
-		"many objects, 501":              {network{status: always(501)}, objects(100), 100, 0, false, false},
-		"two objects among good ones":    {network{status: badAndGood}, mixed, 90, 1, false, false},
-		"no connection":                  {network{status: always(-1)}, objects(100), tripAfter, 0, true, false},
-		"one object, no connection":      {network{status: always(-1)}, one, 100, 0, true, false},
-		"host does not answer":           {network{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
-		"host takes no connection":       {network{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 503":               {network{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 500":               {network{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
-		"one object, host answers 503":   {network{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
-		"503, and the question says 403": {network{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
+		"one object, no answer":          {scripted{status: always(0)}, one, 100, 1, false, false},
+		"one object, 503":                {scripted{status: always(503)}, one, 100, 1, false, false},
+		"one object, 500":                {scripted{status: always(500)}, one, 100, 1, false, false},
+		"many objects, 502":              {scripted{status: always(502)}, objects(100), 100, 1, false, true},
+		"many objects, 404":              {scripted{status: always(404)}, objects(100), 100, 0, false, false},
+		"many objects, 501":              {scripted{status: always(501)}, objects(100), 100, 0, false, false},
+		"two objects among good ones":    {scripted{status: badAndGood}, mixed, 90, 1, false, false},
+		"no connection":                  {scripted{status: always(-1)}, objects(100), tripAfter, 0, true, false},
+		"one object, no connection":      {scripted{status: always(-1)}, one, 100, 0, true, false},
+		"host does not answer":           {scripted{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
+		"host takes no connection":       {scripted{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 503":               {scripted{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 500":               {scripted{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
+		"one object, host answers 503":   {scripted{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
+		"503, and the question says 403": {scripted{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
 	} {
 		for _, host := range []string{"registry.test", "cdn.test"} {
 			t.Run(name+", "+host, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestCircuit(t *testing.T) {
 func TestCircuitOpensLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(503)}
+		n := &scripted{status: always(503)}
 		ask := throughBreaker(f, n, "registry.test")
 		_ = ask(t.Context(), "first")
 		n.question = func() int { return 503 }
@@ -197,7 +197,7 @@ func circuits(f *fixture, role, state string) float64 {
 func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(0), question: func() int { return 0 }}
+		n := &scripted{status: always(0), question: func() int { return 0 }}
 		ask := throughBreaker(f, n, "registry.test")
 		for _, object := range objects(tripAfter) {
 			_ = ask(t.Context(), object)
@@ -242,7 +242,7 @@ func TestCircuitTriesAgain(t *testing.T) {
 func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(503), question: func() int { return 503 }}
+		n := &scripted{status: always(503), question: func() int { return 503 }}
 		ask := throughBreaker(f, n, "cdn.test")
 		for _, object := range objects(10) {
 			_ = ask(t.Context(), object)
@@ -281,7 +281,7 @@ func (hanging) Close() error               { return nil }
 func TestCircuitOfSilentBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{}
+		n := &scripted{}
 		ask := throughBreaker(f, n, "cdn.test")
 		get := func(object string) error {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -327,7 +327,7 @@ func TestCircuitOfSilentBodies(t *testing.T) {
 func TestTroubleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(-1), question: func() int { return -1 }}
+		n := &scripted{status: always(-1), question: func() int { return -1 }}
 		_ = throughBreaker(f, n, "registry.test")(t.Context(), "a")
 		for range 20 { // the evidence stays fresh
 			time.Sleep(10 * time.Second)
@@ -353,8 +353,8 @@ func TestTroubleEnds(t *testing.T) {
 func TestTroubleOfManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		down := throughBreaker(f, &network{status: always(-1)}, "cdn1.test")
-		up := throughBreaker(f, &network{}, "cdn2.test")
+		down := throughBreaker(f, &scripted{status: always(-1)}, "cdn1.test")
+		up := throughBreaker(f, &scripted{}, "cdn2.test")
 		_ = up(t.Context(), "a")
 		time.Sleep(time.Second)
 		_ = down(t.Context(), "a")
@@ -373,7 +373,7 @@ func TestTroubleOfManyHosts(t *testing.T) {
 func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = time.Hour })
-		ask := throughBreaker(f, &network{slow: time.Second}, "registry.test")
+		ask := throughBreaker(f, &scripted{slow: time.Second}, "registry.test")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 3 * tripAfter {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -28,9 +29,9 @@ type login struct {
 	warned    logging.Throttle
 }
 
-func newLogin(o Options, m *metrics.Upstream) *login {
+func newLogin(o Options, m *metrics.Upstream, rootCAs func() *x509.CertPool) *login {
 	return &login{
-		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.authorities().current}),
+		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: rootCAs}),
 		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, now: o.Now, log: o.Log,
 	}
 }

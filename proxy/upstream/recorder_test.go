@@ -130,12 +130,13 @@ func (w *recorder) port() string {
 }
 
 // believing has a client trust the certificates of TLS recorders.
-func believing(recorders ...*recorder) change {
+func believing(t *testing.T, recorders ...*recorder) change {
+	t.Helper()
 	var all []byte
 	for _, w := range recorders {
 		if c := w.Certificate(); c != nil {
 			all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 		}
 	}
-	return trusted(all)
+	return trusted(t, all)
 }

@@ -2,11 +2,16 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
+
+	"hubcap/metrics"
 )
 
 // send requests what is below a repository. The caller closes the body.
@@ -94,4 +99,49 @@ func (c *Client) exchange(ctx context.Context, method string, at *url.URL, heade
 	}
 	watch(ctx, cancel, resp, c.stall, c.metrics)
 	return req, resp, nil
+}
+
+// errStalled says that an upstream sent nothing for the stall time-out.
+var errStalled error = stalled{}
+
+type stalled struct{}
+
+func (stalled) Error() string { return "the upstream stalled" }
+
+// Timeout implements net.Error's method, so that the request is not retried.
+func (stalled) Timeout() bool { return true }
+
+// watched is a body with a stall time-out: for the next byte, not for the whole.
+type watched struct {
+	io.ReadCloser
+	timeout time.Duration
+	timer   *time.Timer
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	metrics *metrics.Upstream
+}
+
+// watch replaces resp's body by a watched one. cancel ends the request's context.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, timeout time.Duration, m *metrics.Upstream) {
+	w := &watched{ReadCloser: resp.Body, timeout: timeout, cancel: cancel, ctx: ctx, metrics: m}
+	w.timer = time.AfterFunc(time.Hour, func() { cancel(errStalled) })
+	w.timer.Stop()
+	resp.Body = w
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	w.timer.Reset(w.timeout)
+	n, err := w.ReadCloser.Read(p)
+	w.timer.Stop()
+	w.metrics.Received(n)
+	if err != nil && err != io.EOF && errors.Is(context.Cause(w.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.timer.Stop()
+	defer w.cancel(nil)
+	return w.ReadCloser.Close()
 }

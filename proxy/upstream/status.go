@@ -122,11 +122,8 @@ func (c *Client) identityStatus() IdentityStatus {
 
 // addAddresses adds where the client last connected to the hosts.
 func (c *Client) addAddresses(hosts []HostStatus) {
-	if c.dialer == nil {
-		return
-	}
 	for i := range hosts {
-		if at, ok := c.dialer.answered.Get(hosts[i].Host); ok && !slices.Contains(hosts[i].Addresses, at) {
+		if at, ok := c.network.Address(hosts[i].Host); ok && !slices.Contains(hosts[i].Addresses, at) {
 			hosts[i].Addresses = append(hosts[i].Addresses, at)
 		}
 	}

@@ -72,7 +72,7 @@ func TestStatusOfACircuit(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	f := newFixture(t, "https://registry.test", goesBy(clock), func(o *Options) { o.TryAgain = time.Hour })
-	ask := throughBreaker(f, &network{status: always(-1)}, "registry.test")
+	ask := throughBreaker(f, &scripted{status: always(-1)}, "registry.test")
 	for i := range tripAfter {
 		_ = ask(t.Context(), fmt.Sprint(i))
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"hubcap/proxy/memory"
+	"hubcap/proxy/upstream/network"
 )
 
 // tokensKept is how many repositories' tokens are remembered for each upstream
@@ -42,7 +43,7 @@ func tokenLife(seconds float64) time.Duration {
 }
 
 // errRefused marks what hubcap does not do although a registry asks for it.
-var errRefused = errors.New("refused")
+var errRefused = network.ErrRefused
 
 // errBadToken marks a token answer that cannot be used.
 var errBadToken = errors.New("the token service's answer cannot be used")

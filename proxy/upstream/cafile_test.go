@@ -11,6 +11,7 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
+	"hubcap/proxy/upstream/network"
 )
 
 // caFile is a file that looks changed whenever it is written, however coarse the
@@ -39,15 +40,15 @@ func TestReplacedCAFile(t *testing.T) {
 	other := fakehub.Start(t, fakehub.Options{TLS: true})
 	own := &caFile{t: t, path: filepath.Join(t.TempDir(), "ca.pem"), time: time.Now()}
 	own.write(other.CAPEM())
-	file, err := ReadCAFile(own.path)
+	file, err := network.ReadCAFile(own.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	clock := testkit.NewClock(time.Now())
-	client := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles, o.Now = []*CAFile{file}, clock.Now })
+	client := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles, o.Now = []*network.CAFile{file}, clock.Now })
 	works := func(want bool, when string) {
 		t.Helper()
-		clock.Advance(lookEvery)
+		clock.Advance(time.Second) // when the file is looked at again
 		err := client.head(within(t))
 		if (err == nil) != want || err != nil && !errors.As(err, new(*tls.CertificateVerificationError)) {
 			t.Errorf("%s: %v; want it to work: %t", when, err, want)
@@ -81,13 +82,13 @@ func TestCAFileIsShared(t *testing.T) {
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	shared := &caFile{t: t, path: filepath.Join(t.TempDir(), "ca.pem"), time: time.Now()}
 	shared.write(fakehub.Start(t, fakehub.Options{TLS: true}).CAPEM())
-	file, err := ReadCAFile(shared.path)
+	file, err := network.ReadCAFile(shared.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	shared.write(hub.CAPEM())
-	first := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*CAFile{file} })
-	second := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*CAFile{file} })
+	first := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*network.CAFile{file} })
+	second := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*network.CAFile{file} })
 	if err := errors.Join(first.head(within(t)), second.head(within(t))); err != nil {
 		t.Error(err)
 	}
