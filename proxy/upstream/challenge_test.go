@@ -110,8 +110,11 @@ func TestParseChallenge(t *testing.T) {
 // services, with no network behind it.
 func guarding(tokenHosts ...string) *guard {
 	return &guard{
-		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts,
-		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler), now: time.Now,
+		Options: Options{
+			URL: &url.URL{Scheme: "https", Host: "registry.example"}, TokenHosts: tokenHosts,
+			Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		},
+		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"),
 	}
 }
 

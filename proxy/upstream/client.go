@@ -108,11 +108,7 @@ func newClient(o Options, identity string) *Client {
 	if o.Offline {
 		base = offline{}
 	}
-	g := &guard{
-		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
-		metrics: m, log: o.Log, label: o.Label, timeout: o.StallTimeout, upstream: o.upstream, now: o.Now,
-		base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
-	}
+	g := &guard{Options: o, metrics: m, base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit})}
 	c := &Client{
 		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, network: net, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
 		guard: g, http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect},

@@ -3,7 +3,6 @@ package upstream
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,22 +21,15 @@ const maxRedirects = 5
 // they are sent to the registry and to token hosts only, and no redirect carries
 // them to another host.
 type guard struct {
-	base       http.RoundTripper
-	registry   *url.URL
-	tokenHosts []string  // host:port
-	upstream   *Upstream // whose rules redirects keep; nil for no rules
-	hosts      *hosts
-	metrics    *metrics.Upstream
-	label      string
-	timeout    time.Duration // for the body of an answer that is read here
-	now        func() time.Time
-	log        *slog.Logger
-	warned     logging.Throttle
+	Options
+	base    http.RoundTripper
+	metrics *metrics.Upstream
+	warned  logging.Throttle
 }
 
 // RoundTrip implements http.RoundTripper, for all but token requests.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	home := sameOrigin(req.URL, g.registry)
+	home := sameOrigin(req.URL, g.URL)
 	if !home && req.Header.Get("Authorization") != "" {
 		g.metrics.Refused()
 		return nil, fmt.Errorf("%w: credentials for %s, which is neither the registry nor a token host", errRefused, req.URL.Host)
@@ -57,7 +49,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // again: little of it, and not for long.
 func (g *guard) discard(resp *http.Response) {
 	body := resp.Body
-	defer time.AfterFunc(g.timeout, func() { body.Close() }).Stop()
+	defer time.AfterFunc(g.StallTimeout, func() { body.Close() }).Stop()
 	io.CopyN(io.Discard, body, 2<<10) //nolint:errcheck // a connection that cannot be used again is closed
 	body.Close()
 	resp.Body = http.NoBody
@@ -70,24 +62,24 @@ func (g *guard) isTokenService(realm string) bool {
 	if err != nil || u.User != nil || u.Host == "" {
 		return false
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || g.registry.Scheme != "http") {
+	if u.Scheme != "https" && (u.Scheme != "http" || g.URL.Scheme != "http") {
 		return false
 	}
-	return slices.Contains(g.tokenHosts, hostPort(u))
+	return hostPort(u) == hostPort(g.URL) || slices.Contains(g.TokenHosts, hostPort(u))
 }
 
 // refuseRealm counts and logs a token service that is not on the list.
 func (g *guard) refuseRealm(realm string) {
 	g.metrics.Refused()
-	if !g.warned.Allow(g.now()) {
+	if !g.warned.Allow(g.Now()) {
 		return
 	}
 	host := "(not an address)"
 	if u, err := url.Parse(realm); err == nil {
 		host = u.Host
 	}
-	g.log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
-		"upstream", g.label, "token_host", host)
+	g.Log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
+		"upstream", g.Label, "token_host", host)
 }
 
 // checkRedirect is the HTTP client's CheckRedirect. A request follows a redirect
@@ -98,7 +90,7 @@ func (g *guard) checkRedirect(req *http.Request, via []*http.Request) error {
 		g.metrics.Refused()
 		return err
 	}
-	if len(via) == 1 && sameOrigin(via[0].URL, g.registry) && withinRegistry(g.registry, req.URL) {
+	if len(via) == 1 && sameOrigin(via[0].URL, g.URL) && withinRegistry(g.URL, req.URL) {
 		return http.ErrUseLastResponse
 	}
 	for _, name := range []string{"Authorization", "Cookie", "Referer"} {
@@ -111,14 +103,14 @@ func (g *guard) mayFollow(req *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) > maxRedirects:
 		return fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
-	case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || g.registry.Scheme != "http"):
-		return fmt.Errorf("%w: a redirect from %s to %s", errRefused, g.registry.Scheme, req.URL.Scheme)
+	case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || g.URL.Scheme != "http"):
+		return fmt.Errorf("%w: a redirect from %s to %s", errRefused, g.URL.Scheme, req.URL.Scheme)
 	case req.URL.User != nil:
 		return fmt.Errorf("%w: a redirect with credentials in it", errRefused)
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return fmt.Errorf("%w: a redirect of a %s", errRefused, req.Method)
 	}
-	return g.upstream.checkRedirect(req.URL, g.registry)
+	return g.upstream.checkRedirect(req.URL, g.URL)
 }
 
 // withinRegistry reports whether u, to which the registry at base redirects, is

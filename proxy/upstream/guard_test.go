@@ -837,7 +837,7 @@ func TestCheckRedirect(t *testing.T) {
 	for _, tt := range tests {
 		c := guarding()
 		var err error
-		if c.registry, err = url.Parse(tt.registry); err != nil {
+		if c.URL, err = url.Parse(tt.registry); err != nil {
 			t.Fatal(err)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, tt.to, nil)
@@ -849,7 +849,7 @@ func TestCheckRedirect(t *testing.T) {
 		}
 		via := make([]*http.Request, tt.via)
 		for i := range via {
-			via[i] = &http.Request{URL: c.registry.JoinPath("v2/x/manifests/1")}
+			via[i] = &http.Request{URL: c.URL.JoinPath("v2/x/manifests/1")}
 		}
 		err = c.checkRedirect(req, via)
 		if errors.Is(err, http.ErrUseLastResponse) {

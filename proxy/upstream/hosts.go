@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -33,14 +32,8 @@ const (
 // hosts is what is known of the hosts behind one upstream, for all its clients:
 // the registry, its token services, its redirect targets.
 type hosts struct {
-	label      string
-	url        *url.URL // of the registry
-	registry   string
-	tokenHosts []string
-	userAgent  string
-	tryAgain   time.Duration
-	now        func() time.Time
-	log        *slog.Logger
+	Options
+	registry string // its host and port
 
 	troubles atomic.Int64 // counts evidence against hosts and 429s; 0 once all hosts are known to be healthy
 
@@ -49,10 +42,7 @@ type hosts struct {
 }
 
 func newHosts(o Options) *hosts {
-	return &hosts{
-		label: o.Label, url: o.URL, registry: hostPort(o.URL), tokenHosts: o.TokenHosts, userAgent: o.UserAgent, tryAgain: o.TryAgain,
-		now: o.Now, log: o.Log, known: memory.New[string, *host](hostsKept, nil),
-	}
+	return &hosts{Options: o, registry: hostPort(o.URL), known: memory.New[string, *host](hostsKept, nil)}
 }
 
 // of returns what is known of the host that u addresses.
@@ -63,14 +53,14 @@ func (h *hosts) of(u *url.URL) *host {
 	if one, ok := h.known.Get(name); ok {
 		return one
 	}
-	one := &host{hosts: h, name: name, backoff: backoff{now: h.now}}
+	one := &host{hosts: h, name: name, backoff: backoff{now: h.Now}}
 	one.circuit = circuit{
-		now: h.now, tryAgain: h.tryAgain, blobs: h.role(name) == roleElsewhere, failed: make(map[string]outcome),
+		now: h.Now, tryAgain: h.TryAgain, blobs: h.role(name) == roleElsewhere, failed: make(map[string]outcome),
 		changed: one.circuitChanged, evidence: func() { h.troubles.Add(1) },
 	}
 	one.check.method, one.check.url = http.MethodHead, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
-	if sameOrigin(u, h.url) {
-		one.check.method, one.check.url = http.MethodGet, h.url.JoinPath("v2/").String()
+	if sameOrigin(u, h.URL) {
+		one.check.method, one.check.url = http.MethodGet, h.URL.JoinPath("v2/").String()
 	}
 	h.known.Keep(name, one)
 	return one
@@ -99,7 +89,7 @@ func (h *hosts) role(name string) string {
 	switch {
 	case name == h.registry:
 		return roleRegistry
-	case slices.Contains(h.tokenHosts, name):
+	case slices.Contains(h.TokenHosts, name):
 		return roleToken
 	default:
 		return roleElsewhere
@@ -172,7 +162,7 @@ func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) healt
 	if err != nil {
 		return healthUnknown
 	}
-	req.Header.Set("User-Agent", h.hosts.userAgent)
+	req.Header.Set("User-Agent", h.hosts.UserAgent)
 	resp, err := network.RoundTrip(req)
 	switch {
 	case err != nil && ownFault(err):
@@ -192,7 +182,7 @@ func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) healt
 // lately.
 func (h *host) checkBehind() {
 	network := h.network.Load()
-	if network != nil && h.circuit.due(max(h.hosts.tryAgain, checkPause)) {
+	if network != nil && h.circuit.due(max(h.hosts.TryAgain, checkPause)) {
 		go func() { h.circuit.answered(h.checkHealth(context.Background(), *network)) }()
 	}
 }
@@ -201,10 +191,10 @@ func (h *host) checkBehind() {
 func (h *host) circuitChanged(_, to state) {
 	switch to {
 	case open:
-		h.hosts.log.Warn("circuit open: a host fails and gets no requests; cached content is served, and one request at intervals tests the host",
-			"upstream", h.hosts.label, "host", h.name, "try_again", h.hosts.tryAgain)
+		h.hosts.Log.Warn("circuit open: a host fails and gets no requests; cached content is served, and one request at intervals tests the host",
+			"upstream", h.hosts.Label, "host", h.name, "try_again", h.hosts.TryAgain)
 	case closed:
-		h.hosts.log.Info("circuit closed: a host that failed answers again", "upstream", h.hosts.label, "host", h.name)
+		h.hosts.Log.Info("circuit closed: a host that failed answers again", "upstream", h.hosts.Label, "host", h.name)
 	case halfOpen:
 	}
 }

@@ -71,7 +71,7 @@ func always(status int) func(string) int { return func(string) int { return stat
 
 // throughBreaker asks a network behind a circuit for an object, without retries.
 func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
-	c := &breaker{base: network, hosts: f.hosts, budget: f.budget, registry: f.url, timeout: time.Hour}
+	c := &breaker{base: network, hosts: f.hosts, budget: f.budget}
 	return func(ctx context.Context, object string) error {
 		at, err := url.Parse("https://" + host + "/v2/x/manifests/" + object)
 		if err != nil {

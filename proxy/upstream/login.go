@@ -3,10 +3,8 @@ package upstream
 import (
 	"crypto/x509"
 	"errors"
-	"log/slog"
 	"net/http"
 	"path"
-	"time"
 
 	"hubcap/metrics"
 	"hubcap/proxy/logging"
@@ -18,21 +16,17 @@ var errNoLogin = errors.New("hubcap's credentials for it fail at present; its lo
 
 // login is the box's credentials for one registry.
 type login struct {
+	Options
 	keeper    *credentials.Keeper
-	host      string // of the registry, with its port
-	kind      credentials.Kind
-	label     string
 	anonymous *Client // asks while the credentials fail; nil for none
 	metrics   *metrics.Upstream
-	now       func() time.Time
-	log       *slog.Logger
 	warned    logging.Throttle
 }
 
 func newLogin(o Options, m *metrics.Upstream, rootCAs func() *x509.CertPool) *login {
 	return &login{
+		Options: o, metrics: m,
 		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: rootCAs}),
-		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, now: o.Now, log: o.Log,
 	}
 }
 
@@ -155,13 +149,13 @@ func (c *Client) acceptance(resp *http.Response, err error) acceptance {
 // failed counts and logs a request for which the credentials failed.
 func (l *login) failed(why metrics.CredentialFailure, err error) {
 	l.metrics.CredentialsFailed(why)
-	if !l.warned.Allow(l.now()) {
+	if !l.warned.Allow(l.Now()) {
 		return
 	}
-	kind := l.kind
+	kind := l.Kind
 	if kind == credentials.Given {
 		kind = "given"
 	}
-	l.log.Warn("registry credentials fail: public repositories are pulled without them, of others only cached content is served",
-		"upstream", l.label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.kind, l.host))
+	l.Log.Warn("registry credentials fail: public repositories are pulled without them, of others only cached content is served",
+		"upstream", l.Label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.Kind, l.URL.Host))
 }

@@ -133,7 +133,7 @@ func readRefusal(body io.ReadCloser, timeout time.Duration) []byte {
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
 		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.now()), Credentials: c.login != nil,
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.Now()), Credentials: c.login != nil,
 	}
 	if e.Kind == RateLimited { // what the breaker made of it, in whole seconds as it was sent
 		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).backoff.wait()).Round(time.Second)

@@ -20,7 +20,7 @@ import (
 func (c *Client) As(token string) *Client {
 	as := *c
 	as.caller = &caller{token: token}
-	as.locations = memory.New[string, *url.URL](locationsKept, c.hosts.now)
+	as.locations = memory.New[string, *url.URL](locationsKept, c.hosts.Now)
 	return &as
 }
 
@@ -70,7 +70,7 @@ func (g *guard) relayChallenge(resp *http.Response) {
 	}
 	realm.RawQuery = ownQuery(realm).Encode()
 	challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(ch.service)
-	if repository, ok := repositoryOf(resp.Request.URL.Path, g.registry.Path); ok {
+	if repository, ok := repositoryOf(resp.Request.URL.Path, g.URL.Path); ok {
 		challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
 	}
 	resp.Header.Set("WWW-Authenticate", challenge)

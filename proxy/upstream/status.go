@@ -114,7 +114,7 @@ func (c *Client) identityStatus() IdentityStatus {
 	}
 	if c.login != nil {
 		held := c.login.keeper.Status()
-		held.Kind = c.login.kind
+		held.Kind = c.login.Kind
 		s.Credentials = &held
 	}
 	return s

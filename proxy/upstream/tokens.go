@@ -214,7 +214,7 @@ func (g *guard) askToken(req *http.Request) (authorization, error) {
 	if resp.StatusCode == http.StatusOK {
 		return g.readToken(resp)
 	}
-	text := readRefusal(resp.Body, g.timeout)
+	text := readRefusal(resp.Body, g.StallTimeout)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		return authorization{}, &postponed{hostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
 	}
@@ -268,7 +268,7 @@ func ownQuery(realm *url.URL) url.Values {
 func (g *guard) readToken(resp *http.Response) (authorization, error) {
 	body := resp.Body
 	defer body.Close()
-	timer := time.AfterFunc(g.timeout, func() { body.Close() })
+	timer := time.AfterFunc(g.StallTimeout, func() { body.Close() })
 	text, err := readText(resp.Header, body, maxToken)
 	if !timer.Stop() {
 		return authorization{}, errStalled
