@@ -145,22 +145,21 @@ func (b *budget) stop(retryAfter time.Duration) time.Duration {
 // whether there are pulls again. A registry that answers without stating a limit
 // no longer has one.
 func (b *budget) ask(head func() error) {
-	if !b.probe() {
+	b.mu.Lock()
+	now, before := b.now(), b.spoken
+	due := now.Sub(b.probed) >= probeAfter
+	if due {
+		b.probed = now
+	}
+	b.mu.Unlock()
+	if !due || head() != nil {
 		return
 	}
-	before := b.answers()
-	if err := head(); err == nil && b.answers() == before {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.until = time.Time{}
-	}
-}
-
-// answers returns how many answers have stated how many pulls are left.
-func (b *budget) answers() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.spoken
+	if b.spoken == before {
+		b.until = time.Time{}
+	}
 }
 
 // wait returns for how long no manifest is to be fetched.
@@ -168,18 +167,6 @@ func (b *budget) wait() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return max(b.until.Sub(b.now()), 0)
-}
-
-// probe reports whether the caller may find out whether there are pulls again.
-func (b *budget) probe() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	if now.Sub(b.probed) < probeAfter {
-		return false
-	}
-	b.probed = now
-	return true
 }
 
 // pulls parses "100;w=21600". Docker Hub sends ";w=21600" at times.
@@ -210,7 +197,7 @@ func isPullLimit(resp *http.Response, timeout time.Duration) bool {
 	}
 	text := readRefusal(resp.Body, timeout)
 	resp.Body = io.NopCloser(bytes.NewReader(text))
-	return slices.ContainsFunc(ociErrors(text), func(one ociError) bool {
+	return slices.ContainsFunc(parseRefusal(text).Errors, func(one ociError) bool {
 		return strings.Contains(strings.ToLower(one.Message), "pull rate limit")
 	})
 }

@@ -156,22 +156,16 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 	if encoded := query.Encode(); encoded != "" {
 		what += "?" + encoded
 	}
-	req, resp, err := c.send(ctx, http.MethodGet, repository, what, nil)
+	req, resp, err := c.fetch(ctx, http.MethodGet, repository, what, nil)
 	if err != nil {
 		return Answer{}, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Answer{}, c.refusal(req, resp)
+	body, err := c.text(req, resp, "a list", maxPage)
+	if err != nil {
+		return Answer{}, err
 	}
-	body, err := readText(resp.Header, resp.Body, maxPage)
-	switch {
-	case errors.Is(err, errAboveBound) || err == nil && !json.Valid(body):
-		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
-	case errors.Is(err, errEncoding):
-		return Answer{}, c.invalid(req, "a list that is %w", err)
-	case err != nil:
-		return Answer{}, c.failure(req, err)
+	if !json.Valid(body) {
+		return Answer{}, c.invalid(req, "a list that is no JSON")
 	}
 	return Answer{
 		MediaType: resp.Header.Get("Content-Type"),

@@ -46,23 +46,19 @@ type refusalText struct {
 	Error   any `json:"error"` // RFC 6749, 5.2, and quay.io's
 }
 
-// ociErrors returns the errors in a refusal's text; none if it is not in the
-// specified form.
-func ociErrors(text []byte) []ociError {
-	var r refusalText
+// parseRefusal returns what is known of a refusal's text; nothing if it is not
+// JSON.
+func parseRefusal(text []byte) (r refusalText) {
 	if json.Unmarshal(text, &r) != nil {
-		return nil
+		return refusalText{}
 	}
-	return r.Errors
+	return r
 }
 
 // words returns the code and the message of a refusal's text, cleaned for logs.
 // The code is empty unless it is an OCI error. secrets are those of the request.
 func words(text []byte, secrets []string) (code, message string) {
-	var r refusalText
-	if json.Unmarshal(text, &r) != nil {
-		return "", ""
-	}
+	r := parseRefusal(text)
 	if len(r.Errors) > 0 {
 		return clean(r.Errors[0].Code, secrets), clean(r.Errors[0].Message, secrets)
 	}

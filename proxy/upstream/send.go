@@ -37,6 +37,31 @@ func (c *Client) send(ctx context.Context, method, repository, what string, head
 	})
 }
 
+// fetch is send, with any answer but 200 as an Error.
+func (c *Client) fetch(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
+	req, resp, err := c.send(ctx, method, repository, what, header)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		return nil, nil, c.refusal(req, resp)
+	}
+	return req, resp, err
+}
+
+// text reads the text of an answer, of at most bound bytes, and closes it. what
+// it is goes into the error.
+func (c *Client) text(req *http.Request, resp *http.Response, what string, bound int64) ([]byte, error) {
+	defer resp.Body.Close()
+	text, err := readText(resp.Header, resp.Body, bound)
+	switch {
+	case errors.Is(err, errAboveBound):
+		return nil, c.invalid(req, "%s above %d bytes", what, bound)
+	case errors.Is(err, errEncoding):
+		return nil, c.invalid(req, "%s that is %w", what, err)
+	case err != nil:
+		return nil, c.failure(req, err)
+	}
+	return text, nil
+}
+
 // follow sends a request by ask, and again for each redirect of the registry to
 // itself. The target is requested like any other address of the registry, with
 // a token for the repository that it names, if the operator's rules allow that

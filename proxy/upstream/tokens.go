@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -68,9 +68,7 @@ type authorization struct {
 type tokens struct {
 	cache  *memory.Memory[string, string]
 	flight singleflight.Group
-
-	mu   sync.Mutex
-	last challenge // that was met; zero for none
+	last   atomic.Pointer[challenge] // that was met; nil for none
 }
 
 func newTokens(now func() time.Time) *tokens {
@@ -105,17 +103,14 @@ func (t *tokens) get(ctx context.Context, repository, refused string, fetch func
 
 // lastChallenge returns the challenge that the registry is expected to put.
 func (t *tokens) lastChallenge() challenge {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.last
+	if last := t.last.Load(); last != nil {
+		return *last
+	}
+	return challenge{}
 }
 
 // learn sets the challenge that the registry is expected to put; zero for none.
-func (t *tokens) learn(ch challenge) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last = ch
-}
+func (t *tokens) learn(ch challenge) { t.last.Store(&ch) }
 
 // grants reports whether the token held for a repository itself says that it
 // may be pulled.
