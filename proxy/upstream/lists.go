@@ -178,21 +178,16 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 // relNext matches the relation "next" among the parameters of a link.
 var relNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*(?:next\b|"(?:[^"]*\s)?next[\s"])`)
 
+// linkValue matches a link's target and parameters.
+var linkValue = regexp.MustCompile(`<([^>]*)>([^<]*)`)
+
 // nextPage returns the query of the link to the next page (RFC 8288). The link's
 // host and path are ignored: the next page is requested from the same list.
 func nextPage(links []string) url.Values {
-	rest := strings.Join(links, ", ")
-	for {
-		_, after, ok := strings.Cut(rest, "<")
-		target, after, ok2 := strings.Cut(after, ">")
-		if !ok || !ok2 {
-			return nil
-		}
-		var parameters string
-		parameters, rest, _ = strings.Cut(after, "<")
-		rest = "<" + rest
-		if u, err := url.Parse(target); err == nil && relNext.MatchString(parameters) {
+	for _, one := range linkValue.FindAllStringSubmatch(strings.Join(links, ", "), -1) {
+		if u, err := url.Parse(one[1]); err == nil && relNext.MatchString(one[2]) {
 			return u.Query()
 		}
 	}
+	return nil
 }

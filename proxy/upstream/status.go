@@ -74,23 +74,14 @@ func (s *Set) Status() []Status {
 
 // Status returns the state of the upstream.
 func (u *Upstream) Status() Status {
-	clients := []*Client{u.Anonymous, u.Own}
-	globs := [][]string{nil, nil}
-	for _, p := range u.parts {
-		clients, globs = append(clients, p.own), append(globs, p.repositories)
-	}
-	clients, globs = append(clients, u.Relay), append(globs, nil)
 	s := u.Anonymous.Status()
-	s.Host, s.Identities = u.Host, nil
-	for i, c := range clients {
-		if c == nil {
-			continue
-		}
-		one := c.identityStatus()
-		one.Repositories = globs[i]
-		s.Identities = append(s.Identities, one)
-		if c != u.Anonymous {
-			c.addAddresses(s.Hosts)
+	s.Host = u.Host
+	for _, p := range slices.Concat([]part{{nil, u.Own}}, u.parts, []part{{nil, u.Relay}}) {
+		if p.own != nil {
+			one := p.own.identityStatus()
+			one.Repositories = p.repositories
+			s.Identities = append(s.Identities, one)
+			p.own.addAddresses(s.Hosts)
 		}
 	}
 	return s

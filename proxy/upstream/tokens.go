@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -166,28 +167,26 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 		return authorization{}, err
 	}
 	scopes := slices.Compact(slices.Sorted(slices.Values(append(strings.Fields(ch.scope), "repository:"+repository+":pull"))))
-	var req *http.Request
+	method, query, form := http.MethodGet, ownQuery(at), url.Values{}
 	if cred.RefreshToken != "" {
-		form := url.Values{
+		method = http.MethodPost
+		form = url.Values{
 			"grant_type": {"refresh_token"}, "refresh_token": {cred.RefreshToken}, "client_id": {"hubcap"},
 			"service": {ch.service}, "scope": {strings.Join(scopes, " ")},
 		}
-		at.RawQuery = ownQuery(at).Encode()
-		req, err = http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(form.Encode()))
 	} else {
-		query := ownQuery(at)
 		if ch.service != "" {
 			query.Set("service", ch.service)
 		}
 		query["scope"] = scopes
-		at.RawQuery = query.Encode()
-		req, err = http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	}
+	at.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), strings.NewReader(form.Encode()))
 	if err != nil {
 		return authorization{}, err
 	}
 	maps.Copy(req.Header, c.header)
-	if req.Method == http.MethodPost {
+	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	} else if cred.Username != "" || cred.Password != "" {
 		req.SetBasicAuth(cred.Username, cred.Password)
@@ -282,10 +281,7 @@ func (g *guard) readToken(resp *http.Response) (authorization, error) {
 	if json.Unmarshal(text, &answer) != nil {
 		return authorization{}, fmt.Errorf("%w: no JSON", errBadToken)
 	}
-	token := answer.AccessToken
-	if token == "" {
-		token = answer.Token
-	}
+	token := cmp.Or(answer.AccessToken, answer.Token)
 	switch {
 	case token == "":
 		return authorization{}, fmt.Errorf("%w: no token in it", errBadToken)
