@@ -3,7 +3,6 @@ package upstream
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"hubcap/metrics"
 	"hubcap/proxy/logging"
+	"hubcap/proxy/upstream/network"
 )
 
 // maxRedirects is how many redirects of one request are followed.
@@ -65,7 +65,7 @@ func (g *guard) isTokenService(realm string) bool {
 	if u.Scheme != "https" && (u.Scheme != "http" || g.URL.Scheme != "http") {
 		return false
 	}
-	return hostPort(u) == hostPort(g.URL) || slices.Contains(g.TokenHosts, hostPort(u))
+	return network.HostPort(u) == network.HostPort(g.URL) || slices.Contains(g.TokenHosts, network.HostPort(u))
 }
 
 // refuseRealm counts and logs a token service that is not on the list.
@@ -125,15 +125,8 @@ func withinRegistry(base, u *url.URL) bool {
 }
 
 // sameOrigin reports whether scheme, host and port are the same.
-func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && hostPort(a) == hostPort(b) }
-
-// hostPort returns the host and port that u addresses, in one spelling.
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && network.HostPort(a) == network.HostPort(b)
 }
 
 // TokenHost returns an operator's token host, with or without a port, in the
@@ -143,5 +136,5 @@ func TokenHost(s, scheme string) (string, error) {
 	if err != nil || u.Host == "" || u.Host != s || u.User != nil || strings.HasSuffix(s, ":") {
 		return "", fmt.Errorf("%q is no host or host:port", s)
 	}
-	return hostPort(u), nil
+	return network.HostPort(u), nil
 }

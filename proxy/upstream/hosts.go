@@ -13,6 +13,7 @@ import (
 
 	"hubcap/proxy/logging"
 	"hubcap/proxy/memory"
+	"hubcap/proxy/upstream/network"
 )
 
 // hostsKept bounds how many hosts behind one upstream are remembered: an
@@ -42,12 +43,12 @@ type hosts struct {
 }
 
 func newHosts(o Options) *hosts {
-	return &hosts{Options: o, registry: hostPort(o.URL), known: memory.New[string, *host](hostsKept, nil)}
+	return &hosts{Options: o, registry: network.HostPort(o.URL), known: memory.New[string, *host](hostsKept, nil)}
 }
 
 // of returns what is known of the host that u addresses.
 func (h *hosts) of(u *url.URL) *host {
-	name := hostPort(u)
+	name := network.HostPort(u)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if one, ok := h.known.Get(name); ok {
@@ -155,7 +156,7 @@ type host struct {
 // answers with 200 or 401 (OCI distribution specification, "Determining
 // Support"), to other hosts HEAD of their root, which is rarely served and always
 // answered. A host that answers below 500 is healthy, whatever the content.
-func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) health {
+func (h *host) checkHealth(ctx context.Context, over http.RoundTripper) health {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, h.check.method, h.check.url, nil)
@@ -163,7 +164,7 @@ func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) healt
 		return healthUnknown
 	}
 	req.Header.Set("User-Agent", h.hosts.UserAgent)
-	resp, err := network.RoundTrip(req)
+	resp, err := over.RoundTrip(req)
 	switch {
 	case err != nil && ownFault(err):
 		return healthUnknown
@@ -181,14 +182,14 @@ func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) healt
 // checkBehind checks the host's health in the background, unless that was done
 // lately.
 func (h *host) checkBehind() {
-	network := h.network.Load()
-	if network != nil && h.circuit.due(max(h.hosts.TryAgain, checkPause)) {
-		go func() { h.circuit.answered(h.checkHealth(context.Background(), *network)) }()
+	over := h.network.Load()
+	if over != nil && h.circuit.due(max(h.hosts.TryAgain, checkPause)) {
+		go func() { h.circuit.answered(h.checkHealth(context.Background(), *over)) }()
 	}
 }
 
 // circuitChanged logs that the circuit opens or closes.
-func (h *host) circuitChanged(_, to state) {
+func (h *host) circuitChanged(to state) {
 	switch to {
 	case open:
 		h.hosts.Log.Warn("circuit open: a host fails and gets no requests; cached content is served, and one request at intervals tests the host",

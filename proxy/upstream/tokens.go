@@ -210,7 +210,7 @@ func (g *guard) askToken(req *http.Request) (authorization, error) {
 	}
 	text := readRefusal(resp.Body, g.StallTimeout)
 	if resp.StatusCode == http.StatusTooManyRequests {
-		return authorization{}, &postponed{hostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
+		return authorization{}, &postponed{network.HostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
 	}
 	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 	refusal.code, refusal.message = words(text, secretsIn(req))

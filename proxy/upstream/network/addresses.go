@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -12,6 +13,16 @@ import (
 // ErrRefused says that hubcap did not connect to where a name or a registry
 // leads.
 var ErrRefused = errors.New("refused")
+
+// HostPort returns the host and port that u addresses, as a registry or as an
+// outgoing proxy, in one spelling.
+func HostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
 
 // special are the addresses at which no registry, token service or CDN may be
 // unless the operator allows it: this host, private networks, metadata services

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,18 +36,19 @@ func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, 
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
 	d := net.Dialer{KeepAlive: 30 * time.Second}
-	_, proxy := n.proxies.Load(address)
+	key := strings.ToLower(address)
+	_, proxy := n.proxies.Load(key)
 	if !proxy {
 		d.Control = n.control
 	}
-	last, _ := n.answered.Get(address)
+	last, _ := n.answered.Get(key)
 	conn, at, err := race(ctx, inTurn(addrs, last), func(ctx context.Context, at netip.Addr) (net.Conn, error) {
 		return d.DialContext(ctx, network, net.JoinHostPort(at.String(), port))
 	})
 	if err != nil {
 		return nil, err
 	}
-	n.answered.Keep(address, at)
+	n.answered.Keep(key, at)
 	if proxy {
 		n.bound(ctx, conn)
 	}
@@ -166,7 +168,7 @@ func (n *Network) through(req *http.Request) (*url.URL, error) {
 		return nil, err
 	}
 	if proxy == nil {
-		if _, exempt := n.proxies.Load(proxyAddress(req.URL)); exempt {
+		if _, exempt := n.proxies.Load(HostPort(req.URL)); exempt {
 			return nil, fmt.Errorf("%w: %s is the outgoing proxy", ErrRefused, req.URL.Host)
 		}
 		return nil, nil //nolint:nilnil // as http.Transport wants it
@@ -174,15 +176,6 @@ func (n *Network) through(req *http.Request) (*url.URL, error) {
 	if err := proxiedTarget(req.URL, n.PrivateCIDRs); err != nil {
 		return nil, err
 	}
-	n.proxies.Store(proxyAddress(proxy), struct{}{})
+	n.proxies.Store(HostPort(proxy), struct{}{})
 	return proxy, nil
-}
-
-// proxyAddress returns what the transport dials for a proxy.
-func proxyAddress(proxy *url.URL) string {
-	port := proxy.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[proxy.Scheme]
-	}
-	return net.JoinHostPort(proxy.Hostname(), port)
 }

@@ -167,10 +167,10 @@ func TestProxiedTarget(t *testing.T) {
 	}
 }
 
-func TestProxyAddress(t *testing.T) {
+func TestHostPort(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"http://proxy.test":      "proxy.test:80",
+		"http://Proxy.test":      "proxy.test:80",
 		"http://proxy.test:3128": "proxy.test:3128",
 		"https://proxy.test":     "proxy.test:443",
 		"socks5://10.0.0.1":      "10.0.0.1:1080",
@@ -180,7 +180,7 @@ func TestProxyAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := proxyAddress(u); got != want {
+		if got := HostPort(u); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
 	}
