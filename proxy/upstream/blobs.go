@@ -104,7 +104,7 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 		}
 	}
 	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
-	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.url) {
+	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.o.URL) {
 		c.locations.Put(key, resp.Request.URL, locationFor)
 	}
 	return req, resp, err

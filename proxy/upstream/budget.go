@@ -83,7 +83,8 @@ func (b *budget) read(h http.Header) {
 		b.stated.Limit = limit
 	}
 	if source != "" {
-		b.stated.Source = truncate(printable(source), maxMessage)
+		source = printable(source)
+		b.stated.Source = source[:min(len(source), maxMessage)]
 	}
 	if remaining != "" {
 		b.spoken++
@@ -103,8 +104,6 @@ func (b *budget) read(h http.Header) {
 	}
 	b.stated.Remaining, b.stated.Exhausted = left, b.forecast(left)
 }
-
-func truncate(s string, n int) string { return s[:min(len(s), n)] }
 
 // forecast notes a count, and returns how long the pulls last at the rate of
 // the last hour; negative if they do not decrease. b.mu is held.

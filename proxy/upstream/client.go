@@ -68,24 +68,18 @@ type Options struct {
 // Client asks one registry under one identity. It shares no tokens with other
 // clients, so that none is used under another identity.
 type Client struct {
-	label       string
-	identity    string
-	url         *url.URL
-	upstream    *Upstream // whose rules redirects keep; nil for no rules
-	login       *login    // nil without credentials
-	network     *network.Network
-	http        *http.Client
-	header      http.Header // of every request
-	guard       *guard
-	offline     bool
-	caller      *caller // on whose behalf it asks; nil for the box
-	hosts       *hosts
-	budget      *budget
-	tokens      *tokens
-	locations   *memory.Memory[string, *url.URL] // where blobs are, by repository@digest
-	stall       time.Duration
-	maxManifest int64
-	metrics     *metrics.Upstream
+	o         Options
+	identity  string
+	login     *login  // nil without credentials
+	caller    *caller // on whose behalf it asks; nil for the box
+	tokens    *tokens
+	locations *memory.Memory[string, *url.URL] // where blobs are, by repository@digest
+	header    http.Header                      // of every request
+	http      *http.Client
+	guard     *guard
+	budget    *budget
+	network   *network.Network
+	metrics   *metrics.Upstream
 }
 
 // NewClient returns a client with the options' credentials, if there are any.
@@ -110,11 +104,10 @@ func newClient(o Options, identity string) *Client {
 	}
 	g := &guard{Options: o, metrics: m, base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit})}
 	c := &Client{
-		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, network: net, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		o: o, identity: identity, network: net, budget: limit, tokens: newTokens(o.Now), metrics: m,
 		guard: g, http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect},
 		header:    http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
 		locations: memory.New[string, *url.URL](locationsKept, o.Now),
-		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	if o.LogsIn() {
 		c.login = newLogin(o, m, net.RootCAs)
@@ -134,10 +127,10 @@ func (o Options) network(m *metrics.Upstream) *network.Network {
 // fail their health check or have an open circuit, and those that have answered
 // 429 with a wait above longest. A single failing object is no trouble.
 func (c *Client) Trouble(longest time.Duration) Trouble {
-	if c.offline {
+	if c.o.Offline {
 		return Trouble{Registry: true, Blobs: true}
 	}
-	return c.hosts.trouble(longest)
+	return c.o.hosts.trouble(longest)
 }
 
 // Failing reports whether the registry or its token service is in trouble.

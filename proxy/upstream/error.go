@@ -132,7 +132,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if one, ok := errors.AsType[*Error](err); ok { // of the anonymous client that asked in this one's place
 		return one
 	}
-	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
+	e := &Error{Kind: Unreachable, Upstream: c.o.Label, Request: describe(req), Credentials: c.login != nil, err: err}
 	var fromTokens *tokenRefusal
 	var inURL *url.Error
 	var later *postponed
@@ -172,7 +172,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {
-	return &Error{Kind: Invalid, Upstream: c.label, Request: describe(req), err: fmt.Errorf(format, args...)}
+	return &Error{Kind: Invalid, Upstream: c.o.Label, Request: describe(req), err: fmt.Errorf(format, args...)}
 }
 
 func describe(req *http.Request) string { return req.Method + " " + req.URL.Path }

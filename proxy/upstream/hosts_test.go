@@ -71,7 +71,7 @@ func always(status int) func(string) int { return func(string) int { return stat
 
 // throughBreaker asks a network behind a circuit for an object, without retries.
 func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
-	c := &breaker{base: network, hosts: f.hosts, budget: f.budget}
+	c := &breaker{base: network, hosts: f.o.hosts, budget: f.budget}
 	return func(ctx context.Context, object string) error {
 		at, err := url.Parse("https://" + host + "/v2/x/manifests/" + object)
 		if err != nil {
@@ -343,7 +343,7 @@ func TestTroubleEnds(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		f.Failing(0)
 		synctest.Wait()
-		if f.Failing(0) || f.hosts.troubles.Load() != 0 {
+		if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
 			t.Error("the registry is well")
 		}
 	})
@@ -391,7 +391,7 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 func TestFailingIsSeenByAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "https://registry.test")
-	f.hosts.of(f.url).circuit.note("a", unconnected, false)
+	f.o.hosts.of(f.o.URL).circuit.note("a", unconnected, false)
 	err := together(8, func(int) error {
 		for range 10_000 {
 			if !f.Failing(0) {
@@ -403,8 +403,8 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	f.hosts.of(f.url).circuit.note("b", works, false)
-	if f.Failing(0) || f.hosts.troubles.Load() != 0 {
+	f.o.hosts.of(f.o.URL).circuit.note("b", works, false)
+	if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
 		t.Error("the host is well, and looked at by each request")
 	}
 }

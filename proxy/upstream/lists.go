@@ -129,13 +129,13 @@ func (c *Client) pages(ctx context.Context, repository, what string, query url.V
 			return ErrTooLong
 		}
 		if err := read(page); err != nil {
-			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: err}
+			return &Error{Kind: Invalid, Upstream: c.o.Label, Request: "GET " + what, err: err}
 		}
 		if page.Next == nil {
 			return nil
 		}
 		if page.Next.Encode() == query.Encode() {
-			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: errors.New("a page whose next page is itself")}
+			return &Error{Kind: Invalid, Upstream: c.o.Label, Request: "GET " + what, err: errors.New("a page whose next page is itself")}
 		}
 		query = page.Next
 	}

@@ -129,7 +129,7 @@ func (c *Client) acceptance(resp *http.Response, err error) acceptance {
 		}
 	case err != nil:
 		return undecided
-	case !sameOrigin(resp.Request.URL, c.url):
+	case !sameOrigin(resp.Request.URL, c.o.URL):
 		return accepted
 	default:
 		status = resp.StatusCode

@@ -68,7 +68,7 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 		return Manifest{}, err
 	}
 	c.metrics.Pulled()
-	body, err := c.text(req, resp, "a manifest", c.maxManifest)
+	body, err := c.text(req, resp, "a manifest", c.o.MaxManifest)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -110,7 +110,7 @@ func (c *Client) mayPull(ctx context.Context, repository, reference string) erro
 		return nil
 	}
 	return &Error{
-		Kind: RateLimited, Upstream: c.label, Request: "GET manifest " + reference + " of " + repository,
+		Kind: RateLimited, Upstream: c.o.Label, Request: "GET manifest " + reference + " of " + repository,
 		RetryAfter: wait, Credentials: c.login != nil, err: errNoPulls,
 	}
 }

@@ -67,7 +67,7 @@ func TestWhoseRefusal(t *testing.T) {
 				}
 				e := asError(t, err)
 				if e.Refusal != want || e.Code != code {
-					t.Errorf("%s: got %q, code %q, want %q, %q: %v", method, e.Refusal, e.Code, want, code, err)
+					t.Errorf("%s: got %d, code %q, want %d, %q: %v", method, e.Refusal, e.Code, want, code, err)
 				}
 				client.wantNoSecrets(t, err, secretsOf(hub)...)
 			}
@@ -85,7 +85,7 @@ func TestCallersTokenIsNoEvidence(t *testing.T) {
 	hub.RevokeTokens()
 	_, err := client.As(token).GetManifest(within(t), repo, "latest")
 	if e := wantKind(t, err, Denied); e.Refusal != ByRegistry {
-		t.Errorf("got %q: %v", e.Refusal, err)
+		t.Errorf("got %d: %v", e.Refusal, err)
 	}
 }
 
@@ -97,7 +97,7 @@ func TestRefusalBehindRedirect(t *testing.T) {
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 403, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(ociDenied)}, fakehub.OfKind(fakehub.KindCDN)))
 	_, err := client.OpenBlob(within(t), repo, d, 0, -1)
 	if e := wantKind(t, err, ServerError); e.Refusal != NoRefusal || e.Code != "" {
-		t.Errorf("got %q, code %q: %v", e.Refusal, e.Code, err)
+		t.Errorf("got %d, code %q: %v", e.Refusal, e.Code, err)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 func (c *Client) As(token string) *Client {
 	as := *c
 	as.caller = &caller{token: token}
-	as.locations = memory.New[string, *url.URL](locationsKept, c.hosts.Now)
+	as.locations = memory.New[string, *url.URL](locationsKept, c.o.Now)
 	return &as
 }
 
@@ -35,7 +35,7 @@ func (c *Client) relay(req *http.Request) (*http.Response, error) {
 		authorization = "Bearer " + c.caller.token
 	}
 	resp, err := c.do(req, authorization)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.url) {
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.o.URL) {
 		c.guard.relayChallenge(resp)
 	}
 	return resp, err
@@ -43,7 +43,7 @@ func (c *Client) relay(req *http.Request) (*http.Response, error) {
 
 // Ping reports, by a nil error, that the registry lets the caller in.
 func (c *Client) Ping(ctx context.Context) error {
-	req, resp, err := c.follow(c.url.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
+	req, resp, err := c.follow(c.o.URL.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
 		return c.exchange(ctx, http.MethodGet, at, nil, c.relay)
 	})
 	if err != nil {

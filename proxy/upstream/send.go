@@ -17,12 +17,12 @@ import (
 // send requests what is below a repository. The caller closes the body.
 func (c *Client) send(ctx context.Context, method, repository, what string, header http.Header) (*http.Request, *http.Response, error) {
 	path, query, _ := strings.Cut(what, "?")
-	at := c.url.JoinPath("v2", repository, path)
+	at := c.o.URL.JoinPath("v2", repository, path)
 	at.RawQuery = query
 	return c.follow(at, func(at *url.URL) (*http.Request, *http.Response, error) {
 		by := c
-		if name, ok := repositoryOf(at.Path, c.url.Path); ok && name != repository { // behind a redirect
-			repository, by = name, c.upstream.follower(c, name)
+		if name, ok := repositoryOf(at.Path, c.o.URL.Path); ok && name != repository { // behind a redirect
+			repository, by = name, c.o.upstream.follower(c, name)
 		}
 		return c.exchange(ctx, method, at, header, func(req *http.Request) (*http.Response, error) {
 			switch {
@@ -80,11 +80,11 @@ func (c *Client) follow(at *url.URL, ask func(at *url.URL) (*http.Request, *http
 		if hops == maxRedirects {
 			err = fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
 		} else {
-			err = c.upstream.checkRedirect(next, c.url)
+			err = c.o.upstream.checkRedirect(next, c.o.URL)
 		}
 		if err != nil {
 			c.metrics.Refused()
-			return nil, nil, &Error{Kind: Refused, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
+			return nil, nil, &Error{Kind: Refused, Upstream: c.o.Label, Request: describe(req), Credentials: c.login != nil, err: err}
 		}
 		at = next
 	}
@@ -99,10 +99,10 @@ func (c *Client) movedTo(resp *http.Response) *url.URL {
 		return nil
 	}
 	next, err := resp.Location()
-	if err != nil || !sameOrigin(resp.Request.URL, c.url) || !withinRegistry(c.url, next) {
+	if err != nil || !sameOrigin(resp.Request.URL, c.o.URL) || !withinRegistry(c.o.URL, next) {
 		return nil
 	}
-	next.Host = c.url.Host // in the spelling that credentials are kept under
+	next.Host = c.o.URL.Host // in the spelling that credentials are kept under
 	return next
 }
 
@@ -122,7 +122,7 @@ func (c *Client) exchange(ctx context.Context, method string, at *url.URL, heade
 		cancel(nil)
 		return nil, nil, err
 	}
-	watch(ctx, cancel, resp, c.stall, c.metrics)
+	watch(ctx, cancel, resp, c.o.StallTimeout, c.metrics)
 	return req, resp, nil
 }
 

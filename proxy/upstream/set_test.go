@@ -151,11 +151,11 @@ func TestPatternIsBounded(t *testing.T) {
 	err := together(patternHosts*4, func(i int) error {
 		host := fmt.Sprintf("h%d.pkg.dev", i)
 		u, ok := set.Find(host)
-		if !ok || u.Host != host || u.Anonymous.url.String() != "https://"+host || u.TagTTL != time.Minute {
+		if !ok || u.Host != host || u.Anonymous.o.URL.String() != "https://"+host || u.TagTTL != time.Minute {
 			return fmt.Errorf("%s: got %+v, %t", host, u, ok)
 		}
-		if u.Anonymous.label != "*.pkg.dev" {
-			return fmt.Errorf("%s: a client's name becomes the label %q", host, u.Anonymous.label)
+		if u.Anonymous.o.Label != "*.pkg.dev" {
+			return fmt.Errorf("%s: a client's name becomes the label %q", host, u.Anonymous.o.Label)
 		}
 		return nil
 	})

@@ -91,8 +91,8 @@ func (u *Upstream) Status() Status {
 // It waits for no I/O.
 func (c *Client) Status() Status {
 	s := Status{
-		Host: c.label, Configured: c.label, URL: c.url.Redacted(), Offline: c.offline,
-		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.hosts.status(),
+		Host: c.o.Label, Configured: c.o.Label, URL: c.o.URL.Redacted(), Offline: c.o.Offline,
+		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.o.hosts.status(),
 	}
 	c.addAddresses(s.Hosts)
 	return s

@@ -52,7 +52,7 @@ func TestStatus(t *testing.T) {
 	for _, h := range s.Hosts {
 		roles[h.Role] = h
 	}
-	if h := roles["registry"]; h.Circuit != "closed" || h.Host != network.HostPort(client.url) || len(h.Addresses) != 1 || h.Addresses[0] != netip.MustParseAddr("127.0.0.1") {
+	if h := roles["registry"]; h.Circuit != "closed" || h.Host != network.HostPort(client.o.URL) || len(h.Addresses) != 1 || h.Addresses[0] != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("registry: %+v", h)
 	}
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}))
