@@ -14,8 +14,8 @@ import (
 	"hubcap/proxy/upstream/network"
 )
 
-// caFile is a file that looks changed whenever it is written, however coarse the
-// system's clock is.
+// caFile is a file whose modification time changes at each write, however coarse
+// the clock of the file system is.
 type caFile struct {
 	t    *testing.T
 	path string
@@ -30,9 +30,9 @@ func (f *caFile) write(content []byte) {
 	}
 }
 
-// TestReplacedCAFile: the authorities of a file that has changed count from the
-// next request on, also for connections that stand; a file that cannot be used
-// changes nothing, and is told of once.
+// TestReplacedCAFile: changed authorities are trusted from the next request on,
+// and connections made under the previous ones are not used any more. A file
+// that cannot be used changes nothing and is logged once.
 func TestReplacedCAFile(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{TLS: true, Anonymous: true})
@@ -74,8 +74,8 @@ func TestReplacedCAFile(t *testing.T) {
 	works(true, "both")
 }
 
-// TestCAFileIsShared: what one registry finds of a file, others have too, and
-// the log has it once.
+// TestCAFileIsShared: registries that share a file see each change, and it is
+// logged once.
 func TestCAFileIsShared(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{TLS: true, Anonymous: true})

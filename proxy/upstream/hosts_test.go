@@ -22,8 +22,9 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// scripted answers requests for objects, and questions, with statuses; 0 is no
-// answer, negative no connection. It counts what it is asked.
+// scripted is a network that answers requests for objects, and health checks
+// (question), with statuses; 0 is no answer, negative no connection. It counts
+// both.
 type scripted struct {
 	status   func(object string) int
 	question func() int // 401 when nil
@@ -69,7 +70,7 @@ func (n *scripted) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func always(status int) func(string) int { return func(string) int { return status } }
 
-// throughBreaker asks a network behind a circuit for an object, without retries.
+// throughBreaker requests an object through a circuit breaker, without retries.
 func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
 	c := &breaker{base: network, hosts: f.o.hosts, budget: f.budget}
 	return func(ctx context.Context, object string) error {
@@ -87,7 +88,7 @@ func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx
 	}
 }
 
-// objects are n different ones.
+// objects returns the names of n different objects.
 func objects(n int) (all []string) {
 	for i := range n {
 		all = append(all, strconv.Itoa(i))
@@ -95,8 +96,9 @@ func objects(n int) (all []string) {
 	return all
 }
 
-// TestCircuit counts what reaches a host that fails, or seems to: a failing object
-// is no failing host, and the host's health is checked before its circuit opens.
+// TestCircuit counts the requests to a host that fails or seems to: a failing
+// object does not open the circuit, and the host's health is checked before it
+// opens.
 func TestCircuit(t *testing.T) {
 	one := slices.Repeat([]string{"one"}, 100)
 	mixed := slices.Repeat([]string{"bad", "worse", "good"}, 30)
@@ -161,7 +163,7 @@ func TestCircuit(t *testing.T) {
 	}
 }
 
-// TestCircuitOpensLater: a host that was well a moment ago is asked again.
+// TestCircuitOpensLater: a host that was healthy a moment ago is checked again.
 func TestCircuitOpensLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -192,8 +194,8 @@ func circuits(f *fixture, role, state string) float64 {
 	return v
 }
 
-// TestCircuitTriesAgain lets time pass: one request checks the host's health, the
-// others do not wait for it.
+// TestCircuitTriesAgain: once the circuit has been open for a while, one request
+// checks the host's health; the others do not wait for that.
 func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -237,8 +239,8 @@ func TestCircuitTriesAgain(t *testing.T) {
 	})
 }
 
-// TestCircuitOfAHostThatAnswersBadly: where the question is always answered by a
-// 5xx, one request decides.
+// TestCircuitOfAHostThatAnswersBadly: where health checks are always answered
+// with 5xx, one request decides.
 func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -269,15 +271,15 @@ func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 	})
 }
 
-// hanging is a body that never comes.
+// hanging is a body whose bytes never come.
 type hanging struct{ end func() }
 
 func (h hanging) Read([]byte) (int, error) { h.end(); return 0, errStalled }
 func (hanging) Close() error               { return nil }
 
-// TestCircuitOfSilentBodies: a host that sends headers and no bodies, of several
-// objects, is left alone, whatever it answers to questions; a body closes its
-// circuit.
+// TestCircuitOfSilentBodies: the circuit of a host opens that sends headers and
+// no bodies for several objects, whatever it answers to health checks. The first
+// byte of a body closes it.
 func TestCircuitOfSilentBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -322,8 +324,8 @@ func TestCircuitOfSilentBodies(t *testing.T) {
 	})
 }
 
-// TestTroubleEnds: who only looks at what is known has a host asked that was
-// down, so that a registry that is back is known to be.
+// TestTroubleEnds: asking for Trouble has a host checked that was down, so that
+// its recovery is noticed without another request.
 func TestTroubleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -349,7 +351,8 @@ func TestTroubleEnds(t *testing.T) {
 	})
 }
 
-// TestTroubleOfManyHosts: blobs that come from another host now are to be had.
+// TestTroubleOfManyHosts: blobs are not in trouble if they come from another
+// host by now.
 func TestTroubleOfManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
@@ -369,7 +372,8 @@ func TestTroubleOfManyHosts(t *testing.T) {
 	})
 }
 
-// TestLeavingRequestSaysNothingOfItsHost: clients that go do not open a circuit.
+// TestLeavingRequestSaysNothingOfItsHost: requests that their clients cancel do
+// not open a circuit.
 func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = time.Hour })
@@ -387,7 +391,7 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	})
 }
 
-// TestFailingIsSeenByAll: who asks at the same moment as others hears the same.
+// TestFailingIsSeenByAll: concurrent calls of Failing all report the failure.
 func TestFailingIsSeenByAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "https://registry.test")
@@ -409,8 +413,8 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	}
 }
 
-// TestHostsAreToldApart: a CDN that fails leaves the registry alone, and is what
-// is in trouble.
+// TestHostsAreToldApart: a failing CDN is trouble of the blobs and not of the
+// registry.
 func TestHostsAreToldApart(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true}, func(o *Options) { o.TryAgain = time.Hour })
@@ -438,8 +442,8 @@ func TestHostsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestFailingObjectIsNoFailingHost asks for one object after another that
-// always fails, everywhere where one can: others are had all the time.
+// TestFailingObjectIsNoFailingHost requests objects that always fail, at every
+// kind of address: others can be fetched all the time.
 func TestFailingObjectIsNoFailingHost(t *testing.T) {
 	t.Parallel()
 	bad := fakehub.RandomBlob(1, 1000)
@@ -514,8 +518,8 @@ func TestOffline(t *testing.T) {
 	}
 }
 
-// TestNoDescriptorIsNotTheHostsFault: a process with too many files open leaves
-// no host alone for it.
+// TestNoDescriptorIsNotTheHostsFault: a process with too many open files opens
+// no circuit.
 func TestNoDescriptorIsNotTheHostsFault(t *testing.T) {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {

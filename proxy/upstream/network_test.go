@@ -17,8 +17,8 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// wantNoConnection checks that nothing has connected to a listener: its next
-// connection is our own.
+// wantNoConnection checks that nothing has connected to a listener: the next
+// connection that it accepts is the test's own.
 func wantNoConnection(t *testing.T, l net.Listener) {
 	t.Helper()
 	var d net.Dialer
@@ -49,7 +49,7 @@ func listen(t *testing.T, address string) (l net.Listener, port string) {
 	return l, port
 }
 
-// TestInsideIsNotConnectedTo: the address counts, whatever name led to it.
+// TestInsideIsNotConnectedTo: what counts is the address, whatever name has it.
 func TestInsideIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	for name, host := range map[string]string{
@@ -77,8 +77,8 @@ func TestInsideIsNotConnectedTo(t *testing.T) {
 	}
 }
 
-// TestInsideBehindTheRegistry: the filter stands before token services and
-// redirects too.
+// TestInsideBehindTheRegistry: the filter also applies to token services and
+// redirects.
 func TestInsideBehindTheRegistry(t *testing.T) {
 	t.Parallel()
 	t.Run("redirect", func(t *testing.T) {
@@ -110,8 +110,8 @@ func TestInsideBehindTheRegistry(t *testing.T) {
 	})
 }
 
-// newProxy starts an outgoing proxy on loopback that leads every name to one
-// address.
+// newProxy starts an outgoing proxy on loopback that connects to one address
+// under every name.
 func newProxy(t *testing.T, to net.Addr) *recorder {
 	t.Helper()
 	forward := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -174,7 +174,7 @@ func through(t *testing.T, proxy *httptest.Server, except ...string) change {
 	}
 }
 
-// TestProxy pulls by Docker Hub's real names through a proxy on loopback,
+// TestProxy pulls under Docker Hub's real names through a proxy on loopback,
 // where nothing else may be connected to.
 func TestProxy(t *testing.T) {
 	t.Parallel()
@@ -207,8 +207,8 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// TestProxyTargets: what the proxy would resolve is refused by name before the
-// proxy is asked.
+// TestProxyTargets: internal names are refused before the proxy, which would
+// resolve them, is asked.
 func TestProxyTargets(t *testing.T) {
 	t.Parallel()
 	l, _ := listen(t, "127.0.0.1:0")
@@ -226,9 +226,8 @@ func TestProxyTargets(t *testing.T) {
 	}
 }
 
-// TestProxyIsNoTarget: the proxy's address is open as the way to others, not
-// as a place that a registry may send us to, past the proxy as NO_PROXY has it
-// for loopback.
+// TestProxyIsNoTarget: the proxy's address is allowed as a proxy, not as the
+// target of a redirect that NO_PROXY lets by.
 func TestProxyIsNoTarget(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -244,8 +243,7 @@ func TestProxyIsNoTarget(t *testing.T) {
 	}
 }
 
-// TestSilentProxy: the time-out for connecting bounds what a proxy does, too,
-// and bounds no transfer through it.
+// TestSilentProxy: the time-out for connecting also bounds what a proxy does.
 func TestSilentProxy(t *testing.T) {
 	t.Parallel()
 	l, port := listen(t, "127.0.0.1:0")
@@ -273,7 +271,7 @@ func TestSilentProxy(t *testing.T) {
 	}
 }
 
-// TestTransferThroughAProxy takes longer than connecting may.
+// TestTransferThroughAProxy: a transfer may take longer than connecting.
 func TestTransferThroughAProxy(t *testing.T) {
 	t.Parallel()
 	for name, tls := range map[string]bool{"CONNECT": true, "forward": false} {

@@ -11,8 +11,8 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// forgetful is a NAT in front of a server: what goes over connections that it
-// has forgotten vanishes, new ones work.
+// forgetful is a NAT in front of a server that drops what comes over connections
+// it has forgotten; new ones work.
 type forgetful struct {
 	net.Listener
 	to string
@@ -94,7 +94,7 @@ func (f *forgetful) connections() int {
 }
 
 // TestForgottenConnections: requests over connections that a NAT has forgotten
-// are answered over new ones, and say nothing of their host.
+// are answered over new ones, and do not count as failures of the host.
 func TestForgottenConnections(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{Anonymous: true, Latency: 20 * time.Millisecond})

@@ -15,7 +15,8 @@ import (
 	"hubcap/proxy/upstream/credentials"
 )
 
-// newSet makes a set of hosts. Whatever connects counts in dials.
+// newSet makes a set of hosts. dials counts the requests that are about to
+// connect.
 func newSet(t *testing.T, hosts ...string) (set *Set, dials *atomic.Int64) {
 	t.Helper()
 	dials = new(atomic.Int64)
@@ -144,7 +145,8 @@ func TestFindAgain(t *testing.T) {
 	}
 }
 
-// TestPatternIsBounded: names behind a pattern come from clients.
+// TestPatternIsBounded: clients choose the names behind a pattern, so the number
+// of upstreams is bounded.
 func TestPatternIsBounded(t *testing.T) {
 	t.Parallel()
 	set, dials := newSet(t, "docker.io", "*.pkg.dev")

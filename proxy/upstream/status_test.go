@@ -90,8 +90,8 @@ func TestStatusOfACircuit(t *testing.T) {
 	}
 }
 
-// TestStatusOfASet: one for each upstream, those of patterns once they are asked
-// for, with all its identities.
+// TestStatusOfASet: there is one Status for each upstream, for those of patterns
+// once they were requested, with all identities.
 func TestStatusOfASet(t *testing.T) {
 	t.Parallel()
 	set, dials := newSet(t, "docker.io", "*.pkg.dev")

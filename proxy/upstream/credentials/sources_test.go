@@ -40,7 +40,7 @@ func helper(t *testing.T, name, script string) {
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
-// tellsNothing tells that no secret is in an error.
+// tellsNothing checks that an error holds no secret.
 func tellsNothing(t *testing.T, err error) {
 	t.Helper()
 	if err != nil && strings.Contains(err.Error(), canary) {
@@ -104,7 +104,7 @@ func TestDockerConfig(t *testing.T) {
 	}
 }
 
-// TestHelperHangs: the program ends with the question, which has its time.
+// TestHelperHangs: a helper that hangs is killed after the time-out.
 func TestHelperHangs(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", dir)
@@ -126,7 +126,7 @@ func TestHelperHangs(t *testing.T) {
 	}
 }
 
-// TestGivenFiles: what is in a file may be renewed there.
+// TestGivenFiles: a secret that changes in its file is read again.
 func TestGivenFiles(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "token"), "one\n", 0o600)
 	g := given{Login{Token: "one", TokenFile: file}}
@@ -193,7 +193,7 @@ func TestECR(t *testing.T) {
 	}
 }
 
-// awsEnvironment has the SDK know a test's server and nothing else.
+// awsEnvironment makes the AWS SDK use a test's server and nothing else.
 func awsEnvironment(t *testing.T, at string) {
 	t.Helper()
 	for name, value := range map[string]string{

@@ -67,8 +67,8 @@ func TestCheckAddr(t *testing.T) {
 	}
 }
 
-// TestEveryRangeIsTried: a range that is added to the filter and to no test
-// fails here, at its first and last address.
+// TestEveryRangeIsTried tests the first and last address of each range of the
+// filter.
 func TestEveryRangeIsTried(t *testing.T) {
 	t.Parallel()
 	for _, p := range special {
@@ -186,8 +186,8 @@ func TestHostPort(t *testing.T) {
 	}
 }
 
-// TestRace: a dead address costs its successor a quarter of a second, one that
-// refuses costs nothing, and nothing outlives the winner.
+// TestRace: a dead address delays the next one by attemptDelay, one that refuses
+// does not delay it, and no connection but the first is left open.
 func TestRace(t *testing.T) {
 	t.Parallel()
 	at := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, i}) }
@@ -253,7 +253,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// closing counts itself out.
+// closing is a connection that counts itself down when it is closed.
 type closing struct {
 	net.Conn
 	open *atomic.Int64
@@ -287,8 +287,8 @@ func TestInTurn(t *testing.T) {
 	}
 }
 
-// blackhole is an address that does not answer: its queue of connections is
-// full, so that the kernel ignores further ones.
+// blackhole occupies an address that does not answer: its backlog is full, so
+// that the kernel ignores further connections.
 func blackhole(t *testing.T, address string) {
 	t.Helper()
 	at := netip.MustParseAddrPort(address)
@@ -312,8 +312,8 @@ func blackhole(t *testing.T, address string) {
 	}
 }
 
-// TestDeadAddresses: of the four addresses of a name three are dead. The fourth
-// is found in time, and is the first to be asked from then on.
+// TestDeadAddresses: three of the four addresses of a name are dead. The fourth
+// is found in time, and is tried first from then on.
 func TestDeadAddresses(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

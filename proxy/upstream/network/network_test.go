@@ -13,8 +13,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestLongIdleConnection: a connection that was idle for long is given up
-// sooner than the header time-out, and a new one has the whole of it.
+// TestLongIdleConnection: a request over a connection that was idle for long is
+// given up before the header time-out, and sent again over a new one, which has
+// all of it.
 func TestLongIdleConnection(t *testing.T) {
 	t.Parallel()
 	slow := make(chan time.Duration, 10)
