@@ -182,7 +182,7 @@ func TestPullLimitIsLifted(t *testing.T) {
 		wantKind(t, get(), RateLimited)
 	}
 	if n := strings.Count(client.log.String(), "the pull limit is reached"); n != 1 {
-		t.Errorf("the operator is told %d times", n)
+		t.Errorf("it is logged %d times", n)
 	}
 	clock.Advance(probeAfter)
 	wantKind(t, get(), RateLimited) // the HEAD speaks of it
@@ -238,7 +238,7 @@ func TestAbuseLimit(t *testing.T) {
 				t.Errorf("the hub answers again: %v", err)
 			}
 			if !strings.Contains(client.log.String(), "says 429 to requests of any kind") {
-				t.Error("the operator is not told")
+				t.Error("nothing is logged")
 			}
 			hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: tt.header}))
 			if e := wantKind(t, client.head(within(t)), RateLimited); e.RetryAfter != tt.pauses[0] {

@@ -66,10 +66,10 @@ func TestReplacedCAFile(t *testing.T) {
 	works(true, "no file")
 	works(true, "no file, again")
 	if n := strings.Count(client.log.String(), "cannot be used"); n != 2 {
-		t.Errorf("two files that cannot be used are told of %d times:\n%s", n, client.log)
+		t.Errorf("two files that cannot be used are logged %d times:\n%s", n, client.log)
 	}
 	own.write(other.CAPEM())
-	works(false, "another's authority, after a connection was made on the word of the first")
+	works(false, "another's authority, after a connection was made under the first")
 	own.write(append(other.CAPEM(), hub.CAPEM()...))
 	works(true, "both")
 }
@@ -93,6 +93,6 @@ func TestCAFileIsShared(t *testing.T) {
 		t.Error(err)
 	}
 	if n := strings.Count(first.log.String()+second.log.String(), "is trusted from now on"); n != 1 {
-		t.Errorf("it is told %d times", n)
+		t.Errorf("it is logged %d times", n)
 	}
 }

@@ -142,7 +142,7 @@ func TestTypesAskedFor(t *testing.T) {
 		"application/vnd.cncf.oras.artifact.manifest.v1+json", schema1, schema1Signed, "*/*",
 	} {
 		if !slices.Contains(strings.Split(acceptManifests[0], ", "), want) {
-			t.Errorf("%s is not asked for", want)
+			t.Errorf("%s is not in Accept", want)
 		}
 	}
 }

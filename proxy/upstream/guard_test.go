@@ -262,7 +262,7 @@ func TestRealmsOfTLS(t *testing.T) {
 		wantKind(t, err, Unreachable)
 		s.check(t, err, nil)
 		if s.registry.count() > 0 {
-			t.Error("a registry was asked that could not show who it is")
+			t.Error("a server without a trusted certificate was asked")
 		}
 	})
 }
@@ -356,7 +356,7 @@ func TestTokenServiceRedirectsAnybody(t *testing.T) {
 				t.Fatal(err)
 			}
 			if scopes := last.Load().(url.Values)["scope"]; len(scopes) != 1 || scopes[0] != "repository:"+repo+":pull" {
-				t.Errorf("a token was asked for with the scopes %q", scopes)
+				t.Errorf("a token was requested with the scopes %q", scopes)
 			}
 		})
 	}
@@ -483,7 +483,7 @@ func TestScopeOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := strings.Join(scopes, " "); got != "aws repository:"+repo+":pull" {
-				t.Errorf("a token was asked for with scope %q", got)
+				t.Errorf("a token was requested with scope %q", got)
 			}
 		})
 	}
@@ -902,12 +902,12 @@ func TestRegistryThatIsNotItself(t *testing.T) {
 		trusted     bool
 		answered    bool
 	}{
-		"as it should be":  {certificate: loopbackCertificate(), trusted: true, answered: true},
-		"signed by itself": {certificate: loopbackCertificate()},
-		"expired":          {certificate: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), trusted: true},
-		"not valid yet":    {certificate: certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), trusted: true},
-		"of another host":  {certificate: certificate(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }), trusted: true},
-		"TLS 1.1":          {certificate: loopbackCertificate(), version: tls.VersionTLS11, trusted: true},
+		"valid":           {certificate: loopbackCertificate(), trusted: true, answered: true},
+		"self-signed":     {certificate: loopbackCertificate()},
+		"expired":         {certificate: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), trusted: true},
+		"not valid yet":   {certificate: certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), trusted: true},
+		"of another host": {certificate: certificate(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }), trusted: true},
+		"TLS 1.1":         {certificate: loopbackCertificate(), version: tls.VersionTLS11, trusted: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -116,21 +116,21 @@ func TestCircuit(t *testing.T) {
 		trouble bool
 		blobs   bool // the circuit of a host that serves only blobs opens all the same
 	}{
-		"one object, no answer":          {scripted{status: always(0)}, one, 100, 1, false, false},
-		"one object, 503":                {scripted{status: always(503)}, one, 100, 1, false, false},
-		"one object, 500":                {scripted{status: always(500)}, one, 100, 1, false, false},
-		"many objects, 502":              {scripted{status: always(502)}, objects(100), 100, 1, false, true},
-		"many objects, 404":              {scripted{status: always(404)}, objects(100), 100, 0, false, false},
-		"many objects, 501":              {scripted{status: always(501)}, objects(100), 100, 0, false, false},
-		"two objects among good ones":    {scripted{status: badAndGood}, mixed, 90, 1, false, false},
-		"no connection":                  {scripted{status: always(-1)}, objects(100), tripAfter, 0, true, false},
-		"one object, no connection":      {scripted{status: always(-1)}, one, 100, 0, true, false},
-		"host does not answer":           {scripted{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
-		"host takes no connection":       {scripted{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 503":               {scripted{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 500":               {scripted{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
-		"one object, host answers 503":   {scripted{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
-		"503, and the question says 403": {scripted{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
+		"one object, no answer":         {scripted{status: always(0)}, one, 100, 1, false, false},
+		"one object, 503":               {scripted{status: always(503)}, one, 100, 1, false, false},
+		"one object, 500":               {scripted{status: always(500)}, one, 100, 1, false, false},
+		"many objects, 502":             {scripted{status: always(502)}, objects(100), 100, 1, false, true},
+		"many objects, 404":             {scripted{status: always(404)}, objects(100), 100, 0, false, false},
+		"many objects, 501":             {scripted{status: always(501)}, objects(100), 100, 0, false, false},
+		"two objects among good ones":   {scripted{status: badAndGood}, mixed, 90, 1, false, false},
+		"no connection":                 {scripted{status: always(-1)}, objects(100), tripAfter, 0, true, false},
+		"one object, no connection":     {scripted{status: always(-1)}, one, 100, 0, true, false},
+		"host does not answer":          {scripted{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
+		"host takes no connection":      {scripted{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 503":              {scripted{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 500":              {scripted{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
+		"one object, host answers 503":  {scripted{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
+		"503, health checks answer 403": {scripted{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
 	} {
 		for _, host := range []string{"registry.test", "cdn.test"} {
 			t.Run(name+", "+host, func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestCircuitTriesAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := ask(t.Context(), "b"); err != nil {
-			t.Errorf("the host is well: %v", err)
+			t.Errorf("the host is healthy: %v", err)
 		}
 		if circuits(f, "registry", "half_open") != 0 || circuits(f, "registry", "open") != 0 || f.Failing(0) {
 			t.Error("a closed circuit is exported")
@@ -265,7 +265,7 @@ func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 		n.status = always(200)
 		for _, object := range objects(10) {
 			if err := ask(t.Context(), object); err != nil {
-				t.Fatalf("the host is well: %v", err)
+				t.Fatalf("the host is healthy: %v", err)
 			}
 		}
 	})
@@ -346,7 +346,7 @@ func TestTroubleEnds(t *testing.T) {
 		f.Failing(0)
 		synctest.Wait()
 		if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
-			t.Error("the registry is well")
+			t.Error("the registry is healthy")
 		}
 	})
 }
@@ -399,7 +399,7 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	err := together(8, func(int) error {
 		for range 10_000 {
 			if !f.Failing(0) {
-				return errors.New("the host counts as well")
+				return errors.New("the host counts as healthy")
 			}
 		}
 		return nil
@@ -409,7 +409,7 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	}
 	f.o.hosts.of(f.o.URL).circuit.note("b", works, false)
 	if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
-		t.Error("the host is well, and looked at by each request")
+		t.Error("the host is healthy, and checked at each request")
 	}
 }
 
@@ -435,7 +435,7 @@ func TestHostsAreToldApart(t *testing.T) {
 		t.Errorf("%d requests to the CDN", n)
 	}
 	if err := client.head(within(t)); err != nil || client.Failing(0) {
-		t.Errorf("the registry is well: %v", err)
+		t.Errorf("the registry is healthy: %v", err)
 	}
 	if got := client.Trouble(0); got != (Trouble{Blobs: true}) {
 		t.Errorf("got %+v", got)

@@ -87,7 +87,7 @@ func TestMovedWithinARegistry(t *testing.T) {
 					}
 					s.check(t, err, map[string]*recorder{"the box": s.token}[who])
 					if len(scopes) != 1 || scopes[0] != "repository:library/demo:pull" {
-						t.Errorf("tokens were asked for with the scopes %q", scopes)
+						t.Errorf("tokens were requested with the scopes %q", scopes)
 					}
 				})
 			}
@@ -216,7 +216,7 @@ func TestMovedNoFurther(t *testing.T) {
 			s.client.wantNoSecrets(t, err, goodToken)
 			scopes.Range(func(scope, _ any) bool {
 				if scope != "repository:demo:pull" {
-					t.Errorf("a token was asked for with the scope %q", scope)
+					t.Errorf("a token was requested with the scope %q", scope)
 				}
 				return true
 			})

@@ -198,7 +198,7 @@ func TestProxy(t *testing.T) {
 				t.Error("the proxy was not used")
 			}
 			if tls && holdsCanary(proxy.all()) {
-				t.Error("the proxy was told the password")
+				t.Error("the proxy was sent the password")
 			}
 			if n := hub.AuthorizationLeaks(); n != 0 {
 				t.Errorf("%d requests brought a token to the CDN", n)

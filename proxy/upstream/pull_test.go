@@ -57,7 +57,7 @@ func TestPullManifest(t *testing.T) {
 			t.Errorf("%s %s came from %q", r.Method, r.Path, r.UserAgent)
 		}
 		if accept := r.Header.Get("Accept"); r.Kind == fakehub.KindManifest && !strings.Contains(accept, ocispec.MediaTypeImageIndex) {
-			t.Errorf("a manifest was asked for with Accept %q", accept)
+			t.Errorf("a manifest was requested with Accept %q", accept)
 		}
 	}
 }
@@ -112,7 +112,7 @@ func TestPullBlob(t *testing.T) {
 					t.Errorf("the password went to the %s", r.Role)
 				}
 				if r.Role == fakehub.RoleCDN && (r.Header.Get("Referer") != "" || r.Header.Get("Cookie") != "") {
-					t.Errorf("the CDN was told more than it needs: %v", r.Header)
+					t.Errorf("the CDN was sent more than it needs: %v", r.Header)
 				}
 			}
 		})

@@ -339,7 +339,7 @@ func TestRateLimit(t *testing.T) {
 		}
 	}
 	if _, ok := client.metrics.Value(limit, "identity", "credentials"); ok {
-		t.Error("the limit is told of an identity that has not asked")
+		t.Error("there is a limit of an identity that has made no request")
 	}
 }
 

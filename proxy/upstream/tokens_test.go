@@ -93,7 +93,7 @@ func TestTokenForEachRepository(t *testing.T) {
 	}
 	for _, r := range hub.Log() {
 		if r.Kind == fakehub.KindToken && strings.Count(r.Query, "scope=") != 1 {
-			t.Errorf("a token was asked for with %q", r.Query)
+			t.Errorf("a token was requested with %q", r.Query)
 		}
 	}
 }
@@ -107,7 +107,7 @@ func TestTokensOfIdentities(t *testing.T) {
 	own := newFixture(t, hub.RegistryURL(), trusting(t, hub.TokenURL()), withCredentials)
 	anonymous := newFixture(t, hub.RegistryURL(), trusting(t, hub.TokenURL()))
 	if !own.Credentials() || anonymous.Credentials() {
-		t.Error("the clients do not know who they are")
+		t.Error("the clients have wrong identities")
 	}
 	for range 2 {
 		if err := own.head(within(t)); err != nil {

@@ -77,13 +77,13 @@ func TestDockerConfig(t *testing.T) {
 		"a helper of all": {
 			config: `{"credsStore":"test"}`, script: `echo '{"Username":"<token>","Secret":"` + canary + `"}'`, want: auth.Credential{RefreshToken: canary},
 		},
-		"another host's":         {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "has no entry for " + host},
-		"no file":                {err: "has no entry for " + host},
-		"no JSON":                {config: canary, err: "found or parsed"},
-		"an entry without colon": {config: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(canary))), err: "malformed"},
-		"a helper that fails":    {config: `{"credsStore":"test"}`, script: "echo " + canary + "; exit 1", err: "helper fails"},
-		"a helper that raves":    {config: `{"credsStore":"test"}`, script: "echo " + canary, err: "helper fails"},
-		"a helper that is not":   {config: `{"credsStore":"missing"}`, err: "docker-credential-missing"},
+		"another host's":           {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "has no entry for " + host},
+		"no file":                  {err: "has no entry for " + host},
+		"no JSON":                  {config: canary, err: "found or parsed"},
+		"an entry without colon":   {config: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(canary))), err: "malformed"},
+		"a helper that fails":      {config: `{"credsStore":"test"}`, script: "echo " + canary + "; exit 1", err: "helper fails"},
+		"a helper without JSON":    {config: `{"credsStore":"test"}`, script: "echo " + canary, err: "helper fails"},
+		"a helper that is missing": {config: `{"credsStore":"missing"}`, err: "docker-credential-missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
