@@ -43,7 +43,6 @@ type budget struct {
 	mu     sync.Mutex
 	stated LimitStatus
 	window time.Duration // as stated, else pullWindow
-	until  time.Time     // no manifest is fetched before, unless an answer states that there are pulls again
 	probed time.Time
 	spoken int     // answers that stated how many pulls are left
 	counts []count // for the rate, oldest first
@@ -63,9 +62,7 @@ func newBudget(now func() time.Time) *budget {
 func (b *budget) status() LimitStatus {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.stated
-	s.Until = b.until
-	return s
+	return b.stated
 }
 
 // read takes what an answer states of the limit. Docker Hub's headers may be
@@ -100,7 +97,7 @@ func (b *budget) read(h http.Header) {
 		b.window = window
 	}
 	if left > 0 {
-		b.until = time.Time{}
+		b.stated.Until = time.Time{}
 	}
 	b.stated.Remaining, b.stated.Exhausted = left, b.forecast(left)
 }
@@ -135,7 +132,7 @@ func (b *budget) stop(retryAfter time.Duration) time.Duration {
 		retryAfter = b.window
 	}
 	now := b.now()
-	b.until, b.probed = now.Add(retryAfter), now
+	b.stated.Until, b.probed = now.Add(retryAfter), now
 	b.stated.Remaining, b.stated.Exhausted, b.stated.Stated = 0, 0, now
 	return retryAfter
 }
@@ -157,7 +154,7 @@ func (b *budget) ask(head func() error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.spoken == before {
-		b.until = time.Time{}
+		b.stated.Until = time.Time{}
 	}
 }
 
@@ -165,7 +162,7 @@ func (b *budget) ask(head func() error) {
 func (b *budget) wait() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(b.until.Sub(b.now()), 0)
+	return max(b.stated.Until.Sub(b.now()), 0)
 }
 
 // pulls parses "100;w=21600". Docker Hub sends ";w=21600" at times.

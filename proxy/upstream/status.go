@@ -43,7 +43,7 @@ type LimitStatus struct {
 	Source    string        // the address or account whose pulls are counted: the registry's own text, printable ASCII
 	Stated    time.Time     // when an answer last stated any of it; zero for never
 	Exhausted time.Duration // from Stated until no pull is left, at the rate of the last hour; negative when they do not decrease
-	Until     time.Time     // no manifest is fetched before; zero or past while there are pulls
+	Until     time.Time     // no manifest is fetched before, unless an answer states that there are pulls again; zero or past while there are
 }
 
 // HostStatus is the state of a host behind an upstream.
