@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// answer is what a role wants to say; an exchange says it.
+// answer is the answer of a role; an exchange sends it.
 type answer struct {
 	status int
 	header http.Header
@@ -23,8 +23,8 @@ func newAnswer(status int, mediaType string, body *source) *answer {
 // portal is the page of Fault.HTML.
 const portal = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in to use this network.</body></html>\n"
 
-// replacement is the answer that the fault gives in place of the real one, nil
-// if it gives none.
+// replacement returns the answer that the fault gives in place of the real one;
+// nil for none.
 func (h *Hub) replacement(f *Fault, q *Request) *answer {
 	switch {
 	case f.Status != 0:
@@ -73,8 +73,8 @@ func (h *Hub) distort(a *answer, f *Fault) {
 // span is the part of the body to send; end is exclusive.
 type span struct{ start, end int64 }
 
-// choose picks the span that a request wants and turns the answer into a 206
-// or a 416 where that is due.
+// choose returns the span that a request wants, and turns the answer into a 206
+// or a 416 where one is due.
 func (a *answer) choose(r *http.Request, f *Fault) span {
 	whole := span{0, a.body.size}
 	header := r.Header.Get("Range")
@@ -100,8 +100,8 @@ func (a *answer) choose(r *http.Request, f *Fault) span {
 	return s
 }
 
-// parseRange reads a Range header with one byte range; anything else is to be
-// ignored and not valid. An empty span cannot be satisfied.
+// parseRange parses a Range header with one byte range; anything else is not
+// valid, and is ignored. An empty span cannot be satisfied.
 func parseRange(header string, size int64) (s span, valid bool) {
 	spec, ok := strings.CutPrefix(header, "bytes=")
 	first, last, dash := strings.Cut(spec, "-")
@@ -127,8 +127,8 @@ func parseRange(header string, size int64) (s span, valid bool) {
 	return s, true
 }
 
-// rangeOffset is the first byte that a Range header asks for, 0 if it does not
-// say.
+// rangeOffset returns the first byte that a Range header requests, 0 if it does
+// not say.
 func rangeOffset(header string) int64 {
 	first, _, _ := strings.Cut(strings.TrimPrefix(header, "bytes="), "-")
 	n, err := strconv.ParseUint(first, 10, 63)

@@ -19,7 +19,7 @@ const hopPath = "/hop/"
 
 var blobPath = regexp.MustCompile(`^/registry-v2/docker/registry/v2/blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)/data$`)
 
-// parseCDN tells what a path of the CDN asks for.
+// parseCDN returns what a path of the CDN requests.
 func parseCDN(path string) (kind Kind, reference string) {
 	if m := blobPath.FindStringSubmatch(path); m != nil {
 		return KindCDN, m[1] + ":" + m[2]
@@ -27,7 +27,7 @@ func parseCDN(path string) (kind Kind, reference string) {
 	return KindOther, ""
 }
 
-// signedURL is where the CDN has a blob, until it expires.
+// signedURL returns the address of a blob at the CDN, which expires.
 func (h *Hub) signedURL(d digest.Digest) string {
 	o := h.options.Load()
 	path := fmt.Sprintf("/registry-v2/docker/registry/v2/blobs/%s/%s/%s/data", d.Algorithm(), d.Encoded()[:2], d.Encoded())
@@ -41,7 +41,7 @@ func (h *Hub) signature(path, expires string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// hopURL leads to a URL over n redirects.
+// hopURL returns an address that leads to a URL over n redirects.
 func (h *Hub) hopURL(n int, to string) string {
 	return h.CDNURL() + hopPath + strconv.Itoa(n-1) + "?to=" + url.QueryEscape(to)
 }
@@ -59,7 +59,7 @@ func (h *Hub) hop(r *http.Request) *answer {
 	return redirect(to)
 }
 
-// redirect is a 307 to a URL.
+// redirect returns a 307 to a URL.
 func redirect(to string) *answer {
 	a := newAnswer(http.StatusTemporaryRedirect, "text/html; charset=utf-8", bytesSource(nil))
 	a.header.Set("Location", to)
@@ -87,7 +87,8 @@ func (h *Hub) cdn(r *http.Request, q *Request) *answer {
 	return blobBody(b, digest.Digest(q.Reference))
 }
 
-// signed says whether the URL has a signature of ours and is not expired.
+// signed reports whether the URL has a signature of the hub and has not
+// expired.
 func (h *Hub) signed(r *http.Request) bool {
 	query := r.URL.Query()
 	expires := query.Get("expires")
@@ -107,7 +108,7 @@ func blobBody(b *source, d digest.Digest) *answer {
 	return a
 }
 
-// cdnError is an error as object stores send it.
+// cdnError returns an error in the form of object stores.
 func cdnError(status int, code string) *answer {
 	body := fmt.Sprintf("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>%s</Code><Message>%s</Message></Error>", code, http.StatusText(status))
 	return newAnswer(status, "application/xml", bytesSource([]byte(body)))

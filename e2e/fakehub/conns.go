@@ -52,12 +52,12 @@ func (cs *connections) admit(nc net.Conn, roles []Role) bool {
 	return true
 }
 
-// unwanted says whether a connection belongs to what is down; mu is held.
+// unwanted reports whether a connection belongs to what is down; mu is held.
 func (cs *connections) unwanted(c *conn) bool {
 	return cs.down[c.role] || !slices.ContainsFunc(c.roles, func(r Role) bool { return !cs.down[r] })
 }
 
-// use notes the role of a connection's request and says whether it is up.
+// use notes the role of a connection's request and reports whether it is up.
 func (cs *connections) use(c *conn, role Role) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -84,7 +84,7 @@ func (cs *connections) closeAll() int {
 
 type connKey struct{}
 
-// bare is the connection below TLS.
+// bare returns the connection below TLS.
 func bare(nc net.Conn) net.Conn {
 	if t, ok := nc.(*tls.Conn); ok {
 		return t.NetConn()
@@ -103,14 +103,15 @@ func (cs *connections) context(ctx context.Context, nc net.Conn) context.Context
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// state is the server's hook; a hijacked connection is removed by its handler.
+// state is the server's ConnState; a hijacked connection is removed by its
+// handler.
 func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	if state == http.StateClosed {
 		cs.remove(bare(nc))
 	}
 }
 
-// listener hands on only the connections that are admitted.
+// listener accepts only the connections that are admitted.
 type listener struct {
 	net.Listener
 	conns *connections

@@ -22,7 +22,7 @@ type source struct {
 // bytesSource is a source of bytes in memory.
 func bytesSource(b []byte) *source { return &source{size: int64(len(b)), data: b} }
 
-// first is the source of the first n bytes.
+// first returns the source of the first n bytes.
 func (s *source) first(n int64) *source {
 	cut := *s
 	cut.size = max(0, min(n, s.size))
@@ -35,7 +35,7 @@ type manifest struct {
 	body      []byte
 }
 
-// repository is a name with what belongs to it.
+// repository is the content of one name.
 type repository struct {
 	readers   []string // nil for a public repository
 	tags      map[string]digest.Digest
@@ -51,7 +51,7 @@ type store struct {
 
 func (s *store) init() { s.repos = map[string]*repository{} }
 
-// change gives the repository, made when it is new, under the lock.
+// change calls f with the repository, created if it is new, under the lock.
 func (s *store) change(name string, f func(*repository)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,14 +67,14 @@ func (s *store) change(name string, f func(*repository)) {
 	f(r)
 }
 
-// exists says whether there is such a repository.
+// exists reports whether there is such a repository.
 func (s *store) exists(name string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.repos[name] != nil
 }
 
-// readable says whether a user ("" is anonymous) may pull from a repository.
+// readable reports whether a user ("" is anonymous) may pull from a repository.
 // Unknown ones are readable unless hidden.
 func (s *store) readable(name, user string, hideUnknown bool) bool {
 	s.mu.RLock()
@@ -86,7 +86,7 @@ func (s *store) readable(name, user string, hideUnknown bool) bool {
 	return r.readers == nil || user != "" && slices.Contains(r.readers, user)
 }
 
-// manifest finds a manifest by tag or digest.
+// manifest returns a manifest by tag or digest.
 func (s *store) manifest(name, reference string) (manifest, digest.Digest, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -102,8 +102,8 @@ func (s *store) manifest(name, reference string) (manifest, digest.Digest, bool)
 	return m, d, ok
 }
 
-// blob finds a blob of a repository, or of any when name is empty; nil if there
-// is none.
+// blob returns a blob of a repository, or of any when name is empty; nil if
+// there is none.
 func (s *store) blob(name string, d digest.Digest) *source {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -131,8 +131,8 @@ func (s *store) tagNames(name string) []string {
 	return nil
 }
 
-// referrers describes the manifests of a repository whose subject is d, sorted
-// by digest.
+// referrers returns the descriptors of the manifests of a repository whose
+// subject is d, sorted by digest.
 func (s *store) referrers(name string, d digest.Digest) []ocispec.Descriptor {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -167,14 +167,14 @@ func (h *Hub) AddBlob(repo string, data []byte) digest.Digest {
 }
 
 // AddBlobAs adds a blob under a digest that is not checked, for sha512 and for
-// registries whose bytes are wrong.
+// registries that send wrong bytes.
 func (h *Hub) AddBlobAs(repo string, d digest.Digest, data []byte) {
 	h.addSource(repo, d, bytesSource(data))
 }
 
 // AddBlobFunc adds a blob of the given digest and size whose bytes are read
-// from what open returns; open is called once for each request for its bytes.
-// An *os.File is sent by the kernel.
+// from what open returns; open is called once for each request for them. An
+// *os.File is sent by sendfile.
 func (h *Hub) AddBlobFunc(repo string, d digest.Digest, size int64, open func() (io.ReadSeekCloser, error)) {
 	h.addSource(repo, d, &source{size: size, open: open})
 }
@@ -183,8 +183,8 @@ func (h *Hub) addSource(repo string, d digest.Digest, s *source) {
 	h.store.change(repo, func(r *repository) { r.blobs[d] = s })
 }
 
-// AddBlobFile adds a file under its sha256 digest. The file is read when it is
-// asked for and must stay as it is.
+// AddBlobFile adds a file under its sha256 digest. The file is read at each
+// request and must not change.
 func (h *Hub) AddBlobFile(repo, path string) (digest.Digest, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -245,8 +245,8 @@ func (h *Hub) DeleteBlob(repo string, d digest.Digest) {
 	h.store.change(repo, func(r *repository) { delete(r.blobs, d) })
 }
 
-// SetPrivate makes a repository readable for the users only, nobody if none is
-// given.
+// SetPrivate makes a repository readable for the users only, for nobody if none
+// is given.
 func (h *Hub) SetPrivate(repo string, users ...string) {
 	h.store.change(repo, func(r *repository) { r.readers = append([]string{}, users...) })
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// exchange is one request being answered.
+// exchange is a request and its answer.
 type exchange struct {
 	hub   *Hub
 	ctx   context.Context // ends when the client leaves or the hub closes
@@ -54,7 +54,7 @@ func (h *Hub) serve(role Role, w http.ResponseWriter, r *http.Request) {
 	x.send(a)
 }
 
-// newRequest is what the log says of a request.
+// newRequest returns the log entry of a request.
 func newRequest(role Role, c *conn, r *http.Request) Request {
 	q := Request{
 		Conn: c.id, Role: role, Kind: KindOther, Proto: r.Proto, Method: r.Method, Host: r.Host,
@@ -75,7 +75,7 @@ func newRequest(role Role, c *conn, r *http.Request) Request {
 	return q
 }
 
-// answer is the real answer of a role.
+// answer returns the real answer of a role.
 func (h *Hub) answer(role Role, r *http.Request, q *Request, f *Fault) *answer {
 	switch role {
 	case RoleRegistry:
@@ -94,7 +94,7 @@ func (x *exchange) reset() {
 	panic(http.ErrAbortHandler)
 }
 
-// send sends an answer with what is wrong with it.
+// send sends an answer with the exchange's fault.
 func (x *exchange) send(a *answer) {
 	f := x.fault
 	x.hub.distort(a, f)
@@ -125,8 +125,8 @@ func (x *exchange) send(a *answer) {
 	x.body(a.body, reader, s)
 }
 
-// limiter says which limits the body is under; asked for each piece, as caps
-// can change meanwhile.
+// limiter returns the limits that the body is under. It is called for each
+// piece, since caps may change meanwhile.
 func (x *exchange) limiter(blob bool) func() []limit {
 	var own pacer
 	return func() []limit {
@@ -181,8 +181,8 @@ func (x *exchange) head(a *answer, size int64) {
 	}
 }
 
-// rawHead takes the connection and writes the headers byte by byte as they are
-// meant to be.
+// rawHead takes the connection from the server and writes the headers byte by
+// byte as given.
 func (x *exchange) rawHead(a *answer) {
 	raw, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -208,8 +208,8 @@ func (x *exchange) release() {
 	}
 }
 
-// body sends a span of the source, whose reader (if it has one) stands at its
-// begin, with what goes wrong on the way.
+// body sends a span of the source with the exchange's fault. reader, if there
+// is one, is at the beginning of the span.
 func (x *exchange) body(src *source, reader io.Reader, s span) {
 	f := x.fault
 	for pos := s.start; ; {
@@ -250,10 +250,10 @@ func (x *exchange) body(src *source, reader io.Reader, s span) {
 	}
 }
 
-// at says whether a fault's offset is pos.
+// at reports whether a fault's offset is pos.
 func at(offset *int64, pos int64) bool { return offset != nil && *offset == pos }
 
-// corrupted reads the byte at pos and flips a bit.
+// corrupted returns the byte at pos with one bit flipped.
 func corrupted(src *source, reader io.Reader, pos int64) []byte {
 	b := make([]byte, 1)
 	if src.open == nil {
@@ -265,9 +265,9 @@ func corrupted(src *source, reader io.Reader, pos int64) []byte {
 	return b
 }
 
-// piece sends n bytes, data or from the reader when data is nil, as soon as
-// the limits allow. They are counted before they are sent: a client that has
-// them all must find them all in the log.
+// piece sends n bytes, data or from the reader when data is nil, as soon as the
+// limits allow. They are counted before they are sent: a client that has
+// received them all must find them all in the log.
 func (x *exchange) piece(limits []limit, data []byte, reader io.Reader, n int64) error {
 	if err := pace(x.ctx, limits, n); err != nil {
 		return err
@@ -302,7 +302,7 @@ func (x *exchange) stall() {
 	panic(http.ErrAbortHandler)
 }
 
-// cut closes the TCP connection after what was sent so far.
+// cut closes the TCP connection behind what was sent.
 func (x *exchange) cut() {
 	x.flush()
 	if x.r.ProtoMajor > 1 {

@@ -8,11 +8,11 @@ import (
 
 // Fault is what goes wrong with one answer. Its parts combine where that makes
 // sense. Offsets are absolute offsets in the blob (or manifest, or token
-// answer), also when a Range is asked for; an answer that does not reach or
+// answer), also when a Range is requested; an answer that does not reach or
 // begins after an offset is not affected by it. Use At for offsets and
-// Request.Offset to count from the begin of the Range.
+// Request.Offset to count from the beginning of the Range.
 type Fault struct {
-	// Delay passes before the request is looked at, on top of Options.Latency.
+	// Delay passes before the request is read, on top of Options.Latency.
 	Delay time.Duration
 	// HeaderDelay passes between the status line and the rest of the headers
 	// (on HTTP/2: before the headers).
@@ -23,7 +23,7 @@ type Fault struct {
 	Rate int64
 
 	// Status, when not 0, answers with Status, Header and Body instead.
-	// Otherwise Header is laid over the real headers (a nil value removes one)
+	// Otherwise the values of Header replace the real ones (nil removes one)
 	// and a Body that is not nil replaces the real one.
 	Status int
 	Header http.Header
@@ -51,7 +51,7 @@ type Fault struct {
 	CorruptAt *int64
 	// Truncate answers as if the content had only so many bytes.
 	Truncate *int64
-	// Endless sends the body without a length and goes on with zeros for ever.
+	// Endless sends the body without a length, and zeros after it without end.
 	Endless bool
 
 	// ExtraLength is added to the declared Content-Length; the body stays and
@@ -83,14 +83,14 @@ type Fault struct {
 // At is an offset for a Fault.
 func At(offset int64) *int64 { return &offset }
 
-// Script is asked at each request what goes wrong with it; nil means nothing.
-// It is called from many goroutines at once.
+// Script returns the fault of a request; nil for none. It is called from many
+// goroutines at once.
 type Script func(*Request) *Fault
 
 // Script sets the script, nil for none. Requests under way keep their faults.
 func (h *Hub) Script(s Script) { h.script.Store(&s) }
 
-// consult asks the script; the answer is never nil.
+// consult returns the fault of a request, and never nil.
 func (h *Hub) consult(r Request) *Fault {
 	if s := h.script.Load(); s != nil && *s != nil {
 		if f := (*s)(&r); f != nil {
@@ -100,7 +100,7 @@ func (h *Hub) consult(r Request) *Fault {
 	return &Fault{}
 }
 
-// Always plays the fault at every request that passes all filters.
+// Always applies the fault to every request that passes all filters.
 func Always(f *Fault, filters ...Filter) Script {
 	pass := All(filters...)
 	return func(r *Request) *Fault {
@@ -111,7 +111,7 @@ func Always(f *Fault, filters ...Filter) Script {
 	}
 }
 
-// between plays the fault at the matches first to last, counted from 1.
+// between applies the fault to the matches first to last, counted from 1.
 func between(first, last int64, f *Fault, filters []Filter) Script {
 	var n atomic.Int64
 	pass := All(filters...)
@@ -126,18 +126,18 @@ func between(first, last int64, f *Fault, filters []Filter) Script {
 	}
 }
 
-// Once plays the fault at the first request that passes all filters.
+// Once applies the fault to the first request that passes all filters.
 func Once(f *Fault, filters ...Filter) Script { return between(1, 1, f, filters) }
 
-// Times plays the fault at the first n requests that pass all filters.
+// Times applies the fault to the first n requests that pass all filters.
 func Times(n int, f *Fault, filters ...Filter) Script { return between(1, int64(n), f, filters) }
 
-// OnNth plays the fault at the n-th request, from 1, that passes all filters.
+// OnNth applies the fault to the n-th request, from 1, that passes all filters.
 func OnNth(n int, f *Fault, filters ...Filter) Script {
 	return between(int64(n), int64(n), f, filters)
 }
 
-// First plays the fault of the first script that has one.
+// First applies the fault of the first script that has one.
 func First(scripts ...Script) Script {
 	return func(r *Request) *Fault {
 		for _, s := range scripts {

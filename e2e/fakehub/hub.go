@@ -136,7 +136,8 @@ func listenFor(o *Options, role Role) (net.Listener, error) {
 	return o.Listen("tcp", "127.0.0.1:0")
 }
 
-// baseURL is how clients reach a role that listens on addr.
+// baseURL returns the address under which clients reach a role that listens on
+// addr.
 func baseURL(o *Options, role Role, addr string) string {
 	scheme, standard := "http", "80"
 	if o.TLS {
@@ -152,7 +153,7 @@ func baseURL(o *Options, role Role, addr string) string {
 	return scheme + "://" + name
 }
 
-// hostNames are the names and addresses that the certificate must cover.
+// hostNames returns the names and addresses that the certificate must cover.
 func (h *Hub) hostNames(o *Options) []string {
 	names := []string{"localhost", "127.0.0.1", "127.0.0.2", "::1"}
 	for _, l := range h.listeners {
@@ -177,7 +178,7 @@ func (h *Hub) newServer(o *Options, roles []Role) *http.Server {
 			}
 			h.serve(role, w, r)
 		}),
-		ErrorLog:    log.New(io.Discard, "", 0), // broken clients are the daily business of tests
+		ErrorLog:    log.New(io.Discard, "", 0), // tests break connections on purpose
 		BaseContext: func(net.Listener) context.Context { return h.ctx },
 		ConnContext: h.conns.context,
 		ConnState:   h.conns.state,
@@ -191,7 +192,7 @@ func (h *Hub) newServer(o *Options, roles []Role) *http.Server {
 	return s
 }
 
-// roleOf tells the role from a Host header; "" when nobody here has that name.
+// roleOf returns the role that a Host header names; "" for an unknown name.
 func (h *Hub) roleOf(host string) Role {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -237,7 +238,7 @@ func (h *Hub) Close() error {
 	return nil
 }
 
-// Set changes options while serving; those of the first group of Options
+// Set changes options while the hub serves; those of the first group of Options
 // (listeners, TLS, names) have no effect any more.
 func (h *Hub) Set(change func(*Options)) {
 	h.setting.Lock()
@@ -250,25 +251,27 @@ func (h *Hub) Set(change func(*Options)) {
 	h.options.Store(&o)
 }
 
-// now is the hub's own time.
+// now returns the hub's time.
 func (h *Hub) now() time.Time { return h.options.Load().Clock() }
 
-// RegistryURL is scheme and host of the registry, without a path.
+// RegistryURL returns scheme and host of the registry, without a path.
 func (h *Hub) RegistryURL() string { return h.urls[RoleRegistry] }
 
-// TokenURL is scheme and host of the token service; realms are TokenURL+"/token".
+// TokenURL returns scheme and host of the token service; realms are
+// TokenURL+"/token".
 func (h *Hub) TokenURL() string { return h.urls[RoleToken] }
 
-// CDNURL is scheme and host of the CDN.
+// CDNURL returns scheme and host of the CDN.
 func (h *Hub) CDNURL() string { return h.urls[RoleCDN] }
 
-// Host is host and, unless it is the scheme's own, port of the registry.
+// Host returns host and, unless it is the scheme's default, port of the
+// registry.
 func (h *Hub) Host() string {
 	u, _ := url.Parse(h.RegistryURL()) // made by baseURL
 	return u.Host
 }
 
-// Addr is the address on which a role listens.
+// Addr returns the address on which a role listens.
 func (h *Hub) Addr(role Role) net.Addr {
 	for _, l := range h.listeners {
 		if slices.Contains(l.(*listener).roles, role) {
@@ -278,7 +281,8 @@ func (h *Hub) Addr(role Role) net.Addr {
 	return nil
 }
 
-// CAPEM is the certificate of the CA that signed the hub's own, nil without TLS.
+// CAPEM returns the certificate of the CA that signed the hub's own; nil
+// without TLS.
 func (h *Hub) CAPEM() []byte {
 	if h.ca == nil {
 		return nil
@@ -287,7 +291,7 @@ func (h *Hub) CAPEM() []byte {
 }
 
 // Client returns a client that trusts the hub's CA, uses no proxy and reaches
-// the hub under its Names whatever the name service says. It brings no tokens.
+// the hub under its Names without a resolver. It has no token.
 func (h *Hub) Client() *http.Client { return h.client }
 
 // newClient makes the client of Client.

@@ -55,7 +55,7 @@ func do(t *testing.T, h *Hub, method, url string, headers ...string) reply {
 	return reply{resp, body, err}
 }
 
-// get asks the registry for a path with an anonymous token for repo.
+// get requests a path of the registry with an anonymous token for repo.
 func get(t *testing.T, h *Hub, path string, headers ...string) reply {
 	t.Helper()
 	return do(t, h, "GET", h.RegistryURL()+path, append(headers, "Authorization: Bearer "+h.Token("", repo))...)
@@ -79,7 +79,7 @@ func (r reply) String() string {
 	return fmt.Sprintf("%s, %v, %d bytes, error %v", r.Status, r.Header, len(r.body), r.err)
 }
 
-// modes are the ways to listen and speak.
+// modes are the combinations of listeners and protocols.
 var modes = map[string]Options{
 	"three listeners":          {},
 	"three listeners, TLS":     {TLS: true},

@@ -41,7 +41,7 @@ func (h *Hub) Image(repo, tag string, layers ...[]byte) Image {
 	return h.image(repo, tag, descriptors, diffIDs)
 }
 
-// ImageOf is Image with uncompressed layers that are added on their own, for
+// ImageOf is Image with uncompressed layers that were added before, for
 // instance with AddBlobFile.
 func (h *Hub) ImageOf(repo, tag string, layers ...ocispec.Descriptor) Image {
 	var diffIDs []digest.Digest
@@ -88,7 +88,7 @@ func (h *Hub) Index(repo, tag string, manifests ...ocispec.Descriptor) ocispec.D
 	}
 }
 
-// encode is JSON of what cannot fail to be encoded.
+// encode returns the JSON of what can always be encoded.
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -128,7 +128,7 @@ func (h *Hub) AddRandomBlob(repo string, seed uint64, n int64) digest.Digest {
 }
 
 // fillRandom fills b with the bytes from offset on: splitmix64 of the counter,
-// so that any offset can be reached at once.
+// so that any offset can be computed at once.
 func fillRandom(b []byte, seed uint64, offset int64) {
 	var word [8]byte
 	for len(b) > 0 {

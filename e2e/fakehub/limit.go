@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// window is over what time Docker Hub counts pulls.
+// window is the time over which Docker Hub counts pulls.
 const window = 6 * time.Hour
 
 // rateLimits count the pulls of each source.
@@ -39,7 +39,7 @@ type rateLimit struct {
 	now    time.Time
 }
 
-// limit finds the limit that a request counts against.
+// limit returns the limit that a request counts against.
 func (h *Hub) limit(q *Request, user string) rateLimit {
 	o := h.options.Load()
 	if user != "" {
@@ -63,7 +63,7 @@ func (l rateLimit) pulls() *pulls {
 	return p
 }
 
-// exhausted says whether nothing is left of the limit; else it counts a pull
+// exhausted reports whether nothing is left of the limit; else it counts a pull
 // if there is something to pull.
 func (l rateLimit) exhausted(count bool) bool {
 	if l.max == 0 {
@@ -94,7 +94,7 @@ func (l rateLimit) describe(header http.Header) {
 	header.Set("Docker-Ratelimit-Source", l.source)
 }
 
-// tooMany is the 429 of the pull limit, in Docker Hub's words.
+// tooMany returns the 429 of the pull limit, in the words of Docker Hub.
 func (h *Hub) tooMany(user string) *answer {
 	who := "unauthenticated "
 	if user != "" {

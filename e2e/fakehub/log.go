@@ -19,7 +19,7 @@ const (
 	RoleCDN      Role = "cdn"
 )
 
-// Kind is what a request asks for.
+// Kind is what is requested.
 type Kind string
 
 // The kinds of requests. KindBlob is a blob at the registry, KindCDN the same
@@ -49,7 +49,7 @@ type Request struct {
 	Repo          string // empty at the CDN, whose URLs do not name one
 	Reference     string // tag or digest
 	Range         string // header
-	Offset        int64  // first byte that Range asks for; 0 without, or for a suffix
+	Offset        int64  // first byte that Range requests; 0 without, or for a suffix
 	UserAgent     string
 	Authorization string
 	Header        http.Header // of the request; not to be changed
@@ -91,7 +91,7 @@ func (e *entry) update(change func(*Request)) {
 	change(&e.req)
 }
 
-// snapshot is the entry as it is now.
+// snapshot returns a copy of the entry.
 func (e *entry) snapshot() Request {
 	e.log.mu.Lock()
 	defer e.log.mu.Unlock()
@@ -137,20 +137,21 @@ func (h *Hub) BytesSent(d digest.Digest) int64 {
 	return n
 }
 
-// AuthorizationLeaks returns how many requests brought an Authorization header
-// to the CDN, which no client should do.
+// AuthorizationLeaks returns how many requests sent an Authorization header to
+// the CDN, which no client should do.
 func (h *Hub) AuthorizationLeaks() int {
 	return h.Count(OfRole(RoleCDN), func(r *Request) bool { return r.Authorization != "" })
 }
 
-// Reset empties the log. Requests under way are no longer seen in it.
+// Reset empties the log. Requests that are being answered are not in it any
+// more.
 func (h *Hub) Reset() {
 	h.log.mu.Lock()
 	defer h.log.mu.Unlock()
 	h.log.entries = nil
 }
 
-// Filter picks requests.
+// Filter selects requests.
 type Filter func(*Request) bool
 
 // All passes what every filter passes; without filters, everything.

@@ -21,18 +21,18 @@ func DockerHub() Names {
 	}
 }
 
-// Options say how a Hub behaves. The zero value is a Docker Hub on plain http
+// Options configure a Hub. The zero value is a Docker Hub on plain http
 // with three listeners, public repositories and no limits: registry and token
 // service on 127.0.0.1, the CDN on 127.0.0.2, because clients keep their token
 // on a redirect to another port of one host.
 // All but the first group can be changed while it serves, with Hub.Set.
 type Options struct {
-	// TLS serves https with a certificate of an own CA, see Hub.CAPEM.
+	// TLS serves https with a certificate of its own CA, see Hub.CAPEM.
 	TLS bool
 	// HTTP2 offers h2 beside HTTP/1.1; only with TLS.
 	HTTP2 bool
 	// Names, when Registry is not empty, selects one listener for all roles,
-	// told apart by host name. Empty Token and CDN mean Docker Hub's names.
+	// distinguished by host name. Empty Token and CDN mean Docker Hub's names.
 	Names Names
 	// Addr is where the one listener of Names listens; default 127.0.0.1:0.
 	Addr string
@@ -62,7 +62,7 @@ type Options struct {
 	TokenTTL time.Duration
 	// BlobURLTTL is the lifetime of signed blob URLs; default 20m.
 	BlobURLTTL time.Duration
-	// Clock is the time that tokens, signed URLs and the rate limit go by;
+	// Clock is the clock of tokens, signed URLs and the rate limit;
 	// default time.Now.
 	Clock func() time.Time
 
@@ -111,5 +111,5 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// named says whether one listener plays all roles.
+// named reports whether one listener plays all roles.
 func (o *Options) named() bool { return len(o.Names.Registry) > 0 }

@@ -25,7 +25,7 @@ var (
 	namePattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 )
 
-// parseRegistry tells what a path of the registry asks for.
+// parseRegistry returns what a path of the registry requests.
 func parseRegistry(path string) (kind Kind, repo, reference string) {
 	if path == "/v2/" || path == "/v2" {
 		return KindPing, "", ""
@@ -76,7 +76,7 @@ func (h *Hub) registryAnswer(r *http.Request, q *Request) *answer {
 	return jsonAnswer(http.StatusOK, struct{}{})
 }
 
-// authorize returns the user ("" is anonymous) of a request or its refusal.
+// authorize returns the user ("" is anonymous) of a request, or its refusal.
 func (h *Hub) authorize(q *Request) (string, *answer) {
 	o := h.options.Load()
 	if o.Anonymous {
@@ -96,8 +96,8 @@ func (h *Hub) authorize(q *Request) (string, *answer) {
 	return c.Subject, nil
 }
 
-// challenge is a 401 that sends the client to the token service, or to another
-// realm when that is not empty.
+// challenge returns a 401 that sends the client to the token service, or to
+// another realm when that is not empty.
 func (h *Hub) challenge(repo, realm, reason string) *answer {
 	if realm == "" {
 		realm = h.TokenURL() + "/token"
@@ -116,7 +116,7 @@ func (h *Hub) challenge(repo, realm, reason string) *answer {
 	return a
 }
 
-// unknown is the 404 of a repository without the thing asked for.
+// unknown returns the 404 of a repository without what is requested.
 func (h *Hub) unknown(q *Request, code, message string) *answer {
 	if !h.store.exists(q.Repo) {
 		code, message = "NAME_UNKNOWN", "repository name not known to registry"
@@ -124,7 +124,8 @@ func (h *Hub) unknown(q *Request, code, message string) *answer {
 	return errorDetail(http.StatusNotFound, code, message, map[string]string{"name": q.Repo, "reference": q.Reference})
 }
 
-// badDigest is the 400 of a reference that looks like a digest and is none.
+// badDigest returns the 400 of a reference that looks like a digest and is
+// none.
 func badDigest() *answer {
 	return errorAnswer(http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content")
 }
@@ -192,7 +193,7 @@ func (h *Hub) tagsAnswer(r *http.Request, q *Request) *answer {
 	return a
 }
 
-// page is the part of a sorted list after the query's last, at most n and
+// page returns the part of a sorted list after the query's last, at most n and
 // Options.PageSize of it, and the link to what follows.
 func (h *Hub) page(q *Request, query url.Values, list []string, n int) (page []string, link string) {
 	if size := h.options.Load().PageSize; size > 0 {
@@ -248,12 +249,12 @@ func (h *Hub) referrersAnswer(r *http.Request, q *Request) *answer {
 	return a
 }
 
-// jsonAnswer is an answer with a JSON body.
+// jsonAnswer returns an answer with a JSON body.
 func jsonAnswer(status int, v any) *answer {
 	return newAnswer(status, "application/json", bytesSource(encode(v)))
 }
 
-// errorAnswer is an error as the distribution specification wants it.
+// errorAnswer returns an error in the form of the distribution specification.
 func errorAnswer(status int, code, message string) *answer {
 	return errorDetail(status, code, message, nil)
 }

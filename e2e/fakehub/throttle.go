@@ -21,13 +21,13 @@ const (
 	fullPiece = 1 << 20
 )
 
-// pacer hands out points in time at a given rate.
+// pacer returns points in time at a given rate.
 type pacer struct {
 	mu   sync.Mutex
 	next time.Time
 }
 
-// reserve books n bytes at a rate and returns when they may be sent.
+// reserve adds n bytes at a rate and returns when they may be sent.
 func (p *pacer) reserve(n, rate int64) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,21 +39,21 @@ func (p *pacer) reserve(n, rate int64) time.Time {
 	return at
 }
 
-// limit is a pacer with the rate it goes at and how many senders share it.
+// limit is a pacer with its rate and how many senders share it.
 type limit struct {
 	*pacer
 	rate    int64
 	senders int64
 }
 
-// piece is how many bytes one sender writes at once: all senders together are
-// to take about a step.
+// piece returns how many bytes one sender writes at once: all senders together
+// take about a step.
 func (l limit) piece() int64 {
 	all := max(1, l.rate*int64(step)/int64(time.Second))
 	return min(all, max(sharePiece, all/max(1, l.senders)))
 }
 
-// pieceSize is how many bytes to write at once under the limits.
+// pieceSize returns how many bytes to write at once under the limits.
 func pieceSize(limits []limit) int64 {
 	size := int64(fullPiece)
 	for _, l := range limits {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// claims is what a token says. Only the fields that a registry looks at and
-// those that Docker Hub always sends are there.
+// claims is the content of a token: the fields that a registry reads and those
+// that Docker Hub always sends.
 type claims struct {
 	Issuer   string   `json:"iss"`
 	Subject  string   `json:"sub"`
@@ -35,7 +35,7 @@ type access struct {
 	Parameters map[string]string `json:"parameters,omitempty"`
 }
 
-// allows says whether the claims let their bearer pull.
+// allows reports whether the claims let their bearer pull.
 func (c *claims) allows(repo string) bool {
 	return slices.ContainsFunc(c.Access, func(a access) bool {
 		return a.Type == "repository" && a.Name == repo && slices.Contains(a.Actions, "pull")
@@ -50,7 +50,7 @@ type tokens struct {
 	refresh map[string]string // user by refresh token
 }
 
-// init makes a new key, which ends the life of every token there is.
+// init makes a new key, which makes all tokens invalid.
 func (t *tokens) init() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,7 +76,7 @@ func (t *tokens) issue(c claims, opaque bool) string {
 	return signed + "." + t.sign(signed)
 }
 
-// sign is the signature of a JWT; mu is held.
+// sign returns the signature of a JWT; mu is held.
 func (t *tokens) sign(s string) string {
 	mac := hmac.New(sha256.New, t.key)
 	mac.Write([]byte(s))
@@ -173,7 +173,7 @@ func tokenRefused() *answer {
 	return newAnswer(http.StatusUnauthorized, "application/json", bytesSource([]byte(`{"details":"incorrect username or password"}`)))
 }
 
-// knows checks a password.
+// knows reports whether a password is right.
 func (h *Hub) knows(user, password string) bool {
 	want, ok := h.options.Load().Users[user]
 	return ok && want == password
@@ -187,8 +187,8 @@ func (h *Hub) refreshToken(user string) string {
 	return token
 }
 
-// grant issues a token with the rights, among those asked for, that the user
-// has: everybody gets a token, if need be for nothing.
+// grant issues a token with those of the requested rights that the user has:
+// everybody gets a token, even without any right.
 func (h *Hub) grant(user, audience string, scopes []string, f *Fault) tokenAnswer {
 	o := h.options.Load()
 	now := o.Clock()
@@ -213,8 +213,8 @@ func (h *Hub) grant(user, audience string, scopes []string, f *Fault) tokenAnswe
 	return answer
 }
 
-// access is the part of a scope like repository:library/demo:pull,push that a
-// user has. Nobody may push.
+// access returns the part of a scope like repository:library/demo:pull,push
+// that a user has. Nobody may push.
 func (h *Hub) access(scope, user string, o *Options) (access, bool) {
 	kind, rest, _ := strings.Cut(scope, ":")
 	i := strings.LastIndexByte(rest, ':')
@@ -238,7 +238,7 @@ func (h *Hub) access(scope, user string, o *Options) (access, bool) {
 	return a, true
 }
 
-// Token mints a token as the token service would for a user ("" is anonymous)
+// Token issues a token as the token service would for a user ("" is anonymous)
 // and the pull scopes of the repositories, without a request.
 func (h *Hub) Token(user string, repos ...string) string {
 	var scopes []string

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
+	"hubcap/proxy/upstream/network"
 )
 
 // Duration is Go's notation, and d for days: 90s, 5m, 7d, 1d12h.
@@ -240,7 +240,7 @@ func (p Prefixes) String() string {
 }
 
 // CAFile is a file of PEM certificates, read.
-type CAFile struct{ *upstream.CAFile }
+type CAFile struct{ *network.CAFile }
 
 // String is the file's name, or nothing.
 func (f CAFile) String() string {
@@ -252,7 +252,7 @@ func (f CAFile) String() string {
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *CAFile) UnmarshalText(text []byte) error {
-	file, err := upstream.ReadCAFile(string(text))
+	file, err := network.ReadCAFile(string(text))
 	if err != nil {
 		return fmt.Errorf("want a file of PEM certificates; %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/network"
 )
 
 // registry is one HUBCAP_UPSTREAM_<n>_….
@@ -148,7 +149,7 @@ func (c *Config) apply(e upstream.Entry, o ownRegistry) (upstream.Entry, error) 
 }
 
 // caFiles are the files that are set.
-func caFiles(files ...CAFile) (all []*upstream.CAFile) {
+func caFiles(files ...CAFile) (all []*network.CAFile) {
 	for _, f := range files {
 		if f.CAFile != nil {
 			all = append(all, f.CAFile)

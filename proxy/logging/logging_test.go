@@ -20,11 +20,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// soon is when a test stops waiting for what should happen at once.
+// soon is how long a test waits for what should happen at once.
 const soon = 20 * time.Second
 
-// file is what a log is written to. Each write waits for a turn, and fails with
-// its error.
+// file is what a log is written to. Each write waits for its turn, and fails
+// with the error of that.
 type file struct {
 	testkit.Log
 	begun chan struct{} // one for each write
@@ -55,7 +55,7 @@ func newLog(t *testing.T, out io.Writer, buffer int) *Log {
 	return l
 }
 
-// messages are those of a log's lines, and how many lines they say were lost.
+// messages returns those of the lines, and how many lines they report as lost.
 func (f *file) messages(t *testing.T) (all []string, lost int) {
 	t.Helper()
 	for text := range strings.Lines(f.String()) {
@@ -91,8 +91,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestStuck has a file that takes nothing for a while: nobody waits, and the
-// gap is told where it is.
+// TestStuck has a file block for a while: no caller waits, and the lost lines
+// are reported where they are missing.
 func TestStuck(t *testing.T) {
 	f := newFile()
 	l := newLog(t, f, 1000)
@@ -123,8 +123,8 @@ func TestStuck(t *testing.T) {
 	}
 }
 
-// TestFailingFile loses the lines that could not be written, those that were
-// written in part among them, and counts each once.
+// TestFailingFile: lines that could not be written, or only in part, are counted
+// as lost, each once.
 func TestFailingFile(t *testing.T) {
 	broken := errors.New("broken")
 	f := newFile()
@@ -147,7 +147,7 @@ func TestFailingFile(t *testing.T) {
 	}
 }
 
-// TestClose writes what is there, and no longer than it may.
+// TestClose: Close writes what is buffered, for no longer than it may.
 func TestClose(t *testing.T) {
 	f := newFile()
 	l := newLog(t, f, 1000)
@@ -202,7 +202,7 @@ func TestCapture(t *testing.T) {
 	}
 }
 
-// BenchmarkLine is what a request pays for its line.
+// BenchmarkLine measures what one line costs its caller.
 func BenchmarkLine(b *testing.B) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"hubcap/proxy/problems"
-	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/network"
 )
 
 // openProblems makes the list of what is wrong, and what notifies of it.
@@ -15,12 +15,13 @@ func (s *Server) openProblems() error {
 	o := problems.Options{Facts: s.facts(), Every: s.settings.ProblemInterval, Metrics: s.Metrics, Log: s.log}
 	if s.config.NotifyURL != "" {
 		box, _ := os.Hostname() // empty is as good as unknown
-		var files []*upstream.CAFile
+		var files []*network.CAFile
 		if s.config.CAFile.CAFile != nil {
 			files = append(files, s.config.CAFile.CAFile)
 		}
+		trusted := network.New(network.Options{CAFiles: files, Now: s.o.Now, Log: s.log})
 		s.notifier = problems.NewNotifier(problems.NotifierOptions{
-			URL: string(s.config.NotifyURL), Box: box, Proxy: s.o.Proxy, RootCAs: upstream.Authorities(files, s.o.Now, s.log),
+			URL: string(s.config.NotifyURL), Box: box, Proxy: s.o.Proxy, RootCAs: trusted.RootCAs,
 			Now: s.o.Now, After: s.o.After, Log: s.log,
 		})
 		o.Notify = s.notifier.Notify

@@ -132,7 +132,7 @@ func (c *Client) credential(ctx context.Context) (credentials.Credential, error)
 
 // isRefusal reports whether the registry itself refuses with 401 or 403.
 func (c *Client) isRefusal(resp *http.Response) bool {
-	return (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) && sameOrigin(resp.Request.URL, c.url)
+	return (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) && sameOrigin(resp.Request.URL, c.o.URL)
 }
 
 // challengeOf returns the challenge in an answer that can be met: a Bearer one
@@ -141,7 +141,7 @@ func (c *Client) isRefusal(resp *http.Response) bool {
 // what was requested, so that a registry cannot have hubcap fetch a token for
 // another repository.
 func (c *Client) challengeOf(resp *http.Response) challenge {
-	if resp.StatusCode != http.StatusUnauthorized || !sameOrigin(resp.Request.URL, c.url) {
+	if resp.StatusCode != http.StatusUnauthorized || !sameOrigin(resp.Request.URL, c.o.URL) {
 		return challenge{}
 	}
 	return c.guard.choose(resp.Header.Values("WWW-Authenticate"), c.login != nil)
@@ -155,7 +155,7 @@ func (c *Client) isOutdated(known challenge, resp *http.Response, err error) boo
 		var refused *tokenRefusal
 		return errors.As(err, &refused) && refused.status < 500 || errors.Is(err, errBadToken)
 	}
-	return resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.url) && c.challengeOf(resp) != known
+	return resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.o.URL) && c.challengeOf(resp) != known
 }
 
 func closeBody(resp *http.Response) {

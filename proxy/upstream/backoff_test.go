@@ -11,8 +11,8 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// TestRetryAfterTimes reads times in a Retry-After, by a clock that is wrong and
-// by one that is right.
+// TestRetryAfterTimes covers times in a Retry-After, with a local clock that is
+// wrong and with one that is right.
 func TestRetryAfterTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

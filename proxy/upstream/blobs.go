@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -16,14 +15,11 @@ import (
 
 // HeadBlob returns the size of a blob in bytes, negative when not stated.
 func (c *Client) HeadBlob(ctx context.Context, repository string, d digest.Digest) (size int64, err error) {
-	req, resp, err := c.send(ctx, http.MethodHead, repository, "blobs/"+d.String(), nil)
+	_, resp, err := c.fetch(ctx, http.MethodHead, repository, "blobs/"+d.String(), nil)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, c.refusal(req, resp)
-	}
 	return sizeOf(resp), nil
 }
 
@@ -66,18 +62,15 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 		if ok && first == off && header.Get("Range") != "" && (n < 0 || end <= off+n) {
 			return &Blob{Body: resp.Body, Off: off, End: end, Size: size}, nil
 		}
-		err = c.invalid(req, "Content-Range %.100q for the range %q", resp.Header.Get("Content-Range"), header.Get("Range"))
-	case http.StatusRequestedRangeNotSatisfiable:
 		resp.Body.Close()
+		return nil, c.invalid(req, "Content-Range %.100q for the range %q", resp.Header.Get("Content-Range"), header.Get("Range"))
+	case http.StatusRequestedRangeNotSatisfiable:
 		if off == 0 && n >= 0 { // an empty blob has no first byte
+			resp.Body.Close()
 			return c.OpenBlob(ctx, repository, d, 0, -1)
 		}
-		return nil, c.refusal(req, resp)
-	default:
-		err = c.refusal(req, resp)
 	}
-	resp.Body.Close()
-	return nil, err
+	return nil, c.refusal(req, resp)
 }
 
 // locationFor is how long an address that the registry redirected a blob to is
@@ -95,7 +88,7 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 	ctx = withObject(ctx, d.String())
 	key := repository + "@" + d.String()
 	if at, ok := c.locations.Get(key); ok {
-		req, resp, err := c.sendTo(ctx, at, header)
+		req, resp, err := c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) { return c.do(req, "") })
 		if err == nil && resp.StatusCode < 300 {
 			return req, resp, nil
 		}
@@ -111,15 +104,10 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 		}
 	}
 	req, resp, err := c.send(ctx, http.MethodGet, repository, "blobs/"+d.String(), header)
-	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.url) {
+	if err == nil && resp.StatusCode < 300 && !sameOrigin(resp.Request.URL, c.o.URL) {
 		c.locations.Put(key, resp.Request.URL, locationFor)
 	}
 	return req, resp, err
-}
-
-// sendTo requests an address of another host, without an authorization.
-func (c *Client) sendTo(ctx context.Context, at *url.URL, header http.Header) (*http.Request, *http.Response, error) {
-	return c.exchange(ctx, http.MethodGet, at, header, func(req *http.Request) (*http.Response, error) { return c.do(req, "") })
 }
 
 // contentRange parses "bytes 100-199/1000" as 100, 200, 1000; the size is

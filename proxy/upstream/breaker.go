@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hubcap/metrics"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,11 +40,10 @@ var errOffline = errors.New("not sent: HUBCAP_OFFLINE is set")
 // breaker sends requests to hosts that can be expected to answer: circuit
 // breakers and backoffs, which learn from the answers.
 type breaker struct {
-	base     http.RoundTripper
-	hosts    *hosts
-	budget   *budget
-	registry *url.URL
-	timeout  time.Duration // for the text of a refusal
+	base    http.RoundTripper
+	hosts   *hosts
+	budget  *budget
+	metrics *metrics.Upstream
 }
 
 // exchange is one request that is sent, and what its outcome decides.
@@ -63,7 +62,11 @@ func (b *breaker) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	resp, err := b.base.RoundTrip(req)
+	if err == nil && resp.StatusCode < http.StatusBadRequest {
+		b.metrics.Answered(b.hosts.role(x.host.name), time.Since(began))
+	}
 	how := outcomeOf(req, resp, err)
 	if how == works && req.Method == http.MethodGet && resp.StatusCode < 300 {
 		resp.Body = &observedBody{ReadCloser: resp.Body, exchange: x}
@@ -73,7 +76,7 @@ func (b *breaker) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sameOrigin(req.URL, b.registry) {
+	if sameOrigin(req.URL, b.hosts.URL) {
 		b.budget.read(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
@@ -94,7 +97,7 @@ func (b *breaker) admit(req *http.Request) (*exchange, error) {
 	ok, trial, wait := x.host.circuit.admit()
 	if trial {
 		ok, x.trial = x.host.circuit.tried(x.host.checkHealth(req.Context(), b.base))
-		wait = b.hosts.tryAgain
+		wait = b.hosts.TryAgain
 	}
 	if !ok {
 		return nil, &postponed{host: x.host.name, wait: wait}
@@ -119,10 +122,10 @@ func (x *exchange) ended(how outcome) {
 
 // limited tells the 429 of a pull limit from others, and logs it.
 func (x *exchange) limited(resp *http.Response) {
-	now := x.hosts.now()
-	log := x.hosts.log.With("upstream", x.hosts.label, "host", x.host.name)
+	now := x.hosts.Now()
+	log := x.hosts.Log.With("upstream", x.hosts.Label, "host", x.host.name)
 	wait := retryAfter(resp.Header, now)
-	if sameOrigin(x.req.URL, x.registry) && isPull(x.req) && isPullLimit(resp, x.timeout) {
+	if sameOrigin(x.req.URL, x.hosts.URL) && isPull(x.req) && isPullLimit(resp, x.hosts.StallTimeout) {
 		x.host.backoff.answered(x.probe)
 		wait = x.budget.stop(wait)
 		if x.budget.log.Allow(now) {

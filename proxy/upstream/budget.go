@@ -43,7 +43,6 @@ type budget struct {
 	mu     sync.Mutex
 	stated LimitStatus
 	window time.Duration // as stated, else pullWindow
-	until  time.Time     // no manifest is fetched before, unless an answer states that there are pulls again
 	probed time.Time
 	spoken int     // answers that stated how many pulls are left
 	counts []count // for the rate, oldest first
@@ -63,9 +62,7 @@ func newBudget(now func() time.Time) *budget {
 func (b *budget) status() LimitStatus {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.stated
-	s.Until = b.until
-	return s
+	return b.stated
 }
 
 // read takes what an answer states of the limit. Docker Hub's headers may be
@@ -83,7 +80,8 @@ func (b *budget) read(h http.Header) {
 		b.stated.Limit = limit
 	}
 	if source != "" {
-		b.stated.Source = truncate(printable(source), maxMessage)
+		source = printable(source)
+		b.stated.Source = source[:min(len(source), maxMessage)]
 	}
 	if remaining != "" {
 		b.spoken++
@@ -99,12 +97,10 @@ func (b *budget) read(h http.Header) {
 		b.window = window
 	}
 	if left > 0 {
-		b.until = time.Time{}
+		b.stated.Until = time.Time{}
 	}
 	b.stated.Remaining, b.stated.Exhausted = left, b.forecast(left)
 }
-
-func truncate(s string, n int) string { return s[:min(len(s), n)] }
 
 // forecast notes a count, and returns how long the pulls last at the rate of
 // the last hour; negative if they do not decrease. b.mu is held.
@@ -143,7 +139,7 @@ func (b *budget) stop(retryAfter time.Duration) time.Duration {
 		retryAfter = b.window
 	}
 	now := b.now()
-	b.until, b.probed = now.Add(retryAfter), now
+	b.stated.Until, b.probed = now.Add(retryAfter), now
 	b.stated.Remaining, b.stated.Exhausted, b.stated.Stated = 0, 0, now
 	return retryAfter
 }
@@ -152,41 +148,28 @@ func (b *budget) stop(retryAfter time.Duration) time.Duration {
 // whether there are pulls again. A registry that answers without stating a limit
 // no longer has one.
 func (b *budget) ask(head func() error) {
-	if !b.probe() {
+	b.mu.Lock()
+	now, before := b.now(), b.spoken
+	due := now.Sub(b.probed) >= probeAfter
+	if due {
+		b.probed = now
+	}
+	b.mu.Unlock()
+	if !due || head() != nil {
 		return
 	}
-	before := b.answers()
-	if err := head(); err == nil && b.answers() == before {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.until = time.Time{}
-	}
-}
-
-// answers returns how many answers have stated how many pulls are left.
-func (b *budget) answers() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.spoken
+	if b.spoken == before {
+		b.stated.Until = time.Time{}
+	}
 }
 
 // wait returns for how long no manifest is to be fetched.
 func (b *budget) wait() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(b.until.Sub(b.now()), 0)
-}
-
-// probe reports whether the caller may find out whether there are pulls again.
-func (b *budget) probe() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	if now.Sub(b.probed) < probeAfter {
-		return false
-	}
-	b.probed = now
-	return true
+	return max(b.stated.Until.Sub(b.now()), 0)
 }
 
 // pulls parses "100;w=21600". Docker Hub sends ";w=21600" at times.
@@ -217,7 +200,7 @@ func isPullLimit(resp *http.Response, timeout time.Duration) bool {
 	}
 	text := readRefusal(resp.Body, timeout)
 	resp.Body = io.NopCloser(bytes.NewReader(text))
-	return slices.ContainsFunc(ociErrors(text), func(one ociError) bool {
+	return slices.ContainsFunc(parseRefusal(text).Errors, func(one ociError) bool {
 		return strings.Contains(strings.ToLower(one.Message), "pull rate limit")
 	})
 }

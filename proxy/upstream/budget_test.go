@@ -43,7 +43,8 @@ func TestPulls(t *testing.T) {
 	}
 }
 
-// TestForecast counts pulls down, and looks at the pace.
+// TestForecast: the forecast follows the rate at which the number of pulls left
+// decreases.
 func TestForecast(t *testing.T) {
 	t.Parallel()
 	const never = -1
@@ -78,7 +79,7 @@ func TestForecast(t *testing.T) {
 	}
 }
 
-// TestPullLimitIsExported reads the headers that a hub with a limit sends.
+// TestPullLimitIsExported reads the headers of a hub with a limit.
 func TestPullLimitIsExported(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -113,8 +114,9 @@ func TestPullLimitIsExported(t *testing.T) {
 	}
 }
 
-// TestPullLimit uses a hub's limit up. Manifests are not asked for then, HEADs
-// and blobs are, and one HEAD in a while finds out that there are pulls again.
+// TestPullLimit uses up the limit of a hub. Manifests are no longer requested
+// then, HEADs and blobs are, and an occasional HEAD finds out that there are
+// pulls again.
 func TestPullLimit(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -162,8 +164,8 @@ func TestPullLimit(t *testing.T) {
 	}
 }
 
-// TestPullLimitIsLifted: a registry that confirms a manifest and no longer speaks
-// of a limit has none any more.
+// TestPullLimitIsLifted: a registry that confirms a manifest without stating a
+// limit no longer has one.
 func TestPullLimitIsLifted(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -180,7 +182,7 @@ func TestPullLimitIsLifted(t *testing.T) {
 		wantKind(t, get(), RateLimited)
 	}
 	if n := strings.Count(client.log.String(), "the pull limit is reached"); n != 1 {
-		t.Errorf("the operator is told %d times", n)
+		t.Errorf("it is logged %d times", n)
 	}
 	clock.Advance(probeAfter)
 	wantKind(t, get(), RateLimited) // the HEAD speaks of it
@@ -191,8 +193,8 @@ func TestPullLimitIsLifted(t *testing.T) {
 	}
 }
 
-// TestAbuseLimit has a hub answer 429 to everything. It gets no request for as long
-// as it states, and then one.
+// TestAbuseLimit has a hub answer 429 to everything. It gets no request for as
+// long as it states, and one after that.
 func TestAbuseLimit(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -236,7 +238,7 @@ func TestAbuseLimit(t *testing.T) {
 				t.Errorf("the hub answers again: %v", err)
 			}
 			if !strings.Contains(client.log.String(), "says 429 to requests of any kind") {
-				t.Error("the operator is not told")
+				t.Error("nothing is logged")
 			}
 			hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: tt.header}))
 			if e := wantKind(t, client.head(within(t)), RateLimited); e.RetryAfter != tt.pauses[0] {
@@ -246,8 +248,8 @@ func TestAbuseLimit(t *testing.T) {
 	}
 }
 
-// TestAbuseLimitWithoutPulls: a 429 to a HEAD or a blob is not about pulls, whether
-// there are any left or not.
+// TestAbuseLimitWithoutPulls: a 429 to a HEAD or a blob is not about the pull
+// limit, whether any pulls are left or not.
 func TestAbuseLimitWithoutPulls(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true}, goesBy(newClock()))
@@ -270,7 +272,7 @@ func TestAbuseLimitWithoutPulls(t *testing.T) {
 	}
 }
 
-// TestTokenServiceLimited: what a token service asks for is not lost.
+// TestTokenServiceLimited: the Retry-After of a token service is kept.
 func TestTokenServiceLimited(t *testing.T) {
 	t.Parallel()
 	clock := newClock()

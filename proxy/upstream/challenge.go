@@ -31,32 +31,41 @@ func parseChallenges(field string) (all []challenge) {
 		return nil
 	}
 	for rest := field; ; {
-		rest = strings.TrimLeft(rest, " \t,")
-		end := strings.IndexFunc(rest+",", notTokenChar)
-		scheme := strings.ToLower(rest[:end])
-		rest = rest[end:]
-		if scheme == "" || rest != "" && rest[0] != ' ' && rest[0] != ',' {
+		found := schemeName.FindStringSubmatch(rest)
+		if found == nil {
 			return all
 		}
-		c := challenge{scheme: scheme}
+		rest = rest[len(found[0])-len(found[2]):]
+		c := challenge{scheme: strings.ToLower(found[1])}
 		var twice bool
 		if strings.HasPrefix(rest, " ") {
 			rest, twice = c.readParameters(rest)
 		}
 		switch {
-		case scheme == schemeBasic:
-			all = append(all, challenge{scheme: scheme})
-		case scheme == schemeBearer && twice: // ambiguous
+		case c.scheme == schemeBasic:
+			all = append(all, challenge{scheme: schemeBasic})
+		case c.scheme == schemeBearer && twice: // ambiguous
 			return all
-		case scheme == schemeBearer && c.realm != "":
+		case c.scheme == schemeBearer && c.realm != "":
 			all = append(all, c)
 		}
 	}
 }
 
-// token68 matches what a scheme may have in place of parameters, as Negotiate
-// has (RFC 9110, 11.2).
-var token68 = regexp.MustCompile(`^ +[A-Za-z0-9._~+/-]+=*[ \t]*(?:,|$)`)
+// The syntax of challenges (RFC 9110, 5.6 and 11).
+const (
+	tchars       = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+	quotedString = `"((?:[^"\\[:cntrl:]]|\t|\\[^[:cntrl:]]|\\\t)*)"`
+)
+
+var (
+	schemeName = regexp.MustCompile(`^[ \t,]*(` + tchars + `)([ ,]|$)`)
+	authParam  = regexp.MustCompile(`^[ \t,]*(` + tchars + `)[ \t]*=[ \t]*(?:(` + tchars + `)|` + quotedString + `)`)
+	quotedPair = regexp.MustCompile(`\\(.)`)
+
+	// token68 is what a scheme may have in place of parameters, as Negotiate has.
+	token68 = regexp.MustCompile(`^ +[A-Za-z0-9._~+/-]+=*[ \t]*(?:,|$)`)
+)
 
 // readParameters parses the parameters behind a scheme. It returns the rest, and
 // whether a parameter occurs twice.
@@ -66,10 +75,11 @@ func (c *challenge) readParameters(s string) (rest string, twice bool) {
 	}
 	seen := map[string]bool{}
 	for rest = s; ; {
-		name, value, after, ok := parseParameter(strings.TrimLeft(rest, " \t,"))
-		if !ok {
+		found := authParam.FindStringSubmatch(rest)
+		if found == nil {
 			return rest, twice // another challenge may follow
 		}
+		name, value := strings.ToLower(found[1]), found[2]+quotedPair.ReplaceAllString(found[3], "$1")
 		twice = twice || seen[name]
 		seen[name] = true
 		switch name {
@@ -80,7 +90,7 @@ func (c *challenge) readParameters(s string) (rest string, twice bool) {
 		case "scope":
 			c.scope = value
 		}
-		rest = after
+		rest = rest[len(found[0]):]
 	}
 }
 
@@ -123,55 +133,6 @@ func foreignScopes(scope string) string {
 		}
 	}
 	return strings.Join(kept, " ")
-}
-
-// parseParameter parses one auth-param: token "=" ( token / quoted-string ).
-func parseParameter(s string) (name, value, rest string, ok bool) {
-	i := strings.IndexFunc(s, notTokenChar)
-	if i <= 0 {
-		return "", "", s, false
-	}
-	name = strings.ToLower(s[:i])
-	s = strings.TrimLeft(s[i:], " \t")
-	if !strings.HasPrefix(s, "=") {
-		return "", "", s, false
-	}
-	s = strings.TrimLeft(s[1:], " \t")
-	if strings.HasPrefix(s, `"`) {
-		value, rest, ok = parseQuoted(s[1:])
-		return name, value, rest, ok
-	}
-	i = strings.IndexFunc(s, notTokenChar)
-	if i < 0 {
-		i = len(s)
-	}
-	return name, s[:i], s[i:], i > 0
-}
-
-// parseQuoted parses a quoted-string behind its opening quote (RFC 9110,
-// 5.6.4).
-func parseQuoted(s string) (value, rest string, ok bool) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c == '"' {
-			return b.String(), s[i+1:], true
-		}
-		if c == '\\' && i+1 < len(s) {
-			i++
-			c = s[i]
-		}
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return "", "", false
-		}
-		b.WriteByte(c)
-	}
-	return "", "", false
-}
-
-// notTokenChar reports whether r is no tchar (RFC 9110, 5.6.2).
-func notTokenChar(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
 
 // printable returns the characters of s that may stand in a quoted header

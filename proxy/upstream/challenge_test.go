@@ -110,8 +110,11 @@ func TestParseChallenge(t *testing.T) {
 // services, with no network behind it.
 func guarding(tokenHosts ...string) *guard {
 	return &guard{
-		registry: &url.URL{Scheme: "https", Host: "registry.example"}, tokenHosts: tokenHosts,
-		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"), log: slog.New(slog.DiscardHandler), now: time.Now,
+		Options: Options{
+			URL: &url.URL{Scheme: "https", Host: "registry.example"}, TokenHosts: tokenHosts,
+			Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		},
+		metrics: metrics.New().Upstreams.Of("registry.example", "credentials"),
 	}
 }
 
@@ -165,7 +168,8 @@ func (a *answering) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errSeen
 }
 
-// encoded is a challenge as RFC 9110 has it, whatever its values hold.
+// encoded returns a challenge in the syntax of RFC 9110, whatever characters its
+// values have.
 func encoded(ch challenge) string {
 	if ch.scheme == "basic" {
 		return ch.scheme
@@ -174,9 +178,9 @@ func encoded(ch challenge) string {
 	return fmt.Sprintf(`%s service="%s" , scope="%s",realm="%s"`, ch.scheme, quoted.Replace(ch.service), quoted.Replace(ch.scope), quoted.Replace(ch.realm))
 }
 
-// FuzzChallenge: what is parsed is encoded and parsed the same way; what is chosen
-// is Basic, or a Bearer challenge of a listed token host that names no
-// repository.
+// FuzzChallenge: what was parsed is parsed to the same again once encoded. What
+// is chosen is Basic, or a Bearer challenge of a listed token host whose scope
+// names no repository.
 func FuzzChallenge(f *testing.F) {
 	for _, tt := range realChallenges {
 		f.Add(tt.header)
@@ -342,8 +346,7 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
-// TestErrorText: an operator finds in it which registry, what was asked, and
-// why.
+// TestErrorText: the text names the registry, the request and the reason.
 func TestErrorText(t *testing.T) {
 	t.Parallel()
 	e := &Error{Kind: ServerError, Upstream: "ghcr.io", Request: "GET /v2/x", Status: 503, err: io.ErrUnexpectedEOF}

@@ -68,10 +68,10 @@ func (s state) String() string { return stateNames[s] }
 // request is tried. It does no I/O. Its methods are safe for concurrent use.
 type circuit struct {
 	now      func() time.Time
-	tryAgain time.Duration        // how long it stays open
-	blobs    bool                 // the host serves only blobs
-	changed  func(from, to state) // called with mu held
-	evidence func()               // called with mu held, on new evidence that the host is down
+	tryAgain time.Duration  // how long it stays open
+	blobs    bool           // the host serves only blobs
+	changed  func(to state) // called with mu held
+	evidence func()         // called with mu held, on new evidence that the host is down
 
 	mu       sync.Mutex
 	state    state
@@ -263,7 +263,6 @@ func (c *circuit) change(to state) {
 	if c.state == to {
 		return
 	}
-	from := c.state
 	c.state, c.since = to, c.now()
-	c.changed(from, to)
+	c.changed(to)
 }

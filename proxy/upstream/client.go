@@ -7,23 +7,26 @@
 // asked only if it is on its registry's list; private and special addresses are
 // not connected to unless the operator allows their range.
 //
-// Files, by subject:
-// registries: set.go, presets.go, status.go (their state), client.go (one
-// registry under one identity);
-// what can be asked: manifests.go, blobs.go, lists.go (tags, referrers), probe.go
-// (whether it is there, and whether it accepts the box's credentials), send.go
-// (how a request is sent, redirects within a registry);
-// authorization: auth.go (which authorization a request carries), challenge.go,
-// tokens.go, login.go (the box's credentials), relay.go (a client's own token);
-// network: guard.go (where credentials and redirects may lead), breaker.go with
-// circuit.go, backoff.go and hosts.go (which hosts are asked), budget.go and foreign.go
-// (the pull limit, and who else uses it), transport.go, reconnect.go, dial.go (the address filter),
-// authorities.go (certificates);
-// answers: error.go, refusal.go, encoding.go, mediatype.go.
+// To be read in this order:
+//   - set.go (the registries that may be asked, and the rules for each), client.go
+//     (one registry under one identity), presets.go, status.go (what operators are
+//     told of it);
+//   - what is asked: manifests.go, blobs.go, lists.go (tags, referrers), with
+//     mediatype.go and encoding.go, probe.go (whether it answers at all); send.go (how a request is sent and followed
+//     within the registry, and for how long its body may stall);
+//   - which authorization it carries: auth.go, challenge.go, tokens.go, login.go
+//     (the box's credentials), relay.go (a client's own token), guard.go (where
+//     credentials and redirects may lead);
+//   - whether it is sent now: retry.go, breaker.go with hosts.go, circuit.go and
+//     backoff.go (the hosts' state), budget.go and foreign.go (the pull limit, and
+//     who else uses it);
+//   - what a failure means: error.go, refusal.go.
+//
+// Rooms of its own have network (connections, addresses, certificates) and
+// credentials (where the box's come from).
 package upstream
 
 import (
-	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -33,6 +36,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/memory"
 	"hubcap/proxy/upstream/credentials"
+	"hubcap/proxy/upstream/network"
 )
 
 // Options configure a Client. All are required, except Login, TokenHosts,
@@ -43,7 +47,7 @@ type Options struct {
 	credentials.Login
 	TokenHosts   []string // besides the registry's own, in the spelling of TokenHost
 	PrivateCIDRs []netip.Prefix
-	CAFiles      []*CAFile // authorities trusted besides the system's
+	CAFiles      []*network.CAFile // authorities trusted besides the system's
 
 	ConnectTimeout time.Duration // each: for a connection to any of a name's addresses, for an outgoing proxy's part, for the TLS handshake
 	HeaderTimeout  time.Duration
@@ -65,24 +69,18 @@ type Options struct {
 // Client asks one registry under one identity. It shares no tokens with other
 // clients, so that none is used under another identity.
 type Client struct {
-	label       string
-	identity    string
-	url         *url.URL
-	upstream    *Upstream // whose rules redirects keep; nil for no rules
-	login       *login    // nil without credentials
-	dialer      *dialer   // nil when offline
-	http        *http.Client
-	header      http.Header // of every request
-	guard       *guard
-	offline     bool
-	caller      *caller // on whose behalf it asks; nil for the box
-	hosts       *hosts
-	budget      *budget
-	tokens      *tokens
-	locations   *memory.Memory[string, *url.URL] // where blobs are, by repository@digest
-	stall       time.Duration
-	maxManifest int64
-	metrics     *metrics.Upstream
+	o         Options
+	identity  string
+	login     *login  // nil without credentials
+	caller    *caller // on whose behalf it asks; nil for the box
+	tokens    *tokens
+	locations *memory.Memory[string, *url.URL] // where blobs are, by repository@digest
+	header    http.Header                      // of every request
+	http      *http.Client
+	guard     *guard
+	budget    *budget
+	network   *network.Network
+	metrics   *metrics.Upstream
 }
 
 // NewClient returns a client with the options' credentials, if there are any.
@@ -100,49 +98,42 @@ func newClient(o Options, identity string) *Client {
 		o.hosts = newHosts(o)
 	}
 	limit := newBudget(o.Now)
-	network, d := o.network(m, limit, identity)
-	g := &guard{
-		registry: o.URL, tokenHosts: append([]string{hostPort(o.URL)}, o.TokenHosts...), hosts: o.hosts,
-		metrics: m, log: o.Log, label: o.Label, timeout: o.StallTimeout, upstream: o.upstream, now: o.Now,
-		base: withRetries(&breaker{base: network, hosts: o.hosts, budget: limit, registry: o.URL, timeout: o.StallTimeout}),
+	net := o.network(m)
+	var base http.RoundTripper = &spender{
+		base: net, registry: o.URL, spending: &o.hosts.spending, budget: limit, metrics: m, client: identity == identityClient,
 	}
+	if o.Offline {
+		base = offline{}
+	}
+	g := &guard{Options: o, metrics: m, base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit, metrics: m})}
 	c := &Client{
-		label: o.Label, identity: identity, url: o.URL, upstream: o.upstream, dialer: d, tokens: newTokens(o.Now), hosts: o.hosts, budget: limit, offline: o.Offline,
+		o: o, identity: identity, network: net, budget: limit, tokens: newTokens(o.Now), metrics: m,
 		guard: g, http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect},
 		header:    http.Header{"User-Agent": {o.UserAgent}, "Accept-Encoding": {"identity"}},
 		locations: memory.New[string, *url.URL](locationsKept, o.Now),
-		stall:     o.StallTimeout, maxManifest: o.MaxManifest, metrics: m,
 	}
 	if o.LogsIn() {
-		c.login = newLogin(o, m)
+		c.login = newLogin(o, m, net.RootCAs)
 	}
 	return c
 }
 
-// network returns what sends requests, and counts them.
-func (o Options) network(m *metrics.Upstream, limit *budget, identity string) (http.RoundTripper, *dialer) {
-	if o.Offline {
-		return offline{}, nil
-	}
-	d := newDialer(o.PrivateCIDRs, o.ConnectTimeout)
-	t := &renewed{
-		authorities: o.authorities(),
-		make:        func(roots *x509.CertPool) *http.Transport { return newTransport(o, d, roots) },
-	}
-	base := &spender{
-		base: &counted{unbound{t}, o.hosts, m}, registry: o.URL, spending: &o.hosts.spending, budget: limit, metrics: m, client: identity == identityClient,
-	}
-	return &reconnecting{base: base, closeIdle: t.closeIdle, trust: trustIdle, timeout: o.ConnectTimeout}, d
+// network returns what connects to the hosts, and counts the requests.
+func (o Options) network(m *metrics.Upstream) *network.Network {
+	return network.New(network.Options{
+		PrivateCIDRs: o.PrivateCIDRs, CAFiles: o.CAFiles, ConnectTimeout: o.ConnectTimeout, HeaderTimeout: o.HeaderTimeout,
+		Proxy: o.Proxy, Now: o.Now, Metrics: m, Log: o.Log,
+	})
 }
 
 // Trouble returns what of the registry is down: hosts that accept no connection,
 // fail their health check or have an open circuit, and those that have answered
 // 429 with a wait above longest. A single failing object is no trouble.
 func (c *Client) Trouble(longest time.Duration) Trouble {
-	if c.offline {
+	if c.o.Offline {
 		return Trouble{Registry: true, Blobs: true}
 	}
-	return c.hosts.trouble(longest)
+	return c.o.hosts.trouble(longest)
 }
 
 // Failing reports whether the registry or its token service is in trouble.

@@ -54,8 +54,8 @@ func packFlate(t *testing.T, text []byte) []byte {
 	})
 }
 
-// TestEncodedTexts: identity is asked for, and what comes encoded anyway is
-// decoded, within its bound.
+// TestEncodedTexts: identity is requested, and an answer that is encoded
+// nevertheless is decoded, within its bound.
 func TestEncodedTexts(t *testing.T) {
 	t.Parallel()
 	same := func(_ *testing.T, text []byte) []byte { return text }
@@ -132,8 +132,8 @@ func TestEncodedTexts(t *testing.T) {
 	})
 }
 
-// TestTypesAskedFor: registries that take Accept by the letter have every type
-// of manifest to choose from, those that are used first.
+// TestTypesAskedFor: Accept names every type of manifest, the most used first,
+// for registries that send no other.
 func TestTypesAskedFor(t *testing.T) {
 	t.Parallel()
 	for _, want := range []string{
@@ -142,14 +142,14 @@ func TestTypesAskedFor(t *testing.T) {
 		"application/vnd.cncf.oras.artifact.manifest.v1+json", schema1, schema1Signed, "*/*",
 	} {
 		if !slices.Contains(strings.Split(acceptManifests[0], ", "), want) {
-			t.Errorf("%s is not asked for", want)
+			t.Errorf("%s is not in Accept", want)
 		}
 	}
 }
 
 const schema1, schema1Signed = content.DockerSchema1, content.DockerSchema1Signed
 
-// typeOf is the type that a manifest is served as.
+// typeOf returns the type that a manifest is served as.
 func typeOf(header, body string) (string, error) {
 	m, err := content.Parse([]byte(body))
 	if err != nil {
@@ -158,8 +158,8 @@ func typeOf(header, body string) (string, error) {
 	return manifestType(header, m)
 }
 
-// TestTypeByShape: a manifest that is announced as nothing in particular is
-// what it calls itself, or else what it looks like.
+// TestTypeByShape: a manifest with an unspecific Content-Type has the type that
+// it gives itself, or else that of its shape.
 func TestTypeByShape(t *testing.T) {
 	t.Parallel()
 	image, index := ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex
@@ -193,7 +193,7 @@ func TestTypeByShape(t *testing.T) {
 	}
 }
 
-// TestSchema1: Docker's first format is refused by its name.
+// TestSchema1: the error for Docker's first format names it.
 func TestSchema1(t *testing.T) {
 	t.Parallel()
 	body := `{"schemaVersion":1,"name":"demo","tag":"latest","architecture":"amd64","fsLayers":[{"blobSum":"sha256:x"}],"history":[],"signatures":[{}]}`
@@ -218,7 +218,7 @@ func TestSchema1(t *testing.T) {
 	}
 }
 
-// TestHeadOfNoType: what a HEAD says nothing of has no type.
+// TestHeadOfNoType: an unspecific Content-Type of a HEAD is no type.
 func TestHeadOfNoType(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true})

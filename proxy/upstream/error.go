@@ -135,7 +135,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	if one, ok := errors.AsType[*Error](err); ok { // of the anonymous client that asked in this one's place
 		return one
 	}
-	e := &Error{Kind: Unreachable, Upstream: c.label, Request: describe(req), Credentials: c.login != nil, err: err}
+	e := &Error{Kind: Unreachable, Upstream: c.o.Label, Request: describe(req), Credentials: c.login != nil, err: err}
 	var fromTokens *tokenRefusal
 	var inURL *url.Error
 	var later *postponed
@@ -168,7 +168,7 @@ func (c *Client) failure(req *http.Request, err error) error {
 	case errors.Is(err, errBadToken):
 		e.Kind = Invalid
 	}
-	host := c.url.Host
+	host := c.o.URL.Host
 	if errors.As(e.err, &inURL) {
 		e.err = inURL.Err // without the address
 		if at, err := url.Parse(inURL.URL); err == nil {
@@ -196,7 +196,7 @@ func unknownAuthority(err error) (name string, ok bool) {
 }
 
 func (c *Client) invalid(req *http.Request, format string, args ...any) *Error {
-	return &Error{Kind: Invalid, Upstream: c.label, Request: describe(req), err: fmt.Errorf(format, args...)}
+	return &Error{Kind: Invalid, Upstream: c.o.Label, Request: describe(req), err: fmt.Errorf(format, args...)}
 }
 
 func describe(req *http.Request) string { return req.Method + " " + req.URL.Path }

@@ -72,7 +72,8 @@ func (s *spending) end(r sent, resp *http.Response, create bool) (foreign int, s
 	defer s.mu.Unlock()
 	var name string
 	if resp != nil {
-		name = truncate(printable(resp.Header.Get("Docker-RateLimit-Source")), maxMessage)
+		name = printable(resp.Header.Get("Docker-RateLimit-Source"))
+		name = name[:min(len(name), maxMessage)]
 	}
 	from := s.source(name, create)
 	if from != nil {

@@ -176,10 +176,10 @@ func TestOwnPullsAreNotForeign(t *testing.T) {
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	token := strings.TrimPrefix(hub.TokenURL(), "http://")
 	o := Options{
-		Label: "registry.test", URL: client.url, PrivateCIDRs: loopback, TokenHosts: []string{token},
+		Label: "registry.test", URL: client.o.URL, PrivateCIDRs: loopback, TokenHosts: []string{token},
 		ConnectTimeout: 20 * time.Second, HeaderTimeout: 20 * time.Second, StallTimeout: 20 * time.Second,
 		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }, //nolint:nilnil // as net/http wants it
-		Now:   time.Now, MaxManifest: 1 << 16, TryAgain: time.Nanosecond, Metrics: client.metrics.Upstreams, Log: client.hosts.log,
+		Now:   time.Now, MaxManifest: 1 << 16, TryAgain: time.Nanosecond, Metrics: client.metrics.Upstreams, Log: client.o.Log,
 	}
 	withCredentials(&o)
 	set, err := NewSet([]Entry{{

@@ -3,10 +3,7 @@ package upstream
 import (
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,6 +11,7 @@ import (
 
 	"hubcap/metrics"
 	"hubcap/proxy/logging"
+	"hubcap/proxy/upstream/network"
 )
 
 // maxRedirects is how many redirects of one request are followed.
@@ -23,22 +21,15 @@ const maxRedirects = 5
 // they are sent to the registry and to token hosts only, and no redirect carries
 // them to another host.
 type guard struct {
-	base       http.RoundTripper
-	registry   *url.URL
-	tokenHosts []string  // host:port
-	upstream   *Upstream // whose rules redirects keep; nil for no rules
-	hosts      *hosts
-	metrics    *metrics.Upstream
-	label      string
-	timeout    time.Duration // for the body of an answer that is read here
-	now        func() time.Time
-	log        *slog.Logger
-	warned     logging.Throttle
+	Options
+	base    http.RoundTripper
+	metrics *metrics.Upstream
+	warned  logging.Throttle
 }
 
 // RoundTrip implements http.RoundTripper, for all but token requests.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	home := sameOrigin(req.URL, g.registry)
+	home := sameOrigin(req.URL, g.URL)
 	if !home && req.Header.Get("Authorization") != "" {
 		g.metrics.Blocked()
 		return nil, fmt.Errorf("%w: credentials for %s, which is neither the registry nor a token host", errRefused, req.URL.Host)
@@ -58,7 +49,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // again: little of it, and not for long.
 func (g *guard) discard(resp *http.Response) {
 	body := resp.Body
-	defer time.AfterFunc(g.timeout, func() { body.Close() }).Stop()
+	defer time.AfterFunc(g.StallTimeout, func() { body.Close() }).Stop()
 	io.CopyN(io.Discard, body, 2<<10) //nolint:errcheck // a connection that cannot be used again is closed
 	body.Close()
 	resp.Body = http.NoBody
@@ -71,24 +62,24 @@ func (g *guard) isTokenService(realm string) bool {
 	if err != nil || u.User != nil || u.Host == "" {
 		return false
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || g.registry.Scheme != "http") {
+	if u.Scheme != "https" && (u.Scheme != "http" || g.URL.Scheme != "http") {
 		return false
 	}
-	return slices.Contains(g.tokenHosts, hostPort(u))
+	return network.HostPort(u) == network.HostPort(g.URL) || slices.Contains(g.TokenHosts, network.HostPort(u))
 }
 
 // refuseRealm counts and logs a token service that is not on the list.
 func (g *guard) refuseRealm(realm string) {
 	g.metrics.Blocked()
-	if !g.warned.Allow(g.now()) {
+	if !g.warned.Allow(g.Now()) {
 		return
 	}
 	host := "(not an address)"
 	if u, err := url.Parse(realm); err == nil {
 		host = u.Host
 	}
-	g.log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
-		"upstream", g.label, "token_host", host)
+	g.Log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
+		"upstream", g.Label, "token_host", host)
 }
 
 // checkRedirect is the HTTP client's CheckRedirect. A request follows a redirect
@@ -99,7 +90,7 @@ func (g *guard) checkRedirect(req *http.Request, via []*http.Request) error {
 		g.metrics.Blocked()
 		return err
 	}
-	if len(via) == 1 && sameOrigin(via[0].URL, g.registry) && withinRegistry(g.registry, req.URL) {
+	if len(via) == 1 && sameOrigin(via[0].URL, g.URL) && withinRegistry(g.URL, req.URL) {
 		return http.ErrUseLastResponse
 	}
 	for _, name := range []string{"Authorization", "Cookie", "Referer"} {
@@ -112,14 +103,14 @@ func (g *guard) mayFollow(req *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) > maxRedirects:
 		return fmt.Errorf("%w: more than %d redirects", errRefused, maxRedirects)
-	case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || g.registry.Scheme != "http"):
-		return fmt.Errorf("%w: a redirect from %s to %s", errRefused, g.registry.Scheme, req.URL.Scheme)
+	case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || g.URL.Scheme != "http"):
+		return fmt.Errorf("%w: a redirect from %s to %s", errRefused, g.URL.Scheme, req.URL.Scheme)
 	case req.URL.User != nil:
 		return fmt.Errorf("%w: a redirect with credentials in it", errRefused)
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return fmt.Errorf("%w: a redirect of a %s", errRefused, req.Method)
 	}
-	return g.upstream.checkRedirect(req.URL, g.registry)
+	return g.upstream.checkRedirect(req.URL, g.URL)
 }
 
 // withinRegistry reports whether u, to which the registry at base redirects, is
@@ -134,15 +125,8 @@ func withinRegistry(base, u *url.URL) bool {
 }
 
 // sameOrigin reports whether scheme, host and port are the same.
-func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && hostPort(a) == hostPort(b) }
-
-// hostPort returns the host and port that u addresses, in one spelling.
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && network.HostPort(a) == network.HostPort(b)
 }
 
 // TokenHost returns an operator's token host, with or without a port, in the
@@ -152,19 +136,5 @@ func TokenHost(s, scheme string) (string, error) {
 	if err != nil || u.Host == "" || u.Host != s || u.User != nil || strings.HasSuffix(s, ":") {
 		return "", fmt.Errorf("%q is no host or host:port", s)
 	}
-	return hostPort(u), nil
-}
-
-// proxiedTarget checks by name what an outgoing proxy will resolve, since the
-// dial filter sees only the proxy's address.
-func proxiedTarget(u *url.URL, allowed []netip.Prefix) error {
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return checkAddr(host, addr, allowed)
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") || !strings.Contains(host, ".") ||
-		strings.HasSuffix(host, ".internal") && len(allowed) == 0 {
-		return fmt.Errorf("%w: %s is a name of the internal network", errRefused, host)
-	}
-	return nil
+	return network.HostPort(u), nil
 }

@@ -20,15 +20,15 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// scene is a registry that may be hostile, its token service, and a server
-// that has no business with either. The client has credentials.
+// scene is a registry that may be hostile, its token service, and a server that
+// is neither. The client has credentials.
 type scene struct {
 	registry, token, foreign *recorder
 	client                   *fixture
 }
 
-// goodToken is what the token services of a scene issue, the foreign one too:
-// a client that goes there would have all it needs.
+// goodToken is the token that all servers of a scene issue, the foreign one too:
+// a client that asks there for a token would succeed.
 const goodToken = "good-token-51ab"
 
 func giveToken(w http.ResponseWriter, _ *http.Request) {
@@ -40,7 +40,7 @@ func giveManifest(w http.ResponseWriter) {
 	io.WriteString(w, "{}")
 }
 
-// challenging answers 401 with headers until it is shown the token.
+// challenging answers 401 with headers to requests without the token.
 func challenging(headers ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "Bearer "+goodToken {
@@ -64,7 +64,7 @@ func newScene(t *testing.T, registry, others starter) *scene {
 		token:    others(t, "127.0.0.2", giveToken),
 		foreign:  others(t, "127.0.0.3", giveToken),
 	}
-	s.client = newFixture(t, s.registry.URL, withCredentials, believing(s.registry, s.token, s.foreign), trusting(t, s.token.URL))
+	s.client = newFixture(t, s.registry.URL, withCredentials, believing(t, s.registry, s.token, s.foreign), trusting(t, s.token.URL))
 	return s
 }
 
@@ -72,8 +72,8 @@ func (s *scene) bearer(realm string) string {
 	return fmt.Sprintf(`Bearer realm=%q,service="s",scope="repository:%s:pull"`, realm, repo)
 }
 
-// check checks that the password was seen at its place and nowhere else, and
-// stands in no text.
+// check checks that the password was sent to the expected server only, and is in
+// no text.
 func (s *scene) check(t *testing.T, err error, place *recorder) {
 	t.Helper()
 	for name, w := range map[string]*recorder{"registry": s.registry, "token service": s.token, "foreign server": s.foreign} {
@@ -87,8 +87,8 @@ func (s *scene) check(t *testing.T, err error, place *recorder) {
 	s.client.wantNoSecrets(t, err, goodToken)
 }
 
-// TestRealms: whatever a challenge says, the password goes to the token
-// service on the list or stays at home.
+// TestRealms: whatever a challenge says, the password is sent to the listed
+// token service or not at all.
 func TestRealms(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -178,7 +178,7 @@ func TestRealms(t *testing.T) {
 	}
 }
 
-// TestHugeHeader: no answer has so large a head.
+// TestHugeHeader: an answer with headers above the bound is an error.
 func TestHugeHeader(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -191,8 +191,8 @@ func TestHugeHeader(t *testing.T) {
 	}
 }
 
-// TestRefusedRealmIsSaid: the operator learns which host to add, once, and
-// each refusal counts.
+// TestRefusedRealmIsSaid: the log names the token host to add, once, and each
+// refusal is counted.
 func TestRefusedRealmIsSaid(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -211,7 +211,7 @@ func TestRefusedRealmIsSaid(t *testing.T) {
 	}
 }
 
-// TestRealmCase: a host name is the same in any case.
+// TestRealmCase: host names are compared without case.
 func TestRealmCase(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -228,7 +228,8 @@ func TestRealmCase(t *testing.T) {
 	}
 }
 
-// TestRealmsOfTLS: a token service is no less protected than its registry.
+// TestRealmsOfTLS: a token service without TLS is not asked for a registry with
+// TLS.
 func TestRealmsOfTLS(t *testing.T) {
 	t.Parallel()
 	t.Run("https", func(t *testing.T) {
@@ -261,13 +262,13 @@ func TestRealmsOfTLS(t *testing.T) {
 		wantKind(t, err, Unreachable)
 		s.check(t, err, nil)
 		if s.registry.count() > 0 {
-			t.Error("a registry was asked that could not show who it is")
+			t.Error("a server without a trusted certificate was asked")
 		}
 	})
 }
 
-// TestTokenServiceRedirects: what is asked with a password is not asked again
-// elsewhere.
+// TestTokenServiceRedirects: a token request with a password follows no
+// redirect.
 func TestTokenServiceRedirects(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{301, 302, 303, 307, 308} {
@@ -291,8 +292,8 @@ func TestTokenServiceRedirects(t *testing.T) {
 	}
 }
 
-// TestTokenServiceRedirectsAnybody: a token request without credentials
-// follows redirects, within the token hosts, and asks for what it asked for.
+// TestTokenServiceRedirectsAnybody: a token request without credentials follows
+// redirects within the token hosts, with an unchanged scope.
 func TestTokenServiceRedirectsAnybody(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -355,14 +356,15 @@ func TestTokenServiceRedirectsAnybody(t *testing.T) {
 				t.Fatal(err)
 			}
 			if scopes := last.Load().(url.Values)["scope"]; len(scopes) != 1 || scopes[0] != "repository:"+repo+":pull" {
-				t.Errorf("a token was asked for with the scopes %q", scopes)
+				t.Errorf("a token was requested with the scopes %q", scopes)
 			}
 		})
 	}
 }
 
-// TestChallengesInAnyOrder: Bearer is met wherever it stands among challenges
-// of other schemes, in one field or in several, with credentials and without.
+// TestChallengesInAnyOrder: a Bearer challenge is met wherever it stands among
+// those of other schemes, in one field or in several, with credentials and
+// without.
 func TestChallengesInAnyOrder(t *testing.T) {
 	t.Parallel()
 	others := []string{`Negotiate`, `Negotiate YIIabc==`, `NTLM`, `Digest realm="d", qop="auth", nonce="n"`, `Basic realm="b", charset="UTF-8"`}
@@ -392,8 +394,8 @@ func TestChallengesInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestBasicIsTheLastChoice: a password goes to a registry that asks for nothing
-// else.
+// TestBasicIsTheLastChoice: the password is sent to a registry only if it puts
+// no other challenge.
 func TestBasicIsTheLastChoice(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -412,7 +414,7 @@ func TestBasicIsTheLastChoice(t *testing.T) {
 	s.check(t, err, s.token)
 }
 
-// TestTokenServiceChallenges: a token service's own challenge is not met.
+// TestTokenServiceChallenges: the challenge of a token service is not met.
 func TestTokenServiceChallenges(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -429,9 +431,9 @@ func TestTokenServiceChallenges(t *testing.T) {
 	}
 }
 
-// TestRealmBehindAnotherSpelling: a registry that redirects to itself under
-// another spelling of its name challenges there, and the token still comes
-// from the token service.
+// TestRealmBehindAnotherSpelling: a registry redirects to itself under another
+// spelling of its name and puts a challenge there; the token still comes from
+// the token service.
 func TestRealmBehindAnotherSpelling(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -450,8 +452,8 @@ func TestRealmBehindAnotherSpelling(t *testing.T) {
 	s.check(t, err, s.token)
 }
 
-// TestScopeOfOthers: a registry names no repository to ask a token for, in
-// whatever place of its challenge.
+// TestScopeOfOthers: no part of a registry's challenge makes the client request
+// a token for another repository.
 func TestScopeOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, header := range map[string]func(s *scene) string{
@@ -481,14 +483,14 @@ func TestScopeOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := strings.Join(scopes, " "); got != "aws repository:"+repo+":pull" {
-				t.Errorf("a token was asked for with scope %q", got)
+				t.Errorf("a token was requested with scope %q", got)
 			}
 		})
 	}
 }
 
-// TestBasic: the password goes to the registry that asks for it, and no
-// further.
+// TestBasic: the password is sent to the registry that asks for it, and to no
+// other host.
 func TestBasic(t *testing.T) {
 	t.Parallel()
 	basic := func(w http.ResponseWriter, r *http.Request, then http.HandlerFunc) {
@@ -564,8 +566,8 @@ func TestBasic(t *testing.T) {
 	})
 }
 
-// TestChallengeBehindRedirect: the host behind a redirect has no say in where
-// tokens come from, though it be one of the token hosts.
+// TestChallengeBehindRedirect: the challenge of a host behind a redirect is
+// ignored, even if that is one of the token hosts.
 func TestChallengeBehindRedirect(t *testing.T) {
 	t.Parallel()
 	for name, header := range map[string]func(s *scene) string{
@@ -590,9 +592,8 @@ func TestChallengeBehindRedirect(t *testing.T) {
 	}
 }
 
-// TestRedirects: a redirect is followed without whatever the host before it
-// was shown, not too often, and only to where the registry's own protection
-// goes along.
+// TestRedirects: a redirect is followed without the credentials of the previous
+// request, a bounded number of times, and never from https to http.
 func TestRedirects(t *testing.T) {
 	t.Parallel()
 	plain, encrypted := starter(newRecorder), starter(newTLSRecorder)
@@ -705,8 +706,8 @@ func TestRedirectHops(t *testing.T) {
 	}
 }
 
-// TestRedirectStalls: the text below a redirect is read so that the connection
-// can be used again, and a registry that never ends it is not waited for.
+// TestRedirectStalls: the body of a redirect is read, so that the connection can
+// be used again, but not for longer than the stall time-out.
 func TestRedirectStalls(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -725,8 +726,7 @@ func TestRedirectStalls(t *testing.T) {
 	}
 }
 
-// TestRedirectKeepsConnection: a redirect for each blob must not cost a
-// connection for each blob.
+// TestRedirectKeepsConnection: redirects do not cost a connection each.
 func TestRedirectKeepsConnection(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -742,8 +742,8 @@ func TestRedirectKeepsConnection(t *testing.T) {
 	}
 }
 
-// TestTLSSessionIsResumed: a new connection to a host that is known saves the
-// larger half of its handshake.
+// TestTLSSessionIsResumed: a further connection to a host resumes its TLS
+// session, which saves most of the handshake.
 func TestTLSSessionIsResumed(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newTLSRecorder, newRecorder)
@@ -812,8 +812,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// TestCheckRedirect tests the rule by itself: it does not rely on those of
-// net/http.
+// TestCheckRedirect tests the rules alone, without those of net/http.
 func TestCheckRedirect(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -837,7 +836,7 @@ func TestCheckRedirect(t *testing.T) {
 	for _, tt := range tests {
 		c := guarding()
 		var err error
-		if c.registry, err = url.Parse(tt.registry); err != nil {
+		if c.URL, err = url.Parse(tt.registry); err != nil {
 			t.Fatal(err)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, tt.to, nil)
@@ -849,7 +848,7 @@ func TestCheckRedirect(t *testing.T) {
 		}
 		via := make([]*http.Request, tt.via)
 		for i := range via {
-			via[i] = &http.Request{URL: c.registry.JoinPath("v2/x/manifests/1")}
+			via[i] = &http.Request{URL: c.URL.JoinPath("v2/x/manifests/1")}
 		}
 		err = c.checkRedirect(req, via)
 		if errors.Is(err, http.ErrUseLastResponse) {
@@ -864,8 +863,8 @@ func TestCheckRedirect(t *testing.T) {
 	}
 }
 
-// TestCredentialsStayHome: the last guard before the network, whatever led
-// there.
+// TestCredentialsStayHome: the last check before the network stops credentials
+// for another host.
 func TestCredentialsStayHome(t *testing.T) {
 	t.Parallel()
 	c := guarding("registry.example:443", "auth.example:443")
@@ -893,7 +892,8 @@ func TestCredentialsStayHome(t *testing.T) {
 	}
 }
 
-// TestRegistryThatIsNotItself is sent nothing.
+// TestRegistryThatIsNotItself: a server without a trusted certificate for its
+// name is sent nothing.
 func TestRegistryThatIsNotItself(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -902,21 +902,21 @@ func TestRegistryThatIsNotItself(t *testing.T) {
 		trusted     bool
 		answered    bool
 	}{
-		"as it should be":  {certificate: loopbackCertificate(), trusted: true, answered: true},
-		"signed by itself": {certificate: loopbackCertificate()},
-		"expired":          {certificate: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), trusted: true},
-		"not valid yet":    {certificate: certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), trusted: true},
-		"of another host":  {certificate: certificate(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }), trusted: true},
-		"TLS 1.1":          {certificate: loopbackCertificate(), version: tls.VersionTLS11, trusted: true},
+		"valid":           {certificate: loopbackCertificate(), trusted: true, answered: true},
+		"self-signed":     {certificate: loopbackCertificate()},
+		"expired":         {certificate: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), trusted: true},
+		"not valid yet":   {certificate: certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), trusted: true},
+		"of another host": {certificate: certificate(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }), trusted: true},
+		"TLS 1.1":         {certificate: loopbackCertificate(), version: tls.VersionTLS11, trusted: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := unstarted(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })
 			w.TLS = &tls.Config{Certificates: []tls.Certificate{tc.certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tc.version}
 			w.StartTLS()
-			changes := []change{withCredentials, believing()}
+			changes := []change{withCredentials}
 			if tc.trusted {
-				changes = append(changes, believing(w))
+				changes = append(changes, believing(t, w))
 			}
 			b, err := newFixture(t, w.URL, changes...).OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
 			if tc.answered {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/network"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +33,7 @@ const (
 	canary  = "canary-7b1f52d9"
 )
 
-// canaryForms are the spellings in which the password could leave.
+// canaryForms are the encodings in which the password might be sent.
 var canaryForms = []string{
 	canary,
 	base64.StdEncoding.EncodeToString([]byte(boxUser + ":" + canary)),
@@ -49,9 +52,9 @@ func holdsCanary(s string) bool {
 }
 
 // loopback lets a client reach the servers of a test.
-var loopback = prefixes("127.0.0.0/8", "::1/128")
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-// fixture is a client with what can be seen of it from outside.
+// fixture is a client with its metrics and log.
 type fixture struct {
 	*Client
 	metrics *metrics.Metrics
@@ -60,8 +63,8 @@ type fixture struct {
 
 type change func(*Options)
 
-// newFixture makes an anonymous client of a registry on loopback. Its
-// time-outs are so long that they end nothing by accident.
+// newFixture makes an anonymous client of a registry on loopback. Its time-outs
+// are too long to matter in a test.
 func newFixture(t *testing.T, at string, changes ...change) *fixture {
 	t.Helper()
 	u, err := url.Parse(at)
@@ -107,16 +110,27 @@ func trusting(t *testing.T, addresses ...string) change {
 
 func reaching(cidrs ...string) change {
 	var allowed []netip.Prefix
-	if len(cidrs) > 0 {
-		allowed = prefixes(cidrs...)
+	for _, one := range cidrs {
+		allowed = append(allowed, netip.MustParsePrefix(one))
 	}
 	return func(o *Options) { o.PrivateCIDRs = allowed }
 }
 
-// trusted has a client trust authorities; their certificates are in no file that
-// could change.
-func trusted(pem []byte) change {
-	return func(o *Options) { o.CAFiles = []*CAFile{{pem: pem}} }
+// trusted has a client trust authorities, if there are any.
+func trusted(t *testing.T, pem []byte) change {
+	t.Helper()
+	if len(pem) == 0 {
+		return func(*Options) {}
+	}
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := network.ReadCAFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(o *Options) { o.CAFiles = []*network.CAFile{file} }
 }
 
 func withStallTimeout(d time.Duration) change { return func(o *Options) { o.StallTimeout = d } }
@@ -128,8 +142,8 @@ func newHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.
 	return hub, newFixture(t, hub.RegistryURL(), append([]change{trusting(t, hub.TokenURL())}, changes...)...)
 }
 
-// within gives up long after a test should have ended, so that what hangs
-// fails with its own name.
+// within returns a context that ends long after the test should have: a test
+// that hangs fails under its own name.
 func within(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -137,7 +151,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// asError returns err as an Error, which it must be.
+// asError returns err as an Error; anything else fails the test.
 func asError(t *testing.T, err error) *Error {
 	t.Helper()
 	var e *Error
@@ -185,7 +199,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// secretsOf are the credentials and queries that a hub has seen.
+// secretsOf returns the credentials and queries in the requests of a hub.
 func secretsOf(hub *fakehub.Hub) []string {
 	var secrets []string
 	for _, r := range hub.Log() {
@@ -195,14 +209,14 @@ func secretsOf(hub *fakehub.Hub) []string {
 	return secrets
 }
 
-// refusals is how many refusals are counted.
+// refusals returns how many refusals are counted.
 func (f *fixture) refusals(t *testing.T) int {
 	t.Helper()
 	n, _ := f.metrics.Value("hubcap_upstream_blocked_requests_total")
 	return int(n)
 }
 
-// tokenRequests is how often a hub was asked for a token.
+// tokenRequests returns how many token requests a hub has received.
 func tokenRequests(hub *fakehub.Hub) int { return hub.Count(fakehub.OfKind(fakehub.KindToken)) }
 
 // together calls f n times at once and returns the errors.

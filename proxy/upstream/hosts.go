@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"hubcap/proxy/logging"
 	"hubcap/proxy/memory"
+	"hubcap/proxy/upstream/network"
 )
 
 // hostsKept bounds how many hosts behind one upstream are remembered: an
@@ -33,14 +33,8 @@ const (
 // hosts is what is known of the hosts behind one upstream, for all its clients:
 // the registry, its token services, its redirect targets.
 type hosts struct {
-	label      string
-	url        *url.URL // of the registry
-	registry   string
-	tokenHosts []string
-	userAgent  string
-	tryAgain   time.Duration
-	now        func() time.Time
-	log        *slog.Logger
+	Options
+	registry string // its host and port
 
 	spending spending // of the registry's pull limits
 
@@ -51,28 +45,25 @@ type hosts struct {
 }
 
 func newHosts(o Options) *hosts {
-	return &hosts{
-		label: o.Label, url: o.URL, registry: hostPort(o.URL), tokenHosts: o.TokenHosts, userAgent: o.UserAgent, tryAgain: o.TryAgain,
-		now: o.Now, log: o.Log, known: memory.New[string, *host](hostsKept, nil),
-	}
+	return &hosts{Options: o, registry: network.HostPort(o.URL), known: memory.New[string, *host](hostsKept, nil)}
 }
 
 // of returns what is known of the host that u addresses.
 func (h *hosts) of(u *url.URL) *host {
-	name := hostPort(u)
+	name := network.HostPort(u)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if one, ok := h.known.Get(name); ok {
 		return one
 	}
-	one := &host{hosts: h, name: name, backoff: backoff{now: h.now}}
+	one := &host{hosts: h, name: name, backoff: backoff{now: h.Now}}
 	one.circuit = circuit{
-		now: h.now, tryAgain: h.tryAgain, blobs: h.role(name) == roleRedirect, failed: make(map[string]outcome),
+		now: h.Now, tryAgain: h.TryAgain, blobs: h.role(name) == roleRedirect, failed: make(map[string]outcome),
 		changed: one.circuitChanged, evidence: func() { h.troubles.Add(1) },
 	}
 	one.check.method, one.check.url = http.MethodHead, (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
-	if sameOrigin(u, h.url) {
-		one.check.method, one.check.url = http.MethodGet, h.url.JoinPath("v2/").String()
+	if sameOrigin(u, h.URL) {
+		one.check.method, one.check.url = http.MethodGet, h.URL.JoinPath("v2/").String()
 	}
 	h.known.Keep(name, one)
 	return one
@@ -101,7 +92,7 @@ func (h *hosts) role(name string) string {
 	switch {
 	case name == h.registry:
 		return roleRegistry
-	case slices.Contains(h.tokenHosts, name):
+	case slices.Contains(h.TokenHosts, name):
 		return roleToken
 	default:
 		return roleRedirect
@@ -167,15 +158,15 @@ type host struct {
 // answers with 200 or 401 (OCI distribution specification, "Determining
 // Support"), to other hosts HEAD of their root, which is rarely served and always
 // answered. A host that answers below 500 is healthy, whatever the content.
-func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) health {
+func (h *host) checkHealth(ctx context.Context, over http.RoundTripper) health {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, h.check.method, h.check.url, nil)
 	if err != nil {
 		return healthUnknown
 	}
-	req.Header.Set("User-Agent", h.hosts.userAgent)
-	resp, err := network.RoundTrip(req)
+	req.Header.Set("User-Agent", h.hosts.UserAgent)
+	resp, err := over.RoundTrip(req)
 	switch {
 	case err != nil && ownFault(err):
 		return healthUnknown
@@ -193,20 +184,20 @@ func (h *host) checkHealth(ctx context.Context, network http.RoundTripper) healt
 // checkBehind checks the host's health in the background, unless that was done
 // lately.
 func (h *host) checkBehind() {
-	network := h.network.Load()
-	if network != nil && h.circuit.due(max(h.hosts.tryAgain, checkPause)) {
-		go func() { h.circuit.answered(h.checkHealth(context.Background(), *network)) }()
+	over := h.network.Load()
+	if over != nil && h.circuit.due(max(h.hosts.TryAgain, checkPause)) {
+		go func() { h.circuit.answered(h.checkHealth(context.Background(), *over)) }()
 	}
 }
 
 // circuitChanged logs that the circuit opens or closes.
-func (h *host) circuitChanged(_, to state) {
+func (h *host) circuitChanged(to state) {
 	switch to {
 	case open:
-		h.hosts.log.Warn("circuit open: a host fails and gets no requests; cached content is served, and one request at intervals tests the host",
-			"upstream", h.hosts.label, "host", h.name, "try_again", h.hosts.tryAgain)
+		h.hosts.Log.Warn("circuit open: a host fails and gets no requests; cached content is served, and one request at intervals tests the host",
+			"upstream", h.hosts.Label, "host", h.name, "try_again", h.hosts.TryAgain)
 	case closed:
-		h.hosts.log.Info("circuit closed: a host that failed answers again", "upstream", h.hosts.label, "host", h.name)
+		h.hosts.Log.Info("circuit closed: a host that failed answers again", "upstream", h.hosts.Label, "host", h.name)
 	case halfOpen:
 	}
 }

@@ -22,9 +22,10 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// network answers requests for objects, and questions, with statuses; 0 is no
-// answer, negative no connection. It counts what it is asked.
-type network struct {
+// scripted is a network that answers requests for objects, and health checks
+// (question), with statuses; 0 is no answer, negative no connection. It counts
+// both.
+type scripted struct {
 	status   func(object string) int
 	question func() int // 401 when nil
 	asked    int
@@ -33,7 +34,7 @@ type network struct {
 	body     func(object string) io.ReadCloser
 }
 
-func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
+func (n *scripted) RoundTrip(req *http.Request) (*http.Response, error) {
 	status, object := http.StatusOK, strings.TrimPrefix(req.URL.Path, "/v2/x/manifests/")
 	switch {
 	case req.URL.Path == "/v2/" && req.Method == http.MethodGet || req.URL.Path == "/" && req.Method == http.MethodHead:
@@ -69,9 +70,9 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func always(status int) func(string) int { return func(string) int { return status } }
 
-// throughBreaker asks a network behind a circuit for an object, without retries.
+// throughBreaker requests an object through a circuit breaker, without retries.
 func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx context.Context, object string) error {
-	c := &breaker{base: network, hosts: f.hosts, budget: f.budget, registry: f.url, timeout: time.Hour}
+	c := &breaker{base: network, hosts: f.o.hosts, budget: f.budget, metrics: f.Client.metrics}
 	return func(ctx context.Context, object string) error {
 		at, err := url.Parse("https://" + host + "/v2/x/manifests/" + object)
 		if err != nil {
@@ -87,7 +88,7 @@ func throughBreaker(f *fixture, network http.RoundTripper, host string) func(ctx
 	}
 }
 
-// objects are n different ones.
+// objects returns the names of n different objects.
 func objects(n int) (all []string) {
 	for i := range n {
 		all = append(all, strconv.Itoa(i))
@@ -95,8 +96,9 @@ func objects(n int) (all []string) {
 	return all
 }
 
-// TestCircuit counts what reaches a host that fails, or seems to: a failing object
-// is no failing host, and the host's health is checked before its circuit opens.
+// TestCircuit counts the requests to a host that fails or seems to: a failing
+// object does not open the circuit, and the host's health is checked before it
+// opens.
 func TestCircuit(t *testing.T) {
 	one := slices.Repeat([]string{"one"}, 100)
 	mixed := slices.Repeat([]string{"bad", "worse", "good"}, 30)
@@ -107,28 +109,28 @@ func TestCircuit(t *testing.T) {
 		return 503
 	}
 	for name, tt := range map[string]struct {
-		network network
+		network scripted
 		objects []string
 		asked   int // requests that reach the host
 		asks    int // questions that do
 		trouble bool
 		blobs   bool // the circuit of a host that serves only blobs opens all the same
 	}{
-		"one object, no answer":          {network{status: always(0)}, one, 100, 1, false, false},
-		"one object, 503":                {network{status: always(503)}, one, 100, 1, false, false},
-		"one object, 500":                {network{status: always(500)}, one, 100, 1, false, false},
-		"many objects, 502":              {network{status: always(502)}, objects(100), 100, 1, false, true},
-		"many objects, 404":              {network{status: always(404)}, objects(100), 100, 0, false, false},
-		"many objects, 501":              {network{status: always(501)}, objects(100), 100, 0, false, false},
-		"two objects among good ones":    {network{status: badAndGood}, mixed, 90, 1, false, false},
-		"no connection":                  {network{status: always(-1)}, objects(100), tripAfter, 0, true, false},
-		"one object, no connection":      {network{status: always(-1)}, one, 100, 0, true, false},
-		"host does not answer":           {network{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
-		"host takes no connection":       {network{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 503":               {network{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
-		"host answers 500":               {network{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
-		"one object, host answers 503":   {network{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
-		"503, and the question says 403": {network{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
+		"one object, no answer":         {scripted{status: always(0)}, one, 100, 1, false, false},
+		"one object, 503":               {scripted{status: always(503)}, one, 100, 1, false, false},
+		"one object, 500":               {scripted{status: always(500)}, one, 100, 1, false, false},
+		"many objects, 502":             {scripted{status: always(502)}, objects(100), 100, 1, false, true},
+		"many objects, 404":             {scripted{status: always(404)}, objects(100), 100, 0, false, false},
+		"many objects, 501":             {scripted{status: always(501)}, objects(100), 100, 0, false, false},
+		"two objects among good ones":   {scripted{status: badAndGood}, mixed, 90, 1, false, false},
+		"no connection":                 {scripted{status: always(-1)}, objects(100), tripAfter, 0, true, false},
+		"one object, no connection":     {scripted{status: always(-1)}, one, 100, 0, true, false},
+		"host does not answer":          {scripted{status: always(0), question: func() int { return 0 }}, objects(100), tripAfter, 1, true, false},
+		"host takes no connection":      {scripted{status: always(0), question: func() int { return -1 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 503":              {scripted{status: always(503), question: func() int { return 503 }}, objects(100), tripAfter, 1, true, false},
+		"host answers 500":              {scripted{status: always(500), question: func() int { return 500 }}, objects(100), tripAfter, 1, true, false},
+		"one object, host answers 503":  {scripted{status: always(503), question: func() int { return 503 }}, one, 100, 1, true, false},
+		"503, health checks answer 403": {scripted{status: always(503), question: func() int { return 403 }}, objects(100), 100, 1, false, true},
 	} {
 		for _, host := range []string{"registry.test", "cdn.test"} {
 			t.Run(name+", "+host, func(t *testing.T) {
@@ -161,11 +163,11 @@ func TestCircuit(t *testing.T) {
 	}
 }
 
-// TestCircuitOpensLater: a host that was well a moment ago is asked again.
+// TestCircuitOpensLater: a host that was healthy a moment ago is checked again.
 func TestCircuitOpensLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(503)}
+		n := &scripted{status: always(503)}
 		ask := throughBreaker(f, n, "registry.test")
 		_ = ask(t.Context(), "first")
 		n.question = func() int { return 503 }
@@ -192,12 +194,12 @@ func circuits(f *fixture, role, state string) float64 {
 	return v
 }
 
-// TestCircuitTriesAgain lets time pass: one request checks the host's health, the
-// others do not wait for it.
+// TestCircuitTriesAgain: once the circuit has been open for a while, one request
+// checks the host's health; the others do not wait for that.
 func TestCircuitTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(0), question: func() int { return 0 }}
+		n := &scripted{status: always(0), question: func() int { return 0 }}
 		ask := throughBreaker(f, n, "registry.test")
 		for _, object := range objects(tripAfter) {
 			_ = ask(t.Context(), object)
@@ -229,7 +231,7 @@ func TestCircuitTriesAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := ask(t.Context(), "b"); err != nil {
-			t.Errorf("the host is well: %v", err)
+			t.Errorf("the host is healthy: %v", err)
 		}
 		if circuits(f, "registry", "half_open") != 0 || circuits(f, "registry", "open") != 0 || f.Failing(0) {
 			t.Error("a closed circuit is exported")
@@ -237,12 +239,12 @@ func TestCircuitTriesAgain(t *testing.T) {
 	})
 }
 
-// TestCircuitOfAHostThatAnswersBadly: where the question is always answered by a
-// 5xx, one request decides.
+// TestCircuitOfAHostThatAnswersBadly: where health checks are always answered
+// with 5xx, one request decides.
 func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(503), question: func() int { return 503 }}
+		n := &scripted{status: always(503), question: func() int { return 503 }}
 		ask := throughBreaker(f, n, "cdn.test")
 		for _, object := range objects(10) {
 			_ = ask(t.Context(), object)
@@ -263,25 +265,25 @@ func TestCircuitOfAHostThatAnswersBadly(t *testing.T) {
 		n.status = always(200)
 		for _, object := range objects(10) {
 			if err := ask(t.Context(), object); err != nil {
-				t.Fatalf("the host is well: %v", err)
+				t.Fatalf("the host is healthy: %v", err)
 			}
 		}
 	})
 }
 
-// hanging is a body that never comes.
+// hanging is a body whose bytes never come.
 type hanging struct{ end func() }
 
 func (h hanging) Read([]byte) (int, error) { h.end(); return 0, errStalled }
 func (hanging) Close() error               { return nil }
 
-// TestCircuitOfSilentBodies: a host that sends headers and no bodies, of several
-// objects, is left alone, whatever it answers to questions; a body closes its
-// circuit.
+// TestCircuitOfSilentBodies: the circuit of a host opens that sends headers and
+// no bodies for several objects, whatever it answers to health checks. The first
+// byte of a body closes it.
 func TestCircuitOfSilentBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{}
+		n := &scripted{}
 		ask := throughBreaker(f, n, "cdn.test")
 		get := func(object string) error {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -322,12 +324,12 @@ func TestCircuitOfSilentBodies(t *testing.T) {
 	})
 }
 
-// TestTroubleEnds: who only looks at what is known has a host asked that was
-// down, so that a registry that is back is known to be.
+// TestTroubleEnds: asking for Trouble has a host checked that was down, so that
+// its recovery is noticed without another request.
 func TestTroubleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		n := &network{status: always(-1), question: func() int { return -1 }}
+		n := &scripted{status: always(-1), question: func() int { return -1 }}
 		_ = throughBreaker(f, n, "registry.test")(t.Context(), "a")
 		for range 20 { // the evidence stays fresh
 			time.Sleep(10 * time.Second)
@@ -343,18 +345,19 @@ func TestTroubleEnds(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		f.Failing(0)
 		synctest.Wait()
-		if f.Failing(0) || f.hosts.troubles.Load() != 0 {
-			t.Error("the registry is well")
+		if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
+			t.Error("the registry is healthy")
 		}
 	})
 }
 
-// TestTroubleOfManyHosts: blobs that come from another host now are to be had.
+// TestTroubleOfManyHosts: blobs are not in trouble if they come from another
+// host by now.
 func TestTroubleOfManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = 10 * time.Second })
-		down := throughBreaker(f, &network{status: always(-1)}, "cdn1.test")
-		up := throughBreaker(f, &network{}, "cdn2.test")
+		down := throughBreaker(f, &scripted{status: always(-1)}, "cdn1.test")
+		up := throughBreaker(f, &scripted{}, "cdn2.test")
 		_ = up(t.Context(), "a")
 		time.Sleep(time.Second)
 		_ = down(t.Context(), "a")
@@ -369,11 +372,12 @@ func TestTroubleOfManyHosts(t *testing.T) {
 	})
 }
 
-// TestLeavingRequestSaysNothingOfItsHost: clients that go do not open a circuit.
+// TestLeavingRequestSaysNothingOfItsHost: requests that their clients cancel do
+// not open a circuit.
 func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "https://registry.test", func(o *Options) { o.TryAgain = time.Hour })
-		ask := throughBreaker(f, &network{slow: time.Second}, "registry.test")
+		ask := throughBreaker(f, &scripted{slow: time.Second}, "registry.test")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 3 * tripAfter {
@@ -387,15 +391,15 @@ func TestLeavingRequestSaysNothingOfItsHost(t *testing.T) {
 	})
 }
 
-// TestFailingIsSeenByAll: who asks at the same moment as others hears the same.
+// TestFailingIsSeenByAll: concurrent calls of Failing all report the failure.
 func TestFailingIsSeenByAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "https://registry.test")
-	f.hosts.of(f.url).circuit.note("a", unconnected, false)
+	f.o.hosts.of(f.o.URL).circuit.note("a", unconnected, false)
 	err := together(8, func(int) error {
 		for range 10_000 {
 			if !f.Failing(0) {
-				return errors.New("the host counts as well")
+				return errors.New("the host counts as healthy")
 			}
 		}
 		return nil
@@ -403,14 +407,14 @@ func TestFailingIsSeenByAll(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	f.hosts.of(f.url).circuit.note("b", works, false)
-	if f.Failing(0) || f.hosts.troubles.Load() != 0 {
-		t.Error("the host is well, and looked at by each request")
+	f.o.hosts.of(f.o.URL).circuit.note("b", works, false)
+	if f.Failing(0) || f.o.hosts.troubles.Load() != 0 {
+		t.Error("the host is healthy, and checked at each request")
 	}
 }
 
-// TestHostsAreToldApart: a CDN that fails leaves the registry alone, and is what
-// is in trouble.
+// TestHostsAreToldApart: a failing CDN is trouble of the blobs and not of the
+// registry.
 func TestHostsAreToldApart(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true}, func(o *Options) { o.TryAgain = time.Hour })
@@ -431,15 +435,15 @@ func TestHostsAreToldApart(t *testing.T) {
 		t.Errorf("%d requests to the CDN", n)
 	}
 	if err := client.head(within(t)); err != nil || client.Failing(0) {
-		t.Errorf("the registry is well: %v", err)
+		t.Errorf("the registry is healthy: %v", err)
 	}
 	if got := client.Trouble(0); got != (Trouble{Blobs: true}) {
 		t.Errorf("got %+v", got)
 	}
 }
 
-// TestFailingObjectIsNoFailingHost asks for one object after another that
-// always fails, everywhere where one can: others are had all the time.
+// TestFailingObjectIsNoFailingHost requests objects that always fail, at every
+// kind of address: others can be fetched all the time.
 func TestFailingObjectIsNoFailingHost(t *testing.T) {
 	t.Parallel()
 	bad := fakehub.RandomBlob(1, 1000)
@@ -514,8 +518,8 @@ func TestOffline(t *testing.T) {
 	}
 }
 
-// TestNoDescriptorIsNotTheHostsFault: a process with too many files open leaves
-// no host alone for it.
+// TestNoDescriptorIsNotTheHostsFault: a process with too many open files opens
+// no circuit.
 func TestNoDescriptorIsNotTheHostsFault(t *testing.T) {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {

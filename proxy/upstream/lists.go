@@ -129,13 +129,13 @@ func (c *Client) pages(ctx context.Context, repository, what string, query url.V
 			return ErrTooLong
 		}
 		if err := read(page); err != nil {
-			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: err}
+			return &Error{Kind: Invalid, Upstream: c.o.Label, Request: "GET " + what, err: err}
 		}
 		if page.Next == nil {
 			return nil
 		}
 		if page.Next.Encode() == query.Encode() {
-			return &Error{Kind: Invalid, Upstream: c.label, Request: "GET " + what, err: errors.New("a page whose next page is itself")}
+			return &Error{Kind: Invalid, Upstream: c.o.Label, Request: "GET " + what, err: errors.New("a page whose next page is itself")}
 		}
 		query = page.Next
 	}
@@ -156,22 +156,16 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 	if encoded := query.Encode(); encoded != "" {
 		what += "?" + encoded
 	}
-	req, resp, err := c.send(ctx, http.MethodGet, repository, what, nil)
+	req, resp, err := c.fetch(ctx, http.MethodGet, repository, what, nil)
 	if err != nil {
 		return Answer{}, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Answer{}, c.refusal(req, resp)
+	body, err := c.text(req, resp, "a list", maxPage)
+	if err != nil {
+		return Answer{}, err
 	}
-	body, err := readText(resp.Header, resp.Body, maxPage)
-	switch {
-	case errors.Is(err, errAboveBound) || err == nil && !json.Valid(body):
-		return Answer{}, c.invalid(req, "no JSON, or above %d bytes", maxPage)
-	case errors.Is(err, errEncoding):
-		return Answer{}, c.invalid(req, "a list that is %w", err)
-	case err != nil:
-		return Answer{}, c.failure(req, err)
+	if !json.Valid(body) {
+		return Answer{}, c.invalid(req, "a list that is no JSON")
 	}
 	return Answer{
 		MediaType: resp.Header.Get("Content-Type"),
@@ -184,21 +178,16 @@ func (c *Client) Get(ctx context.Context, repository, what string, query url.Val
 // relNext matches the relation "next" among the parameters of a link.
 var relNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*(?:next\b|"(?:[^"]*\s)?next[\s"])`)
 
+// linkValue matches a link's target and parameters.
+var linkValue = regexp.MustCompile(`<([^>]*)>([^<]*)`)
+
 // nextPage returns the query of the link to the next page (RFC 8288). The link's
 // host and path are ignored: the next page is requested from the same list.
 func nextPage(links []string) url.Values {
-	rest := strings.Join(links, ", ")
-	for {
-		_, after, ok := strings.Cut(rest, "<")
-		target, after, ok2 := strings.Cut(after, ">")
-		if !ok || !ok2 {
-			return nil
-		}
-		var parameters string
-		parameters, rest, _ = strings.Cut(after, "<")
-		rest = "<" + rest
-		if u, err := url.Parse(target); err == nil && relNext.MatchString(parameters) {
+	for _, one := range linkValue.FindAllStringSubmatch(strings.Join(links, ", "), -1) {
+		if u, err := url.Parse(one[1]); err == nil && relNext.MatchString(one[2]) {
 			return u.Query()
 		}
 	}
+	return nil
 }

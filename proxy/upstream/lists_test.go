@@ -86,7 +86,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// artifact is a manifest that refers to another.
+// artifact returns a manifest that refers to another.
 func artifact(kind string, subject ocispec.Descriptor) []byte {
 	body, _ := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: kind, Subject: &subject})
 	return body
@@ -204,8 +204,8 @@ func TestNextPage(t *testing.T) {
 	}
 }
 
-// FuzzNextPage reads links that a registry may send: what is asked for next is
-// a query that means the same when it is read again.
+// FuzzNextPage: the query of a link to the next page is parsed to the same again
+// once encoded.
 func FuzzNextPage(f *testing.F) {
 	for _, link := range []string{`</v2/a/tags/list?last=b&n=2>; rel="next"`, `<a?x=1>; rel="first", <b?x=2;y&z>; rel=next`, `<<?%0d%0a=>>;rel=next`} {
 		f.Add(link)

@@ -1,11 +1,10 @@
 package upstream
 
 import (
+	"crypto/x509"
 	"errors"
-	"log/slog"
 	"net/http"
 	"path"
-	"time"
 
 	"hubcap/metrics"
 	"hubcap/proxy/advice"
@@ -18,21 +17,17 @@ var errNoLogin = errors.New("hubcap's credentials for it fail at present; its lo
 
 // login is the box's credentials for one registry.
 type login struct {
+	Options
 	keeper    *credentials.Keeper
-	host      string // of the registry, with its port
-	kind      credentials.Kind
-	label     string
 	anonymous *Client // asks while the credentials fail; nil for none
 	metrics   *metrics.Upstream
-	now       func() time.Time
-	log       *slog.Logger
 	warned    logging.Throttle
 }
 
-func newLogin(o Options, m *metrics.Upstream) *login {
+func newLogin(o Options, m *metrics.Upstream, rootCAs func() *x509.CertPool) *login {
 	return &login{
-		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: o.authorities().current}),
-		host:   o.URL.Host, kind: o.Kind, label: o.Label, metrics: m, now: o.Now, log: o.Log,
+		Options: o, metrics: m,
+		keeper: credentials.New(credentials.Options{Login: o.Login, Host: o.URL.Host, Proxy: o.Proxy, RootCAs: rootCAs}),
 	}
 }
 
@@ -135,7 +130,7 @@ func (c *Client) acceptance(resp *http.Response, err error) acceptance {
 		}
 	case err != nil:
 		return undecided
-	case !sameOrigin(resp.Request.URL, c.url):
+	case !sameOrigin(resp.Request.URL, c.o.URL):
 		return accepted
 	default:
 		status = resp.StatusCode
@@ -155,10 +150,10 @@ func (c *Client) acceptance(resp *http.Response, err error) acceptance {
 // failed counts and logs a request for which the credentials failed.
 func (l *login) failed(why metrics.CredentialFailure, err error) {
 	l.metrics.CredentialsFailed(why)
-	if !l.warned.Allow(l.now()) {
+	if !l.warned.Allow(l.Now()) {
 		return
 	}
-	kind := l.kind
+	kind := l.Kind
 	if kind == credentials.Given {
 		kind = "given"
 	}
@@ -166,13 +161,13 @@ func (l *login) failed(why metrics.CredentialFailure, err error) {
 	if why == metrics.Refused {
 		what = advice.LoginRefused(l.told())
 	}
-	l.log.Warn("registry credentials fail: "+what,
-		"upstream", l.label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.kind, l.host))
+	l.Log.Warn("registry credentials fail: "+what,
+		"upstream", l.Label, "credentials", string(kind), "reason", why.String(), "err", err, "do", credentials.Advice(l.Kind, l.URL.Host))
 }
 
 // told returns what an operator is told of credentials that are refused.
 func (l *login) told() advice.Login {
-	t := advice.Login{Registry: l.label, Limit: -1}
+	t := advice.Login{Registry: l.Label, Limit: -1}
 	if l.anonymous != nil {
 		limit := l.anonymous.budget.status()
 		t.Limit, t.Window = limit.Limit, limit.Window

@@ -29,7 +29,7 @@ func put(t *testing.T, path, content string, mode os.FileMode) string {
 	return path
 }
 
-// dockerConfig has the config.json of the test's environment say something.
+// dockerConfig writes the config.json of the test's environment.
 func dockerConfig(t *testing.T, content string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,8 +41,8 @@ func from(kind credentials.Kind) change {
 	return func(o *Options) { o.Login = credentials.Login{Kind: kind} }
 }
 
-// kinds are credentials of every kind that can be had for a registry on
-// loopback, which is at host. Each is the canary.
+// kinds are credentials of every kind that a registry on loopback, at host, can
+// have. The password of each is the canary.
 var kinds = map[string]struct {
 	login func(t *testing.T, host string) credentials.Login
 	basic bool // Basic authentication can be met with it
@@ -71,8 +71,8 @@ var kinds = map[string]struct {
 	}, true},
 }
 
-// TestEveryKindStaysHome: wherever a credential comes from, it goes to the
-// registry and its token service and to no other host.
+// TestEveryKindStaysHome: credentials of every kind are sent to the registry and
+// its token service, and to no other host.
 func TestEveryKindStaysHome(t *testing.T) {
 	for kind, k := range kinds {
 		for name, tc := range map[string]struct {
@@ -212,14 +212,14 @@ func serviceAccount(t *testing.T, at string) string {
 	return put(t, filepath.Join(t.TempDir(), "key.json"), content, 0o600)
 }
 
-// useless returns how often credentials are counted as failed.
+// useless returns how often failed credentials are counted.
 func (f *fixture) useless(why metrics.CredentialFailure) int {
 	n, _ := f.metrics.Value("hubcap_upstream_credential_failures_total", "reason", why.String())
 	return int(n)
 }
 
-// withStandIn makes a client with an anonymous one for when its credentials
-// fail.
+// withStandIn makes a client, and the anonymous one that takes its place when
+// its credentials fail.
 func withStandIn(t *testing.T, at string, changes ...change) *fixture {
 	t.Helper()
 	f := newFixture(t, at, changes...)
@@ -227,7 +227,8 @@ func withStandIn(t *testing.T, at string, changes ...change) *fixture {
 	return f
 }
 
-// TestUselessCredentials: what is public is had without them.
+// TestUselessCredentials: public content is pulled without credentials that
+// fail.
 func TestUselessCredentials(t *testing.T) {
 	for name, tc := range map[string]struct {
 		login func(t *testing.T) change
@@ -282,8 +283,9 @@ func TestUselessCredentials(t *testing.T) {
 	}
 }
 
-// TestUselessCredentialsWithoutPulls: who asks in the place of useless
-// credentials has a pull limit too, and nothing is sent into it.
+// TestUselessCredentialsWithoutPulls: the anonymous client that takes the place
+// of failed credentials has a pull limit of its own, and sends nothing once it
+// is reached.
 func TestUselessCredentialsWithoutPulls(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -315,8 +317,8 @@ func TestUselessCredentialsWithoutPulls(t *testing.T) {
 	}
 }
 
-// TestForbiddenRepository: credentials may be right and still open less than
-// none do.
+// TestForbiddenRepository: valid credentials may give access to less than none
+// do.
 func TestForbiddenRepository(t *testing.T) {
 	t.Parallel()
 	for name, public := range map[string]bool{"public": true, "private": false} {
@@ -356,7 +358,8 @@ func TestForbiddenRepository(t *testing.T) {
 	}
 }
 
-// TestTroubleIsNotTheCredentials: a registry that fails says nothing of them.
+// TestTroubleIsNotTheCredentials: a failing registry does not count as a refusal
+// of the credentials.
 func TestTroubleIsNotTheCredentials(t *testing.T) {
 	t.Parallel()
 	registry := newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -39,14 +38,11 @@ var acceptManifests = []string{strings.Join([]string{
 // HeadManifest returns what a reference, a tag or digest, names. Docker Hub does
 // not count it as a pull.
 func (c *Client) HeadManifest(ctx context.Context, repository, reference string) (Descriptor, error) {
-	req, resp, err := c.send(ctx, http.MethodHead, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
+	req, resp, err := c.fetch(ctx, http.MethodHead, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
 	if err != nil {
 		return Descriptor{}, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Descriptor{}, c.refusal(req, resp)
-	}
 	d := Descriptor{MediaType: resp.Header.Get("Content-Type"), Size: sizeOf(resp)}
 	switch plain := plainType(d.MediaType); {
 	case isWebPage(d.MediaType):
@@ -68,23 +64,14 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	if err := c.mayPull(ctx, repository, reference); err != nil {
 		return Manifest{}, err
 	}
-	req, resp, err := c.send(ctx, http.MethodGet, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
+	req, resp, err := c.fetch(ctx, http.MethodGet, repository, "manifests/"+reference, http.Header{"Accept": acceptManifests})
 	if err != nil {
 		return Manifest{}, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Manifest{}, c.refusal(req, resp)
-	}
 	c.metrics.Pulled()
-	body, err := readText(resp.Header, resp.Body, c.maxManifest)
-	switch {
-	case errors.Is(err, errAboveBound):
-		return Manifest{}, c.invalid(req, "a manifest above %d bytes", c.maxManifest)
-	case errors.Is(err, errEncoding):
-		return Manifest{}, c.invalid(req, "a manifest that is %w", err)
-	case err != nil:
-		return Manifest{}, c.failure(req, err)
+	body, err := c.text(req, resp, "a manifest", c.o.MaxManifest)
+	if err != nil {
+		return Manifest{}, err
 	}
 	m, shape := content.Parse(body)
 	// A manifest of schema 1 has another digest than its bytes: the error is its
@@ -124,7 +111,7 @@ func (c *Client) mayPull(ctx context.Context, repository, reference string) erro
 		return nil
 	}
 	return &Error{
-		Kind: RateLimited, Upstream: c.label, Request: "GET manifest " + reference + " of " + repository,
+		Kind: RateLimited, Upstream: c.o.Label, Request: "GET manifest " + reference + " of " + repository,
 		RetryAfter: wait, Credentials: c.login != nil, err: errNoPulls,
 	}
 }

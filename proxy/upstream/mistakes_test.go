@@ -11,19 +11,11 @@ import (
 	"hubcap/proxy/advice"
 )
 
-// TestPrivateAddressIsExplained shows that the error names the host, its address
-// and the variable that allows it, and that of a special address that is not
-// private none is proposed.
+// TestPrivateAddressIsExplained shows that the error of a request names the
+// host, its address and the variable that allows it.
 func TestPrivateAddressIsExplained(t *testing.T) {
-	err := checkAddr("registry.lan", netip.MustParseAddr("10.20.0.5"), nil)
-	if text := advice.PrivateAddress("registry.lan", netip.MustParseAddr("10.20.0.5")); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), text) {
-		t.Errorf("%v, want %s", err, text)
-	}
-	if err := checkAddr("registry.lan", netip.MustParseAddr("169.254.169.254"), nil); !errors.Is(err, errRefused) || strings.Contains(err.Error(), "CIDRS=") {
-		t.Errorf("a metadata service: %v", err)
-	}
 	hub := fakehub.Start(t, fakehub.Options{})
-	_, err = newFixture(t, hub.RegistryURL(), reaching()).HeadManifest(within(t), repo, "latest")
+	_, err := newFixture(t, hub.RegistryURL(), reaching()).HeadManifest(within(t), repo, "latest")
 	if e := wantKind(t, err, Refused); !strings.Contains(e.Error(), advice.PrivateAddress("127.0.0.1", netip.MustParseAddr("127.0.0.1"))) {
 		t.Errorf("a request: %v", err)
 	}

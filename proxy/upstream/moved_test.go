@@ -16,9 +16,9 @@ import (
 	"hubcap/proxy/upstream/credentials"
 )
 
-// harbor has a registry redirect what is asked of the repository demo to the
-// one that it is, as Harbor does where a project is left out, and open that one
-// to those who show what opens it.
+// harbor has a registry redirect requests for the repository demo, as Harbor
+// does where a project is left out, and serve others for which opens returns
+// true.
 func harbor(s *scene, to func(r *http.Request) string, opens func(*http.Request) bool, challenge func() string) {
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -38,8 +38,8 @@ func harbor(s *scene, to func(r *http.Request) string, opens func(*http.Request)
 	}
 }
 
-// TestMovedWithinARegistry: behind a redirect of a registry to itself it is
-// asked with credentials, and with a token for the name that it has there.
+// TestMovedWithinARegistry: a redirect of a registry to itself is followed with
+// credentials, and with a token for the repository that it names.
 func TestMovedWithinARegistry(t *testing.T) {
 	t.Parallel()
 	asks := map[string]func(t *testing.T, c *fixture) error{
@@ -87,7 +87,7 @@ func TestMovedWithinARegistry(t *testing.T) {
 					}
 					s.check(t, err, map[string]*recorder{"the box": s.token}[who])
 					if len(scopes) != 1 || scopes[0] != "repository:library/demo:pull" {
-						t.Errorf("tokens were asked for with the scopes %q", scopes)
+						t.Errorf("tokens were requested with the scopes %q", scopes)
 					}
 				})
 			}
@@ -108,7 +108,7 @@ func TestMovedWithinARegistry(t *testing.T) {
 }
 
 // TestMovedBehindAChallenge: a registry that wants a token before it redirects
-// is shown one for each of the two names.
+// gets one for each of the two repositories.
 func TestMovedBehindAChallenge(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -139,7 +139,7 @@ func TestMovedBehindAChallenge(t *testing.T) {
 	}
 }
 
-// TestMovedForACaller: a caller's own token goes along within the registry.
+// TestMovedForACaller: a caller's own token is sent again within the registry.
 func TestMovedForACaller(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -154,8 +154,8 @@ func TestMovedForACaller(t *testing.T) {
 	}
 }
 
-// TestMovedNoFurther: what goes along within a registry goes nowhere else, and
-// a redirect has no token got for what is no repository's name.
+// TestMovedNoFurther: an authorization is sent to no other host, and a redirect
+// to what is no repository's name causes no token request.
 func TestMovedNoFurther(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -216,7 +216,7 @@ func TestMovedNoFurther(t *testing.T) {
 			s.client.wantNoSecrets(t, err, goodToken)
 			scopes.Range(func(scope, _ any) bool {
 				if scope != "repository:demo:pull" {
-					t.Errorf("a token was asked for with the scope %q", scope)
+					t.Errorf("a token was requested with the scope %q", scope)
 				}
 				return true
 			})
@@ -326,8 +326,8 @@ func TestMovedPastTheRules(t *testing.T) {
 	}
 }
 
-// TestMovedWithoutCredentials: the box's credentials open the repository that
-// was requested, and not the one that the registry redirects to.
+// TestMovedWithoutCredentials: the box's credentials are for the repository that
+// was requested, and not for the one that the registry redirects to.
 func TestMovedWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	for name, rules := range map[string]Rules{

@@ -57,7 +57,7 @@ func (c *Client) CheckLogin(ctx context.Context) error {
 
 // base requests the registry's GET /v2/ by do. The caller closes the body.
 func (c *Client) base(ctx context.Context, do func(*http.Request) (*http.Response, error)) (*http.Request, *http.Response, error) {
-	return c.follow(c.url.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
+	return c.follow(c.o.URL.JoinPath("v2/"), func(at *url.URL) (*http.Request, *http.Response, error) {
 		return c.exchange(ctx, http.MethodGet, at, nil, do)
 	})
 }

@@ -57,12 +57,12 @@ func TestPullManifest(t *testing.T) {
 			t.Errorf("%s %s came from %q", r.Method, r.Path, r.UserAgent)
 		}
 		if accept := r.Header.Get("Accept"); r.Kind == fakehub.KindManifest && !strings.Contains(accept, ocispec.MediaTypeImageIndex) {
-			t.Errorf("a manifest was asked for with Accept %q", accept)
+			t.Errorf("a manifest was requested with Accept %q", accept)
 		}
 	}
 }
 
-// TestPullBlob goes over a redirect to the CDN, where the token must not go.
+// TestPullBlob follows a redirect to the CDN, which must not be sent the token.
 func TestPullBlob(t *testing.T) {
 	t.Parallel()
 	const size = 100_000
@@ -112,7 +112,7 @@ func TestPullBlob(t *testing.T) {
 					t.Errorf("the password went to the %s", r.Role)
 				}
 				if r.Role == fakehub.RoleCDN && (r.Header.Get("Referer") != "" || r.Header.Get("Cookie") != "") {
-					t.Errorf("the CDN was told more than it needs: %v", r.Header)
+					t.Errorf("the CDN was sent more than it needs: %v", r.Header)
 				}
 			}
 		})
@@ -166,8 +166,8 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestRefusals maps what a registry refuses, and asks for each thing twice:
-// with a token that is just got, and with one that is held.
+// TestRefusals maps the refusals of a registry. Each request is made twice: with
+// a new token and with one that is held.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -221,8 +221,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestDeniedOnce: a repository that stays closed costs one token, and not a
-// second try with a second one.
+// TestDeniedOnce: a repository that stays denied costs one token, and no second
+// try with another one.
 func TestDeniedOnce(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -241,8 +241,8 @@ func TestDeniedOnce(t *testing.T) {
 	}
 }
 
-// TestCDNRefusal: a signed address expires, and a new one mends that; so the
-// CDN's 403 is no word about the content, nor about the token.
+// TestCDNRefusal: a signed address that has expired is replaced; the CDN's 403
+// is an answer neither about the content nor about the token.
 func TestCDNRefusal(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusBadGateway} {
@@ -351,7 +351,7 @@ func TestWrongManifest(t *testing.T) {
 	}
 }
 
-// TestSHA512 asks for a manifest by another algorithm than sha256.
+// TestSHA512 requests a manifest by a digest other than sha256.
 func TestSHA512(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true})
@@ -430,7 +430,7 @@ func TestWrongRange(t *testing.T) {
 	})
 }
 
-// TestCutBody: what ends early ends with an error, at every place.
+// TestCutBody: a body that ends early ends with an error, wherever that is.
 func TestCutBody(t *testing.T) {
 	t.Parallel()
 	const size = 5000
@@ -458,7 +458,7 @@ func TestCutBody(t *testing.T) {
 	wantKind(t, err, Unreachable)
 }
 
-// TestBelowAPath asks a registry whose /v2/ does not stand at the root.
+// TestBelowAPath requests from a registry whose /v2/ is not at the root.
 func TestBelowAPath(t *testing.T) {
 	t.Parallel()
 	w := newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) {

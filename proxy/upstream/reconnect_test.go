@@ -2,10 +2,7 @@ package upstream
 
 import (
 	"context"
-	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,8 +11,8 @@ import (
 	"hubcap/e2e/fakehub"
 )
 
-// forgetful is a NAT in front of a server: what goes over connections that it
-// has forgotten vanishes, new ones work.
+// forgetful is a NAT in front of a server that drops what comes over connections
+// it has forgotten; new ones work.
 type forgetful struct {
 	net.Listener
 	to string
@@ -97,7 +94,7 @@ func (f *forgetful) connections() int {
 }
 
 // TestForgottenConnections: requests over connections that a NAT has forgotten
-// are answered over new ones, and say nothing of their host.
+// are answered over new ones, and do not count as failures of the host.
 func TestForgottenConnections(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{Anonymous: true, Latency: 20 * time.Millisecond})
@@ -126,55 +123,5 @@ func TestForgottenConnections(t *testing.T) {
 	}
 	if client.Trouble(0) != (Trouble{}) || nat.connections() == before {
 		t.Errorf("%+v, %d connections and %d before", client.Trouble(0), nat.connections(), before)
-	}
-}
-
-// TestLongIdleConnection: a connection that was idle for long is given up
-// sooner than the header time-out, and a new one has the whole of it.
-func TestLongIdleConnection(t *testing.T) {
-	t.Parallel()
-	slow := make(chan time.Duration, 10)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case d := <-slow:
-			select {
-			case <-time.After(d):
-			case <-r.Context().Done():
-			}
-		default:
-		}
-		_, _ = io.WriteString(w, "body")
-	}))
-	defer server.Close()
-	transport := &http.Transport{ResponseHeaderTimeout: 10 * time.Second}
-	defer transport.CloseIdleConnections()
-	r := &reconnecting{base: transport, closeIdle: transport.CloseIdleConnections, trust: 0, timeout: 50 * time.Millisecond}
-	get := func(method string) error {
-		req, err := http.NewRequestWithContext(within(t), method, server.URL, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := r.RoundTrip(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if body, err := io.ReadAll(resp.Body); err != nil || method == http.MethodGet && string(body) != "body" || resp.Request != req {
-			t.Errorf("%q, %v", body, err)
-		}
-		return nil
-	}
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		if err := get(method); err != nil {
-			t.Fatal(err)
-		}
-		slow <- time.Hour              // over the idle connection
-		slow <- 200 * time.Millisecond // over the new one: longer than the patience with an idle one
-		if err := get(method); err != nil {
-			t.Errorf("%s: %v", method, err)
-		}
-	}
-	if len(slow) != 0 {
-		t.Errorf("%d requests less than expected", len(slow))
 	}
 }

@@ -29,8 +29,8 @@ type recorder struct {
 	answer      http.HandlerFunc // set before the first request
 }
 
-// newRecorder starts a recorder on an address of loopback: each address is
-// another host to a client.
+// newRecorder starts a recorder on an address of loopback. To a client each
+// address is another host.
 func newRecorder(t *testing.T, ip string, answer http.HandlerFunc) *recorder {
 	t.Helper()
 	w := unstarted(t, ip, answer)
@@ -46,12 +46,12 @@ func newTLSRecorder(t *testing.T, ip string, answer http.HandlerFunc) *recorder 
 	return w
 }
 
-// loopbackCertificate is for every address that recorders listen on; that of
-// httptest is for one only.
+// loopbackCertificate is valid for every address that recorders listen on;
+// httptest's is for one only.
 var loopbackCertificate = sync.OnceValue(func() tls.Certificate { return certificate(func(*x509.Certificate) {}) })
 
-// certificate is one for every address that recorders listen on, but for the
-// change.
+// certificate returns one that is valid for every address that recorders listen
+// on, changed by change.
 func certificate(change func(*x509.Certificate)) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -102,40 +102,41 @@ func (w *recorder) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.answer(rw, r)
 }
 
-// all is what was received so far.
+// all returns what was received so far.
 func (w *recorder) all() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Join(w.requests, "\n")
 }
 
-// count is how many requests came.
+// count returns the number of requests.
 func (w *recorder) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.requests)
 }
 
-// dialled is how many connections were made.
+// dialled returns the number of connections.
 func (w *recorder) dialled() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.connections
 }
 
-// port is where the recorder listens.
+// port returns the port of the recorder.
 func (w *recorder) port() string {
 	_, port, _ := net.SplitHostPort(w.Listener.Addr().String())
 	return port
 }
 
 // believing has a client trust the certificates of TLS recorders.
-func believing(recorders ...*recorder) change {
+func believing(t *testing.T, recorders ...*recorder) change {
+	t.Helper()
 	var all []byte
 	for _, w := range recorders {
 		if c := w.Certificate(); c != nil {
 			all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 		}
 	}
-	return trusted(all)
+	return trusted(t, all)
 }

@@ -25,10 +25,6 @@ const (
 	ByTokenService                // the token service gave no token (401, 403)
 )
 
-var refusalNames = [...]string{"none", "by the registry", "no OCI error", "despite a token that grants the pull", "by the token service"}
-
-func (r Refusal) String() string { return refusalNames[r] }
-
 // ociError is one error in the text of a refusal (OCI distribution
 // specification, "Error Codes").
 type ociError struct {
@@ -46,23 +42,19 @@ type refusalText struct {
 	Error   any `json:"error"` // RFC 6749, 5.2, and quay.io's
 }
 
-// ociErrors returns the errors in a refusal's text; none if it is not in the
-// specified form.
-func ociErrors(text []byte) []ociError {
-	var r refusalText
+// parseRefusal returns what is known of a refusal's text; nothing if it is not
+// JSON.
+func parseRefusal(text []byte) (r refusalText) {
 	if json.Unmarshal(text, &r) != nil {
-		return nil
+		return refusalText{}
 	}
-	return r.Errors
+	return r
 }
 
 // words returns the code and the message of a refusal's text, cleaned for logs.
 // The code is empty unless it is an OCI error. secrets are those of the request.
 func words(text []byte, secrets []string) (code, message string) {
-	var r refusalText
-	if json.Unmarshal(text, &r) != nil {
-		return "", ""
-	}
+	r := parseRefusal(text)
 	if len(r.Errors) > 0 {
 		return clean(r.Errors[0].Code, secrets), clean(r.Errors[0].Message, secrets)
 	}
@@ -132,16 +124,16 @@ func readRefusal(body io.ReadCloser, timeout time.Duration) []byte {
 // refusal returns the Error for an answer with an unexpected status.
 func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 	e := &Error{
-		Kind: kindOf(resp.StatusCode), Upstream: c.label, Request: describe(req),
-		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.hosts.now()), Credentials: c.login != nil,
+		Kind: kindOf(resp.StatusCode), Upstream: c.o.Label, Request: describe(req),
+		Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, c.o.Now()), Credentials: c.login != nil,
 	}
 	if e.Kind == RateLimited { // what the breaker made of it, in whole seconds as it was sent
-		e.RetryAfter = max(c.budget.wait(), c.hosts.of(resp.Request.URL).backoff.wait()).Round(time.Second)
+		e.RetryAfter = max(c.budget.wait(), c.o.hosts.of(resp.Request.URL).backoff.wait()).Round(time.Second)
 	}
 	if c.caller != nil && resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Get("WWW-Authenticate")
 	}
-	text := readRefusal(resp.Body, c.stall)
+	text := readRefusal(resp.Body, c.o.StallTimeout)
 	// A redirect target's refusal is none of the registry: a CDN answers 403 or
 	// 404 when a signed address has expired.
 	if !sameOrigin(resp.Request.URL, req.URL) {
@@ -163,7 +155,7 @@ func (c *Client) refusal(req *http.Request, resp *http.Response) *Error {
 // source returns what a refusal comes from. oci reports whether its text is an
 // OCI error.
 func (c *Client) source(resp *http.Response, oci bool) Refusal {
-	repository, named := repositoryOf(resp.Request.URL.Path, c.url.Path)
+	repository, named := repositoryOf(resp.Request.URL.Path, c.o.URL.Path)
 	token, bearer := strings.CutPrefix(resp.Request.Header.Get("Authorization"), "Bearer ")
 	// The claims of a caller's token may be forged.
 	if resp.StatusCode == http.StatusUnauthorized && c.caller == nil && named && bearer && grantsPull(token, repository) {

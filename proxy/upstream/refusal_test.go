@@ -14,7 +14,7 @@ const (
 	errorPage = "<html><body>403 Forbidden</body></html>"
 )
 
-// TestWhoseRefusal: an Error says whose word a 401, 403 or 404 is.
+// TestWhoseRefusal: an Error says what a 401, 403 or 404 comes from.
 func TestWhoseRefusal(t *testing.T) {
 	t.Parallel()
 	withToken := func(r *fakehub.Request) bool { return r.Kind == fakehub.KindManifest && r.Authorization != "" }
@@ -67,7 +67,7 @@ func TestWhoseRefusal(t *testing.T) {
 				}
 				e := asError(t, err)
 				if e.Refusal != want || e.Code != code {
-					t.Errorf("%s: got %q, code %q, want %q, %q: %v", method, e.Refusal, e.Code, want, code, err)
+					t.Errorf("%s: got %d, code %q, want %d, %q: %v", method, e.Refusal, e.Code, want, code, err)
 				}
 				client.wantNoSecrets(t, err, secretsOf(hub)...)
 			}
@@ -75,8 +75,8 @@ func TestWhoseRefusal(t *testing.T) {
 	}
 }
 
-// TestCallersTokenIsNoEvidence: what a caller's token claims is the caller's
-// word, and makes nothing of a registry's refusal.
+// TestCallersTokenIsNoEvidence: the claims in a caller's token, which may be
+// forged, do not make a registry's refusal trouble.
 func TestCallersTokenIsNoEvidence(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -85,11 +85,12 @@ func TestCallersTokenIsNoEvidence(t *testing.T) {
 	hub.RevokeTokens()
 	_, err := client.As(token).GetManifest(within(t), repo, "latest")
 	if e := wantKind(t, err, Denied); e.Refusal != ByRegistry {
-		t.Errorf("got %q: %v", e.Refusal, err)
+		t.Errorf("got %d: %v", e.Refusal, err)
 	}
 }
 
-// TestRefusalBehindRedirect: only the registry refuses content.
+// TestRefusalBehindRedirect: a refusal of a redirect target is no answer about
+// the content.
 func TestRefusalBehindRedirect(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -97,12 +98,12 @@ func TestRefusalBehindRedirect(t *testing.T) {
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 403, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(ociDenied)}, fakehub.OfKind(fakehub.KindCDN)))
 	_, err := client.OpenBlob(within(t), repo, d, 0, -1)
 	if e := wantKind(t, err, ServerError); e.Refusal != NoRefusal || e.Code != "" {
-		t.Errorf("got %q, code %q: %v", e.Refusal, e.Code, err)
+		t.Errorf("got %d, code %q: %v", e.Refusal, e.Code, err)
 	}
 }
 
-// TestWordsOfARefusal: an operator reads what the registry says, and nothing
-// that would be worth stealing.
+// TestWordsOfARefusal: errors quote the registry's message without any secret in
+// it.
 func TestWordsOfARefusal(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("é", maxMessage)
@@ -131,8 +132,8 @@ func TestWordsOfARefusal(t *testing.T) {
 	}
 }
 
-// TestEchoedSecrets: a registry and a token service that repeat what they were
-// sent have it in no error.
+// TestEchoedSecrets: secrets that a registry or token service repeats from the
+// request are in no error.
 func TestEchoedSecrets(t *testing.T) {
 	t.Parallel()
 	echo := func(w http.ResponseWriter, r *http.Request) {

@@ -20,7 +20,7 @@ import (
 func (c *Client) As(token string) *Client {
 	as := *c
 	as.caller = &caller{token: token}
-	as.locations = memory.New[string, *url.URL](locationsKept, c.hosts.now)
+	as.locations = memory.New[string, *url.URL](locationsKept, c.o.Now)
 	return &as
 }
 
@@ -35,7 +35,7 @@ func (c *Client) relay(req *http.Request) (*http.Response, error) {
 		authorization = "Bearer " + c.caller.token
 	}
 	resp, err := c.do(req, authorization)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.url) {
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && sameOrigin(resp.Request.URL, c.o.URL) {
 		c.guard.relayChallenge(resp)
 	}
 	return resp, err
@@ -68,7 +68,7 @@ func (g *guard) relayChallenge(resp *http.Response) {
 	}
 	realm.RawQuery = ownQuery(realm).Encode()
 	challenge := "Bearer realm=" + strconv.Quote(printable(realm.String())) + ",service=" + strconv.Quote(ch.service)
-	if repository, ok := repositoryOf(resp.Request.URL.Path, g.registry.Path); ok {
+	if repository, ok := repositoryOf(resp.Request.URL.Path, g.URL.Path); ok {
 		challenge += ",scope=" + strconv.Quote("repository:"+repository+":pull")
 	}
 	resp.Header.Set("WWW-Authenticate", challenge)

@@ -15,7 +15,8 @@ import (
 	"hubcap/proxy/upstream/credentials"
 )
 
-// newSet makes a set of hosts. Whatever connects counts in dials.
+// newSet makes a set of hosts. dials counts the requests that are about to
+// connect.
 func newSet(t *testing.T, hosts ...string) (set *Set, dials *atomic.Int64) {
 	t.Helper()
 	dials = new(atomic.Int64)
@@ -144,18 +145,19 @@ func TestFindAgain(t *testing.T) {
 	}
 }
 
-// TestPatternIsBounded: names behind a pattern come from clients.
+// TestPatternIsBounded: clients choose the names behind a pattern, so the number
+// of upstreams is bounded.
 func TestPatternIsBounded(t *testing.T) {
 	t.Parallel()
 	set, dials := newSet(t, "docker.io", "*.pkg.dev")
 	err := together(patternHosts*4, func(i int) error {
 		host := fmt.Sprintf("h%d.pkg.dev", i)
 		u, ok := set.Find(host)
-		if !ok || u.Host != host || u.Anonymous.url.String() != "https://"+host || u.TagTTL != time.Minute {
+		if !ok || u.Host != host || u.Anonymous.o.URL.String() != "https://"+host || u.TagTTL != time.Minute {
 			return fmt.Errorf("%s: got %+v, %t", host, u, ok)
 		}
-		if u.Anonymous.label != "*.pkg.dev" {
-			return fmt.Errorf("%s: a client's name becomes the label %q", host, u.Anonymous.label)
+		if u.Anonymous.o.Label != "*.pkg.dev" {
+			return fmt.Errorf("%s: a client's name becomes the label %q", host, u.Anonymous.o.Label)
 		}
 		return nil
 	})

@@ -44,7 +44,7 @@ type LimitStatus struct {
 	Stated    time.Time     // when an answer last stated any of it; zero for never
 	Exhausted time.Duration // from Stated until no pull is left, at the rate of the last hour; negative when they do not decrease
 	Foreign   int64         // pulls since the start that the box did not make; at least
-	Until     time.Time     // no manifest is fetched before; zero or past while there are pulls
+	Until     time.Time     // no manifest is fetched before, unless an answer states that there are pulls again; zero or past while there are
 }
 
 // HostStatus is the state of a host behind an upstream.
@@ -75,23 +75,14 @@ func (s *Set) Status() []Status {
 
 // Status returns the state of the upstream.
 func (u *Upstream) Status() Status {
-	clients := []*Client{u.Anonymous, u.Own}
-	globs := [][]string{nil, nil}
-	for _, p := range u.parts {
-		clients, globs = append(clients, p.own), append(globs, p.repositories)
-	}
-	clients, globs = append(clients, u.Relay), append(globs, nil)
 	s := u.Anonymous.Status()
-	s.Host, s.Identities = u.Host, nil
-	for i, c := range clients {
-		if c == nil {
-			continue
-		}
-		one := c.identityStatus()
-		one.Repositories = globs[i]
-		s.Identities = append(s.Identities, one)
-		if c != u.Anonymous {
-			c.addAddresses(s.Hosts)
+	s.Host = u.Host
+	for _, p := range slices.Concat([]part{{nil, u.Own}}, u.parts, []part{{nil, u.Relay}}) {
+		if p.own != nil {
+			one := p.own.identityStatus()
+			one.Repositories = p.repositories
+			s.Identities = append(s.Identities, one)
+			p.own.addAddresses(s.Hosts)
 		}
 	}
 	return s
@@ -101,8 +92,8 @@ func (u *Upstream) Status() Status {
 // It waits for no I/O.
 func (c *Client) Status() Status {
 	s := Status{
-		Host: c.label, Configured: c.label, URL: c.url.Redacted(), Offline: c.offline,
-		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.hosts.status(),
+		Host: c.o.Label, Configured: c.o.Label, URL: c.o.URL.Redacted(), Offline: c.o.Offline,
+		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.o.hosts.status(),
 	}
 	c.addAddresses(s.Hosts)
 	return s
@@ -115,7 +106,7 @@ func (c *Client) identityStatus() IdentityStatus {
 	}
 	if c.login != nil {
 		held := c.login.keeper.Status()
-		held.Kind = c.login.kind
+		held.Kind = c.login.Kind
 		s.Credentials = &held
 	}
 	return s
@@ -123,11 +114,8 @@ func (c *Client) identityStatus() IdentityStatus {
 
 // addAddresses adds where the client last connected to the hosts.
 func (c *Client) addAddresses(hosts []HostStatus) {
-	if c.dialer == nil {
-		return
-	}
 	for i := range hosts {
-		if at, ok := c.dialer.answered.Get(hosts[i].Host); ok && !slices.Contains(hosts[i].Addresses, at) {
+		if at, ok := c.network.Address(hosts[i].Host); ok && !slices.Contains(hosts[i].Addresses, at) {
 			hosts[i].Addresses = append(hosts[i].Addresses, at)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/network"
 )
 
 // TestStatus shows a pull limit, a backoff and a circuit as plain values.
@@ -51,7 +52,7 @@ func TestStatus(t *testing.T) {
 	for _, h := range s.Hosts {
 		roles[h.Role] = h
 	}
-	if h := roles["registry"]; h.Circuit != "closed" || h.Host != hostPort(client.url) || len(h.Addresses) != 1 || h.Addresses[0] != netip.MustParseAddr("127.0.0.1") {
+	if h := roles["registry"]; h.Circuit != "closed" || h.Host != network.HostPort(client.o.URL) || len(h.Addresses) != 1 || h.Addresses[0] != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("registry: %+v", h)
 	}
 	hub.Script(fakehub.Always(&fakehub.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}))
@@ -72,7 +73,7 @@ func TestStatusOfACircuit(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	f := newFixture(t, "https://registry.test", goesBy(clock), func(o *Options) { o.TryAgain = time.Hour })
-	ask := throughBreaker(f, &network{status: always(-1)}, "registry.test")
+	ask := throughBreaker(f, &scripted{status: always(-1)}, "registry.test")
 	for i := range tripAfter {
 		_ = ask(t.Context(), fmt.Sprint(i))
 	}
@@ -89,8 +90,8 @@ func TestStatusOfACircuit(t *testing.T) {
 	}
 }
 
-// TestStatusOfASet: one for each upstream, those of patterns once they are asked
-// for, with all its identities.
+// TestStatusOfASet: there is one Status for each upstream, for those of patterns
+// once they were requested, with all identities.
 func TestStatusOfASet(t *testing.T) {
 	t.Parallel()
 	set, dials := newSet(t, "docker.io", "*.pkg.dev")

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -13,12 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"hubcap/proxy/memory"
+	"hubcap/proxy/upstream/network"
 )
 
 // tokensKept is how many repositories' tokens are remembered for each upstream
@@ -42,7 +44,7 @@ func tokenLife(seconds float64) time.Duration {
 }
 
 // errRefused marks what hubcap does not do although a registry asks for it.
-var errRefused = errors.New("refused")
+var errRefused = network.ErrRefused
 
 // errBadToken marks a token answer that cannot be used.
 var errBadToken = errors.New("the token service's answer cannot be used")
@@ -67,9 +69,7 @@ type authorization struct {
 type tokens struct {
 	cache  *memory.Memory[string, string]
 	flight singleflight.Group
-
-	mu   sync.Mutex
-	last challenge // that was met; zero for none
+	last   atomic.Pointer[challenge] // that was met; nil for none
 }
 
 func newTokens(now func() time.Time) *tokens {
@@ -104,17 +104,14 @@ func (t *tokens) get(ctx context.Context, repository, refused string, fetch func
 
 // lastChallenge returns the challenge that the registry is expected to put.
 func (t *tokens) lastChallenge() challenge {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.last
+	if last := t.last.Load(); last != nil {
+		return *last
+	}
+	return challenge{}
 }
 
 // learn sets the challenge that the registry is expected to put; zero for none.
-func (t *tokens) learn(ch challenge) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last = ch
-}
+func (t *tokens) learn(ch challenge) { t.last.Store(&ch) }
 
 // grants reports whether the token held for a repository itself says that it
 // may be pulled.
@@ -175,28 +172,26 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 		scopes = append(scopes, "repository:"+repository+":pull")
 	}
 	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
-	var req *http.Request
+	method, query, form := http.MethodGet, ownQuery(at), url.Values{}
 	if cred.RefreshToken != "" {
-		form := url.Values{
+		method = http.MethodPost
+		form = url.Values{
 			"grant_type": {"refresh_token"}, "refresh_token": {cred.RefreshToken}, "client_id": {"hubcap"},
 			"service": {ch.service}, "scope": {strings.Join(scopes, " ")},
 		}
-		at.RawQuery = ownQuery(at).Encode()
-		req, err = http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(form.Encode()))
 	} else {
-		query := ownQuery(at)
 		if ch.service != "" {
 			query.Set("service", ch.service)
 		}
 		query["scope"] = scopes
-		at.RawQuery = query.Encode()
-		req, err = http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	}
+	at.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), strings.NewReader(form.Encode()))
 	if err != nil {
 		return authorization{}, err
 	}
 	maps.Copy(req.Header, c.header)
-	if req.Method == http.MethodPost {
+	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	} else if cred.Username != "" || cred.Password != "" {
 		req.SetBasicAuth(cred.Username, cred.Password)
@@ -218,9 +213,9 @@ func (g *guard) askToken(req *http.Request) (authorization, error) {
 	if resp.StatusCode == http.StatusOK {
 		return g.readToken(resp)
 	}
-	text := readRefusal(resp.Body, g.timeout)
+	text := readRefusal(resp.Body, g.StallTimeout)
 	if resp.StatusCode == http.StatusTooManyRequests {
-		return authorization{}, &postponed{hostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
+		return authorization{}, &postponed{network.HostPort(at), g.hosts.of(at).backoff.wait(), true, resp.StatusCode}
 	}
 	refusal := &tokenRefusal{status: resp.StatusCode, page: isWebPage(resp.Header.Get("Content-Type"))}
 	refusal.code, refusal.message = words(text, secretsIn(req))
@@ -272,7 +267,7 @@ func ownQuery(realm *url.URL) url.Values {
 func (g *guard) readToken(resp *http.Response) (authorization, error) {
 	body := resp.Body
 	defer body.Close()
-	timer := time.AfterFunc(g.timeout, func() { body.Close() })
+	timer := time.AfterFunc(g.StallTimeout, func() { body.Close() })
 	text, err := readText(resp.Header, body, maxToken)
 	if !timer.Stop() {
 		return authorization{}, errStalled
@@ -291,10 +286,7 @@ func (g *guard) readToken(resp *http.Response) (authorization, error) {
 	if json.Unmarshal(text, &answer) != nil {
 		return authorization{}, fmt.Errorf("%w: no JSON", errBadToken)
 	}
-	token := answer.AccessToken
-	if token == "" {
-		token = answer.Token
-	}
+	token := cmp.Or(answer.AccessToken, answer.Token)
 	switch {
 	case token == "":
 		return authorization{}, fmt.Errorf("%w: no token in it", errBadToken)

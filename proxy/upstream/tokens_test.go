@@ -21,8 +21,7 @@ func newClock() *testkit.Clock { return testkit.NewClock(time.Date(2026, 1, 2, 3
 
 func goesBy(c *testkit.Clock) change { return func(o *Options) { o.Now = c.Now } }
 
-// newTimedHub starts a hub whose clock, and the clock of whose client, is the
-// test's.
+// newTimedHub starts a hub and its client, both with the test's clock.
 func newTimedHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.Hub, *fixture, *testkit.Clock) {
 	t.Helper()
 	c := newClock()
@@ -32,13 +31,13 @@ func newTimedHub(t *testing.T, options fakehub.Options, changes ...change) (*fak
 	return hub, client, c
 }
 
-// head asks for the one manifest there is.
+// head requests the only manifest there is.
 func (f *fixture) head(ctx context.Context) error {
 	_, err := f.HeadManifest(ctx, repo, "latest")
 	return err
 }
 
-// wantTokenRequests checks how many token requests n parallel requests make.
+// wantTokenRequests checks how many token requests n parallel requests cause.
 func wantTokenRequests(t *testing.T, hub *fakehub.Hub, client *fixture, parallel, want int) {
 	t.Helper()
 	before := tokenRequests(hub)
@@ -74,8 +73,8 @@ func TestTokenIsShared(t *testing.T) {
 	}
 }
 
-// TestTokenForEachRepository: a token opens one repository, and is not shown
-// for another one.
+// TestTokenForEachRepository: a token for one repository is not sent for
+// another.
 func TestTokenForEachRepository(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})
@@ -94,13 +93,12 @@ func TestTokenForEachRepository(t *testing.T) {
 	}
 	for _, r := range hub.Log() {
 		if r.Kind == fakehub.KindToken && strings.Count(r.Query, "scope=") != 1 {
-			t.Errorf("a token was asked for with %q", r.Query)
+			t.Errorf("a token was requested with %q", r.Query)
 		}
 	}
 }
 
-// TestTokensOfIdentities: the anonymous client of an upstream knows nothing of
-// what the other one was given.
+// TestTokensOfIdentities: clients of different identities share no tokens.
 func TestTokensOfIdentities(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: canary}})
@@ -109,7 +107,7 @@ func TestTokensOfIdentities(t *testing.T) {
 	own := newFixture(t, hub.RegistryURL(), trusting(t, hub.TokenURL()), withCredentials)
 	anonymous := newFixture(t, hub.RegistryURL(), trusting(t, hub.TokenURL()))
 	if !own.Credentials() || anonymous.Credentials() {
-		t.Error("the clients do not know who they are")
+		t.Error("the clients have wrong identities")
 	}
 	for range 2 {
 		if err := own.head(within(t)); err != nil {
@@ -139,8 +137,8 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
-// TestExpiresIn: what a service says of a token's life is believed within
-// bounds, so that it neither costs a token a request nor lasts for ever.
+// TestExpiresIn: a stated life of tokens is used within bounds, so that it costs
+// neither a token for each request nor lasts too long.
 func TestExpiresIn(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -179,8 +177,8 @@ func TestExpiresIn(t *testing.T) {
 	}
 }
 
-// TestExpiresTooLate: a service that promises more than it keeps costs one
-// more token, not an error.
+// TestExpiresTooLate: a token that is refused before its stated end is replaced
+// by another.
 func TestExpiresTooLate(t *testing.T) {
 	t.Parallel()
 	hub, client, clock := newTimedHub(t, fakehub.Options{TokenTTL: 5 * time.Second})
@@ -189,7 +187,8 @@ func TestExpiresTooLate(t *testing.T) {
 	wantTokenRequests(t, hub, client, 32, 1)
 }
 
-// TestFirstRequesterLeaves: the fetch belongs to all who wait for it.
+// TestFirstRequesterLeaves: a shared token request goes on when the one that
+// started it is cancelled.
 func TestFirstRequesterLeaves(t *testing.T) {
 	t.Parallel()
 	hub, client, _ := newTimedHub(t, fakehub.Options{})
@@ -222,8 +221,8 @@ func TestFirstRequesterLeaves(t *testing.T) {
 	}
 }
 
-// TestBadToken: a token answer is small, JSON, and has a token that fits into
-// a header.
+// TestBadToken: a token answer that is too long, no JSON, or without a token
+// that fits in a header is an error.
 func TestBadToken(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -268,8 +267,8 @@ func TestBadToken(t *testing.T) {
 	}
 }
 
-// TestTokenServiceFails maps a token service's refusals. Only 401 and 403 are
-// about the repository.
+// TestTokenServiceFails maps the refusals of a token service. Only 401 and 403
+// are about the repository.
 func TestTokenServiceFails(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -302,8 +301,8 @@ func TestTokenServiceFails(t *testing.T) {
 	}
 }
 
-// TestTokenServiceStalls: a token answer that never ends must not hold the
-// repository's requests for ever, as they share one fetch.
+// TestTokenServiceStalls: a token answer that never ends does not hold up the
+// requests of its repository, which share one fetch, for ever.
 func TestTokenServiceStalls(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]*fakehub.Fault{
@@ -385,8 +384,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// TestGrantsOfHub: Docker Hub gives a token for any repository; the access claim
-// says whether it may be pulled.
+// TestGrantsOfHub: Docker Hub gives a token for any repository; its access claim
+// says whether that may be pulled.
 func TestGrantsOfHub(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ private, opaque, want bool }{
@@ -408,8 +407,8 @@ func TestGrantsOfHub(t *testing.T) {
 	}
 }
 
-// TestOldTokenChallengedElsewhere: there are registries that send the bearer
-// of an old token to another token service than the one who has none.
+// TestOldTokenChallengedElsewhere: some registries name another token service to
+// a request with an old token than to one without.
 func TestOldTokenChallengedElsewhere(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -441,8 +440,8 @@ func TestOldTokenChallengedElsewhere(t *testing.T) {
 	}
 }
 
-// TestOldTokenIsTriedOnce: a challenge with a scope of its own has the auth
-// client look for a token again, and it must not find the one just refused.
+// TestOldTokenIsTriedOnce: a token that was just refused is not sent again, even
+// if the challenge has a scope of its own.
 func TestOldTokenIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
@@ -456,8 +455,8 @@ func TestOldTokenIsTriedOnce(t *testing.T) {
 	}
 }
 
-// TestForbiddenToken: a 403 comes without a challenge, so the token that it
-// was given for is dropped for the next request.
+// TestForbiddenToken: after a 403, which has no challenge, the next request uses
+// a new token.
 func TestForbiddenToken(t *testing.T) {
 	t.Parallel()
 	hub, client, _ := newTimedHub(t, fakehub.Options{})
@@ -467,9 +466,9 @@ func TestForbiddenToken(t *testing.T) {
 	wantTokenRequests(t, hub, client, 8, 1)
 }
 
-// TestKnownChallengeIsNotWaitedFor: a registry that has asked for tokens once
-// is shown one for the next repository at once; and when it has come to ask for
-// another kind, or for none, that costs a round trip and no failure.
+// TestKnownChallengeIsNotWaitedFor: once a registry has put a challenge,
+// requests for further repositories bring a token at once. If it then puts
+// another challenge, or none, that costs a round trip and no failure.
 func TestKnownChallengeIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	const other = "library/other"

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scripted is a source that answers what the test says.
+// scripted is a source that answers what the test sets.
 type scripted struct {
 	mu     sync.Mutex
 	answer func(ctx context.Context) (auth.Credential, time.Time, error)
@@ -38,7 +38,7 @@ func (s *scripted) get(ctx context.Context) (auth.Credential, time.Time, error) 
 
 func password(p string) auth.Credential { return auth.Credential{Username: "u", Password: p} }
 
-// giving answers with a password of some life; zero is an unknown one.
+// giving answers with a password that lives for a time; zero is an unknown one.
 func giving(p string, life time.Duration) func(context.Context) (auth.Credential, time.Time, error) {
 	return func(context.Context) (auth.Credential, time.Time, error) {
 		if life == 0 {
@@ -54,13 +54,13 @@ func failing(context.Context) (auth.Credential, time.Time, error) {
 	return auth.EmptyCredential, time.Time{}, errSource
 }
 
-// stage is a keeper whose time is the test's.
+// stage is a keeper under a synthetic clock.
 type stage struct {
 	*Keeper
 	source *scripted
 }
 
-// staged runs a test with a keeper in a time of its own.
+// staged runs a test with a keeper under a synthetic clock.
 func staged(t *testing.T, first func(context.Context) (auth.Credential, time.Time, error), test func(*testing.T, stage)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -69,8 +69,8 @@ func staged(t *testing.T, first func(context.Context) (auth.Credential, time.Tim
 	})
 }
 
-// wantGet tells what Get returns, and how often the source has been asked when
-// what it began has ended.
+// wantGet checks what Get returns, and how often the source has been asked once
+// that has settled.
 func (s stage) wantGet(t *testing.T, want string, wantErr error, asked int64) {
 	t.Helper()
 	got, err := s.Get(t.Context())

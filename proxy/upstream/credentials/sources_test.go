@@ -40,7 +40,7 @@ func helper(t *testing.T, name, script string) {
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
-// tellsNothing tells that no secret is in an error.
+// tellsNothing checks that an error holds no secret.
 func tellsNothing(t *testing.T, err error) {
 	t.Helper()
 	if err != nil && strings.Contains(err.Error(), canary) {
@@ -77,13 +77,13 @@ func TestDockerConfig(t *testing.T) {
 		"a helper of all": {
 			config: `{"credsStore":"test"}`, script: `echo '{"Username":"<token>","Secret":"` + canary + `"}'`, want: auth.Credential{RefreshToken: canary},
 		},
-		"another host's":         {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "has no entry for " + host},
-		"no file":                {err: "has no entry for " + host},
-		"no JSON":                {config: canary, err: "found or parsed"},
-		"an entry without colon": {config: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(canary))), err: "malformed"},
-		"a helper that fails":    {config: `{"credsStore":"test"}`, script: "echo " + canary + "; exit 1", err: "helper fails"},
-		"a helper that raves":    {config: `{"credsStore":"test"}`, script: "echo " + canary, err: "helper fails"},
-		"a helper that is not":   {config: `{"credsStore":"missing"}`, err: "docker-credential-missing"},
+		"another host's":           {config: fmt.Sprintf(`{"auths":{"other.example":{"auth":%q}}}`, basic("u", canary)), err: "has no entry for " + host},
+		"no file":                  {err: "has no entry for " + host},
+		"no JSON":                  {config: canary, err: "found or parsed"},
+		"an entry without colon":   {config: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(canary))), err: "malformed"},
+		"a helper that fails":      {config: `{"credsStore":"test"}`, script: "echo " + canary + "; exit 1", err: "helper fails"},
+		"a helper without JSON":    {config: `{"credsStore":"test"}`, script: "echo " + canary, err: "helper fails"},
+		"a helper that is missing": {config: `{"credsStore":"missing"}`, err: "docker-credential-missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestDockerConfig(t *testing.T) {
 	}
 }
 
-// TestHelperHangs: the program ends with the question, which has its time.
+// TestHelperHangs: a helper that hangs is killed after the time-out.
 func TestHelperHangs(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", dir)
@@ -126,7 +126,7 @@ func TestHelperHangs(t *testing.T) {
 	}
 }
 
-// TestGivenFiles: what is in a file may be renewed there.
+// TestGivenFiles: a secret that changes in its file is read again.
 func TestGivenFiles(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "token"), "one\n", 0o600)
 	g := given{Login{Token: "one", TokenFile: file}}
@@ -193,7 +193,7 @@ func TestECR(t *testing.T) {
 	}
 }
 
-// awsEnvironment has the SDK know a test's server and nothing else.
+// awsEnvironment makes the AWS SDK use a test's server and nothing else.
 func awsEnvironment(t *testing.T, at string) {
 	t.Helper()
 	for name, value := range map[string]string{

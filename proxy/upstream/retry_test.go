@@ -17,7 +17,7 @@ import (
 	"hubcap/metrics"
 )
 
-// TestRetries counts the requests that one failing request becomes.
+// TestRetries counts the requests that are sent for one that fails.
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	down := &fakehub.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"7"}}}
@@ -95,8 +95,7 @@ func TestRequestDuration(t *testing.T) {
 	}
 }
 
-// TestHeaderTimeout: a time-out has been waited for once, and that was long
-// enough.
+// TestHeaderTimeout: a request that has timed out is not sent again.
 func TestHeaderTimeout(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]*fakehub.Fault{
@@ -147,8 +146,8 @@ func TestRegistryDown(t *testing.T) {
 	client.wantNoSecrets(t, err)
 }
 
-// TestLeavingRequest: a client's end is the client's own, and no failure of
-// the registry.
+// TestLeavingRequest: a cancelled request ends with the cause of that, and not
+// with a failure of the registry.
 func TestLeavingRequest(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{Anonymous: true})
@@ -242,8 +241,8 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// pausing is a body that gives a byte after each pause, and an answer to the
-// end of its request only after that.
+// pausing is a body that gives a byte after each pause, then ends. It ends early
+// when the context of its request does.
 type pausing struct {
 	ctx    context.Context
 	pauses []time.Duration
@@ -266,8 +265,8 @@ func (p *pausing) Read(b []byte) (int, error) {
 
 func (p *pausing) Close() error { return nil }
 
-// TestPatience runs in a time of its own: slow is not stalled, however long
-// the whole takes, and a reader who takes his time is no stall either.
+// TestPatience: a slow body is not stalled, however long the whole takes, and
+// neither is one whose reader is slow.
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	const patience = 30 * time.Second
@@ -313,8 +312,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// TestRateLimit: the limit is told on the registry's answer, also on one that
-// is a redirect, and in several ways.
+// TestRateLimit: the limit is read from every answer of the registry, redirects
+// included, in each of its forms.
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	const limit, remaining = "hubcap_upstream_ratelimit_limit", "hubcap_upstream_ratelimit_remaining"
@@ -365,11 +364,12 @@ func TestRateLimit(t *testing.T) {
 		}
 	}
 	if _, ok := client.metrics.Value(limit, "identity", "credentials"); ok {
-		t.Error("the limit is told of an identity that has not asked")
+		t.Error("there is a limit of an identity that has made no request")
 	}
 }
 
-// TestNothingIsDecompressed: a digest is of the bytes as they are.
+// TestNothingIsDecompressed: blobs are passed on as they were sent, since
+// digests are of those bytes.
 func TestNothingIsDecompressed(t *testing.T) {
 	t.Parallel()
 	hub, client := newHub(t, fakehub.Options{})

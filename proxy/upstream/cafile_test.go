@@ -11,10 +11,11 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
+	"hubcap/proxy/upstream/network"
 )
 
-// caFile is a file that looks changed whenever it is written, however coarse the
-// system's clock is.
+// caFile is a file whose modification time changes at each write, however coarse
+// the clock of the file system is.
 type caFile struct {
 	t    *testing.T
 	path string
@@ -29,9 +30,9 @@ func (f *caFile) write(content []byte) {
 	}
 }
 
-// TestReplacedCAFile: the authorities of a file that has changed count from the
-// next request on, also for connections that stand; a file that cannot be used
-// changes nothing, and is told of once.
+// TestReplacedCAFile: changed authorities are trusted from the next request on,
+// and connections made under the previous ones are not used any more. A file
+// that cannot be used changes nothing and is logged once.
 func TestReplacedCAFile(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{TLS: true, Anonymous: true})
@@ -39,15 +40,15 @@ func TestReplacedCAFile(t *testing.T) {
 	other := fakehub.Start(t, fakehub.Options{TLS: true})
 	own := &caFile{t: t, path: filepath.Join(t.TempDir(), "ca.pem"), time: time.Now()}
 	own.write(other.CAPEM())
-	file, err := ReadCAFile(own.path)
+	file, err := network.ReadCAFile(own.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	clock := testkit.NewClock(time.Now())
-	client := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles, o.Now = []*CAFile{file}, clock.Now })
+	client := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles, o.Now = []*network.CAFile{file}, clock.Now })
 	works := func(want bool, when string) {
 		t.Helper()
-		clock.Advance(lookEvery)
+		clock.Advance(time.Second) // when the file is looked at again
 		err := client.head(within(t))
 		if (err == nil) != want || err != nil && !errors.As(err, new(*tls.CertificateVerificationError)) {
 			t.Errorf("%s: %v; want it to work: %t", when, err, want)
@@ -65,33 +66,33 @@ func TestReplacedCAFile(t *testing.T) {
 	works(true, "no file")
 	works(true, "no file, again")
 	if n := strings.Count(client.log.String(), "cannot be used"); n != 2 {
-		t.Errorf("two files that cannot be used are told of %d times:\n%s", n, client.log)
+		t.Errorf("two files that cannot be used are logged %d times:\n%s", n, client.log)
 	}
 	own.write(other.CAPEM())
-	works(false, "another's authority, after a connection was made on the word of the first")
+	works(false, "another's authority, after a connection was made under the first")
 	own.write(append(other.CAPEM(), hub.CAPEM()...))
 	works(true, "both")
 }
 
-// TestCAFileIsShared: what one registry finds of a file, others have too, and
-// the log has it once.
+// TestCAFileIsShared: registries that share a file see each change, and it is
+// logged once.
 func TestCAFileIsShared(t *testing.T) {
 	t.Parallel()
 	hub := fakehub.Start(t, fakehub.Options{TLS: true, Anonymous: true})
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	shared := &caFile{t: t, path: filepath.Join(t.TempDir(), "ca.pem"), time: time.Now()}
 	shared.write(fakehub.Start(t, fakehub.Options{TLS: true}).CAPEM())
-	file, err := ReadCAFile(shared.path)
+	file, err := network.ReadCAFile(shared.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	shared.write(hub.CAPEM())
-	first := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*CAFile{file} })
-	second := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*CAFile{file} })
+	first := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*network.CAFile{file} })
+	second := newFixture(t, hub.RegistryURL(), func(o *Options) { o.CAFiles = []*network.CAFile{file} })
 	if err := errors.Join(first.head(within(t)), second.head(within(t))); err != nil {
 		t.Error(err)
 	}
 	if n := strings.Count(first.log.String()+second.log.String(), "is trusted from now on"); n != 1 {
-		t.Errorf("it is told %d times", n)
+		t.Errorf("it is logged %d times", n)
 	}
 }

@@ -1,26 +1,19 @@
-package upstream
+package network
 
 import (
 	"context"
 	"errors"
-	"io"
+	"hubcap/proxy/advice"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-
-	"hubcap/e2e/fakehub"
 )
 
 func TestCheckAddr(t *testing.T) {
@@ -63,7 +56,7 @@ func TestCheckAddr(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, a := range tt.refused {
-				if err := checkAddr("host", netip.MustParseAddr(a), nil); !errors.Is(err, errRefused) {
+				if err := checkAddr("host", netip.MustParseAddr(a), nil); !errors.Is(err, ErrRefused) {
 					t.Errorf("%s: got %v, want a refusal", a, err)
 				}
 			}
@@ -76,8 +69,8 @@ func TestCheckAddr(t *testing.T) {
 	}
 }
 
-// TestEveryRangeIsTried: a range that is added to the filter and to no test
-// fails here, at its first and last address.
+// TestEveryRangeIsTried tests the first and last address of each range of the
+// filter.
 func TestEveryRangeIsTried(t *testing.T) {
 	t.Parallel()
 	for _, p := range special {
@@ -87,7 +80,7 @@ func TestEveryRangeIsTried(t *testing.T) {
 		}
 		end, _ := netip.AddrFromSlice(last)
 		for _, a := range []netip.Addr{p.Addr(), end} {
-			if err := checkAddr("host", a, nil); !errors.Is(err, errRefused) {
+			if err := checkAddr("host", a, nil); !errors.Is(err, ErrRefused) {
 				t.Errorf("%s of %s: got %v, want a refusal", a, p, err)
 			}
 			if err := checkAddr("host", a, prefixes("0.0.0.0/0", "::/0")); err != nil {
@@ -119,113 +112,20 @@ func TestAllowedRanges(t *testing.T) {
 	}
 	for _, tt := range tests {
 		err := checkAddr("host", netip.MustParseAddr(tt.addr), prefixes(tt.allowed...))
-		if (err == nil) != tt.ok || err != nil && !errors.Is(err, errRefused) {
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrRefused) {
 			t.Errorf("%s with %v: got %v, want it passed: %t", tt.addr, tt.allowed, err, tt.ok)
 		}
 	}
 }
 
-// wantNoConnection checks that nothing has connected to a listener: its next
-// connection is our own.
-func wantNoConnection(t *testing.T, l net.Listener) {
-	t.Helper()
-	var d net.Dialer
-	ours, err := d.DialContext(within(t), "tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ours.Close()
-	next, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer next.Close()
-	if next.RemoteAddr().String() != ours.LocalAddr().String() {
-		t.Error("a connection was made")
-	}
-}
-
-func listen(t *testing.T, address string) (l net.Listener, port string) {
-	t.Helper()
-	var c net.ListenConfig
-	l, err := c.Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	return l, port
-}
-
-// TestInsideIsNotConnectedTo: the address counts, whatever name led to it.
-func TestInsideIsNotConnectedTo(t *testing.T) {
-	t.Parallel()
-	for name, host := range map[string]string{
-		"name": "localhost", "address": "127.0.0.1", "unspecified": "0.0.0.0", "mapped": "[::ffff:127.0.0.1]",
-	} {
-		for _, scheme := range []string{"http", "https"} {
-			t.Run(name+" "+scheme, func(t *testing.T) {
-				t.Parallel()
-				l, port := listen(t, "127.0.0.1:0")
-				client := newFixture(t, scheme+"://"+host+":"+port, withCredentials, reaching())
-				_, err := client.GetManifest(within(t), repo, "latest")
-				if e := wantKind(t, err, Refused); e.Temporary() || !e.Failing() {
-					t.Errorf("got %+v", e)
-				}
-				client.wantNoSecrets(t, err)
-				if !strings.Contains(err.Error(), "PRIVATE_CIDRS") {
-					t.Errorf("%q does not tell the operator what to do", err)
-				}
-				wantNoConnection(t, l)
-				if n := client.refusals(t); n != 1 {
-					t.Errorf("%d refusals counted, want 1", n)
-				}
-			})
-		}
-	}
-}
-
-// TestInsideBehindTheRegistry: the filter stands before token services and
-// redirects too.
-func TestInsideBehindTheRegistry(t *testing.T) {
-	t.Parallel()
-	t.Run("redirect", func(t *testing.T) {
-		t.Parallel()
-		s := newScene(t, newRecorder, newRecorder)
-		s.client = newFixture(t, s.registry.URL, withCredentials, reaching("127.0.0.1/32"))
-		l, port := listen(t, "127.0.0.3:0")
-		for _, to := range []string{"http://127.0.0.3:" + port + "/?signature=1", "http://169.254.169.254/latest", "http://[::1]:1/", "http://[fd00:ec2::254]/"} {
-			s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
-				http.Redirect(w, r, to, http.StatusTemporaryRedirect)
-			}
-			_, err := s.client.OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
-			wantKind(t, err, Refused)
-			s.check(t, err, nil)
-		}
-		wantNoConnection(t, l)
-	})
-	t.Run("token service", func(t *testing.T) {
-		t.Parallel()
-		s := newScene(t, newRecorder, newRecorder)
-		l, port := listen(t, "127.0.0.3:0")
-		realm := "http://127.0.0.3:" + port
-		s.client = newFixture(t, s.registry.URL, withCredentials, reaching("127.0.0.1/32"), trusting(t, realm))
-		s.registry.answer = challenging(s.bearer(realm))
-		_, err := s.client.GetManifest(within(t), repo, "latest")
-		wantKind(t, err, Refused)
-		s.check(t, err, nil)
-		wantNoConnection(t, l)
-	})
-}
-
 func TestControl(t *testing.T) {
 	t.Parallel()
-	d := &dialer{}
+	n := &Network{}
 	for address, ok := range map[string]bool{
 		"8.8.8.8:443": true, "[2606:4700::1]:443": true, "127.0.0.1:443": false, "[fe80::1%eth0]:443": false,
 		"docker.io:443": false, "8.8.8.8": false, "": false,
 	} {
-		if err := d.control("host")("tcp", address, nil); (err == nil) != ok || err != nil && !errors.Is(err, errRefused) {
+		if err := n.control("host")("tcp", address, nil); (err == nil) != ok || err != nil && !errors.Is(err, ErrRefused) {
 			t.Errorf("%q: got %v", address, err)
 		}
 	}
@@ -263,16 +163,16 @@ func TestProxiedTarget(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = proxiedTarget(u, prefixes(tt.allowed...))
-		if (err == nil) != tt.ok || err != nil && !errors.Is(err, errRefused) {
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrRefused) {
 			t.Errorf("%s with %v: got %v, want it passed: %t", tt.url, tt.allowed, err, tt.ok)
 		}
 	}
 }
 
-func TestProxyAddress(t *testing.T) {
+func TestHostPort(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"http://proxy.test":      "proxy.test:80",
+		"http://Proxy.test":      "proxy.test:80",
 		"http://proxy.test:3128": "proxy.test:3128",
 		"https://proxy.test":     "proxy.test:443",
 		"socks5://10.0.0.1":      "10.0.0.1:1080",
@@ -282,148 +182,14 @@ func TestProxyAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := proxyAddress(u); got != want {
+		if got := HostPort(u); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
 	}
 }
 
-// newProxy starts an outgoing proxy on loopback that leads every name to one
-// address.
-func newProxy(t *testing.T, to net.Addr) *recorder {
-	t.Helper()
-	forward := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, to.String())
-	}}
-	t.Cleanup(forward.CloseIdleConnections)
-	return newRecorder(t, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodConnect {
-			tunnel(w, to)
-			return
-		}
-		resp, err := forward.RoundTrip(r)
-		if err != nil {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer resp.Body.Close()
-		for name, values := range resp.Header {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(resp.StatusCode)
-		io.Copy(w, resp.Body)
-	})
-}
-
-// tunnel answers CONNECT.
-func tunnel(w http.ResponseWriter, to net.Addr) {
-	far, err := net.Dial("tcp", to.String())
-	if err != nil {
-		w.WriteHeader(http.StatusBadGateway)
-		return
-	}
-	near, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		far.Close()
-		return
-	}
-	io.WriteString(near, "HTTP/1.1 200 Connection established\r\n\r\n")
-	go func() { io.Copy(far, near); far.Close() }()
-	go func() { io.Copy(near, far); near.Close() }()
-}
-
-// through has a client use a proxy for everything but the hosts named.
-func through(t *testing.T, proxy *httptest.Server, except ...string) change {
-	t.Helper()
-	at, err := url.Parse(proxy.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(o *Options) {
-		o.Proxy = func(req *http.Request) (*url.URL, error) {
-			for _, host := range except {
-				if req.URL.Hostname() == host {
-					return nil, nil //nolint:nilnil // as net/http wants it
-				}
-			}
-			return at, nil
-		}
-	}
-}
-
-// TestProxy pulls by Docker Hub's real names through a proxy on loopback,
-// where nothing else may be connected to.
-func TestProxy(t *testing.T) {
-	t.Parallel()
-	for name, tls := range map[string]bool{"CONNECT": true, "forward": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			hub := fakehub.Start(t, fakehub.Options{TLS: tls, Names: fakehub.DockerHub(), Users: map[string]string{boxUser: canary}})
-			image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 1000))
-			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
-			changes := []change{through(t, proxy.Server), reaching(), withCredentials, trusting(t, hub.TokenURL())}
-			if tls {
-				changes = append(changes, trusted(hub.CAPEM()))
-			}
-			client := newFixture(t, hub.RegistryURL(), changes...)
-			if _, err := client.GetManifest(within(t), repo, "latest"); err != nil {
-				t.Fatal(err)
-			}
-			b, err := client.OpenBlob(within(t), repo, image.Layers[0].Digest, 0, -1)
-			readBlob(t, b, err)
-			if proxy.count() == 0 {
-				t.Error("the proxy was not used")
-			}
-			if tls && holdsCanary(proxy.all()) {
-				t.Error("the proxy was told the password")
-			}
-			if n := hub.AuthorizationLeaks(); n != 0 {
-				t.Errorf("%d requests brought a token to the CDN", n)
-			}
-		})
-	}
-}
-
-// TestProxyTargets: what the proxy would resolve is refused by name before the
-// proxy is asked.
-func TestProxyTargets(t *testing.T) {
-	t.Parallel()
-	l, _ := listen(t, "127.0.0.1:0")
-	proxy := newProxy(t, l.Addr())
-	for _, at := range []string{"http://localhost", "http://127.0.0.1:" + proxy.port(), "http://169.254.169.254", "http://metadata.google.internal", "https://intranet"} {
-		client := newFixture(t, at, through(t, proxy.Server), reaching())
-		_, err := client.GetManifest(within(t), repo, "latest")
-		wantKind(t, err, Refused)
-		if n := client.refusals(t); n != 1 {
-			t.Errorf("%s: %d refusals counted, want 1", at, n)
-		}
-	}
-	if proxy.count() > 0 {
-		t.Errorf("the proxy was asked:\n%s", proxy.all())
-	}
-}
-
-// TestProxyIsNoTarget: the proxy's address is open as the way to others, not
-// as a place that a registry may send us to, past the proxy as NO_PROXY has it
-// for loopback.
-func TestProxyIsNoTarget(t *testing.T) {
-	t.Parallel()
-	s := newScene(t, newRecorder, newRecorder)
-	proxy := newProxy(t, s.registry.Listener.Addr())
-	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, proxy.URL+"/internal", http.StatusTemporaryRedirect)
-	}
-	client := newFixture(t, "http://registry.example", through(t, proxy.Server, "127.0.0.1"), reaching())
-	_, err := client.OpenBlob(within(t), repo, digest.FromString("x"), 0, -1)
-	wantKind(t, err, Refused)
-	if strings.Contains(proxy.all(), "GET /internal") {
-		t.Errorf("the proxy itself was asked:\n%s", proxy.all())
-	}
-}
-
-// TestRace: a dead address costs its successor a quarter of a second, one that
-// refuses costs nothing, and nothing outlives the winner.
+// TestRace: a dead address delays the next one by attemptDelay, one that refuses
+// does not delay it, and no connection but the first is left open.
 func TestRace(t *testing.T) {
 	t.Parallel()
 	at := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, i}) }
@@ -489,7 +255,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// closing counts itself out.
+// closing is a connection that counts itself down when it is closed.
 type closing struct {
 	net.Conn
 	open *atomic.Int64
@@ -523,8 +289,8 @@ func TestInTurn(t *testing.T) {
 	}
 }
 
-// blackhole is an address that does not answer: its queue of connections is
-// full, so that the kernel ignores further ones.
+// blackhole occupies an address that does not answer: its backlog is full, so
+// that the kernel ignores further connections.
 func blackhole(t *testing.T, address string) {
 	t.Helper()
 	at := netip.MustParseAddrPort(address)
@@ -548,23 +314,28 @@ func blackhole(t *testing.T, address string) {
 	}
 }
 
-// TestDeadAddresses: of the four addresses of a name three are dead. The fourth
-// is found in time, and is the first to be asked from then on.
+// TestDeadAddresses: three of the four addresses of a name are dead. The fourth
+// is found in time, and is tried first from then on.
 func TestDeadAddresses(t *testing.T) {
 	t.Parallel()
-	_, port := listen(t, "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
 	addrs := []netip.Addr{}
 	for _, dead := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} {
 		blackhole(t, dead+":"+port)
 		addrs = append(addrs, netip.MustParseAddr(dead))
 	}
-	d := newDialer(loopback, 5*time.Second)
-	d.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+	n := New(Options{PrivateCIDRs: prefixes("127.0.0.0/8"), ConnectTimeout: 5 * time.Second})
+	n.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
 		return append(slices.Clip(addrs), netip.MustParseAddr("127.0.0.1")), nil
 	}
 	for i, most := range []time.Duration{2 * time.Second, attemptDelay, attemptDelay} {
 		began := time.Now()
-		conn, err := d.dial(within(t), "tcp", "registry.test:"+port)
+		conn, err := n.dial(t.Context(), "tcp", "registry.test:"+port)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -575,49 +346,15 @@ func TestDeadAddresses(t *testing.T) {
 	}
 }
 
-// TestSilentProxy: the time-out for connecting bounds what a proxy does, too,
-// and bounds no transfer through it.
-func TestSilentProxy(t *testing.T) {
-	t.Parallel()
-	l, port := listen(t, "127.0.0.1:0")
-	var open sync.WaitGroup
-	open.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			open.Go(func() { io.Copy(io.Discard, conn); conn.Close() })
-		}
-	})
-	t.Cleanup(open.Wait)
-	t.Cleanup(func() { l.Close() })
-	for _, scheme := range []string{"http", "https", "socks5"} {
-		client := newFixture(t, "https://registry.example", reaching(), func(o *Options) {
-			o.ConnectTimeout = 200 * time.Millisecond
-			o.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(scheme + "://127.0.0.1:" + port) }
-		})
-		_, err := client.GetManifest(within(t), repo, "latest")
-		if e := wantKind(t, err, Unreachable); !e.Temporary() {
-			t.Errorf("%s: %v", scheme, err)
-		}
+// TestPrivateAddressIsExplained shows that the error names the host, its address
+// and the variable that allows it, and that of a special address that is not
+// private none is proposed.
+func TestPrivateAddressIsExplained(t *testing.T) {
+	err := checkAddr("registry.lan", netip.MustParseAddr("10.20.0.5"), nil)
+	if text := advice.PrivateAddress("registry.lan", netip.MustParseAddr("10.20.0.5")); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), text) {
+		t.Errorf("%v, want %s", err, text)
 	}
-}
-
-// TestTransferThroughAProxy takes longer than connecting may.
-func TestTransferThroughAProxy(t *testing.T) {
-	t.Parallel()
-	for name, tls := range map[string]bool{"CONNECT": true, "forward": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			hub := fakehub.Start(t, fakehub.Options{TLS: tls, Names: fakehub.DockerHub(), Anonymous: true})
-			image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 1000))
-			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
-			const most = 500 * time.Millisecond
-			client := newFixture(t, hub.RegistryURL(), through(t, proxy.Server), reaching(), trusted(hub.CAPEM()), func(o *Options) { o.ConnectTimeout = most })
-			hub.Script(fakehub.Always(&fakehub.Fault{Delay: 2 * most}))
-			b, err := client.OpenBlob(within(t), repo, image.Layers[0].Digest, 0, -1)
-			readBlob(t, b, err)
-		})
+	if err := checkAddr("registry.lan", netip.MustParseAddr("169.254.169.254"), nil); !errors.Is(err, ErrRefused) || strings.Contains(err.Error(), "CIDRS=") {
+		t.Errorf("a metadata service: %v", err)
 	}
 }

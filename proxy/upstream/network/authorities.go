@@ -1,4 +1,4 @@
-package upstream
+package network
 
 import (
 	"crypto/x509"
@@ -83,85 +83,40 @@ func (f *CAFile) reload(log *slog.Logger) {
 	log.Info("a changed file of authorities' certificates is trusted from now on", "file", f.path)
 }
 
-// authorities are the certificate authorities trusted for a registry: the
-// system's and those of files.
-type authorities struct {
-	files []*CAFile
-	now   func() time.Time
-	log   *slog.Logger
+// RootCAs returns the certificate authorities that are trusted, the system's and
+// those of CAFiles, as one pool, the same until a file changes; nil for the
+// system's alone.
+func (n *Network) RootCAs() *x509.CertPool { return n.current().TLSClientConfig.RootCAs }
 
-	mu       sync.Mutex
-	versions int // of all files together, when pool was made
-	pool     *x509.CertPool
-}
-
-func (o Options) authorities() *authorities {
-	return &authorities{files: o.CAFiles, now: o.Now, log: o.Log}
-}
-
-// Authorities returns what returns the trusted certificates at any time: the
-// system's and those of files; nil for the system's alone.
-func Authorities(files []*CAFile, now func() time.Time, log *slog.Logger) func() *x509.CertPool {
-	return (&authorities{files: files, now: now, log: log}).current
-}
-
-// current returns the certificates as one pool, the same until a file changes; nil
-// for the system's alone.
-func (a *authorities) current() *x509.CertPool {
-	if len(a.files) == 0 {
-		return nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	sum := 0
-	pems := make([][]byte, len(a.files))
-	for i, f := range a.files {
-		var version int
-		pems[i], version = f.current(a.now(), a.log)
-		sum += version
-	}
-	if a.pool == nil || sum != a.versions {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		for _, pem := range pems {
-			pool.AppendCertsFromPEM(pem)
-		}
-		a.pool, a.versions = pool, sum
-	}
-	return a.pool
-}
-
-// renewed is an http.Transport that is replaced when the authorities change.
+// current returns the transport, a new one when the authorities have changed.
 // Running requests keep their connections; later ones get none that was made
 // under the previous authorities.
-type renewed struct {
-	authorities *authorities
-	make        func(*x509.CertPool) *http.Transport
-
-	mu      sync.Mutex
-	pool    *x509.CertPool
-	current *http.Transport
-}
-
-// RoundTrip implements http.RoundTripper.
-func (r *renewed) RoundTrip(req *http.Request) (*http.Response, error) {
-	return r.transport().RoundTrip(req)
-}
-
-// closeIdle closes the idle connections.
-func (r *renewed) closeIdle() { r.transport().CloseIdleConnections() }
-
-func (r *renewed) transport() *http.Transport {
-	pool := r.authorities.current()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.current == nil || pool != r.pool {
-		if r.current != nil {
-			defer r.current.CloseIdleConnections() // also those that become idle later
-		}
-		r.pool, r.current = pool, r.make(pool)
+func (n *Network) current() *http.Transport {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	sum := 0
+	pems := make([][]byte, len(n.CAFiles))
+	for i, f := range n.CAFiles {
+		var version int
+		pems[i], version = f.current(n.Now(), n.Log)
+		sum += version
 	}
-	return r.current
+	if n.transport != nil && sum == n.version {
+		return n.transport
+	}
+	if n.transport != nil {
+		defer n.transport.CloseIdleConnections() // also those that become idle later
+	}
+	var roots *x509.CertPool
+	if len(pems) > 0 {
+		var err error
+		if roots, err = x509.SystemCertPool(); err != nil {
+			roots = x509.NewCertPool()
+		}
+		for _, pem := range pems {
+			roots.AppendCertsFromPEM(pem)
+		}
+	}
+	n.version, n.transport = sum, n.newTransport(roots)
+	return n.transport
 }
