@@ -144,17 +144,12 @@ alerting: {alertmanagers: [{static_configs: [{targets: [%s]}]}]}
 `, rules, box, alertmanager)
 }
 
-// alertmanagerConfig routes alerts by severity to two paths of one receiver.
-func alertmanagerConfig(receiver string) []byte {
-	return fmt.Appendf(nil, `route:
-  receiver: warning
-  group_by: [alertname, instance]
-  group_wait: 0s
-  routes: [{receiver: critical, matchers: ['severity="critical"']}]
-receivers:
-- {name: critical, webhook_configs: [{url: "%[1]s/critical"}]}
-- {name: warning, webhook_configs: [{url: "%[1]s/warning"}]}
-`, receiver)
+// alertmanagerConfig is the one that hubcap comes with, without waiting, and with two paths of one receiver to send to.
+func alertmanagerConfig(t *testing.T, receiver string) []byte {
+	t.Helper()
+	text := regexp.MustCompile(`group_wait: .*`).ReplaceAll(read(t, "alertmanager/alertmanager.yml"), []byte("group_wait: 0s"))
+	return regexp.MustCompile(`(?m)^  - name: (critical|warning)$`).ReplaceAll(text, []byte(`$0
+    webhook_configs: [{url: "`+receiver+`/$1"}]`))
 }
 
 // notice is an alert as Alertmanager tells it.

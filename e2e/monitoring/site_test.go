@@ -50,7 +50,7 @@ func startSite(t *testing.T) *site {
 	receiver := httptest.NewServer(http.HandlerFunc(s.receive))
 	t.Cleanup(receiver.Close)
 
-	routes := write(t, "alertmanager.yml", alertmanagerConfig(receiver.URL))
+	routes := write(t, "alertmanager.yml", alertmanagerConfig(t, receiver.URL))
 	if out, err := exec.Command("amtool", "check-config", routes).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
