@@ -60,7 +60,7 @@ type Answer struct {
 }
 
 // leaves reports whether a client turns to the registry after the answer, as
-// measured with each of them: deploy/docs/clients.md.
+// measured with each of them by TestWhoGoesAroundTheBox in package e2e.
 //
 // A client that pulls from the box by the box's own name has no other place to
 // go. Such a pull of Docker Hub's content cannot be told from that of a mirror

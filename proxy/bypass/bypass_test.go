@@ -109,7 +109,7 @@ func TestFamilyOf(t *testing.T) {
 	}
 }
 
-// TestWhatMakesWhomLeave is the table of clients.md.
+// TestWhatMakesWhomLeave is the table of deploy/docs/operation.md.
 func TestWhatMakesWhomLeave(t *testing.T) {
 	t.Parallel()
 	all := []Family{Other, Docker, Containerd, BuildKit, Containers}
