@@ -143,7 +143,7 @@ func (r *rig) checkLedger() {
 		}
 		n, _, ok := decodeNote(note, 1<<62)
 		if noteErr != nil || !ok {
-			r.t.Errorf("a partial file that nobody counts: %s, %v", name, noteErr)
+			r.t.Errorf("a partial file that the ledger does not count: %s, %v", name, noteErr)
 		}
 		partial += n.Size
 	}

@@ -13,8 +13,8 @@ import (
 
 // The registries of these tests.
 const (
-	home    = "registry.example.com" // gives the blob to some
-	abroad  = "evil.example.com"     // says what it likes
+	home    = "registry.example.com" // the blob came from it
+	abroad  = "evil.example.com"     // another one, which may claim anything
 	nowhere = ""
 )
 
@@ -31,12 +31,12 @@ func askers(d digest.Digest, src Source) []asker {
 		return Want{Digest: d, Source: src, Size: -1, Host: host, Restricted: restricted, Granted: granted}
 	}
 	return []asker{
-		{"anybody", one(home, false, false), false},
-		{"anybody, of another registry", one(abroad, false, false), false},
-		{"one without a right", one(home, true, false), false},
-		{"one with a right from another registry", one(abroad, true, true), false},
-		{"one with a right from nowhere", one(nowhere, true, true), false},
-		{"one with the right", one(home, true, true), true},
+		{"a client without credentials", one(home, false, false), false},
+		{"a client of another registry without credentials", one(abroad, false, false), false},
+		{"restricted, without a grant", one(home, true, false), false},
+		{"restricted, granted by another registry", one(abroad, true, true), false},
+		{"restricted, granted by no registry", one(nowhere, true, true), false},
+		{"restricted, granted by its registry", one(home, true, true), true},
 	}
 }
 

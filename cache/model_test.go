@@ -186,7 +186,7 @@ func (m *model) fetch(one *thing, src Source, off, n int64) ([]byte, error) {
 	past := errors.Is(err, ErrRestricted)
 	if past {
 		if !m.unknown {
-			m.t.Errorf("%s is not shown to one who may have it", one.name)
+			m.t.Errorf("%s is not shown to a client that may see it", one.name)
 		}
 		want.Size = int64(len(one.body))
 		b, err = m.rig.Uncached(want), nil

@@ -43,7 +43,7 @@ func TestFillsWaitForTheirTurn(t *testing.T) {
 	eventually(t, "all but its share of the turns wait", func() bool { return waiting() == blobs-turnsOfHost(turns) })
 	mu.Lock()
 	if asked != turnsOfHost(turns) {
-		t.Errorf("%d are asked for at a time, want %d", asked, turnsOfHost(turns))
+		t.Errorf("%d are fetched at a time, want %d", asked, turnsOfHost(turns))
 	}
 	mu.Unlock()
 	body, d := randomContent(899, 10*kib)
@@ -86,7 +86,7 @@ func TestTurnsEndWithTheCache(t *testing.T) {
 	eventually(t, "two wait", func() bool { n, _ := r.o.Metrics.Value("hubcap_fills_waiting"); return n == 2 })
 	stopped := make(chan struct{})
 	go func() { r.Close(); close(stopped) }()
-	eventually(t, "they are told", func() bool { n, _ := r.o.Metrics.Value("hubcap_fills_waiting"); return n == 0 })
+	eventually(t, "they end", func() bool { n, _ := r.o.Metrics.Value("hubcap_fills_waiting"); return n == 0 })
 	goOn()
 	<-stopped
 	all.Wait()

@@ -53,7 +53,7 @@ func TestUnreadableFileStays(t *testing.T) {
 			t.Errorf("%v, want the source's error", err)
 		}
 		if r.Has(Want{Digest: d}) {
-			t.Error("it counts as held, and nobody can have it")
+			t.Error("it counts as held, and cannot be read")
 		}
 		if _, ok, err := r.Held(Want{Digest: d}); ok || err != nil {
 			t.Errorf("held: %v, %v", ok, err)
@@ -180,7 +180,7 @@ func TestScrubberLeavesWhatItCannotRead(t *testing.T) {
 		mend = append(mend, testkit.Unopenable(t, r.file(d)))
 	}
 	if r.scrubRound(t.Context()) {
-		t.Error("it goes on at once")
+		t.Error("the scrubber continues at once")
 	}
 	r.wantChecks(0, 0, fewUnread)
 	r.wantDegraded("reads")

@@ -171,7 +171,7 @@ func TestRangeIsServedAndVerifiedBehind(t *testing.T) {
 	if _, _, err := r.get(d, src, 1000, mib); err != nil { // not in the range that is wrong
 		t.Error(err)
 	}
-	eventually(t, "the file is found out", func() bool { return r.checks("wrong") == 1 })
+	eventually(t, "the file is found wrong", func() bool { return r.checks("wrong") == 1 })
 	b, err := r.Open(t.Context(), Want{Digest: d, Source: src, Size: -1})
 	if err != nil {
 		t.Fatal(err)
