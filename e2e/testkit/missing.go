@@ -96,6 +96,7 @@ type Main struct{ *testing.M }
 
 // Run runs the tests and returns the exit status.
 func (m Main) Run() int {
+	debug.SetGCPercent(400) // tests make many large blobs and keep few of them
 	code := m.M.Run()
 	removeHubcap()
 	removeMemoryDir()
