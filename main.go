@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -53,19 +52,21 @@ func (l logged) Unwrap() error { return l.error }
 
 func run(args, environ []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "setup" {
-		return printSetup(args[1:], environ, stdout)
+		return server.PrintSetup(stdout, environ, args[1:])
 	}
 	command := strings.Join(args, " ")
 	switch command {
 	case "version":
-		_, err := fmt.Fprintln(stdout, version())
+		_, err := fmt.Fprintln(stdout, server.Version())
 		return err
 	case "config":
 		if err := config.Print(stdout, environ); err != nil {
 			return err
 		}
 	case "doctor", "doctor --json":
-		return examine(environ, command != "doctor", stdout)
+		ctx, stop := untilStopped()
+		defer stop()
+		return doctor.Run(ctx, doctor.Options{Environ: environ, Version: server.Version()}).Print(stdout, command != "doctor")
 	case "", "healthcheck":
 	default:
 		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT", command)
@@ -83,37 +84,9 @@ func run(args, environ []string, stdout, stderr io.Writer) error {
 	}
 }
 
-// printSetup prints the configuration of the client that args begins with.
-func printSetup(args, environ []string, stdout io.Writer) error {
-	c, err := config.Load(environ)
-	if err != nil {
-		return err
-	}
-	client, form, _ := strings.Cut(strings.Join(args, " "), " ")
-	text, err := server.Setup(c, client, form)
-	if err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	_, err = io.WriteString(stdout, text)
-	return err
-}
-
-// examine writes the report of the doctor. The error says that something failed.
-func examine(environ []string, asJSON bool, stdout io.Writer) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	report := doctor.Run(ctx, doctor.Options{Environ: environ, Version: version()})
-	write := report.WriteText
-	if asJSON {
-		write = report.WriteJSON
-	}
-	if err := write(stdout); err != nil {
-		return err
-	}
-	if report.State == doctor.Failed {
-		return errors.New("something of what the doctor checks has failed")
-	}
-	return nil
+// untilStopped returns a context that ends when the process is asked to end.
+func untilStopped() (ctx context.Context, stop context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 }
 
 // serveLogged serves until a signal ends it. All output is in the log, also
@@ -122,7 +95,7 @@ func serveLogged(c config.Config, failure error, environ []string, stderr io.Wri
 	// When the reader of the log has gone, the process goes on. SIGPIPE is
 	// caught and not ignored, because child processes inherit what is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilStopped()
 	defer stop()
 	logs := newLog(c, stderr)
 	defer logs.Close(flushWithin)
@@ -156,27 +129,10 @@ func serve(ctx context.Context, c config.Config, environ []string, logs *logging
 	// A core file would hold credentials and clients' content. Where this is
 	// not permitted, the limit of the environment holds.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
-	s, err := server.New(c, server.Options{Log: logs.Logger, LogLost: logs.Lost, Version: version(), Environ: environ})
+	s, err := server.New(c, server.Options{Log: logs.Logger, LogLost: logs.Lost, Version: server.Version(), Environ: environ})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	return s.Serve(ctx)
-}
-
-// version is the module's version, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return "devel"
 }

@@ -49,7 +49,7 @@ func (r result) String() string { return resultNames[r] }
 
 // cacheStatus is the Cache-Status (RFC 9211) of each result, unless the response
 // has a more particular one.
-var cacheStatus = [...]string{ //nolint:gosec // what is passed on is no password
+var cacheStatus = [...]string{
 	resultLocal:     "hubcap",
 	resultHit:       "hubcap; hit",
 	resultConfirmed: "hubcap; fwd=stale; fwd-status=200",

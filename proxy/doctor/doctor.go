@@ -10,6 +10,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -123,6 +124,22 @@ func (d *doctor) configuration() bool {
 	}
 	d.add("configuration", OK, "read from "+from, "")
 	return true
+}
+
+// Print writes the report, as JSON or as text for people. The error says that
+// something has failed.
+func (r Report) Print(w io.Writer, asJSON bool) error {
+	write := r.WriteText
+	if asJSON {
+		write = r.WriteJSON
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	if r.State == Failed {
+		return errors.New("something of what the doctor checks has failed")
+	}
+	return nil
 }
 
 // WriteText writes the report for people.

@@ -8,7 +8,7 @@
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
 // admin port), problems.go (what is wrong), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
-// healthcheck.go, setup.go (what clients are told).
+// healthcheck.go, setup.go (what clients are told), version.go.
 package server
 
 import (

@@ -1,12 +1,30 @@
 package server
 
 import (
+	"fmt"
+	"io"
 	"net"
+	"strings"
 
 	"hubcap/proxy/config"
 	"hubcap/proxy/setup"
 	"hubcap/proxy/upstream"
 )
+
+// PrintSetup writes the configuration of the client that args begins with.
+func PrintSetup(w io.Writer, environ, args []string) error {
+	c, err := config.Load(environ)
+	if err != nil {
+		return err
+	}
+	client, form, _ := strings.Cut(strings.Join(args, " "), " ")
+	text, err := Setup(c, client, form)
+	if err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	_, err = io.WriteString(w, text)
+	return err
+}
 
 // Setup returns the text by which a client is configured for the hubcap of a
 // configuration, as GET /setup at its mirror port has it. form is one of
