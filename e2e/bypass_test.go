@@ -34,13 +34,17 @@ func TestWhoGoesAroundTheBox(t *testing.T) {
 	}
 	w := &watch{site: newSiteWith(t, []string{testRegistry}), left: map[string]int{}, stayed: map[string]int{}}
 	mustRun(t, w.ns, exec.Command("ip", "address", "add", elsewhere+"/32", "dev", "lo"))
-	w.box = w.startHubcap(t, scratch(t), "HUBCAP_LISTEN=:5000", "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8", "HUBCAP_UPSTREAM_0_DENY=refused/**",
-		"HUBCAP_TAG_TTL=1ms", "HUBCAP_RATE_LIMIT_WAIT=0s")
+	// The clients may be configured by a box, which lets all of them pull and knows every registry. The next one does not.
+	open := w.startHubcap(t, scratch(t), "HUBCAP_LISTEN=:5000", "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8,"+elsewhere+"/32",
+		"HUBCAP_UPSTREAM_1_HOST="+testRegistry)
 	for _, c := range slices.Concat(clients, otherClients) {
 		if family := families[c.name]; family != "" {
 			w.clients = append(w.clients, watched{c, family, c.start(t, w.site, mirror), c.start(t, w.site, elsewhere+":5000")})
 		}
 	}
+	open.stop()
+	w.box = w.startHubcap(t, scratch(t), "HUBCAP_LISTEN=:5000", "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8", "HUBCAP_UPSTREAM_0_DENY=refused/**",
+		"HUBCAP_TAG_TTL=1ms", "HUBCAP_RATE_LIMIT_WAIT=0s")
 	for _, l := range leavings {
 		t.Run(l.name, func(t *testing.T) { w.run(t, l) })
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"hubcap/cache"
@@ -28,6 +29,7 @@ type answer struct {
 
 	chunkTime time.Duration // the longest that the client may take for one cache.Chunk
 	late      bool          // the client has taken longer
+	gone      bool          // the client has closed the connection
 	notFound  bool          // a registry was asked, and the answer is an empty list
 
 	client     netip.Addr  // invalid if unknown
@@ -99,9 +101,11 @@ func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// checkLate notes that the client has missed the write deadline.
+// checkLate notes that the client has missed the write deadline, or has left:
+// a write may fail before the request's context ends.
 func (a *answer) checkLate(err error) {
 	a.late = a.late || errors.Is(err, os.ErrDeadlineExceeded)
+	a.gone = a.gone || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // FlushError sends what net/http has buffered. A writer without a buffer need

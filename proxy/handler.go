@@ -377,7 +377,7 @@ func (h *Handler) countCut(a *answer, r *http.Request, err error) {
 		h.Metrics.Limited(metrics.ClientTooSlow)
 		return
 	}
-	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
+	if a.gone || r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		h.Metrics.Aborted()
 		return
 	}
