@@ -36,6 +36,7 @@ import (
 	"hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 )
 
@@ -82,6 +83,7 @@ type Cache struct {
 	manifests *manifests
 	edges     *content.Edges // of the manifests that are held
 	usage     *usage
+	capacity  *advisor.Capacity
 	classes   classes
 	wrong     recentlyWrong
 	unread    unread
@@ -124,6 +126,7 @@ func New(o Options) *Cache {
 		edges:     content.NewEdges(),
 		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
+		capacity:  advisor.NewCapacity(),
 		classes:   classes{restricted: make(map[digest.Digest][]string)},
 		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 )
 
@@ -102,8 +104,20 @@ func (c *Cache) held(want Want) (*Blob, error) {
 }
 
 // Looked counts a request for an object of size bytes, and whether it was stored.
-func (c *Cache) Looked(size int64, held bool) {
-	c.o.Metrics.Space.Looked(c.o.Ledger.Segment(size).String(), held)
+// The digest of what is no object, such as a list, is empty.
+func (c *Cache) Looked(d digest.Digest, size int64, held bool) {
+	segment := c.o.Ledger.Segment(size)
+	c.o.Metrics.Space.Looked(segment.String(), held)
+	if d != "" {
+		c.capacity.Saw(d, size, segment == eviction.Small, held)
+	}
+}
+
+// Capacity returns what share of requests and bytes a cache of advisor.Scales
+// times the present size would answer; known is false while that cannot be said.
+func (c *Cache) Capacity() (all []advisor.Estimate, known bool) {
+	s := c.o.Ledger.Status()
+	return c.capacity.Advice(s.Segments[eviction.Small].Share, s.Segments[eviction.Large].Share)
 }
 
 // outOfHandles reports whether err says that the system can open no more files. It

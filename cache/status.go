@@ -2,9 +2,11 @@ package cache
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 )
 
@@ -99,6 +101,13 @@ func (c *Cache) export() {
 		for _, segment := range []eviction.Segment{eviction.Small, eviction.Large} {
 			set(metrics.CacheBytes, float64(ledger.Segments[segment].Bytes), segment.String())
 			set(metrics.CacheObjects, float64(ledger.Segments[segment].Objects), segment.String())
+		}
+		if all, known := c.Capacity(); known {
+			for i, e := range all {
+				scale := strconv.FormatFloat(advisor.Scales[i], 'g', -1, 64)
+				set(metrics.Capacity, e.Requests, "requests", scale)
+				set(metrics.Capacity, e.Bytes, "bytes", scale)
+			}
 		}
 		status := c.Status()
 		for p := range problems {

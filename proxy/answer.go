@@ -13,6 +13,8 @@ import (
 	"hubcap/cache"
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // bodyWait is how long the rest of a request's body is awaited after the response.
@@ -37,6 +39,7 @@ type answer struct {
 	view       access.View // of the repository that is asked for
 	kind       kind
 	result     result
+	digest     digest.Digest // of the manifest or blob; empty for a list
 	size       int64         // bytes of the whole object; negative if unknown before the end
 	status     int           // 0 until the head is written
 	sent       int64         // body bytes

@@ -31,6 +31,8 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // Options is what a Handler needs; every field but RateLimitWait is
@@ -60,8 +62,9 @@ type Options struct {
 type Cache interface {
 	// Degraded returns the names of what is wrong with the disk.
 	Degraded() []string
-	// Looked counts a lookup of an object of size bytes as a hit or a miss.
-	Looked(size int64, held bool)
+	// Looked counts a lookup of an object of size bytes as a hit or a miss. The
+	// digest of a list is empty.
+	Looked(d digest.Digest, size int64, held bool)
 }
 
 // Setup says how clients are configured.
@@ -176,9 +179,9 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 	}
 	switch a.result {
 	case resultHit, resultConfirmed, resultStale:
-		h.Cache.Looked(size, true)
+		h.Cache.Looked(a.digest, size, true)
 	case resultMiss, resultJoined, resultUncached:
-		h.Cache.Looked(size, false)
+		h.Cache.Looked(a.digest, size, false)
 	}
 }
 

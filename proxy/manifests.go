@@ -32,7 +32,7 @@ func (h *Handler) serveManifest(a *answer, r *http.Request, rt route, repo pull.
 // old it is.
 func (a *answer) describe(found freshness.Answer) {
 	a.madeFrom(ofState[found.State])
-	a.size, a.trouble = found.Size, found.Trouble
+	a.digest, a.size, a.trouble = found.Digest, found.Size, found.Trouble
 	switch {
 	case found.State == freshness.Earlier:
 		a.set("Cache-Status", "hubcap; fwd=stale; detail=previous")

@@ -22,29 +22,46 @@ type request struct {
 	size   int64
 }
 
+// lruList is an LRU list.
+type lruList struct {
+	limit, used int64
+	order       *list.List
+	held        map[digest.Digest]*list.Element
+}
+
+func newLRU(limit int64) *lruList {
+	return &lruList{limit: limit, order: list.New(), held: make(map[digest.Digest]*list.Element)}
+}
+
+// request reports whether the list holds what is requested, and puts it there.
+func (l *lruList) request(r request) bool {
+	if e, ok := l.held[r.digest]; ok {
+		l.order.MoveToFront(e)
+		return true
+	}
+	if r.size > l.limit {
+		return false
+	}
+	l.held[r.digest] = l.order.PushFront(r)
+	for l.used += r.size; l.used > l.limit; {
+		out := l.order.Remove(l.order.Back()).(request)
+		delete(l.held, out.digest)
+		l.used -= out.size
+	}
+	return false
+}
+
 // lru returns what an LRU list of limit bytes answers.
 func lru(requests []request, limit int64) Estimate {
-	order, held := list.New(), make(map[digest.Digest]*list.Element)
-	var used int64
-	var n, hits, bytes, hitBytes float64
+	l := newLRU(limit)
+	var hits, bytes, hitBytes float64
 	for _, r := range requests {
-		n, bytes = n+1, bytes+float64(r.size)
-		if e, ok := held[r.digest]; ok {
+		bytes += float64(r.size)
+		if l.request(r) {
 			hits, hitBytes = hits+1, hitBytes+float64(r.size)
-			order.MoveToFront(e)
-			continue
-		}
-		if r.size > limit {
-			continue
-		}
-		held[r.digest] = order.PushFront(r)
-		for used += r.size; used > limit; {
-			out := order.Remove(order.Back()).(request)
-			delete(held, out.digest)
-			used -= out.size
 		}
 	}
-	return Estimate{Requests: hits / n, Bytes: hitBytes / bytes}
+	return Estimate{Requests: hits / float64(len(requests)), Bytes: hitBytes / bytes}
 }
 
 // site makes the requests of a site: layers with log-normal sizes, pulled by

@@ -25,17 +25,12 @@ var (
 	Day  = Step{24 * time.Hour, 400}
 )
 
-// Series is one value over time.
-type Series struct {
-	Name string
-	// Counter says that Value only grows while the process runs: a point holds by
-	// how much. Of other series it holds the last value.
-	Counter bool
-	// Value returns the present value; known is false where there is none.
-	Value func() (value float64, known bool)
-}
+// Read returns the present value of each series by its name, without those that
+// have none now. Counters only grow while the process runs: a point holds by how
+// much. Of the others it holds the last value.
+type Read func() (counters, values map[string]float64)
 
-// Point is what happened in one step. A series without a value is not in Values.
+// Point is what happened in one step. A series without a value is not in it.
 type Point struct {
 	Start  time.Time          `json:"start"`
 	Values map[string]float64 `json:"values"`
@@ -43,8 +38,8 @@ type Point struct {
 
 // History keeps the points. Its methods may be called concurrently. New returns one.
 type History struct {
-	series []Series
-	now    func() time.Time
+	read Read
+	now  func() time.Time
 
 	mu   sync.Mutex
 	seen map[string]float64 // the counters at the last Sample
@@ -52,37 +47,27 @@ type History struct {
 	days []Point
 }
 
-// New returns a history without points. The series have different names.
-func New(series []Series, now func() time.Time) *History {
-	h := &History{series: series, now: now, seen: make(map[string]float64)}
-	for _, s := range series {
-		if v, known := s.Value(); s.Counter && known {
-			h.seen[s.Name] = v
-		}
-	}
-	return h
+// New returns a history without points. What the counters have at this moment is
+// not part of it.
+func New(read Read, now func() time.Time) *History {
+	counters, _ := read()
+	return &History{read: read, now: now, seen: counters}
 }
 
 // Sample adds what has happened since the last Sample to the present points. It
 // is called several times in each Fine step.
 func (h *History) Sample() {
-	values, grown := make(map[string]float64), make(map[string]float64)
+	counters, values := h.read()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range h.series {
-		v, known := s.Value()
-		switch {
-		case !known:
-		case s.Counter:
-			grown[s.Name] = v - h.seen[s.Name]
-			if grown[s.Name] < 0 { // it was reset
-				grown[s.Name] = v
-			}
-			h.seen[s.Name] = v
-		default:
-			values[s.Name] = v
+	grown := make(map[string]float64)
+	for name, v := range counters {
+		grown[name] = v - h.seen[name]
+		if grown[name] < 0 { // it was reset
+			grown[name] = v
 		}
 	}
+	h.seen = counters
 	now := h.now().UTC()
 	h.fine = Fine.add(h.fine, now, values, grown)
 	h.days = Day.add(h.days, now, values, grown)

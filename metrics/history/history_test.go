@@ -20,9 +20,12 @@ type box struct {
 func newBox(at time.Time) *box { return &box{clock: testkit.NewClock(at)} }
 
 func (b *box) history() *History {
-	return New([]Series{
-		{Name: "saved", Counter: true, Value: func() (float64, bool) { return b.saved, true }},
-		{Name: "disk", Value: func() (float64, bool) { return b.disk, !b.noDisk }},
+	return New(func() (counters, values map[string]float64) {
+		values = map[string]float64{"disk": b.disk}
+		if b.noDisk {
+			values = nil
+		}
+		return map[string]float64{"saved": b.saved}, values
 	}, b.clock.Now)
 }
 

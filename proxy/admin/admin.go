@@ -25,10 +25,12 @@ type Options struct {
 	Health   http.Handler            // /livez, /readyz
 	Config   func(w io.Writer) error // /admin/config: the settings, secrets masked
 	Problems func() any              // /api/v1/problems: encoded as JSON
-	Token    string                  // empty: there is no access with a token
-	Names    []string                // by which the port may be addressed, besides localhost and addresses
-	Pprof    bool                    // /debug/pprof
-	Log      *slog.Logger
+	// History answers /api/v1/history, encoded as JSON; an error is about the query.
+	History func(query url.Values) (any, error)
+	Token   string   // empty: there is no access with a token
+	Names   []string // by which the port may be addressed, besides localhost and addresses
+	Pprof   bool     // /debug/pprof
+	Log     *slog.Logger
 }
 
 // New returns the port's handler.
@@ -39,7 +41,8 @@ func New(o Options) http.Handler {
 	mux.Handle("GET /readyz", o.Health)
 	behind := func(pattern string, h http.HandlerFunc) { mux.Handle("GET "+pattern, o.behindToken(h)) }
 	behind("/admin/config", o.config)
-	behind("/api/v1/problems", o.problems)
+	behind("/api/v1/problems", func(w http.ResponseWriter, _ *http.Request) { o.sendJSON(w, o.Problems()) })
+	behind("/api/v1/history", o.history)
 	if o.Pprof {
 		behind("/debug/pprof/", pprof.Index)
 		behind("/debug/pprof/cmdline", pprof.Cmdline)
@@ -57,10 +60,19 @@ func (o *Options) config(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (o *Options) problems(w http.ResponseWriter, _ *http.Request) {
+func (o *Options) history(w http.ResponseWriter, r *http.Request) {
+	answer, err := o.History(r.URL.Query())
+	if err != nil {
+		http.Error(w, "400 bad request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	o.sendJSON(w, answer)
+}
+
+func (o *Options) sendJSON(w http.ResponseWriter, answer any) {
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(o.Problems()); err != nil {
-		o.Log.Debug("the problems were not sent to their end", "err", err)
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		o.Log.Debug("an answer was not sent to its end", "err", err)
 	}
 }
 

@@ -29,8 +29,8 @@ func (s *Server) adminHandler() http.Handler {
 	}
 	return admin.New(admin.Options{
 		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: token, Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
-		Problems: s.problemsNow,
-		Config:   func(w io.Writer) error { return config.Print(w, s.o.Environ) },
+		Problems: s.problemsNow, History: s.historyNow,
+		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
 	})
 }
 

@@ -6,7 +6,7 @@
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), problems.go (what is wrong), drain.go (the last requests),
+// admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), version.go.
 package server
@@ -23,6 +23,7 @@ import (
 	"hubcap/cache/index"
 	"hubcap/eviction"
 	"hubcap/metrics"
+	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
@@ -88,6 +89,7 @@ type Server struct {
 	limits    *port.Limits // of clients; nil before Serve, as ports
 	ports     port.Group
 	problems  *problems.List
+	history   *history.History
 	notifier  *problems.Notifier // nil if there is none
 	closers   []func()           // of what has been opened, in that order
 }
@@ -103,7 +105,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems, s.openHistory} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err

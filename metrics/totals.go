@@ -1,0 +1,49 @@
+package metrics
+
+import "slices"
+
+// Totals are counters of the whole box since the start.
+type Totals struct {
+	ClientBytes   float64 // body bytes sent to clients
+	UpstreamBytes float64 // body bytes received from upstreams
+	Requests      float64 // for manifests and blobs that are there
+	Cached        float64 // of these, answered without a download of their own
+}
+
+// Results of requests that are answered from the cache, and of those that are
+// neither for what is cached nor for what could be.
+var (
+	fromCache = []string{"hit", "confirmed", "stale", "joined"}
+	noContent = []string{"refused", "not_found", "forwarded", "local"}
+)
+
+// Totals returns the present counters. It costs as much as a scrape.
+func (m *Metrics) Totals() (t Totals) {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return t
+	}
+	for _, family := range families {
+		for _, series := range family.GetMetric() {
+			value, labels := series.GetCounter().GetValue(), make(map[string]string)
+			for _, l := range series.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			switch family.GetName() {
+			case namespace + "_client_bytes_total":
+				t.ClientBytes += value
+			case namespace + "_upstream_bytes_total":
+				t.UpstreamBytes += value
+			case namespace + "_requests_total":
+				if kind := labels["kind"]; kind != "manifest" && kind != "blob" || slices.Contains(noContent, labels["result"]) {
+					continue
+				}
+				t.Requests += value
+				if slices.Contains(fromCache, labels["result"]) {
+					t.Cached += value
+				}
+			}
+		}
+	}
+	return t
+}

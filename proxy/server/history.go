@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"time"
+
+	"hubcap/metrics/history"
+)
+
+// How often the history takes the counters, and how often it is saved: what a
+// crash may lose.
+const (
+	sampleEvery = time.Minute
+	saveEvery   = 5 * time.Minute
+)
+
+// openHistory takes up the box's own series where the last process left them,
+// and continues them until Close.
+func (s *Server) openHistory() error {
+	s.history = history.New(s.readSeries, s.o.Now)
+	file := s.store.Dir("history")
+	if err := s.loadHistory(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("the history of earlier runs cannot be read and begins anew", "file", file, "err", err)
+	}
+	s.untilClose(func(ctx context.Context) {
+		sample, save := time.NewTicker(sampleEvery), time.NewTicker(saveEvery)
+		defer sample.Stop()
+		defer save.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-sample.C:
+				s.history.Sample()
+				continue
+			case <-save.C:
+			case <-ctx.Done():
+				s.history.Sample()
+			}
+			if err := s.saveHistory(file); err != nil {
+				s.log.Warn("the history cannot be saved", "file", file, "err", err)
+			}
+		}
+	})
+	return nil
+}
+
+func (s *Server) loadHistory(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return s.history.Load(f)
+}
+
+// saveHistory replaces the file as a whole. It is not synced: after a power cut
+// an older one is as good.
+func (s *Server) saveHistory(file string) error {
+	next := file + ".new"
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.history.Save(f), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(next, file)
+}
+
+// readSeries is the history's Read. A limit's series is named after its upstream
+// and identity.
+func (s *Server) readSeries() (counters, values map[string]float64) {
+	t, ledger := s.Metrics.Totals(), s.Ledger.Status()
+	counters = map[string]float64{
+		"client_bytes": t.ClientBytes, "upstream_bytes": t.UpstreamBytes, "requests": t.Requests, "cached": t.Cached,
+	}
+	values = map[string]float64{"cache_bytes": float64(ledger.Used()), "cache_budget_bytes": float64(ledger.Budget)}
+	for _, u := range s.upstreams.Status() {
+		for _, identity := range u.Identities {
+			if limit := identity.Limit; limit.Remaining >= 0 && !limit.Stated.IsZero() {
+				values["pulls_left/"+u.Host+"/"+identity.Identity] = float64(limit.Remaining)
+			}
+		}
+	}
+	return counters, values
+}
+
+// historyNow is what /api/v1/history answers: the points by 5 minutes, or with
+// step=1d by day, that begin at since (RFC 3339) or later.
+func (s *Server) historyNow(query url.Values) (any, error) {
+	var since time.Time
+	if text := query.Get("since"); text != "" {
+		var err error
+		if since, err = time.Parse(time.RFC3339, text); err != nil {
+			return nil, fmt.Errorf("since=%q: want a time such as 2026-11-28T10:00:00Z", text)
+		}
+	}
+	step := history.Fine
+	switch text := query.Get("step"); text {
+	case "", "5m":
+	case "1d":
+		step = history.Day
+	default:
+		return nil, fmt.Errorf("step=%q: want 5m or 1d", text)
+	}
+	points := s.history.Points(step, since)
+	if points == nil {
+		points = []history.Point{}
+	}
+	return map[string]any{"step_seconds": step.Length.Seconds(), "points": points}, nil
+}
