@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -149,6 +151,35 @@ func TestLoginPort(t *testing.T) {
 		t.Errorf("%s clients, want 1", n)
 	}
 	if got := r.suspected("containerd"); len(got) != 0 {
+		t.Errorf("suspected: %v", got)
+	}
+}
+
+// TestClientsThatHangUp reset their connections in the middle of an answer: they
+// were not cut, and are not suspected.
+func TestClientsThatHangUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	layer := fakehub.RandomBlob(1, 32*mib)
+	d := r.hub.AddBlob("library/demo", layer)
+	r.get(blobPath("library/demo", d)).want(t, 200, layer, "")
+	r.settle()
+	const n = 50
+	for range n {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		must(t, err)
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: hubcap\r\nUser-Agent: docker/28.5.2\r\n\r\n", blobPath("library/demo", d))
+		must(t, err)
+		_, err = io.ReadFull(conn, make([]byte, mib))
+		must(t, err)
+		must(t, conn.(*net.TCPConn).SetLinger(0))
+		must(t, conn.Close())
+	}
+	r.stop()
+	if aborts, cuts := r.metric("hubcap_client_aborts_total"), r.metric("hubcap_cut_answers_total"); aborts != fmt.Sprint(n) || cuts != "0" {
+		t.Errorf("%s aborts and %s cuts, want %d and none", aborts, cuts, n)
+	}
+	if got := r.suspected("docker"); len(got) != 0 {
 		t.Errorf("suspected: %v", got)
 	}
 }
