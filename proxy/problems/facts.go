@@ -13,6 +13,7 @@ import (
 	"hubcap/metrics"
 	"hubcap/proxy/access"
 	"hubcap/proxy/advice"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/port"
 	"hubcap/proxy/upstream"
@@ -33,6 +34,7 @@ type Facts struct {
 	Ports          []port.Status
 	Limits         port.LimitsStatus
 	Refusals       access.RefusalsStatus
+	Clients        []bypass.Client
 	Gateway        netip.Addr // a suspected one; invalid for none
 	LogLost        time.Time  // when lines of the log were last dropped; zero for never
 }
@@ -41,6 +43,7 @@ type Facts struct {
 const (
 	lately       = 10 * time.Minute    // since a client made a mistake, or a line was lost
 	metLately    = time.Minute         // since a limit was met
+	leftLately   = time.Hour           // since a client left
 	expiresSoon  = 14 * 24 * time.Hour // a certificate
 	endsSoon     = time.Hour           // a pull limit
 	fewLeft      = 0.3                 // of a pull limit
@@ -182,9 +185,32 @@ func (f *finder) clients() {
 		}
 		f.add(notConfigured, "", what)
 	}
+	f.around()
 	if f.Gateway.IsValid() {
 		f.add(oneGateway, "", "all requests come from "+f.Gateway.String())
 	}
+}
+
+// around adds the clients that left for the registry lately.
+func (f *finder) around() {
+	var last bypass.Client
+	n := 0
+	for _, c := range f.Clients {
+		if f.Now.Sub(c.LastLeft) < leftLately {
+			n++
+			if c.LastLeft.After(last.LastLeft) {
+				last = c
+			}
+		}
+	}
+	if n == 0 {
+		return
+	}
+	what := fmt.Sprintf("%s (%s) went around this box", last.Address, last.Family)
+	if n > 1 {
+		what += fmt.Sprintf(", and %d more", n-1)
+	}
+	f.add(goAround, "", what)
 }
 
 func (f *finder) upstream(u upstream.Status) {

@@ -12,6 +12,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
+	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/port"
 	"hubcap/proxy/upstream"
@@ -111,6 +112,12 @@ var wrong = []struct {
 	}},
 	{"registry-not-configured", "3 clients ask for harbor.corp", func(f *Facts) {
 		f.Refusals.Registries = []access.UnknownRegistry{{Registry: "harbor.corp", Clients: 3, Last: now}}
+	}},
+	{"clients-go-around", "10.1.2.9 (docker) went around this box, and 1 more", func(f *Facts) {
+		f.Clients = []bypass.Client{
+			{Address: client, Family: bypass.Containerd, LastLeft: now.Add(-59 * time.Minute)},
+			{Address: client, Family: bypass.Docker, LastLeft: now.Add(-time.Minute)},
+		}
 	}},
 	{"log-lines-lost", "dropped", func(f *Facts) { f.LogLost = now.Add(-9 * time.Minute) }},
 	{"offline", "no registry", func(f *Facts) { f.Upstreams[0].Offline = true }},

@@ -142,6 +142,11 @@ var (
 		"those clients get 404", "the log names the clients",
 		"add the registry as HUBCAP_UPSTREAM_<n>_HOST, if it is one",
 	}
+	goAround = Kind{
+		"clients-go-around", Warning, "a client went to the registry itself within the last hour, after an answer of this box",
+		"such pulls cross the internet line, and count against the pull limit of the site's address", "`hubcap_bypass_suspected_total` by `why`; the log names the client, the image and the answer",
+		"look for that answer in the log, and mend its cause",
+	}
 	logLost = Kind{
 		"log-lines-lost", Warning, "lines of the log were dropped within the last ten minutes",
 		"the log is incomplete; no request waits for it", "`hubcap_log_lines_lost_total`; whether journald or the container engine keeps up",
@@ -160,6 +165,6 @@ func Kinds() []Kind {
 		readOnly, full, writesFail, noDescriptors, pullsExhausted, certificateExpired,
 		noInodes, readsFail, indexInMemory, cannotGrow, scrubLate,
 		upstreamFails, tooManyRequests, refusesAll, tagsStale, pullsEndSoon, credentialsFail,
-		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, logLost, offline,
+		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, goAround, logLost, offline,
 	}
 }

@@ -50,7 +50,7 @@ func (s *Server) facts() func() problems.Facts {
 		f := problems.Facts{
 			Now: s.o.Now(), Started: started, VerifyInterval: time.Duration(s.config.VerifyInterval), MinFree: s.settings.MinFree,
 			Cache: s.Cache.Status(), Ledger: s.Ledger.Status(), Upstreams: s.upstreams.Status(), Tags: s.tags.Status(),
-			Limits: s.limits.Status(), Refusals: s.refusals.Status(),
+			Limits: s.limits.Status(), Refusals: s.refusals.Status(), Clients: s.bypass.Clients(),
 		}
 		f.Space, _ = s.store.Space() // zero where it cannot be read
 		f.Gateway, _ = s.gateway.Suspect()
