@@ -64,6 +64,11 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r := &rig{t: t, dir: o.dir, log: new(testkit.Log)}
 	log := slog.New(slog.NewTextHandler(r.log, nil))
 	store, err := blobs.Open(o.dir)
+	// A process that another test is just starting has the files of this one,
+	// until it runs: among them the lock of a cache that was closed.
+	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < 10*time.Second; store, err = blobs.Open(o.dir) {
+		time.Sleep(time.Millisecond)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

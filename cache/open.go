@@ -103,13 +103,14 @@ func (c *Cache) held(want Want) (*Blob, error) {
 	return nil, errNotHeld
 }
 
-// Looked counts a request for an object of size bytes, and whether it was stored.
-// The digest of what is no object, such as a list, is empty.
-func (c *Cache) Looked(d digest.Digest, size int64, held bool) {
+// Looked counts a request for an object of size bytes, and whether it was stored
+// or, if not, joined a running fill. The digest of what is no object, such as a
+// list, is empty.
+func (c *Cache) Looked(d digest.Digest, size int64, held, joined bool) {
 	segment := c.o.Ledger.Segment(size)
 	c.o.Metrics.Space.Looked(segment.String(), held)
-	if d != "" {
-		c.capacity.Saw(d, size, segment == eviction.Small, held)
+	if d != "" && size <= c.o.MaxBlob { // a larger cache would not store it either
+		c.capacity.Saw(d, size, segment == eviction.Small, held || joined)
 	}
 }
 

@@ -130,6 +130,6 @@ func (c *Cache) export() {
 			set(metrics.FSSize, float64(status.FileSystem.Size))
 			set(metrics.FSFree, float64(status.FileSystem.Free))
 		}
-	}, metrics.CacheBudget, metrics.CacheBytes, metrics.CacheObjects, metrics.Degraded, metrics.FillsRunning, metrics.FillsWaiting,
+	}, metrics.CacheBudget, metrics.CacheBytes, metrics.CacheObjects, metrics.Capacity, metrics.Degraded, metrics.FillsRunning, metrics.FillsWaiting,
 		metrics.ScrubDue, metrics.Scrubbed, metrics.ScrubStarted, metrics.VerifyWithin, metrics.FSSize, metrics.FSFree, metrics.OpenFiles)
 }

@@ -127,3 +127,25 @@ func TestStatusUnderLoad(t *testing.T) {
 	}
 	r.checkLedger()
 }
+
+// TestCapacityIsExported asks for one blob until more was requested than the cache
+// holds: then a scrape says what a larger cache would answer.
+func TestCapacityIsExported(t *testing.T) {
+	r := newRig(t, rigOptions{limit: 64 * mib})
+	_, d := randomContent(1, 1)
+	ratio := func() (float64, bool) {
+		return r.o.Metrics.Value("hubcap_capacity_hit_ratio", "of", "requests", "scale", "2")
+	}
+	for i := range 100 {
+		if _, known := ratio(); known != (i >= 64) {
+			t.Fatalf("known after %d requests: %v", i, known)
+		}
+		r.Looked(d, mib, i > 0, false)
+	}
+	if got, _ := ratio(); got < 0.98 || got > 1 {
+		t.Errorf("%v of the requests, want 0.99", got)
+	}
+	if _, ok := r.o.Metrics.Value("hubcap_cache_budget_bytes"); !ok {
+		t.Error("the other states are gone")
+	}
+}

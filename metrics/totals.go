@@ -17,11 +17,12 @@ var (
 	noContent = []string{"refused", "not_found", "forwarded", "local"}
 )
 
-// Totals returns the present counters. It costs as much as a scrape.
-func (m *Metrics) Totals() (t Totals) {
+// Totals returns the present counters; ok is false if they cannot be read. It
+// costs as much as a scrape.
+func (m *Metrics) Totals() (t Totals, ok bool) {
 	families, err := m.registry.Gather()
 	if err != nil {
-		return t
+		return t, false
 	}
 	for _, family := range families {
 		for _, series := range family.GetMetric() {
@@ -45,5 +46,5 @@ func (m *Metrics) Totals() (t Totals) {
 			}
 		}
 	}
-	return t
+	return t, true
 }

@@ -62,9 +62,9 @@ type Options struct {
 type Cache interface {
 	// Degraded returns the names of what is wrong with the disk.
 	Degraded() []string
-	// Looked counts a lookup of an object of size bytes as a hit or a miss. The
-	// digest of a list is empty.
-	Looked(d digest.Digest, size int64, held bool)
+	// Looked counts a lookup of an object of size bytes as a hit or a miss, which
+	// may have joined a running fill. The digest of a list is empty.
+	Looked(d digest.Digest, size int64, held, joined bool)
 }
 
 // Setup says how clients are configured.
@@ -179,9 +179,9 @@ func (h *Handler) countLookup(a *answer, r *http.Request) {
 	}
 	switch a.result {
 	case resultHit, resultConfirmed, resultStale:
-		h.Cache.Looked(a.digest, size, true)
+		h.Cache.Looked(a.digest, size, true, false)
 	case resultMiss, resultJoined, resultUncached:
-		h.Cache.Looked(a.digest, size, false)
+		h.Cache.Looked(a.digest, size, false, a.result == resultJoined)
 	}
 }
 

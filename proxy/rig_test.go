@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -26,6 +27,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/cache"
+	"hubcap/cache/blobs"
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/eviction"
@@ -137,13 +139,19 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.log != nil {
 		sink = o.log
 	}
-	s, err := server.New(r.config(o), server.Options{
+	options := server.Options{
 		Log: slog.New(slog.NewTextHandler(sink, nil)), Version: "test", Now: r.clock.Now,
 		After:  func(time.Duration) <-chan time.Time { return o.slow },
 		Sleep:  func(_ context.Context, d time.Duration) error { r.clock.Advance(d); return nil },
 		Proxy:  func(*http.Request) (*url.URL, error) { r.asked.Add(1); return nil, nil }, // is called for each request
 		Adjust: o.adjust,
-	})
+	}
+	s, err := server.New(r.config(o), options)
+	// A process that another test is just starting has the files of this one,
+	// until it runs: among them the lock of a hubcap that was stopped.
+	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < 10*time.Second; s, err = server.New(r.config(o), options) {
+		time.Sleep(time.Millisecond)
+	}
 	must(t, err)
 	r.cache, r.ledger, r.handler, r.all = s.Cache, s.Ledger, s.Handler, s.Metrics
 	mirror := httptest.NewUnstartedServer(r.handler)

@@ -57,6 +57,9 @@ type Store struct {
 	trial   trial
 }
 
+// ErrInUse says that another process has the data directory open.
+var ErrInUse = errors.New("another hubcap is using it; stop that one, or set another HUBCAP_DATA_DIR")
+
 // Open opens the data directory dir, and creates it if it is missing. It fails if
 // another process uses it or if its layout is unknown; in neither case does it
 // change a file.
@@ -91,7 +94,7 @@ func (s *Store) take() error {
 	}
 	s.lock = lock
 	if err := lockFile(lock); err != nil {
-		return errors.New("another hubcap is using it; stop that one, or set another HUBCAP_DATA_DIR")
+		return ErrInUse
 	}
 	if err := s.checkLayout(); err != nil {
 		return err

@@ -33,7 +33,7 @@ const Samples = 32768
 // concurrently. New returns one.
 type Advisor struct {
 	threshold atomic.Uint64 // an object is in the sample when its hash is at most this
-	requests  atomic.Int64  // since New, halved with the histogram
+	requests  atomic.Int64  // since New
 	bytes     atomic.Int64  // of these requests
 
 	samples int // the most that are kept
@@ -137,15 +137,6 @@ func (a *Advisor) At(size int64) Estimate {
 }
 
 func clamp(share float64) float64 { return min(max(share, 0), 1) }
-
-// Halve gives what was seen until now half its weight against what comes.
-func (a *Advisor) Halve() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.requests.Store(a.requests.Load() / 2)
-	a.bytes.Store(a.bytes.Load() / 2)
-	a.hist.halve()
-}
 
 // hashOf returns a number that is uniform over all digests. A SHA-256 digest is
 // uniform itself.

@@ -1,7 +1,6 @@
 package advisor
 
 import (
-	"bytes"
 	"container/list"
 	"encoding/csv"
 	"fmt"
@@ -221,66 +220,4 @@ func BenchmarkSaw(b *testing.B) {
 		r := requests[i%len(requests)]
 		a.Saw(r.digest, r.size)
 	}
-}
-
-// TestSaved saves an advisor in mid-course: the one that loads it goes on as if
-// nothing had happened. Damage is an error.
-func TestSaved(t *testing.T) {
-	requests := site(2000, 40_000, 0.8, 5)
-	a, before := New(500), New(500)
-	for _, r := range requests[:20_000] {
-		a.Saw(r.digest, r.size)
-		before.Saw(r.digest, r.size)
-	}
-	var file bytes.Buffer
-	if err := before.Save(&file); err != nil {
-		t.Fatal(err)
-	}
-	b := New(500)
-	if err := b.Load(bytes.NewReader(file.Bytes())); err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range requests[20_000:] {
-		a.Saw(r.digest, r.size)
-		b.Saw(r.digest, r.size)
-	}
-	for limit := int64(1 << 20); limit < 1<<40; limit *= 2 {
-		if got, want := b.At(limit), a.At(limit); got != want {
-			t.Errorf("%d bytes: %+v, want %+v", limit, got, want)
-		}
-	}
-	for name, damaged := range map[string][]byte{
-		"empty":           {},
-		"cut":             file.Bytes()[:file.Len()/2],
-		"a flipped bit":   flip(file.Bytes()),
-		"something else":  []byte("something else"),
-		"of more samples": save(t, 501),
-	} {
-		c := New(500)
-		if err := c.Load(bytes.NewReader(damaged)); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-		if n, _ := c.Seen(); n != 0 || len(c.sample) != 0 {
-			t.Errorf("%s: it knows something", name)
-		}
-	}
-}
-
-func flip(content []byte) []byte {
-	content = bytes.Clone(content)
-	content[len(content)/2] ^= 4
-	return content
-}
-
-func save(t *testing.T, samples int) []byte {
-	t.Helper()
-	a := New(samples)
-	for i := range samples {
-		a.Saw(digest.FromString(fmt.Sprint(i)), 1)
-	}
-	var file bytes.Buffer
-	if err := a.Save(&file); err != nil {
-		t.Fatal(err)
-	}
-	return file.Bytes()
 }

@@ -46,15 +46,6 @@ func (h *histogram) below(distance float64) (requests, bytes float64) {
 	return requests + part*h.buckets[last].Requests, bytes + part*h.buckets[last].Bytes
 }
 
-func (h *histogram) halve() {
-	for i := range h.buckets {
-		h.buckets[i].Requests /= 2
-		h.buckets[i].Bytes /= 2
-	}
-	h.total.Requests /= 2
-	h.total.Bytes /= 2
-}
-
 // bucket returns the bucket of a distance.
 func bucket(distance float64) int {
 	return min(int(math.Log2(max(distance, 1))*steps), steps*octaves-1)

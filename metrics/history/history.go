@@ -51,7 +51,9 @@ type History struct {
 // not part of it.
 func New(read Read, now func() time.Time) *History {
 	counters, _ := read()
-	return &History{read: read, now: now, seen: counters}
+	h := &History{read: read, now: now, seen: make(map[string]float64)}
+	maps.Copy(h.seen, counters)
+	return h
 }
 
 // Sample adds what has happened since the last Sample to the present points. It
@@ -67,16 +69,20 @@ func (h *History) Sample() {
 			grown[name] = v
 		}
 	}
-	h.seen = counters
+	maps.Copy(h.seen, counters)
 	now := h.now().UTC()
 	h.fine = Fine.add(h.fine, now, values, grown)
 	h.days = Day.add(h.days, now, values, grown)
 }
 
-// add puts values into the point of a time. When the clock was set back, the
-// last point goes on until the clock has caught up.
+// add puts values into the point of a time. When the clock was set back by less
+// than a step, the last point goes on until the clock has caught up; points that
+// are further ahead are of a wrong clock, and go.
 func (s Step) add(points []Point, now time.Time, values, grown map[string]float64) []Point {
 	start := now.Truncate(s.Length)
+	for n := len(points); n > 0 && points[n-1].Start.Sub(start) > s.Length; n-- {
+		points = points[:n-1]
+	}
 	if len(points) == 0 || points[len(points)-1].Start.Before(start) {
 		points = append(points, Point{Start: start, Values: make(map[string]float64)})
 		points = slices.Delete(points, 0, max(0, len(points)-s.keep))

@@ -63,16 +63,28 @@ func TestPoints(t *testing.T) {
 	want(t, h.Points(Fine, late.Add(6*time.Minute)), Point{late.Add(10 * time.Minute), map[string]float64{"saved": 5, "disk": 4}})
 }
 
-// TestClockSetBack loses nothing and keeps the order.
+// TestClockSetBack loses nothing and keeps the order; a clock that was years
+// ahead does not stop the history.
 func TestClockSetBack(t *testing.T) {
 	b := newBox(monday.Add(time.Hour))
 	h := b.history()
 	b.saved = 1
 	h.Sample()
-	b.clock.Advance(-30 * time.Minute)
+	b.clock.Advance(-3 * time.Minute)
 	b.saved = 3
 	h.Sample()
 	want(t, h.Points(Fine, time.Time{}), Point{monday.Add(time.Hour), map[string]float64{"saved": 3, "disk": 0}})
+	b.clock.Advance(10 * 365 * 24 * time.Hour)
+	h.Sample()
+	b.clock.Advance(-10 * 365 * 24 * time.Hour)
+	b.saved = 4
+	h.Sample()
+	for _, step := range []Step{Fine, Day} {
+		points := h.Points(step, time.Time{})
+		if last := points[len(points)-1]; last.Start.Year() != 2026 || last.Values["saved"] == 0 {
+			t.Errorf("the last point is %v", last)
+		}
+	}
 }
 
 // TestBounded runs a box for three years, one sample an hour.

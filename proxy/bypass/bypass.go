@@ -149,8 +149,8 @@ func (m *Monitor) Answered(a Answer) {
 }
 
 // suspect counts a suspicion, unless the answer belongs to one that is counted.
-// What the registry does not have either is not decided: the client gets
-// nothing there.
+// What the registry does not have either is not decided, because the client gets
+// nothing there; nor is what comes while maxSuspicions are not decided yet.
 func (m *Monitor) suspect(a Answer, c *client, now time.Time) {
 	s := suspicion{suspect: a.suspect(), by: c, at: now, kind: a.Kind, image: a.image(), answer: fmt.Sprintf("%d %s", a.Status, a.Why)}
 	m.mu.Lock()
@@ -160,11 +160,8 @@ func (m *Monitor) suspect(a Answer, c *client, now time.Time) {
 	}
 	m.counted.Keep(s.suspect, now)
 	m.o.Metrics.Bypass.Suspected(a.Family.String(), a.Why.String())
-	if a.Why == NotFound {
+	if a.Why == NotFound || len(m.open) == maxSuspicions {
 		return
-	}
-	if len(m.open) == maxSuspicions {
-		m.left(now)
 	}
 	m.open = append(m.open, s)
 	if c != nil {

@@ -358,7 +358,7 @@ func TestSuspicionsAreBounded(t *testing.T) {
 	}
 	r.clock.Advance(decideAfter)
 	r.decide()
-	r.wantOutcomes(Docker, n, 0)
+	r.wantOutcomes(Docker, maxSuspicions, 0)
 	if got := r.clients.of(one).suspected.Load(); got != 0 {
 		t.Errorf("%d suspicions of the client are left over", got)
 	}

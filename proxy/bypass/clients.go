@@ -3,6 +3,7 @@ package bypass
 import (
 	"cmp"
 	"hash/maphash"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -59,7 +60,7 @@ func (t *clients) of(addr netip.Addr) *client {
 			oldest = &set[i]
 			break
 		}
-		if c.seen() < oldest.Load().seen() {
+		if c.lastSeen() < oldest.Load().lastSeen() {
 			oldest = &set[i]
 		}
 	}
@@ -92,6 +93,14 @@ func (c *client) seen() (last int64) {
 		last = max(last, c.by[i].seen.Load())
 	}
 	return last
+}
+
+// lastSeen is seen; a client that is just being added is the latest.
+func (c *client) lastSeen() int64 {
+	if last := c.seen(); last > 0 {
+		return last
+	}
+	return math.MaxInt64
 }
 
 // note counts an answer.

@@ -212,7 +212,7 @@ func (d *doctor) problems() {
 	}
 	if d.box.unasked != nil {
 		counted := d.box.sum("hubcap_problems", `severity="critical"`) + d.box.sum("hubcap_problems", `severity="warning"`)
-		d.add("problem", Warning, fmt.Sprintf("the problems that hubcap knows (%.0f) cannot be listed: %v", counted, d.box.unasked), "run hubcap doctor as root, or as hubcap's user")
+		d.add("problem", Warning, fmt.Sprintf("the problems that hubcap knows (%.0f) cannot be listed: %v", counted, d.box.unasked), "run hubcap doctor as root")
 		return
 	}
 	for _, p := range d.box.problems {

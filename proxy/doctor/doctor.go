@@ -89,12 +89,12 @@ func Run(ctx context.Context, o Options) Report {
 	d := &doctor{o: o, log: slog.New(slog.DiscardHandler), report: Report{Box: name, Version: o.Version, State: OK}}
 	if d.configuration() {
 		d.running(ctx)
+		d.ports(ctx) // before registries, which may take all the time
 		d.disk()
 		d.directory()
 		d.proxy(ctx)
 		d.authorities()
 		d.registries(ctx)
-		d.ports(ctx)
 		d.addresses()
 		d.clients()
 		d.problems()
@@ -112,7 +112,11 @@ func (d *doctor) add(check string, state State, what, do string) {
 
 // configuration reads the configuration and reports whether it is valid.
 func (d *doctor) configuration() bool {
-	environ, from := settings(d.o.Environ, d.o.Settings)
+	environ, from, err := settings(d.o.Environ, d.o.Settings)
+	if err != nil {
+		d.add("configuration", Failed, "the service's settings cannot be read: "+err.Error(), "run hubcap doctor as root")
+		return false
+	}
 	c, err := config.Load(environ)
 	d.config = c
 	if err != nil {

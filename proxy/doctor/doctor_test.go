@@ -330,18 +330,25 @@ func TestNoPullsLeft(t *testing.T) {
 // of the service.
 func TestServiceSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "hubcap.env")
-	if _, from := settings([]string{"PATH=/bin"}, file); !strings.Contains(from, "defaults") {
+	if _, from, err := settings([]string{"PATH=/bin"}, file); err != nil || !strings.Contains(from, "defaults") {
 		t.Error(from)
 	}
-	if err := os.WriteFile(file, []byte("# HUBCAP_LISTEN=:1\nHUBCAP_CACHE_SIZE=\"50GiB\"\n  HUBCAP_TAG_TTL='5m'\nOTHER=1\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("# HUBCAP_LISTEN=:1\nHUBCAP_CACHE_SIZE=\"50GiB\"\n  HUBCAP_TAG_TTL='5m'\nHUBCAPS_PROXY=http://proxy.lan:3128\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	environ, from := settings([]string{"PATH=/bin"}, file)
+	t.Setenv("HUBCAPS_PROXY", "")
+	environ, from, err := settings([]string{"PATH=/bin"}, file)
+	if got := os.Getenv("HUBCAPS_PROXY"); err != nil || got != "http://proxy.lan:3128" {
+		t.Errorf("the service's proxy is %q here, %v", got, err)
+	}
 	if from != file || strings.Join(environ, " ") != "PATH=/bin HUBCAP_DATA_DIR=/var/lib/hubcap HUBCAP_CACHE_SIZE=50GiB HUBCAP_TAG_TTL=5m" {
 		t.Errorf("%s: %q", from, environ)
 	}
-	if environ, from := settings([]string{"HUBCAP_LISTEN=:1"}, file); from != "the environment" || len(environ) != 1 {
+	if environ, from, _ := settings([]string{"HUBCAP_LISTEN=:1"}, file); from != "the environment" || len(environ) != 1 {
 		t.Errorf("%s: %q", from, environ)
+	}
+	if _, _, err := settings([]string{"PATH=/bin"}, t.TempDir()); err == nil {
+		t.Error("settings that cannot be read are taken for none")
 	}
 }
 

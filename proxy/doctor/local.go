@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -192,6 +193,8 @@ func (d *doctor) ports(ctx context.Context) {
 			d.add("port", OK, what+" is hubcap's", "")
 		case errors.Is(l.Err, syscall.EADDRNOTAVAIL):
 			d.add("port", Warning, what+": no interface has the address; hubcap waits until one has it", "bring the interface up, or choose another address")
+		case l.Taken && d.box != nil:
+			d.add("port", Warning, what+" is taken, and /livez is not answered there", "look at it again when hubcap has less to do")
 		default:
 			d.add("port", Failed, l.Err.Error(), portAdvice(l.Err))
 		}
@@ -199,6 +202,10 @@ func (d *doctor) ports(ctx context.Context) {
 }
 
 func portAdvice(err error) string {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return "make " + file.Path + " readable for hubcap's user"
+	}
 	if errors.Is(err, syscall.EACCES) {
 		return "choose a port from 1024 up, or give hubcap the capability CAP_NET_BIND_SERVICE"
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"hubcap/proxy/logging"
@@ -118,7 +119,21 @@ func (n *Notifier) deliver(ctx context.Context, notice Notice) {
 	}
 }
 
-// post posts a body once. The error names no address; again reports whether
+// withoutAddress returns an error of a request without the address and its host,
+// which may hold a token.
+func (n *Notifier) withoutAddress(err error) error {
+	var inURL *url.Error
+	if errors.As(err, &inURL) {
+		err = inURL.Err
+	}
+	text := err.Error()
+	if at, err := url.Parse(n.o.URL); err == nil && at.Hostname() != "" {
+		text = strings.ReplaceAll(text, at.Hostname(), "(its host)")
+	}
+	return errors.New(text)
+}
+
+// post posts a body once. The error does not name the host; again reports whether
 // another attempt may succeed. A redirect is not followed: the body, and what the
 // address holds, are for that address.
 func (n *Notifier) post(ctx context.Context, body []byte) (again bool, err error) {
@@ -139,11 +154,7 @@ func (n *Notifier) post(ctx context.Context, body []byte) (again bool, err error
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		var inURL *url.Error
-		if errors.As(err, &inURL) {
-			err = inURL.Err
-		}
-		return true, err
+		return true, n.withoutAddress(err)
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 1<<10)

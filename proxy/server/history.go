@@ -57,15 +57,15 @@ func (s *Server) loadHistory(file string) error {
 	return s.history.Load(f)
 }
 
-// saveHistory replaces the file as a whole. It is not synced: after a power cut
-// an older one is as good.
+// saveHistory replaces the file as a whole. Without the sync, a power cut may
+// leave an empty one.
 func (s *Server) saveHistory(file string) error {
 	next := file + ".new"
 	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.history.Save(f), f.Close()); err != nil {
+	if err := errors.Join(s.history.Save(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(next, file)
@@ -74,10 +74,12 @@ func (s *Server) saveHistory(file string) error {
 // readSeries is the history's Read. A limit's series is named after its upstream
 // and identity.
 func (s *Server) readSeries() (counters, values map[string]float64) {
-	t, ledger := s.Metrics.Totals(), s.Ledger.Status()
-	counters = map[string]float64{
-		"client_bytes": t.ClientBytes, "upstream_bytes": t.UpstreamBytes, "requests": t.Requests, "cached": t.Cached,
+	if t, ok := s.Metrics.Totals(); ok {
+		counters = map[string]float64{
+			"client_bytes": t.ClientBytes, "upstream_bytes": t.UpstreamBytes, "requests": t.Requests, "cached": t.Cached,
+		}
 	}
+	ledger := s.Ledger.Status()
 	values = map[string]float64{"cache_bytes": float64(ledger.Used()), "cache_budget_bytes": float64(ledger.Budget)}
 	for _, u := range s.upstreams.Status() {
 		for _, identity := range u.Identities {

@@ -60,21 +60,23 @@ func (s *Server) supervise(mirror *port.Port) (stop func()) {
 }
 
 // run notifies systemd until ctx ends; without a watchdog, until hubcap is ready.
-// A third of the watchdog's time passes between two questions, and an answer may
-// take as long, so that one late answer does no harm.
+// A quarter of the watchdog's time passes after an answer, an answer may take as
+// long, and after one that did not come hubcap is asked again at once: one late
+// answer does no harm.
 func (v supervision) run(ctx context.Context) {
 	state, pause, within := daemon.SdNotifyReady+"\nSTATUS=serving", askEvery, 5*time.Second
 	if v.watchdog > 0 {
-		within = v.watchdog / 3
+		within = v.watchdog / 4
 	}
 	for failed := false; ; {
 		err := v.ask(ctx, within)
 		if err == nil {
-			err = v.notify(state)
-			if v.watchdog == 0 && err == nil {
-				return
+			if err = v.notify(state); err == nil {
+				if v.watchdog == 0 {
+					return
+				}
+				state, pause = daemon.SdNotifyWatchdog, v.watchdog/4
 			}
-			state, pause = daemon.SdNotifyWatchdog, v.watchdog/3
 		}
 		if ctx.Err() != nil {
 			return
@@ -83,10 +85,14 @@ func (v supervision) run(ctx context.Context) {
 			v.log.Warn("systemd is not told that hubcap answers", "err", err)
 		}
 		failed = err != nil
+		wait := pause
+		if failed {
+			wait = askEvery
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 	}
 }

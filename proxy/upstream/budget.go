@@ -172,6 +172,10 @@ func (b *budget) wait() time.Duration {
 	return max(b.stated.Until.Sub(b.now()), 0)
 }
 
+// maxPulls bounds what counts as a stated number of pulls: sums of some of them
+// must not overflow.
+const maxPulls = 1 << 30
+
 // pulls parses "100;w=21600". Docker Hub sends ";w=21600" at times.
 func pulls(header string) (n int, window time.Duration, ok bool) {
 	number, rest, _ := strings.Cut(header, ";")
@@ -181,7 +185,7 @@ func pulls(header string) (n int, window time.Duration, ok bool) {
 			window = time.Duration(w) * time.Second
 		}
 	}
-	return n, window, err == nil && n >= 0
+	return n, window, err == nil && n >= 0 && n <= maxPulls
 }
 
 // isPull reports whether a request counts as a pull. A pull limit refuses no

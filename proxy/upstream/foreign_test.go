@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -46,6 +47,7 @@ func TestForeignPulls(t *testing.T) {
 		"perhaps not counted":        {{pull: head, status: 200, left: 100}, {pull: get, status: 404, left: 100}, {pull: get}, {pull: head, status: 200, left: 100}, {pull: head, status: 200, left: 99, foreign: 1}},
 		"another limit":              {{pull: head, status: 200, left: 150, limit: 200}, {pull: head, status: 200, left: 100}, {pull: head, status: 200, left: 90, foreign: 10}},
 		"two sources":                {{pull: head, status: 200, left: 100}, {pull: head, status: 200, left: 40, source: "account"}, {pull: get, status: 200, left: 99}, {pull: head, status: 200, left: 38, source: "account", foreign: 2}, {pull: head, status: 200, left: 99}},
+		"numbers that overflow":      {{pull: get, status: 200, left: 100}, {pull: head, status: 200, left: math.MaxInt}, {pull: head, status: 200, left: 98, foreign: 1}},
 		"nothing is left":            {{pull: head, status: 200, left: 5}, {pull: head, status: 200, left: 0, foreign: 5}, {pull: head, status: 200, left: 0}, {pull: head, status: 200, left: 100}, {pull: head, status: 200, left: 98, foreign: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
