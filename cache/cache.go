@@ -82,21 +82,25 @@ type Cache struct {
 	janitor   *eviction.Janitor
 	manifests *manifests
 	edges     *content.Edges // of the manifests that are held
-	usage     *usage
-	capacity  *advisor.Capacity
-	classes   classes
-	wrong     recentlyWrong
-	unread    unread
-	trust     *trust
-	slots     *slots // of connections
-	turns     *slots // of fills
-	pacer     *pacer
-	disk      disk
-	scrubbed  scrubbed
-	learned   chan struct{} // closed when learnEdges has ended
-	walked    chan struct{} // closed when the walk over the files has ended
-	counted   atomic.Bool   // the walk was not cut short: the ledger knows all files
-	unseen    atomic.Bool   // except those in directories that could not be read
+	// remembering is held while a manifest enters memory with its edges, so that
+	// another one does not drive it out in between. Of other locks, only innermost
+	// ones and the ledger's are taken meanwhile.
+	remembering sync.Mutex
+	usage       *usage
+	capacity    *advisor.Capacity
+	classes     classes
+	wrong       recentlyWrong
+	unread      unread
+	trust       *trust
+	slots       *slots // of connections
+	turns       *slots // of fills
+	pacer       *pacer
+	disk        disk
+	scrubbed    scrubbed
+	learned     chan struct{} // closed when learnEdges has ended
+	walked      chan struct{} // closed when the walk over the files has ended
+	counted     atomic.Bool   // the walk was not cut short: the ledger knows all files
+	unseen      atomic.Bool   // except those in directories that could not be read
 
 	locks   locks   // exclude a digest's fill and its removal
 	handles handles // open files

@@ -156,6 +156,8 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 // remember keeps a manifest in memory, and what it names. Of one that leaves
 // memory and has no file, nothing is known any more.
 func (c *Cache) remember(one Manifest, parts []content.Part) {
+	c.remembering.Lock()
+	defer c.remembering.Unlock()
 	c.edges.Put(one.Digest, parts)
 	for _, left := range c.manifests.put(one) {
 		if !c.o.Ledger.Holds(left) {
