@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -100,7 +99,7 @@ func TestConfigRefusesWhatTheStartRefuses(t *testing.T) {
 // in use.
 func TestConfigBesideARunningHubcap(t *testing.T) {
 	dir := t.TempDir()
-	environ := []string{"HUBCAP_DATA_DIR=" + dir, "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
+	environ := []string{"HUBCAP_DATA_DIR=" + dir, "HUBCAP_LISTEN=127.0.0.1:" + testkit.FreePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + testkit.FreePort(t)}
 	start(t, environ...)
 	if _, err := command([]string{"config"}, environ...); err != nil {
 		t.Error(err)
@@ -166,11 +165,11 @@ func TestUserMistakes(t *testing.T) {
 // TestSetupPrintsWhatTheBoxServes compares the command with GET /setup of the
 // hubcap that runs with the same configuration.
 func TestSetupPrintsWhatTheBoxServes(t *testing.T) {
-	box := "127.0.0.1:" + freePort(t)
+	box := "127.0.0.1:" + testkit.FreePort(t)
 	environ := []string{
 		"HUBCAP_LISTEN=" + box, "HUBCAP_ADMIN_LISTEN=127.0.0.1:0", "HUBCAP_DATA_DIR=" + t.TempDir(),
 		"HUBCAP_UPSTREAM_0_HOST=registry.example.com", "HUBCAP_DEFAULT_UPSTREAM=registry.example.com",
-		"HUBCAP_LISTEN_0_ADDRESS=127.0.0.1:" + freePort(t), "HUBCAP_LISTEN_0_UPSTREAM=docker.io",
+		"HUBCAP_LISTEN_0_ADDRESS=127.0.0.1:" + testkit.FreePort(t), "HUBCAP_LISTEN_0_UPSTREAM=docker.io",
 	}
 	start(t, environ...)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -223,7 +222,7 @@ func start(t *testing.T, environ ...string) (stop func() error) {
 }
 
 func TestHealthcheck(t *testing.T) {
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	listen := "HUBCAP_LISTEN=127.0.0.1:" + port
 	if _, err := command([]string{"healthcheck"}, listen); err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("nothing runs: %v, want one line that says so", err)
@@ -242,25 +241,10 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
-// freePort is a port that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
 // TestDoctor shows the exit status and both forms of the report; nothing outside
 // this machine is asked.
 func TestDoctor(t *testing.T) {
-	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + freePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + freePort(t)}
+	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_OFFLINE=true", "HUBCAP_LISTEN=127.0.0.1:" + testkit.FreePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + testkit.FreePort(t)}
 	out, err := command([]string{"doctor"}, environ...)
 	if err != nil || !strings.Contains(out, "warning  configuration  HUBCAP_OFFLINE=true: no registry is asked") {
 		t.Errorf("%v\n%s", err, out)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,8 +120,8 @@ func (m machine) serves() {
 	if err := os.Chown(data, int(who.Uid), int(who.Gid)); err != nil {
 		m.t.Fatal(err)
 	}
-	listen := "HUBCAP_LISTEN=127.0.0.1:" + unusedPort(m.t)
-	environ := []string{"HUBCAP_DATA_DIR=/var/lib/hubcap", listen, "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + unusedPort(m.t), "HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0"}
+	listen := "HUBCAP_LISTEN=127.0.0.1:" + testkit.FreePort(m.t)
+	environ := []string{"HUBCAP_DATA_DIR=/var/lib/hubcap", listen, "HUBCAP_ADMIN_LISTEN=127.0.0.1:" + testkit.FreePort(m.t), "HUBCAP_CACHE_SIZE=64MiB", "HUBCAP_MIN_FREE=0"}
 	service := m.command("/usr/bin/hubcap")
 	service.Env = append(service.Env, environ...)
 	service.SysProcAttr.Credential = who
@@ -148,20 +147,6 @@ func (m machine) serves() {
 			m.t.Fatalf("the installed hubcap is not ready: %v %s\n%s", err, out, log.String())
 		}
 	}
-}
-
-func unusedPort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // named are the files and directories of a machine whose names hold hubcap's, and

@@ -54,10 +54,10 @@ func startSite(t *testing.T) *site {
 	if out, err := exec.Command("amtool", "check-config", routes).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	alertmanager := freeAddress(t)
+	alertmanager := "127.0.0.1:" + testkit.FreePort(t)
 	s.start("prometheus-alertmanager", nil, "--config.file="+routes, "--storage.path="+t.TempDir(),
 		"--web.listen-address="+alertmanager, "--cluster.listen-address=")
-	s.prometheus = freeAddress(t)
+	s.prometheus = "127.0.0.1:" + testkit.FreePort(t)
 	config := write(t, "prometheus.yml", prometheusConfig(write(t, "rules.yml", hasty(t)), box, alertmanager))
 	s.start("prometheus", nil, "--config.file="+config, "--storage.tsdb.path="+t.TempDir(), "--web.listen-address="+s.prometheus, "--log.level=warn")
 	s.eventually("Prometheus scrapes the box", func() bool { return s.answered("hubcap_build_info") })
@@ -101,7 +101,7 @@ func (s *site) startBox() (admin string) {
 	}
 	for n, u := range [][]string{
 		{"HOST=docker.io", "URL=" + s.hub.RegistryURL()},
-		{"HOST=ghcr.io", "URL=http://" + freeAddress(s.t)},
+		{"HOST=ghcr.io", "URL=http://" + "127.0.0.1:" + testkit.FreePort(s.t)},
 		{"HOST=quay.io", "URL=" + s.hub.RegistryURL(), "USERNAME=box", "PASSWORD=wrong"},
 	} {
 		for _, setting := range append(u, "TOKEN_HOSTS="+token.Host, "PRIVATE_CIDRS=127.0.0.0/8") {
@@ -239,15 +239,4 @@ func (s *site) eventually(what string, ok func() bool) {
 			s.t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-// freeAddress is an address at which nothing listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

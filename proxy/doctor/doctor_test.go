@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"hubcap/e2e/testkit"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -44,7 +44,7 @@ func newPatient(t *testing.T, o fakehub.Options) *patient {
 	token, _ := url.Parse(hub.TokenURL())
 	return &patient{t: t, hub: hub, environ: map[string]string{
 		"UPSTREAM_0_HOST": "docker.io", "UPSTREAM_0_URL": hub.RegistryURL(), "UPSTREAM_0_TOKEN_HOSTS": token.Host, "UPSTREAM_0_PRIVATE_CIDRS": "127.0.0.0/8",
-		"LISTEN": "127.0.0.1:" + freePort(t), "ADMIN_LISTEN": "127.0.0.1:" + freePort(t), "DATA_DIR": filepath.Join(t.TempDir(), "data"),
+		"LISTEN": "127.0.0.1:" + testkit.FreePort(t), "ADMIN_LISTEN": "127.0.0.1:" + testkit.FreePort(t), "DATA_DIR": filepath.Join(t.TempDir(), "data"),
 		"CACHE_SIZE": "64MiB", "MIN_FREE": "0", "DRAIN_TIMEOUT": "100ms", "CONNECT_TIMEOUT": "2s",
 	}, o: Options{Version: "test", Proxy: func(r *http.Request) (*url.URL, error) {
 		if strings.HasPrefix(r.URL.Host, "127.0.0.1") || strings.HasSuffix(r.URL.Hostname(), ".invalid") {
@@ -52,17 +52,6 @@ func newPatient(t *testing.T, o fakehub.Options) *patient {
 		}
 		return outside, nil
 	}}}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 func (p *patient) settings() (environ []string) {
@@ -190,7 +179,7 @@ func TestBesideAnotherHubcap(t *testing.T) {
 	p.environ["DATA_DIR"] = t.TempDir()
 	r := p.examine()
 	p.has(r, "hubcap", Warning, "one answers at "+listen, "give the doctor the settings")
-	p.environ["DATA_DIR"], p.environ["ADMIN_LISTEN"] = dir, "127.0.0.1:"+freePort(t)
+	p.environ["DATA_DIR"], p.environ["ADMIN_LISTEN"] = dir, "127.0.0.1:"+testkit.FreePort(t)
 	if again := p.examine(); r.Running || again.Running {
 		t.Error("it counts as the one with these settings")
 	} else {
@@ -275,7 +264,9 @@ func TestFailures(t *testing.T) {
 		}, check: "credentials", state: Failed, parts: []string{advice.LoginRefused(advice.Login{Registry: "docker.io", Limit: 100, Window: 6 * time.Hour})}},
 		"a private address":    {change: func(_ *testing.T, p *patient) { p.environ["UPSTREAM_0_PRIVATE_CIDRS"] = "10.0.0.0/8" }, check: "registry", state: Failed, parts: []string{"docker.io: ", "127.0.0.1 is 127.0.0.1, a private address: HUBCAP_UPSTREAM_<n>_PRIVATE_CIDRS=127.0.0.0/16 allows it"}},
 		"an unknown authority": {hub: fakehub.Options{TLS: true}, change: func(*testing.T, *patient) {}, check: "registry", state: Failed, parts: []string{"shows a certificate of", "HUBCAP_CA_FILE=", "set that variable"}},
-		"a dead registry":      {change: func(t *testing.T, p *patient) { p.environ["UPSTREAM_0_URL"] = "http://127.0.0.1:" + freePort(t) }, check: "registry", state: Failed, parts: []string{"docker.io: ", "connection refused", "check route and firewall"}},
+		"a dead registry": {change: func(t *testing.T, p *patient) {
+			p.environ["UPSTREAM_0_URL"] = "http://127.0.0.1:" + testkit.FreePort(t)
+		}, check: "registry", state: Failed, parts: []string{"docker.io: ", "connection refused", "check route and firewall"}},
 		"no registry at the address": {change: func(t *testing.T, p *patient) {
 			other := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(other.Close)
@@ -289,7 +280,7 @@ func TestFailures(t *testing.T) {
 			p.o.Now = func() time.Time { return time.Now().Add(90 * time.Second) }
 		}, check: "clock", state: Warning, parts: []string{" s ahead of the registries'"}},
 		"a dead proxy": {change: func(t *testing.T, p *patient) {
-			dead, _ := url.Parse("http://user:" + canary + "@127.0.0.1:" + freePort(t))
+			dead, _ := url.Parse("http://user:" + canary + "@127.0.0.1:" + testkit.FreePort(t))
 			p.o.Proxy = func(*http.Request) (*url.URL, error) { return dead, nil }
 		}, check: "proxy", state: Failed, parts: []string{"http://user:xxxxx@127.0.0.1", "which does not answer", "HTTPS_PROXY"}},
 		"an expired authority": {hub: fakehub.Options{TLS: true}, change: func(t *testing.T, p *patient) {

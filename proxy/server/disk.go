@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -132,10 +133,22 @@ func readSizing(file string) (sizing, error) {
 	return s, nil
 }
 
-// write replaces the file as a whole.
 func (s sizing) write(file string) error {
+	return replaceFile(file, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, s.cache, s.total)
+		return err
+	})
+}
+
+// replaceFile replaces a file as a whole by what write writes. Without the sync,
+// a power cut may leave an empty one.
+func replaceFile(file string, write func(io.Writer) error) error {
 	next := file + ".new"
-	if err := os.WriteFile(next, fmt.Appendln(nil, s.cache, s.total), 0o600); err != nil {
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(next, file)

@@ -40,7 +40,7 @@ func (s *Server) openHistory() error {
 			case <-ctx.Done():
 				s.history.Sample()
 			}
-			if err := s.saveHistory(file); err != nil {
+			if err := replaceFile(file, s.history.Save); err != nil {
 				s.log.Warn("the history cannot be saved", "file", file, "err", err)
 			}
 		}
@@ -55,20 +55,6 @@ func (s *Server) loadHistory(file string) error {
 	}
 	defer f.Close()
 	return s.history.Load(f)
-}
-
-// saveHistory replaces the file as a whole. Without the sync, a power cut may
-// leave an empty one.
-func (s *Server) saveHistory(file string) error {
-	next := file + ".new"
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(s.history.Save(f), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next, file)
 }
 
 // readSeries is the history's Read. A limit's series is named after its upstream

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"encoding/json"
-	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -10,27 +8,12 @@ import (
 	"hubcap/metrics/history"
 )
 
-// historyOf asks the admin port for the history, by the token in dir.
+// historyOf returns the points that the admin port answers with.
 func (b *box) historyOf(dir, query string) (status int, points []history.Point) {
 	b.t.Helper()
-	token, err := os.ReadFile(dir + "/admin-token")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	req, _ := http.NewRequest(http.MethodGet, "http://"+b.admin+"/api/v1/history"+query, nil)
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	resp, err := b.client.Do(req)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer resp.Body.Close()
 	var answer struct{ Points []history.Point }
-	if resp.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	return resp.StatusCode, answer.Points
+	status = b.askAdmin(dir, "/api/v1/history"+query, &answer)
+	return status, answer.Points
 }
 
 // TestHistorySurvivesARestart counts what two runs of one box have sent, and

@@ -14,23 +14,35 @@ import (
 	"hubcap/proxy/problems"
 )
 
-// problemsOf asks the admin port for the problems, by the token in dir.
-func (b *box) problemsOf(dir string) (all []problems.Problem) {
+// askAdmin asks the admin port, by the token in dir, and decodes the answer, if
+// it is 200.
+func (b *box) askAdmin(dir, path string, answer any) (status int) {
 	b.t.Helper()
 	token, err := os.ReadFile(dir + "/admin-token")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	req, _ := http.NewRequest(http.MethodGet, "http://"+b.admin+"/api/v1/problems", nil)
+	req, _ := http.NewRequest(http.MethodGet, "http://"+b.admin+path, nil)
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	resp, err := b.client.Do(req)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return resp.StatusCode
+}
+
+// problemsOf returns the problems that the admin port lists.
+func (b *box) problemsOf(dir string) []problems.Problem {
+	b.t.Helper()
 	var answer struct{ Problems []problems.Problem }
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusOK {
-		b.t.Fatal(resp.StatusCode, err)
+	if status := b.askAdmin(dir, "/api/v1/problems", &answer); status != http.StatusOK {
+		b.t.Fatal(status)
 	}
 	return answer.Problems
 }

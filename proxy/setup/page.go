@@ -12,6 +12,13 @@ import (
 	"time"
 )
 
+// Pulls knows when clients pulled.
+type Pulls interface {
+	// LastPull returns when a client last pulled; ok is false if it is not
+	// known to have pulled.
+	LastPull(client netip.Addr) (at time.Time, ok bool)
+}
+
 // Options is what a Page needs. Every field is required.
 type Options struct {
 	Mirrors Mirrors

@@ -5,7 +5,7 @@
 //
 // Files: setup.go (the texts), clients.go (which clients there are), address.go
 // (the grammar of Host), authority.go (the certificate authority), page.go (GET
-// /setup), pulls.go (when a client last pulled), text/ (the templates).
+// /setup), text/ (the templates).
 package setup
 
 import (

@@ -39,12 +39,18 @@ func (c *Client) Probe(ctx context.Context) (Probe, error) {
 // CheckLogin returns an error unless the box's credentials are accepted, for no
 // repository in particular. The client has credentials.
 func (c *Client) CheckLogin(ctx context.Context) error {
-	req, resp, err := c.base(ctx, func(req *http.Request) (*http.Response, error) {
+	return c.admitted(ctx, func(req *http.Request) (*http.Response, error) {
 		if _, err := c.login.keeper.Get(ctx); err != nil {
 			return nil, err
 		}
 		return c.unauthorized(req, "")
 	})
+}
+
+// admitted requests the registry's GET /v2/ by do. It returns an error unless
+// the answer is 200.
+func (c *Client) admitted(ctx context.Context, do func(*http.Request) (*http.Response, error)) error {
+	req, resp, err := c.base(ctx, do)
 	if err != nil {
 		return err
 	}

@@ -42,17 +42,7 @@ func (c *Client) relay(req *http.Request) (*http.Response, error) {
 }
 
 // Ping reports, by a nil error, that the registry lets the caller in.
-func (c *Client) Ping(ctx context.Context) error {
-	req, resp, err := c.base(ctx, c.relay)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return c.refusal(req, resp)
-	}
-	return nil
-}
+func (c *Client) Ping(ctx context.Context) error { return c.admitted(ctx, c.relay) }
 
 // relayChallenge reduces a challenge to what a client may be told: a Bearer
 // realm that is one of the token hosts, and the service. Clients answer with
