@@ -107,11 +107,12 @@ func (b *Blob) switchBody(ctx context.Context, start, off int64, err error) erro
 
 // replace is switchBody for a stored file.
 func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) (body, error) {
+	h := b.body.(*held)
 	err := b.cache.unreadable(b.want.Digest, off, cause)
-	if h, ok := b.body.(*held); ok && begun && !h.trusted {
+	if begun && !h.trusted {
 		return h.continueUncached(b.want, off, cause)
 	}
-	again, err := b.cache.openMissing(ctx, b.want, err)
+	again, err := b.cache.openMissing(ctx, b.want, err, h.replaced)
 	if err != nil {
 		return nil, err
 	}

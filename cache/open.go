@@ -86,12 +86,16 @@ func (c *Cache) held(want Want) (*Blob, error) {
 		return nil, ErrRestricted
 	}
 	c.usage.touch(d)
+	replaced := c.unread.replaced.Load()
 	one := c.handles.acquire(d)
 	f, stat, err := c.openFile(d, class)
 	if err == nil && stat.Size == size {
 		return &Blob{
 			Size: size, Origin: Held, RecentlyWrong: c.wrong.has(d), cache: c, want: want,
-			body: &held{cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature), handle: one, file: f},
+			body: &held{
+				cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature),
+				replaced: replaced, handle: one, file: f,
+			},
 		}, nil
 	}
 	c.handles.release(d, one)
@@ -146,11 +150,12 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 // bounds the waiting and not the fill. The error is ErrRestricted, ctx's cause or the
 // source's.
 func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
+	replaced := c.unread.replaced.Load()
 	b, err := c.held(want)
 	if err == nil {
 		return b, nil
 	}
-	return c.openMissing(ctx, want, err)
+	return c.openMissing(ctx, want, err, replaced)
 }
 
 // maxTries is how often a blob is looked for that is stored, evicted, or fails
@@ -158,6 +163,7 @@ func (c *Cache) Open(ctx context.Context, want Want) (*Blob, error) {
 const maxTries = 100
 
 // openMissing is Open for a blob that held did not open because of missing.
+// replaced is unread.replaced before that.
 //
 // It takes several tries because a blob is in one of two places, the ledger and
 // the list of fills, which are not looked at under one lock: a fill may end
@@ -165,18 +171,20 @@ const maxTries = 100
 // And a fill that was joined may fail where this request's own source would not.
 // All of this is errAgain, and anything else is the answer. After maxTries the
 // blob is read from this request's source.
-func (c *Cache) openMissing(ctx context.Context, want Want, missing error) (*Blob, error) {
+func (c *Cache) openMissing(ctx context.Context, want Want, missing error, replaced int64) (*Blob, error) {
 	for range maxTries {
-		b, err := c.tryMissing(ctx, want, missing)
+		b, err := c.tryMissing(ctx, want, missing, replaced)
 		if !errors.Is(err, errAgain) {
 			return b, err
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if errors.Is(missing, errUnreadable) {
+		now := c.unread.replaced.Load()
+		if errors.Is(missing, errUnreadable) && now == replaced {
 			continue // the file is not tried again: a fill replaces it
 		}
+		replaced = now
 		if b, missing = c.held(want); missing == nil {
 			return b, nil
 		}
@@ -185,7 +193,7 @@ func (c *Cache) openMissing(ctx context.Context, want Want, missing error) (*Blo
 }
 
 // tryMissing is one try of openMissing.
-func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob, error) {
+func (c *Cache) tryMissing(ctx context.Context, want Want, missing error, replaced int64) (*Blob, error) {
 	replace := errors.Is(missing, errUnreadable)
 	switch {
 	case errors.Is(missing, ErrRestricted):
@@ -193,7 +201,10 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error) (*Blob
 	case !replace && !errors.Is(missing, errNotHeld): // the file is good, and cannot be opened now
 		return c.openUncached(ctx, want, missing)
 	}
-	f, began, err := c.join(want, replace)
+	if !replace {
+		replaced = -1
+	}
+	f, began, err := c.join(want, replaced)
 	if err != nil {
 		return nil, err
 	}
@@ -223,9 +234,10 @@ func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, 
 
 // join returns the running fill of a digest, or starts one, and counts the caller
 // in (fill.enter). The error is errAgain if the blob is stored by now: a fill
-// commits before it leaves the list. replace says that the stored file cannot be
-// read, and is to be replaced.
-func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
+// commits before it leaves the list. If the stored file cannot be read and is to be
+// replaced, replaced is unread.replaced from before that file was opened, and
+// otherwise negative.
+func (c *Cache) join(want Want, replaced int64) (f *fill, began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[want.Digest]; f != nil {
@@ -240,10 +252,10 @@ func (c *Cache) join(want Want, replace bool) (f *fill, began bool, err error) {
 	if c.closed {
 		return nil, false, errStopped
 	}
-	if c.o.Ledger.Holds(want.Digest) && !replace {
+	if c.o.Ledger.Holds(want.Digest) && c.unread.replaced.Load() != replaced {
 		return nil, false, errAgain
 	}
-	f = newFill(c, want, replace)
+	f = newFill(c, want, replaced >= 0)
 	f.enter()
 	c.start(f)
 	return f, true, nil

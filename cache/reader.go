@@ -64,8 +64,10 @@ type held struct {
 	digest  digest.Digest
 	size    int64
 	trusted bool // verified within the interval, and unchanged since
-	handle  *handle
-	file    *os.File
+	// replaced is unread.replaced from before the file was opened.
+	replaced int64
+	handle   *handle
+	file     *os.File
 }
 
 // send starts the verification of a file that is not trusted. A span that reaches

@@ -73,6 +73,7 @@ func (c *Cache) committed(d digest.Digest, stat blobs.Stat, class blobs.Class, h
 	c.o.Ledger.Evict(d)
 	if size, evicted := c.o.Ledger.Evicted(d); evicted {
 		c.o.Ledger.Unlinked(d)
+		c.unread.replaced.Add(1)
 		c.handles.replaced(d, func() { c.o.Ledger.Freed(size) })
 	}
 	c.trust.verified(d, stat, c.o.Now())

@@ -32,6 +32,10 @@ const rereadInterval = time.Minute
 // until the file can be read or is replaced.
 type unread struct {
 	count atomic.Int64 // len(at), usually 0: read without the lock
+	// replaced counts the files that a new one has taken the place of. Somebody for
+	// whom a file fails, and who finds that this has grown since he opened it, opens
+	// it again before he has it fetched.
+	replaced atomic.Int64
 
 	mu sync.Mutex
 	at map[digest.Digest]int64

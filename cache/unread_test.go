@@ -124,6 +124,31 @@ func TestUnreadableFileIsReplaced(t *testing.T) {
 	mend()
 }
 
+// TestReplacedMeanwhile has a request find that a file cannot be opened, and look
+// for the blob again only after the file was replaced.
+func TestReplacedMeanwhile(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := randomContent(704, mib)
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	mend := testkit.Unopenable(t, r.file(d))
+	defer mend()
+
+	replaced := r.unread.replaced.Load()
+	want := Want{Digest: d, Source: down(), Size: -1}
+	_, missing := r.held(want)
+	if !errors.Is(missing, errUnreadable) {
+		t.Fatalf("the file fails with %v", missing)
+	}
+	r.mustGet(d, &origin{body: body}, body)
+	r.settle()
+	b, err := r.openMissing(t.Context(), want, missing, replaced)
+	if err != nil || b.Origin != Held {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	b.Close()
+}
+
 // TestFileThatFailsUnderItsReaderIsReplaced has the disk fail in the middle of a
 // response while another reader has the same file open: its bytes count until that
 // reader has closed it.
