@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -74,6 +75,8 @@ func tables() (map[string]map[string]string, error) {
 		name := "general"
 		if prefix, _, numbered := strings.Cut(v.Name, "<n>_"); numbered {
 			name = prefix
+		} else if slices.Contains(config.ClientVariables(), v) {
+			name = "of commands"
 		}
 		if variables[name] == "" {
 			variables[name] = "| variable | default | meaning |\n|---|---|---|\n"

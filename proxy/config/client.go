@@ -1,0 +1,73 @@
+package config
+
+import (
+	"errors"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Client is where the commands find a hubcap, checked.
+type Client struct {
+	URL    *url.URL // of the admin port; nil if it is not set
+	Token  Secret   // may be empty
+	CAFile CAFile   // authorities for URL, besides the system's
+
+	// Sockets are the Unix sockets at which a hubcap of this machine may answer, in
+	// the order in which they are tried.
+	Sockets []string
+}
+
+// clientVariables are the variables of Client that are for commands alone.
+type clientVariables struct {
+	URL   string `env:"URL" means:"admin port of the hubcap that the commands ask, such as https://hubcap.example.com:5001; the one of this machine when empty"`
+	Token Secret `env:"TOKEN" means:"content of admin-token or view-token of that hubcap's data directory; not needed on its own machine"`
+}
+
+// The directories of the service: packages and deploy/hubcap.service name them.
+var serviceDirs = []string{"/run/hubcap", "/var/lib/hubcap"}
+
+// SocketName is the name of the admin port's Unix socket in its directory.
+const SocketName = "admin.sock"
+
+// LoadClient reads what the commands need of the environment, given as os.Environ
+// gives it. Other variables may have values that Load refuses.
+func LoadClient(environ []string) (c Client, err error) {
+	values := env.ToMap(environ)
+	maps.DeleteFunc(values, func(name, _ string) bool {
+		return !strings.HasPrefix(name, Prefix+"TOKEN") && name != Prefix+"URL" && name != Prefix+"DATA_DIR" && name != Prefix+"CA_FILE"
+	})
+	if values, err = readSecretFiles(values); err != nil {
+		return c, err
+	}
+	var set struct {
+		clientVariables
+		DataDir string `env:"DATA_DIR" envDefault:"./data"`
+		CAFile  CAFile `env:"CA_FILE"`
+	}
+	if err := parse(&set, Prefix, values); err != nil {
+		return c, err
+	}
+	c.Token, c.CAFile = set.Token, set.CAFile
+	for _, dir := range append([]string{set.DataDir}, serviceDirs...) {
+		c.Sockets = append(c.Sockets, filepath.Join(dir, SocketName))
+	}
+	if set.URL != "" {
+		if c.URL, err = AdminURL(set.URL); err != nil {
+			return c, refused(Prefix+"URL", set.URL, err)
+		}
+	}
+	return c, nil
+}
+
+// AdminURL reads the address of an admin port.
+func AdminURL(text string) (*url.URL, error) {
+	at, err := url.Parse(text)
+	if err != nil || at.Host == "" || at.Scheme != "https" && at.Scheme != "http" || strings.Trim(at.Path, "/") != "" || at.User != nil || at.RawQuery != "" {
+		return nil, errors.New("want an address such as https://hubcap.example.com:5001")
+	}
+	return &url.URL{Scheme: at.Scheme, Host: at.Host}, nil
+}
