@@ -1,13 +1,13 @@
-// Package admin is the operator's port. Metrics and health need no token; the
-// rest does. It knows who may access what; it does not know the content.
+// Package admin is what the operator sees and does: the API, and who may use it.
+// Metrics and health need no token; the rest does.
 //
-// Files: admin.go, token.go (the token's file).
+// Files: admin.go (the port), token.go (the token's file), routes.go (the API),
+// box.go (what its routes answer), errors.go.
 package admin
 
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,15 +21,13 @@ import (
 // Options is what New needs; every field but Names, Token and Pprof is
 // required.
 type Options struct {
-	Metrics  http.Handler            // /metrics
-	Health   http.Handler            // /livez, /readyz
-	Config   func(w io.Writer) error // /admin/config: the settings, secrets masked
-	Problems func() any              // /api/v1/problems: encoded as JSON
-	// History answers /api/v1/history, encoded as JSON; an error is about the query.
-	History func(query url.Values) (any, error)
-	Token   string   // empty: there is no access with a token
-	Names   []string // by which the port may be addressed, besides localhost and addresses
-	Pprof   bool     // /debug/pprof
+	Metrics http.Handler            // /metrics
+	Health  http.Handler            // /livez, /readyz
+	Config  func(w io.Writer) error // /admin/config: the settings, secrets masked
+	Box     *Box                    // /api/v1
+	Token   string                  // empty: there is no access with a token
+	Names   []string                // by which the port may be addressed, besides localhost and addresses
+	Pprof   bool                    // /debug/pprof
 	Log     *slog.Logger
 }
 
@@ -41,8 +39,9 @@ func New(o Options) http.Handler {
 	mux.Handle("GET /readyz", o.Health)
 	behind := func(pattern string, h http.HandlerFunc) { mux.Handle("GET "+pattern, o.behindToken(h)) }
 	behind("/admin/config", o.config)
-	behind("/api/v1/problems", func(w http.ResponseWriter, _ *http.Request) { o.sendJSON(w, o.Problems()) })
-	behind("/api/v1/history", o.history)
+	api := http.NewServeMux()
+	routes(api, o.Box)
+	mux.Handle(root, o.behindToken(api.ServeHTTP))
 	if o.Pprof {
 		behind("/debug/pprof/", pprof.Index)
 		behind("/debug/pprof/cmdline", pprof.Cmdline)
@@ -57,22 +56,6 @@ func (o *Options) config(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err := o.Config(w); err != nil {
 		o.Log.Debug("the settings were not sent to their end", "err", err)
-	}
-}
-
-func (o *Options) history(w http.ResponseWriter, r *http.Request) {
-	answer, err := o.History(r.URL.Query())
-	if err != nil {
-		http.Error(w, "400 bad request: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	o.sendJSON(w, answer)
-}
-
-func (o *Options) sendJSON(w http.ResponseWriter, answer any) {
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(answer); err != nil {
-		o.Log.Debug("an answer was not sent to its end", "err", err)
 	}
 }
 

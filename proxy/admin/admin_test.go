@@ -20,6 +20,7 @@ func serve(t *testing.T, o Options) *httptest.Server {
 	say := func(text string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 	}
+	o.Box = &Box{}
 	o.Metrics, o.Health, o.Log = say("metrics"), say("ok"), slog.New(slog.DiscardHandler)
 	o.Config = func(w io.Writer) error { _, err := io.WriteString(w, "settings"); return err }
 	s := httptest.NewServer(New(o))

@@ -43,16 +43,19 @@ func LoadClient(environ []string) (c Client, err error) {
 	if values, err = readSecretFiles(values); err != nil {
 		return c, err
 	}
-	var set struct {
-		clientVariables
+	c.Token = Secret(values[Prefix+"TOKEN"])
+	var set clientVariables
+	var shared struct { // with the service
 		DataDir string `env:"DATA_DIR" envDefault:"./data"`
 		CAFile  CAFile `env:"CA_FILE"`
 	}
-	if err := parse(&set, Prefix, values); err != nil {
-		return c, err
+	for _, target := range []any{&set, &shared} {
+		if err := parse(target, Prefix, values); err != nil {
+			return c, err
+		}
 	}
-	c.Token, c.CAFile = set.Token, set.CAFile
-	for _, dir := range append([]string{set.DataDir}, serviceDirs...) {
+	c.CAFile = shared.CAFile
+	for _, dir := range append([]string{shared.DataDir}, serviceDirs...) {
 		c.Sockets = append(c.Sockets, filepath.Join(dir, SocketName))
 	}
 	if set.URL != "" {

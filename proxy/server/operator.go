@@ -29,9 +29,18 @@ func (s *Server) adminHandler() http.Handler {
 	}
 	return admin.New(admin.Options{
 		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: token, Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
-		Problems: s.problemsNow, History: s.historyNow,
+		Box:    s.box(),
 		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
 	})
+}
+
+// box returns what the API tells of.
+func (s *Server) box() *admin.Box {
+	name, _ := os.Hostname() // empty is as good as unknown
+	return &admin.Box{
+		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
+		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Problems: s.problems, History: s.history,
+	}
 }
 
 // exportProcess exports what is known before any room is built: which build this

@@ -78,6 +78,7 @@ type Server struct {
 	o         Options
 	log       *slog.Logger
 	settings  Settings
+	started   time.Time
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
@@ -98,6 +99,7 @@ type Server struct {
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
