@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -62,12 +63,13 @@ func Report(w io.Writer, err error) (code int) {
 	return f.Code
 }
 
-// Options is what the commands need; every field is required.
+// Options is what the commands need; every field but Now is required.
 type Options struct {
 	Environ        []string // as of os.Environ
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Version        string
+	Now            func() time.Time                // time.Now when nil
 	Serve          func(ctx context.Context) error // serves until ctx ends
 }
 
@@ -90,6 +92,9 @@ func Run(ctx context.Context, args []string, o Options) error {
 // Command returns the tree of commands.
 func Command(o Options) *cobra.Command {
 	p := &program{Options: o}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
 	root := &cobra.Command{
 		Use:   "hubcap",
 		Short: "hubcap is a caching pull-through proxy for Docker Hub and every other OCI registry",
@@ -112,16 +117,22 @@ Without a command it serves.`,
 		}
 		return failed(Usage, "%w; %s --help has the flags", err, cmd.CommandPath())
 	})
-	root.AddGroup(&cobra.Group{ID: groupRun, Title: "To run hubcap:"})
-	root.SetHelpCommandGroupID(groupRun)
-	root.AddCommand(p.local()...)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"look", "To look at a running hubcap:", p.looking()},
+		{"run", "To run hubcap:", p.local()},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+		}
+		root.AddCommand(g.commands...)
+	}
+	root.SetHelpCommandGroupID("run")
 	return root
 }
-
-// The groups of commands in hubcap --help.
-const (
-	groupRun = "run"
-)
 
 // known refuses a command that there is not.
 func (p *program) known(root *cobra.Command, args []string) error {

@@ -46,11 +46,7 @@ func (p *program) local() []*cobra.Command {
 			return server.Healthcheck(c)
 		},
 	}
-	all := []*cobra.Command{serve, settings, version, healthcheck, p.doctor(), p.setup(), p.completion()}
-	for _, c := range all {
-		c.GroupID = groupRun
-	}
-	return all
+	return []*cobra.Command{serve, settings, version, healthcheck, p.doctor(), p.setup(), p.completion()}
 }
 
 func (p *program) config() error {
@@ -75,11 +71,6 @@ func (p *program) doctor() *cobra.Command {
 	}
 	p.withJSON(cmd)
 	return cmd
-}
-
-// withJSON gives a command the flag --json.
-func (p *program) withJSON(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&p.asJSON, "json", false, "print JSON: one document, or an object a line where the output goes on")
 }
 
 func (p *program) setup() *cobra.Command {

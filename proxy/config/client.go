@@ -1,10 +1,13 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"maps"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -12,9 +15,9 @@ import (
 
 // Client is where the commands find a hubcap, checked.
 type Client struct {
-	URL    *url.URL // of the admin port; nil if it is not set
-	Token  Secret   // may be empty
-	CAFile CAFile   // authorities for URL, besides the system's
+	URL     *url.URL       // of the admin port; nil if it is not set
+	Token   Secret         // may be empty
+	RootCAs *x509.CertPool // for URL; nil for the system's
 
 	// Sockets are the Unix sockets at which a hubcap of this machine may answer, in
 	// the order in which they are tried.
@@ -36,9 +39,10 @@ const SocketName = "admin.sock"
 // LoadClient reads what the commands need of the environment, given as os.Environ
 // gives it. Other variables may have values that Load refuses.
 func LoadClient(environ []string) (c Client, err error) {
+	wanted := []string{Prefix + "URL", Prefix + "DATA_DIR", Prefix + "ADMIN_SOCKET", Prefix + "CA_FILE"}
 	values := env.ToMap(environ)
 	maps.DeleteFunc(values, func(name, _ string) bool {
-		return !strings.HasPrefix(name, Prefix+"TOKEN") && name != Prefix+"URL" && name != Prefix+"DATA_DIR" && name != Prefix+"CA_FILE"
+		return !strings.HasPrefix(name, Prefix+"TOKEN") && !slices.Contains(wanted, name)
 	})
 	if values, err = readSecretFiles(values); err != nil {
 		return c, err
@@ -46,15 +50,23 @@ func LoadClient(environ []string) (c Client, err error) {
 	c.Token = Secret(values[Prefix+"TOKEN"])
 	var set clientVariables
 	var shared struct { // with the service
-		DataDir string `env:"DATA_DIR" envDefault:"./data"`
-		CAFile  CAFile `env:"CA_FILE"`
+		DataDir     string `env:"DATA_DIR" envDefault:"./data"`
+		AdminSocket string `env:"ADMIN_SOCKET"`
+		CAFile      CAFile `env:"CA_FILE"`
 	}
 	for _, target := range []any{&set, &shared} {
 		if err := parse(target, Prefix, values); err != nil {
 			return c, err
 		}
 	}
-	c.CAFile = shared.CAFile
+	if shared.CAFile.CAFile != nil {
+		if c.RootCAs, err = withAuthorities(shared.CAFile.Path()); err != nil {
+			return c, refused(Prefix+"CA_FILE", shared.CAFile.Path(), err)
+		}
+	}
+	if shared.AdminSocket != "" && shared.AdminSocket != "off" {
+		c.Sockets = append(c.Sockets, shared.AdminSocket)
+	}
 	for _, dir := range append([]string{shared.DataDir}, serviceDirs...) {
 		c.Sockets = append(c.Sockets, filepath.Join(dir, SocketName))
 	}
@@ -64,6 +76,17 @@ func LoadClient(environ []string) (c Client, err error) {
 		}
 	}
 	return c, nil
+}
+
+// withAuthorities returns the system's authorities and those of a PEM file.
+func withAuthorities(file string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	pem, err := os.ReadFile(file)
+	pool.AppendCertsFromPEM(pem)
+	return pool, err
 }
 
 // AdminURL reads the address of an admin port.
