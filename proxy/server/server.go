@@ -32,6 +32,7 @@ import (
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 )
 
@@ -74,32 +75,34 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 
-	config                 config.Config
-	o                      Options
-	log                    *slog.Logger
-	settings               Settings
-	started                time.Time
-	upstreams              *upstream.Set
-	store                  *blobs.Store
-	index                  *index.Index
-	tags                   *freshness.Resolver
-	prefetch               *prefetch.Prefetcher // nil if there is none
-	gateway                *access.Gateway
-	bypass                 *bypass.Monitor
-	refusals               *access.Refusals
-	limits                 *port.Limits // of clients; nil before Serve, as ports
-	ports                  port.Group
-	adminPort, adminSocket http.Handler
-	problems               *problems.List
-	history                *history.History
-	notifier               *problems.Notifier // nil if there is none
-	closers                []func()           // of what has been opened, in that order
+	config    config.Config
+	o         Options
+	log       *slog.Logger
+	settings  Settings
+	started   time.Time
+	upstreams *upstream.Set
+	store     *blobs.Store
+	index     *index.Index
+	tags      *freshness.Resolver
+	prefetch  *prefetch.Prefetcher // nil if there is none
+	gateway   *access.Gateway
+	bypass    *bypass.Monitor
+	requests  *requests.Log
+	refusals  *access.Refusals
+	limits    *port.Limits // of clients; nil before Serve, as ports
+	ports     port.Group
+	problems  *problems.List
+	history   *history.History
+	notifier  *problems.Notifier // nil if there is none
+	closers   []func()           // of what has been opened, in that order
+
+	adminPort, adminSocket http.Handler // of the admin port and of its socket; set by Serve
 }
 
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
