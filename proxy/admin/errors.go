@@ -15,7 +15,7 @@ func init() { huma.NewError, huma.DefaultArrayNullable = newError, false }
 // newError makes the errors that huma finds: unknown fields, values that are not
 // allowed. What the client sent is not repeated.
 func newError(status int, detail string, errs ...error) huma.StatusError {
-	e := &api.Error{Status: status, Detail: detail}
+	e := api.Error{Status: status, Detail: detail}
 	for _, err := range errs {
 		if found, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma wraps none
 			d := found.ErrorDetail()
@@ -28,16 +28,16 @@ func newError(status int, detail string, errs ...error) huma.StatusError {
 }
 
 // filled returns an error with what follows from its status.
-func filled(e *api.Error) *api.Error {
+func filled(e api.Error) *api.Error {
 	e.Type = cmp.Or(e.Type, "about:blank")
 	e.Title = cmp.Or(e.Title, http.StatusText(e.Status))
-	return e
+	return &e
 }
 
 // asError returns the answer for a room's error.
 func asError(err error) error {
 	if e, ok := errors.AsType[*api.Error](err); ok {
-		return filled(e)
+		return filled(*e)
 	}
-	return filled(&api.Error{Status: http.StatusInternalServerError, Detail: err.Error()})
+	return filled(api.Error{Status: http.StatusInternalServerError, Detail: err.Error()})
 }

@@ -18,8 +18,9 @@ const root = "/api/v1/"
 // answers is the body of an answer, as huma has it.
 type answers[O any] struct{ Body *O }
 
-// routes registers the API at a multiplexer.
-func routes(mux *http.ServeMux, b *Box) huma.API {
+// newAPI returns the handler of the API. link makes a login link.
+func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, error)) http.Handler {
+	mux := http.NewServeMux()
 	config := huma.DefaultConfig("hubcap", b.Version)
 	config.CreateHooks = nil // they add links to schemas
 	config.DocsPath, config.SchemasPath = "", ""
@@ -31,17 +32,35 @@ func routes(mux *http.ServeMux, b *Box) huma.API {
 	get(a, "problems", "What is wrong now", b.GetProblems)
 	get(a, "fills", "The downloads that run now", b.GetFills)
 	get(a, "upstreams", "The registries that are asked: limits, circuits, credentials", b.GetUpstreams)
+	get(a, "clients", "Who has asked for content", b.GetClients)
+	get(a, "requests", "The last requests of clients", b.GetRequests)
+	get(a, "bypasses", "Who has gone around the box, as far as it can be told", b.GetBypasses)
 	get(a, "capacity", "What a cache of another size would answer", b.GetCapacity)
 	get(a, "history", "The box's own series", b.GetHistory)
+	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
-	return a
+	return mux
 }
 
 // get registers a route that changes nothing.
 func get[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
 	huma.Register(a, operation(http.MethodGet, path, summary), func(ctx context.Context, in *I) (*answers[O], error) {
 		out, err := answer(ctx, in)
+		if err != nil {
+			return nil, asError(err)
+		}
+		return &answers[O]{out}, nil
+	})
+}
+
+// asked is the body of a request, as huma has it.
+type asked[I any] struct{ Body I }
+
+// post registers a route that takes a body.
+func post[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
+	huma.Register(a, operation(http.MethodPost, path, summary), func(ctx context.Context, in *asked[I]) (*answers[O], error) {
+		out, err := answer(ctx, &in.Body)
 		if err != nil {
 			return nil, asError(err)
 		}
@@ -65,15 +84,15 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if len(allowed) == 0 {
-		refuse(w, &api.Error{Status: http.StatusNotFound, Detail: "there is no such route; " + root + "openapi.json has all"})
+		refuse(w, api.Error{Status: http.StatusNotFound, Detail: "there is no such route; " + root + "openapi.json has all"})
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	refuse(w, &api.Error{Status: http.StatusMethodNotAllowed, Detail: "this route takes " + strings.Join(allowed, ", ")})
+	refuse(w, api.Error{Status: http.StatusMethodNotAllowed, Detail: "this route takes " + strings.Join(allowed, ", ")})
 }
 
 // refuse answers with an error.
-func refuse(w http.ResponseWriter, e *api.Error) {
+func refuse(w http.ResponseWriter, e api.Error) {
 	w.Header().Set("Content-Type", e.ContentType(""))
 	w.WriteHeader(e.Status)
 	_ = json.NewEncoder(w).Encode(filled(e)) // the client has left

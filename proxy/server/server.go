@@ -5,8 +5,8 @@
 //
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
-// (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
+// (sizes that follow from the machine), ports.go (listening), operator.go and
+// socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), version.go.
 package server
@@ -32,6 +32,7 @@ import (
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 )
 
@@ -86,6 +87,7 @@ type Server struct {
 	prefetch  *prefetch.Prefetcher // nil if there is none
 	gateway   *access.Gateway
 	bypass    *bypass.Monitor
+	requests  *requests.Log
 	refusals  *access.Refusals
 	limits    *port.Limits // of clients; nil before Serve, as ports
 	ports     port.Group
@@ -93,12 +95,14 @@ type Server struct {
 	history   *history.History
 	notifier  *problems.Notifier // nil if there is none
 	closers   []func()           // of what has been opened, in that order
+
+	adminPort, adminSocket http.Handler // of the admin port and of its socket; set by Serve
 }
 
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {

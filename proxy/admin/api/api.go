@@ -186,3 +186,15 @@ type History struct {
 	StepS  int64   `json:"step_s"`
 	Points []Point `json:"points" doc:"In order; the last one is not over"`
 }
+
+// LoginRequest is what a login link is to be for.
+type LoginRequest struct {
+	View bool `json:"view,omitempty" doc:"The browser may look and change nothing"`
+}
+
+// Login is a link by which a browser logs in, once.
+type Login struct {
+	URL     string    `json:"url" doc:"With the address at which the box listens"`
+	Path    string    `json:"path" doc:"The link without the address"`
+	Expires time.Time `json:"expires"`
+}
