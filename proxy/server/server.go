@@ -27,6 +27,7 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
@@ -99,6 +100,7 @@ type Server struct {
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
+	box         *admin.Box
 	adminPort   http.Handler
 	adminSocket http.Handler
 
@@ -121,7 +123,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory, s.openAdmin} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
