@@ -8,7 +8,8 @@
 // (sizes that follow from the machine), ports.go (listening), operator.go and
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
-// healthcheck.go, setup.go (what clients are told), version.go.
+// healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// version.go.
 package server
 
 import (
@@ -26,14 +27,17 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/warm"
 )
 
 // Options is what a Server needs besides its configuration. Log is required.
@@ -74,29 +78,37 @@ type Server struct {
 	Cache   *cache.Cache
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
+	Warm    *warm.Warmer // fetches images that no client asked for
 
-	config    config.Config
-	o         Options
-	log       *slog.Logger
-	settings  Settings
-	started   time.Time
+	config   config.Config
+	o        Options
+	log      *slog.Logger
+	settings Settings
+	started  time.Time
+
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
-	gateway   *access.Gateway
-	bypass    *bypass.Monitor
-	requests  *requests.Log
-	refusals  *access.Refusals
-	limits    *port.Limits // of clients; nil before Serve, as ports
-	ports     port.Group
-	problems  *problems.List
-	history   *history.History
-	notifier  *problems.Notifier // nil if there is none
-	closers   []func()           // of what has been opened, in that order
 
-	adminPort, adminSocket http.Handler // of the admin port and of its socket; set by Serve
+	gateway  *access.Gateway
+	bypass   *bypass.Monitor
+	requests *requests.Log
+	puller   *pull.Puller
+	refusals *access.Refusals
+	limits   *port.Limits // of clients; nil before Serve, as ports
+	ports    port.Group
+
+	box         *admin.Box
+	adminPort   http.Handler
+	adminSocket http.Handler
+
+	problems *problems.List
+	history  *history.History
+	notifier *problems.Notifier // nil if there is none
+
+	closers []func() // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no
@@ -111,7 +123,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory, s.openAdmin} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
