@@ -61,11 +61,12 @@ type Moved struct {
 }
 
 // History returns the digests that a tag has named, the latest first, at most
-// index.MaxEarlier and two, and what it means now. The error is ErrUnknownTag.
-func (r *Resolver) History(name index.Name) ([]Line, TagStatus, error) {
-	known, ok := r.tags.get(name)
-	if !ok {
-		return nil, TagStatus{}, ErrUnknownTag
+// index.MaxEarlier and two, and what it means now. The error is ErrUnknownTag or
+// ErrPassthrough.
+func (r *Resolver) History(repo Repository, tag string) ([]Line, TagStatus, error) {
+	known, err := r.ordered(repo, tag)
+	if err != nil {
+		return nil, TagStatus{}, err
 	}
 	c := known.Candidate
 	all := []Line{{known.Digest, known.FirstSeen, known.Confirmed, known.Via, true, true, c == nil}}
@@ -76,7 +77,7 @@ func (r *Resolver) History(name index.Name) ([]Line, TagStatus, error) {
 		all = append(all, Line{one.Digest, time.Unix(one.FirstSeen, 0).UTC(), time.Unix(one.Confirmed, 0).UTC(), one.Via, !one.Unserved, false, false})
 	}
 	slices.SortStableFunc(all, func(a, b Line) int { return b.FirstSeen.Compare(a.FirstSeen) })
-	return all, r.tagStatus(name, known), nil
+	return all, r.tagStatus(repo.tag(tag), known), nil
 }
 
 func (r *Resolver) tagStatus(name index.Name, known index.Tag) TagStatus {
@@ -136,9 +137,9 @@ func (t *tags) allKept() map[index.Name]index.Tag {
 // TagCounts is how many tags are known, by state.
 type TagCounts struct{ Following, Frozen, Cooling int }
 
-// counts returns how many tags are known. At the start, before the index has been
+// Counts returns how many tags are known. At the start, before the index has been
 // read, it counts what was asked for since.
-func (r *Resolver) counts() (n TagCounts) {
+func (r *Resolver) Counts() (n TagCounts) {
 	for _, known := range r.tags.allKept() {
 		switch r.stateOf(known) {
 		case Frozen:

@@ -23,7 +23,7 @@ func (r *rig) settle(repo Repository, tag string) {
 // given, and the one that the registry names where it is another.
 func (r *rig) state(repo Repository, tag string, state TagState, served, moved string) TagStatus {
 	r.t.Helper()
-	_, s, err := r.History(repo.tag(tag))
+	_, s, err := r.History(repo, tag)
 	if err != nil || s.State != state || s.Digest != digest.FromString(served) || (s.Moved != nil) != (moved != "") ||
 		s.Moved != nil && s.Moved.Digest != digest.FromString(moved) {
 		r.t.Errorf("%+v, %+v, %v; want %s at %q, moved to %q", s, s.Moved, err, state, served, moved)
@@ -177,7 +177,7 @@ func TestFrozenHistory(t *testing.T) {
 	if s := r.state(repo, "latest", Frozen, "one", "three"); !s.Frozen.Deleted.IsZero() {
 		t.Errorf("%+v", s.Frozen)
 	}
-	lines, _, err := r.History(repo.tag("latest"))
+	lines, _, err := r.History(repo, "latest")
 	var bodies []string
 	for _, l := range lines {
 		for _, body := range []string{"one", "two", "three"} {

@@ -77,43 +77,40 @@ func (r *Resolver) Freeze(ctx context.Context, repo Repository, tag string, o Fr
 // Rollback freezes a tag to the digest in its history that to stands for; see
 // RollbackTo. The Digest of the order is ignored.
 func (r *Resolver) Rollback(ctx context.Context, repo Repository, tag, to string, o FreezeOrder) (TagStatus, error) {
-	d, err := r.RollbackTo(repo, tag, to)
+	line, err := r.RollbackTo(repo, tag, to)
 	if err != nil {
 		return TagStatus{}, err
 	}
-	o.Digest = d
+	o.Digest = line.Digest
 	return r.Freeze(ctx, repo, tag, o)
 }
 
-// RollbackTo returns the digest in the history of a tag that to is, or is the
-// beginning of. An empty to stands for the latest one that clients were given
+// RollbackTo returns the line in the history of a tag of which to is the digest or
+// its beginning, with or without its algorithm. An empty to stands for the latest one that clients were given
 // before the present one.
-func (r *Resolver) RollbackTo(repo Repository, tag, to string) (digest.Digest, error) {
-	if _, err := r.ordered(repo, tag); err != nil {
-		return "", err
-	}
-	lines, now, err := r.History(repo.tag(tag))
+func (r *Resolver) RollbackTo(repo Repository, tag, to string) (Line, error) {
+	lines, now, err := r.History(repo, tag)
 	if err != nil {
-		return "", err
+		return Line{}, err
 	}
-	var found []digest.Digest
+	var found []Line
 	older := false
 	for _, one := range lines {
 		switch {
 		case to != "" && (strings.HasPrefix(one.Digest.String(), to) || strings.HasPrefix(one.Digest.Encoded(), to)):
-			found = append(found, one.Digest)
+			found = append(found, one)
 		case to == "" && older && one.Served:
-			return one.Digest, nil
+			return one, nil
 		}
 		older = older || one.Digest == now.Digest
 	}
 	switch len(found) {
 	case 0:
-		return "", ErrNotInHistory
+		return Line{}, ErrNotInHistory
 	case 1:
 		return found[0], nil
 	default:
-		return "", ErrAmbiguous
+		return Line{}, ErrAmbiguous
 	}
 }
 

@@ -44,7 +44,7 @@ func TestRules(t *testing.T) {
 			fresh := func(age time.Duration) bool {
 				return r.fresh(repo, tt.tag, index.Tag{Confirmed: now.Add(-age)})
 			}
-			if !fresh(tt.ttl-1) {
+			if !fresh(tt.ttl - 1) {
 				t.Errorf("not fresh within %s", tt.ttl)
 			}
 			if tt.ttl != year && fresh(tt.ttl) {

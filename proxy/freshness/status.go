@@ -72,7 +72,7 @@ type RefusingRegistry struct {
 // Status returns the state of the Resolver. It asks no upstream and reads no
 // disk.
 func (r *Resolver) Status() Status {
-	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.changes()), Tags: r.counts(), Refusing: r.refusals.all(), Stale: r.staleness.all(r.o.Now())}
+	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.changes()), Tags: r.Counts(), Refusing: r.refusals.all(), Stale: r.staleness.all(r.o.Now())}
 }
 
 // Known iterates over the tags and lists that are known in a repository, in no
