@@ -119,7 +119,13 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm,
+		s.openProblems, s.openHistory,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
