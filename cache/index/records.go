@@ -20,6 +20,7 @@ const (
 	tagFamily      = "t/"      // registry, repository, kind, visibility, name → Tag as JSON
 	mediaFamily    = "m/"      // digest → media type
 	linkFamily     = "l/"      // digest, registry, repository → 1
+	pinFamily      = "pin/"    // registry, repository, tag or digest → Pin as JSON
 	scheduleFamily = "s/"      // id → Schedule as JSON
 	usedFamily     = "use/"    // raw digest → seconds since 1970, 8 bytes
 	checkFamily    = "check/"  // raw digest → Verified, 24 bytes

@@ -31,6 +31,7 @@ type line struct {
 	Link      *LinkRecord      `json:"link,omitempty"`
 	MediaType *MediaTypeRecord `json:"mediaType,omitempty"`
 	Schedule  *Schedule        `json:"schedule,omitempty"`
+	Pin       *PinRecord       `json:"pin,omitempty"`
 }
 
 // snapshot writes the snapshot if something has changed since the last one. A
@@ -89,6 +90,11 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 	if err := lines.Encode(header{Format, count}); err != nil {
 		return err
 	}
+	for r, err := range x.Pins() {
+		if err = cmp.Or(err, lines.Encode(line{Pin: &r})); err != nil {
+			return err
+		}
+	}
 	for r, err := range x.Tags("", "") {
 		if err = cmp.Or(err, lines.Encode(line{Tag: &r})); err != nil {
 			return err
@@ -115,7 +121,7 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 // count returns how many records a snapshot of db would have.
 func count(db *database) (n int, err error) {
 	err = db.View(func(txn *badger.Txn) (err error) {
-		for _, family := range []string{tagFamily, mediaFamily, linkFamily, scheduleFamily} {
+		for _, family := range []string{pinFamily, tagFamily, mediaFamily, linkFamily, scheduleFamily} {
 			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
 		}
 		return err
@@ -193,6 +199,9 @@ func parseLine(text []byte) (key string, value []byte, err error) {
 		return l.Tag.key(), value, err
 	case l.Link != nil && l.Link.valid() && l.Link.Digest.Validate() == nil:
 		return linkKey(l.Link.Origin, l.Link.Digest), linked, nil
+	case l.Pin != nil && l.Pin.valid():
+		value, err = json.Marshal(l.Pin.Pin)
+		return l.Pin.key(), value, err
 	case l.MediaType != nil && l.MediaType.Digest.Validate() == nil:
 		return mediaFamily + l.MediaType.Digest.String(), []byte(l.MediaType.MediaType), nil
 	case l.Schedule != nil && l.Schedule.valid():
