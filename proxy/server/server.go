@@ -30,6 +30,7 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -77,6 +78,7 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
+	Jobs    *jobs.List   // what an operator began
 
 	config   config.Config
 	o        Options
