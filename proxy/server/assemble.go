@@ -100,7 +100,7 @@ func (s *Server) openCache() error {
 		Now: s.o.Now, Metrics: s.Metrics, Log: s.log,
 	})
 	s.tags = freshness.New(freshness.Options{
-		Store: s.Cache, Index: s.index, Rules: c.TagRules, KeepDeleted: bool(c.KeepDeleted),
+		Store: s.Cache, Index: s.index, Rules: c.TagRules, Cooldowns: c.TagCooldown, KeepDeleted: bool(c.KeepDeleted),
 		Metrics: s.Metrics.Fills, Now: s.o.Now, After: s.o.After, Log: s.log,
 	})
 	// The cache is closed first: the tags learn of what it still writes.

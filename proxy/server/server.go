@@ -31,6 +31,7 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -79,6 +80,7 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
+	Jobs    *jobs.List   // what an operator began
 
 	config   config.Config
 	o        Options
@@ -123,7 +125,14 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory, s.openAdmin} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm,
+		s.openProblems, s.openHistory,
+		s.openAdmin,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
