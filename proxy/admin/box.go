@@ -11,9 +11,13 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/bypass"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/warm"
 )
 
 // Box is what the API has to tell of and to do: the rooms behind it. Its methods
@@ -32,6 +36,10 @@ type Box struct {
 	Upstreams *upstream.Set
 	Clients   *bypass.Monitor
 	Requests  *requests.Log
+	Tags      *freshness.Resolver
+	Pull      *pull.Puller
+	Warm      *warm.Warmer
+	Jobs      *jobs.List
 	Problems  *problems.List
 	History   *history.History
 }

@@ -38,6 +38,20 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	get(a, "capacity", "What a cache of another size would answer", b.GetCapacity)
 	get(a, "history", "The box's own series", b.GetHistory)
 	streamEvents(a, b.Events)
+
+	get(a, "tags", "The tags that do not follow their registry: frozen or cooling", b.GetKeptTags)
+	get(a, "image/history", "What a tag has named, and what it means now", b.GetTagHistory)
+	post(a, "image/freeze", "Answer a tag with one digest until it is thawed", b.Freeze)
+	post(a, "image/rollback", "Freeze a tag to a digest that it named before", b.Rollback)
+	post(a, "image/thaw", "End a freeze: the tag follows its registry again", b.Thaw)
+	post(a, "image/adopt", "End a cool-down: the tag moves now", b.Adopt)
+	post(a, "warm", "Fetch images, once or again and again", b.WarmImages)
+	get(a, "schedules", "What is fetched again and again", b.GetSchedules)
+	remove(a, "schedules/{id}", "End a schedule", b.DeleteSchedule)
+	get(a, "jobs", "The long work of the box", b.GetJobs)
+	get(a, "jobs/{id}", "A job", b.GetJob)
+	remove(a, "jobs/{id}", "End a job; what it has done stays", b.CancelJob)
+
 	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
@@ -46,13 +60,12 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 
 // get registers a route that changes nothing.
 func get[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
-	huma.Register(a, operation(http.MethodGet, path, summary), func(ctx context.Context, in *I) (*answers[O], error) {
-		out, err := answer(ctx, in)
-		if err != nil {
-			return nil, asError(err)
-		}
-		return &answers[O]{out}, nil
-	})
+	register(a, operation(http.MethodGet, path, summary), answer)
+}
+
+// remove registers a route that ends something.
+func remove[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
+	register(a, operation(http.MethodDelete, path, summary), answer)
 }
 
 // asked is the body of a request, as huma has it.
@@ -60,8 +73,14 @@ type asked[I any] struct{ Body I }
 
 // post registers a route that takes a body.
 func post[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
-	huma.Register(a, operation(http.MethodPost, path, summary), func(ctx context.Context, in *asked[I]) (*answers[O], error) {
-		out, err := answer(ctx, &in.Body)
+	register(a, operation(http.MethodPost, path, summary), func(ctx context.Context, in *asked[I]) (*O, error) {
+		return answer(ctx, &in.Body)
+	})
+}
+
+func register[I, O any](a huma.API, op huma.Operation, answer func(context.Context, *I) (*O, error)) {
+	huma.Register(a, op, func(ctx context.Context, in *I) (*answers[O], error) {
+		out, err := answer(ctx, in)
 		if err != nil {
 			return nil, asError(err)
 		}

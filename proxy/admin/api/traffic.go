@@ -68,6 +68,7 @@ type Foreign struct {
 // The kinds of events.
 const (
 	EventFill     = "fill"
+	EventJob      = "job"
 	EventProblem  = "problem"
 	EventUpstream = "upstream"
 )
@@ -78,7 +79,7 @@ const FillEnded = "ended"
 // EventsQuery is which events are asked for.
 type EventsQuery struct {
 	LastEventID int64    `header:"Last-Event-ID" doc:"The last event that was received; those after it that are kept come first"`
-	Kind        []string `query:"kind" enum:"fill,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
+	Kind        []string `query:"kind" enum:"fill,job,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
 }
 
 // ProblemEvent is a problem that has begun or ended.
