@@ -275,7 +275,7 @@ func TestExitCodes(t *testing.T) {
 	binary, dir, admin := testkit.Hubcap(t, "."), t.TempDir(), testkit.FreePort(t)
 	exit := func(environ []string, line string) (code int, out string) {
 		cmd := exec.Command(binary, strings.Fields(line)...)
-		cmd.Env = append(environ, "HUBCAP_DATA_DIR="+dir)
+		cmd.Env = append([]string{"HUBCAP_DATA_DIR=" + dir}, environ...)
 		text, err := cmd.CombinedOutput()
 		if err != nil && cmd.ProcessState == nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,7 +133,7 @@ func (b *box) refused(resp *http.Response) error {
 		return failed(NotAllowed, "%s wants a token: set HUBCAP_TOKEN or HUBCAP_TOKEN_FILE to that of its data directory (admin-token)", b.at)
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		code = NotAllowed
-	case isError && status == http.StatusNotFound && strings.HasSuffix(e.Type, noSuchImage):
+	case isError && slices.Contains(noImage, e.Type):
 		code = NoImage
 	case isError && (status == http.StatusBadRequest || status == http.StatusUnprocessableEntity):
 		code = Usage
@@ -194,5 +195,5 @@ func (b *box) decode(text []byte, into any) error {
 	return nil
 }
 
-// noSuchImage is the end of the type of an error about an image that there is not.
-const noSuchImage = "no-such-image"
+// noImage are the types of the errors that say that there is no such image.
+var noImage = []string{"urn:hubcap:unknown-registry", "urn:hubcap:unknown-tag", "urn:hubcap:not-in-history"}

@@ -22,7 +22,7 @@ var arguments = map[string]string{}
 func TestReadingCommands(t *testing.T) {
 	h := start(t)
 	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
-	h.pull("library/demo", "v1")
+	h.pull("v1")
 	for _, c := range Command(Options{}).Commands() {
 		if c.GroupID != "look" {
 			continue
@@ -111,7 +111,7 @@ func TestExitCodes(t *testing.T) {
 		"no token":             {401, "text/plain", "", "", NotAllowed, "wants a token: set HUBCAP_TOKEN or HUBCAP_TOKEN_FILE"},
 		"a wrong token":        {401, problem, `{"detail":"that is no token of this hubcap"}`, "x", NotAllowed, "that is no token of this hubcap"},
 		"to look only":         {403, problem, `{"detail":"this token may look only"}`, "x", NotAllowed, "this token may look only"},
-		"no such image":        {404, problem, `{"type":"/problems/no-such-image","detail":"library/x:1 is not held"}`, "", NoImage, "library/x:1 is not held"},
+		"no such image":        {404, problem, `{"type":"urn:hubcap:unknown-tag","detail":"library/x:1 is not held"}`, "", NoImage, "library/x:1 is not held"},
 		"a bad value":          {422, problem, `{"title":"Unprocessable","errors":[{"location":"query.limit","message":"too large"}]}`, "", Usage, "Unprocessable; query.limit: too large"},
 		"what is to be done":   {409, problem, `{"detail":"the pins do not fit","do":"unpin something"}`, "", Failed, "the pins do not fit; unpin something"},
 		"a failure":            {500, problem, `{"title":"Internal Server Error"}`, "", Failed, "Internal Server Error"},

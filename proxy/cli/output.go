@@ -58,6 +58,15 @@ func writeJSON(w io.Writer, document []byte) error {
 	return err
 }
 
+// printJSON prints an answer that was decoded.
+func (p *program) printJSON(answer any) error {
+	document, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	return writeJSON(p.Stdout, document)
+}
+
 // size returns a number of bytes in decimal units, as docker writes them.
 func size(n int64) string {
 	v, units := float64(n), []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}

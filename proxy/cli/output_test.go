@@ -55,6 +55,18 @@ CACHE         REQUESTS  BYTES
 ADDRESS   FAMILY  PULLS  BYTES   SEEN       WENT AROUND THE BOX
 10.1.2.7  docker  3      3.4 MB  3 min ago  1 time, last 2 h ago
 `},
+	{line: "jobs", answer: `{"jobs":[{"id":"t1-2","kind":"warm","what":"docker.io/library/redis:7","state":"running","since":"` + at(11, 59) + `","done":31000000,"total":50000000,"rate":21000000,"left_s":1}]}`, want: `
+ID    KIND  STATE    DONE         LEFT  SINCE      WHAT
+t1-2  warm  running  31 of 50 MB  1 s   1 min ago  docker.io/library/redis:7
+`},
+	{line: "history python:3.12", answer: `{"tag":{"ref":"docker.io/library/python:3.12","digest":"sha256:9aa0","state":"cooling","moved":{"digest":"sha256:5e1c","since":"` + at(8, 12) + `","until":"` + at(20, 12) + `"}},
+	"lines":[{"digest":"sha256:5e1c","first_seen":"` + at(8, 12) + `","last_confirmed":"` + at(11, 58) + `","via":"check","registry":true},
+	{"digest":"sha256:9aa0","first_seen":"` + at(3, 40) + `","last_confirmed":"` + at(7, 0) + `","via":"pull","served":true,"current":true}]}`, want: `
+SINCE  DIGEST       CONFIRMED  VIA
+08:12  sha256:5e1c  2 min ago  check  cooling, is taken over 20:12
+03:40  sha256:9aa0  5 h ago    pull   served
+docker.io/library/python:3.12: cooling; sha256:5e1c at the registry since 08:12, is taken over 20:12
+`},
 	{line: "log", answer: `{"requests":[{"id":7,"at":"` + at(11, 59) + `","client":"10.1.2.7","family":"docker","method":"GET","kind":"manifest","registry":"docker.io","repository":"library/gone","tag":"\u001b[2J","status":404,"result":"not_found","took_s":1.24,"error":"manifest unknown"}]}`, want: `
 11:59:00  10.1.2.7        docker     not_found       0 B    1.2 s  docker.io/library/gone:?[2J  404 manifest unknown
 `},

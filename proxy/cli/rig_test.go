@@ -49,7 +49,7 @@ func runWith(ctx context.Context, o Options, args ...string) result {
 	return result{out.String(), errs.String(), code}
 }
 
-// box is a hubcap that runs inside the test, with a fake Docker Hub behind it.
+// hubcap is one that runs inside the test, with a fake Docker Hub behind it.
 type hubcap struct {
 	t       *testing.T
 	hub     *fakehub.Hub
@@ -102,11 +102,11 @@ func (h *hubcap) run(line string) result { return run(line, h.environ...) }
 
 var digests = regexp.MustCompile(`"digest":"(sha256:[0-9a-f]{64})"`)
 
-// pull pulls an image without child manifests as a client does.
-func (h *hubcap) pull(repository, tag string) {
+// pull pulls library/demo as a client does.
+func (h *hubcap) pull(tag string) {
 	h.t.Helper()
-	for _, one := range digests.FindAllStringSubmatch(h.get(repository+"/manifests/"+tag), -1) {
-		h.get(repository + "/blobs/" + one[1])
+	for _, one := range digests.FindAllStringSubmatch(h.get("library/demo/manifests/"+tag), -1) {
+		h.get("library/demo/blobs/" + one[1])
 	}
 }
 
