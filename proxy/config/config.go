@@ -6,7 +6,8 @@
 // (further mirror ports), freshness.go (tags, and registries in trouble),
 // upstreams.go (the registries), numbers.go (what there are several of),
 // credentials.go (what hubcap shows registries),
-// visibility.go (for whom their content is), describe.go (hubcap config).
+// visibility.go (for whom their content is), describe.go (hubcap config),
+// client.go (what the commands need).
 package config
 
 import (
@@ -246,7 +247,7 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 const masked = credentials.Masked
 
 func isSecret(name string) bool {
-	return name == Prefix+"NOTIFY_URL" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+	return name == Prefix+"NOTIFY_URL" || name == Prefix+"TOKEN" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 

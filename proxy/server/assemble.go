@@ -153,8 +153,8 @@ func (s *Server) openHandler() error {
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.bypass,
-		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
+		Bypass:        s.bypass, Recent: s.requests,
+		MinRate: int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)
 	s.log.Info("cache", "dir", absolute(c.DataDir), "size", gib(s.settings.Cache), "largest_blob", gib(s.settings.MaxBlob), "kept_free", gib(s.settings.MinFree))

@@ -35,6 +35,7 @@ import (
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -95,11 +96,12 @@ type Server struct {
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
 	puller   *pull.Puller
+	requests *requests.Log
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -112,7 +114,7 @@ type Server struct {
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
