@@ -8,7 +8,8 @@
 // (sizes that follow from the machine), ports.go (listening), operator.go (the
 // admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
-// healthcheck.go, setup.go (what clients are told), version.go.
+// healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// version.go.
 package server
 
 import (
@@ -32,7 +33,9 @@ import (
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/pull"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/warm"
 )
 
 // Options is what a Server needs besides its configuration. Log is required.
@@ -73,6 +76,7 @@ type Server struct {
 	Cache   *cache.Cache
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
+	Warm    *warm.Warmer // fetches images that no client asked for
 
 	config    config.Config
 	o         Options
@@ -85,6 +89,7 @@ type Server struct {
 	prefetch  *prefetch.Prefetcher // nil if there is none
 	gateway   *access.Gateway
 	bypass    *bypass.Monitor
+	puller    *pull.Puller
 	refusals  *access.Refusals
 	limits    *port.Limits // of clients; nil before Serve, as ports
 	ports     port.Group
@@ -105,7 +110,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
