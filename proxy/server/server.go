@@ -5,8 +5,8 @@
 //
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
-// (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
+// (sizes that follow from the machine), ports.go (listening), operator.go and
+// socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
 // version.go.
@@ -78,31 +78,40 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
 
-	config    config.Config
-	o         Options
-	log       *slog.Logger
-	settings  Settings
+	config   config.Config
+	o        Options
+	log      *slog.Logger
+	settings Settings
+	started  time.Time
+
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
-	gateway   *access.Gateway
-	bypass    *bypass.Monitor
-	puller    *pull.Puller
-	refusals  *access.Refusals
-	limits    *port.Limits // of clients; nil before Serve, as ports
-	ports     port.Group
-	problems  *problems.List
-	history   *history.History
-	notifier  *problems.Notifier // nil if there is none
-	closers   []func()           // of what has been opened, in that order
+
+	gateway  *access.Gateway
+	bypass   *bypass.Monitor
+	puller   *pull.Puller
+	refusals *access.Refusals
+	limits   *port.Limits // of clients; nil before Serve, as ports
+	ports    port.Group
+
+	adminPort   http.Handler
+	adminSocket http.Handler
+
+	problems *problems.List
+	history  *history.History
+	notifier *problems.Notifier // nil if there is none
+
+	closers []func() // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
