@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -30,6 +31,7 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -77,6 +79,7 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
+	Pins    *pins.Pins   // images that are kept
 
 	config   config.Config
 	o        Options
@@ -119,7 +122,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openPins, s.openProblems, s.openHistory} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
