@@ -95,8 +95,9 @@ type Options struct {
 // Pins is the set of what is pinned. Its methods may be called at any time from
 // any goroutine.
 type Pins struct {
-	o    Options
-	wake chan struct{} // there may be something to fetch
+	o     Options
+	wake  chan struct{} // there may be something to fetch
+	known chan struct{} // closed once the ledger knows what is pinned
 
 	changing sync.Mutex // held while the set changes, or is looked through; taken before mu
 	memory   *memory    // of the last look
@@ -170,7 +171,7 @@ func (e *FullError) Error() string {
 // then the ledger must not evict (eviction.Ledger.AwaitPins).
 func New(o Options) *Pins {
 	p := &Pins{
-		o: o, wake: make(chan struct{}, 1), memory: newMemory(o.Store, nil),
+		o: o, wake: make(chan struct{}, 1), known: make(chan struct{}), memory: newMemory(o.Store, nil),
 		pins: make(map[string]*pin), wanted: make(map[string]*pin), attempts: make(map[string]*attempt),
 	}
 	for r, err := range o.Index.Pins() {
@@ -194,6 +195,7 @@ func New(o Options) *Pins {
 // ctx ends.
 func (p *Pins) Run(ctx context.Context) {
 	p.look()
+	close(p.known)
 	var fetching sync.WaitGroup
 	defer fetching.Wait()
 	fetching.Go(func() { p.fetchMissing(ctx) })
@@ -206,6 +208,9 @@ func (p *Pins) Run(ctx context.Context) {
 		}
 	}
 }
+
+// Known is closed once Run has told the ledger what is pinned, and it may evict.
+func (p *Pins) Known() <-chan struct{} { return p.known }
 
 // Request is an image to pin.
 type Request struct {

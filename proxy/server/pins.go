@@ -19,6 +19,10 @@ func (s *Server) openPins() error {
 		Every: s.settings.PinsInterval, Now: s.o.Now, After: time.After, Metrics: s.Metrics, Log: s.log,
 	})
 	s.untilClose(s.Pins.Run)
+	select { // what does not fit is not stored until then
+	case <-s.Pins.Known():
+	case <-time.After(s.settings.StartWithin):
+	}
 	return nil
 }
 
