@@ -17,13 +17,15 @@ const Format = 2
 // The key families. Fields of a key are separated by a zero byte, which no name
 // contains.
 const (
-	tagFamily   = "t/"      // registry, repository, kind, visibility, name → Tag as JSON
-	mediaFamily = "m/"      // digest → media type
-	linkFamily  = "l/"      // digest, registry, repository → 1
-	usedFamily  = "use/"    // raw digest → seconds since 1970, 8 bytes
-	checkFamily = "check/"  // raw digest → Verified, 24 bytes
-	totalKey    = "n/bytes" // bytes of all blobs, 8 bytes
-	formatKey   = "format"  // Format in decimal
+	tagFamily      = "t/"      // registry, repository, kind, visibility, name → Tag as JSON
+	mediaFamily    = "m/"      // digest → media type
+	linkFamily     = "l/"      // digest, registry, repository → 1
+	pinFamily      = "pin/"    // registry, repository, tag or digest → Pin as JSON
+	scheduleFamily = "s/"      // id → Schedule as JSON
+	usedFamily     = "use/"    // raw digest → seconds since 1970, 8 bytes
+	checkFamily    = "check/"  // raw digest → Verified, 24 bytes
+	totalKey       = "n/bytes" // bytes of all blobs, 8 bytes
+	formatKey      = "format"  // Format in decimal
 )
 
 const separator = "\x00"
