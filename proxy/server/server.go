@@ -31,11 +31,13 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -79,6 +81,7 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
+	Jobs    *jobs.List   // what an operator began
 	Pins    *pins.Pins   // images that are kept
 
 	config   config.Config
@@ -96,11 +99,12 @@ type Server struct {
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
 	puller   *pull.Puller
+	requests *requests.Log
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -113,7 +117,7 @@ type Server struct {
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
@@ -122,7 +126,14 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openPins, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm,
+		s.openPins,
+		s.openProblems, s.openHistory,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err

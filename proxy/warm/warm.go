@@ -3,7 +3,8 @@
 // visibility, pull limits and circuits hold for it too, and takes its turn behind
 // the clients.
 //
-// Files: warm.go (one image), tree.go (what an image consists of), platform.go.
+// Files: warm.go (one image), tree.go (what an image consists of), platform.go,
+// list.go (several images in a job), schedule.go (regularly).
 package warm
 
 import (
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -20,6 +22,7 @@ import (
 	"hubcap/cache"
 	"hubcap/cache/content"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/upstream"
@@ -30,18 +33,25 @@ type Options struct {
 	Pull      *pull.Puller
 	Upstreams *upstream.Set
 	Cache     *cache.Cache
+	Jobs      *jobs.List
+	Records   Records
 	AtATime   int // blobs that are fetched at a time, for all images together
+	Now       func() time.Time
 	Log       *slog.Logger
 }
 
 // Warmer fetches images. Its methods may be called at any time from any goroutine.
 type Warmer struct {
-	o     Options
-	slots chan struct{}
+	o         Options
+	slots     chan struct{}
+	schedules schedules
 }
 
-// New returns a Warmer.
-func New(o Options) *Warmer { return &Warmer{o: o, slots: make(chan struct{}, o.AtATime)} }
+// New reads the schedules and returns a Warmer; Run runs them.
+func New(o Options) (*Warmer, error) {
+	w := &Warmer{o: o, slots: make(chan struct{}, o.AtATime)}
+	return w, w.schedules.load(o.Records)
+}
 
 // Request says how an image is fetched. The zero value fetches the platforms that
 // are in use here.
