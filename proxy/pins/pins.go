@@ -29,6 +29,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy/advice"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/warm"
 )
@@ -78,6 +79,7 @@ type Options struct {
 	Ledger  Ledger
 	Index   Index
 	Fetcher Fetcher
+	Jobs    *jobs.List
 	Frozen  func() iter.Seq2[index.Name, digest.Digest] // the frozen tags; nil for none
 	// Repository returns what is known of a repository. The error says why
 	// nothing of it can be pinned.
