@@ -132,7 +132,8 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
 		s.openTags,
 		s.openHandler,
-		s.openWarm, s.openPins,
+		s.openWarm,
+		s.openPins,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {
