@@ -35,6 +35,7 @@ import (
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -79,6 +80,7 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
+	Purge   *purge.Purger
 
 	config   config.Config
 	o        Options
@@ -95,6 +97,7 @@ type Server struct {
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
 	puller   *pull.Puller
+	links    *access.Links
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
@@ -121,7 +124,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openPurge, s.openProblems, s.openHistory} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
