@@ -12,6 +12,7 @@ import (
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 )
 
@@ -29,6 +30,7 @@ type Box struct {
 	Ledger    *eviction.Ledger
 	Upstreams *upstream.Set
 	Clients   *bypass.Monitor
+	Requests  *requests.Log
 	Problems  *problems.List
 	History   *history.History
 }

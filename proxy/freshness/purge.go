@@ -20,8 +20,14 @@ func (r *Resolver) Forget(name index.Name) {
 		if !ok {
 			return
 		}
-		r.tags.forget(name, known.Digest)
+		r.tags.forget(name, known.Digest, func(index.Tag) bool { return false })
 	}
+}
+
+// IsFrozen reports whether a tag is frozen.
+func (r *Resolver) IsFrozen(name index.Name) bool {
+	known, ok := r.tags.get(name)
+	return ok && r.frozen(known)
 }
 
 // Matches reports whether the rule's globs match a tag; a list has the tag "".

@@ -67,9 +67,13 @@ func (p *Purger) why(name index.Name) string {
 	return p.o.Kept(name)
 }
 
-// digestsOf returns what a tag names and named.
+// digestsOf returns what a tag names and named, and what its registry says that it
+// names.
 func digestsOf(tag index.Tag) []digest.Digest {
 	all := []digest.Digest{tag.Digest}
+	if tag.Candidate != nil {
+		all = append(all, tag.Candidate.Digest)
+	}
 	for _, one := range tag.Earlier {
 		all = append(all, one.Digest)
 	}

@@ -43,7 +43,8 @@ func (b *box) call(dir, method, path, body string) (status int, header http.Head
 func TestRoutes(t *testing.T) {
 	dir := t.TempDir()
 	b := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_OFFLINE=true")
-	for _, path := range []string{"status", "problems", "fills", "upstreams", "capacity", "history", "openapi.json"} {
+	b.get(b.mirror, "/v2/")
+	for _, path := range []string{"status", "problems", "fills", "upstreams", "clients", "clients?after=5", "requests", "requests?client=127.0.0.0/8&result=local&image=v2", "bypasses", "capacity", "history", "openapi.json"} {
 		status, header, body := b.call(dir, "GET", "/api/v1/"+path, "")
 		if status != 200 || !strings.HasSuffix(header.Get("Content-Type"), "json") || !json.Valid(body) || bytes.Contains(body, []byte("null")) {
 			t.Errorf("%s: %d %s", path, status, body)
@@ -54,7 +55,8 @@ func TestRoutes(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{"GET", "none", 404}, {"POST", "status", 405}, {"GET", "status?x=1", 422}, {"GET", "history?step=1", 422},
+		{"GET", "none", 404}, {"POST", "status", 405}, {"GET", "status?x=1", 422}, {"GET", "history?step=1", 422}, {"GET", "requests?client=x", 422}, {"GET", "clients?limit=0", 422},
+		{"GET", "clients?after=-1", 422},
 	} {
 		status, header, body := b.call(dir, one.method, "/api/v1/"+one.path, "")
 		if status != one.status || header.Get("Content-Type") != "application/problem+json" || !bytes.Contains(body, []byte(`"title":`)) {

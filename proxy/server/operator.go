@@ -45,7 +45,7 @@ func (s *Server) box() *admin.Box {
 	name, _ := os.Hostname() // empty is as good as unknown
 	return &admin.Box{
 		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
-		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Problems: s.problems, History: s.history,
+		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
 }
 

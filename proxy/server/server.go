@@ -36,6 +36,7 @@ import (
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/purge"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -98,11 +99,12 @@ type Server struct {
 	bypass   *bypass.Monitor
 	puller   *pull.Puller
 	links    *access.Links
+	requests *requests.Log
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -115,7 +117,7 @@ type Server struct {
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
@@ -124,7 +126,14 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openPurge, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm,
+		s.openPurge,
+		s.openProblems, s.openHistory,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err
