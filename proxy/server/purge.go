@@ -3,6 +3,7 @@ package server
 import (
 	"hubcap/cache/index"
 	"hubcap/proxy/purge"
+	"hubcap/proxy/reference"
 )
 
 // openPurge builds what removes images at an operator's wish.
@@ -16,8 +17,9 @@ func (s *Server) kept(name index.Name) string {
 	if s.tags.IsFrozen(name) {
 		return "it is frozen"
 	}
-	for pin, err := range s.index.Pins() {
-		if err == nil && pin.PinName == (index.PinName{Registry: name.Registry, Repository: name.Repository, Reference: name.Name}) {
+	ref := reference.Reference{Registry: name.Registry, Repository: name.Repository, Tag: name.Name}.String()
+	for _, pin := range s.Pins.List() {
+		if pin.Ref == ref {
 			return "it is pinned"
 		}
 	}

@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -31,6 +32,7 @@ import (
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -82,6 +84,7 @@ type Server struct {
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
 	Purge   *purge.Purger
+	Pins    *pins.Pins // images that are kept
 
 	config   config.Config
 	o        Options
@@ -130,7 +133,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
 		s.openTags,
 		s.openHandler,
-		s.openWarm,
+		s.openWarm, s.openPins,
 		s.openPurge,
 		s.openProblems, s.openHistory,
 	} {
