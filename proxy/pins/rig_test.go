@@ -335,9 +335,9 @@ func (r *rig) pushIndex(children map[string]image) digest.Digest {
 	return r.push(m)
 }
 
-func (r *rig) mustPin(ref string, platforms ...string) Cost {
+func (r *rig) mustPin(ref string) Cost {
 	r.t.Helper()
-	cost, err := r.Pin(r.t.Context(), Request{Ref: ref, Platforms: platforms, By: "test"}, false)
+	cost, err := r.Pin(r.t.Context(), Request{Ref: ref, By: "test"}, false)
 	if err != nil {
 		r.t.Fatal(err)
 	}
