@@ -28,6 +28,7 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
@@ -98,13 +99,14 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
-	puller   *pull.Puller
 	requests *requests.Log
+	puller   *pull.Puller
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
-	adminPort   http.Handler // set by Serve, as adminSocket
+	box         *admin.Box
+	adminPort   http.Handler
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -133,6 +135,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openWarm,
 		s.openPins,
 		s.openProblems, s.openHistory,
+		s.openAdmin,
 	} {
 		if err := open(); err != nil {
 			s.Close()
