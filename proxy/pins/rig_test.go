@@ -85,7 +85,7 @@ func (x *fakeIndex) DeletePins(all ...index.PinName) error {
 // itself: a test calls look, and fetch for what the background would fetch now.
 type rig struct {
 	*Pins
-	t       *testing.T
+	t       testing.TB
 	clock   *testkit.Clock
 	log     *testkit.Log
 	ledger  *eviction.Ledger
@@ -102,7 +102,7 @@ type rig struct {
 	asked  []string // of the registry
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, clock: testkit.NewClock(start), log: new(testkit.Log), refused: make(map[string]error),
 		index:  &fakeIndex{pins: make(map[index.PinName]index.Pin), tags: make(map[index.Name]index.Tag)},
