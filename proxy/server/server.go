@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -32,6 +33,7 @@ import (
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -81,6 +83,7 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
+	Pins    *pins.Pins   // images that are kept
 
 	config   config.Config
 	o        Options
@@ -104,7 +107,7 @@ type Server struct {
 
 	events      *admin.Events
 	box         *admin.Box
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -131,7 +134,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
 		s.openTags,
 		s.openHandler,
-		s.openWarm,
+		s.openWarm, s.openPins,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {

@@ -190,31 +190,12 @@ func (f *fetch) platformsInUse(top digest.Digest) []platform {
 	return []platform{defaultPlatform()}
 }
 
-// platformsHeld returns the platforms of the index d that have all of their layers
-// held, or one that no other platform of the index has.
+// platformsHeld returns the platforms of the index d that are in use here.
 func (f *fetch) platformsHeld(d digest.Digest) (all []platform) {
 	one, held := f.w.o.Cache.Manifest(d)
 	m, err := content.Parse(one.Body)
 	if !held || err != nil {
 		return nil
 	}
-	owners := make(map[digest.Digest]int) // how many children name it
-	for _, child := range m.Manifests {
-		parts, _ := f.w.o.Cache.Parts(child.Digest)
-		for _, p := range parts {
-			owners[p.Digest]++
-		}
-	}
-	for _, child := range m.Manifests {
-		p := platformOf(child)
-		if p == "" || p == unknownPlatform || slices.Contains(all, p) {
-			continue
-		}
-		parts, _ := f.w.o.Cache.Parts(child.Digest)
-		own := slices.ContainsFunc(parts, func(p content.Part) bool { return p.IsLayer() && owners[p.Digest] == 1 && f.repository.Has(p.Digest) })
-		if own || len(parts) > 0 && f.repository.Whole(child.Digest).Whole {
-			all = append(all, p)
-		}
-	}
-	return all
+	return inUse(m.Manifests, f.w.o.Cache.Parts, f.repository.Has)
 }
