@@ -13,6 +13,7 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/requests"
@@ -39,6 +40,7 @@ type Box struct {
 	Tags      *freshness.Resolver
 	Pull      *pull.Puller
 	Warm      *warm.Warmer
+	Pins      *pins.Pins
 	Jobs      *jobs.List
 	Problems  *problems.List
 	History   *history.History

@@ -10,6 +10,7 @@ import (
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/warm"
 )
@@ -65,6 +66,10 @@ var refusals = []struct {
 	{warm.ErrTooManySchedules, http.StatusConflict, "too-many-schedules", "delete one"},
 	{warm.ErrScheduleTooLong, http.StatusConflict, "list-too-long", ""},
 	{warm.ErrUnknownSchedule, http.StatusNotFound, "unknown-schedule", ""},
+	{pins.ErrNotPinned, http.StatusNotFound, "not-pinned", ""},
+	{pins.ErrFromFile, http.StatusConflict, "pinned-in-file", "change the file"},
+	{pins.ErrFrozen, http.StatusConflict, "pinned-by-freeze", "thaw the tag"},
+	{pins.ErrTooLarge, http.StatusConflict, "too-large", "raise HUBCAP_MAX_BLOB or HUBCAP_CACHE_SIZE"},
 	{jobs.ErrUnknown, http.StatusNotFound, "unknown-job", ""},
 	{jobs.ErrGone, http.StatusGone, "job-gone", "begin it again"},
 	{jobs.ErrOver, http.StatusConflict, "job-over", ""},
@@ -81,6 +86,12 @@ func asError(err error) error {
 		if errors.Is(err, one.err) {
 			return filled(api.Error{Type: "urn:hubcap:" + one.kind, Status: one.status, Detail: err.Error(), Do: one.do})
 		}
+	}
+	if full, ok := errors.AsType[*pins.FullError](err); ok {
+		return filled(api.Error{
+			Type: "urn:hubcap:pins-exceed-cache", Title: "The pins do not fit", Status: http.StatusConflict,
+			Detail: full.Error(), Do: "unpin something or raise HUBCAP_CACHE_SIZE",
+		})
 	}
 	if found, ok := errors.AsType[*warm.Error](err); ok {
 		return filled(api.Error{Type: "urn:hubcap:not-fetched", Status: http.StatusBadGateway, Detail: found.Error()})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -26,6 +28,7 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	config.DocsPath, config.SchemasPath = "", ""
 	config.OpenAPIPath = root + "openapi"
 	config.RejectUnknownQueryParameters = true
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	a := humago.New(mux, config)
 
 	get(a, "status", "How the box is, at one look", b.GetStatus)
@@ -45,6 +48,9 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	post(a, "image/rollback", "Freeze a tag to a digest that it named before", b.Rollback)
 	post(a, "image/thaw", "End a freeze: the tag follows its registry again", b.Thaw)
 	post(a, "image/adopt", "End a cool-down: the tag moves now", b.Adopt)
+	get(a, "pins", "What is never evicted to make room", b.GetPins)
+	put(a, "pins", "Pin an image, or replace its pin", b.Pin)
+	remove(a, "pins", "Remove a pin", b.Unpin)
 	post(a, "warm", "Fetch images, once or again and again", b.WarmImages)
 	get(a, "schedules", "What is fetched again and again", b.GetSchedules)
 	remove(a, "schedules/{id}", "End a schedule", b.DeleteSchedule)
@@ -73,7 +79,16 @@ type asked[I any] struct{ Body I }
 
 // post registers a route that takes a body.
 func post[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
-	register(a, operation(http.MethodPost, path, summary), func(ctx context.Context, in *asked[I]) (*O, error) {
+	take(a, operation(http.MethodPost, path, summary), answer)
+}
+
+// put is post for what may be sent again.
+func put[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
+	take(a, operation(http.MethodPut, path, summary), answer)
+}
+
+func take[I, O any](a huma.API, op huma.Operation, answer func(context.Context, *I) (*O, error)) {
+	register(a, op, func(ctx context.Context, in *asked[I]) (*O, error) {
 		return answer(ctx, &in.Body)
 	})
 }
@@ -116,4 +131,16 @@ func refuse(w http.ResponseWriter, e api.Error) {
 	w.Header().Set("Content-Type", e.ContentType(""))
 	w.WriteHeader(e.Status)
 	_ = json.NewEncoder(w).Encode(filled(e)) // the client has left
+}
+
+// schemaName names a type of a room after both: several rooms have a Status.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if room := path.Base(t.PkgPath()); t.Name() != "" && room != "api" && !strings.EqualFold(room, name) {
+		return strings.ToUpper(room[:1]) + room[1:] + name
+	}
+	return name
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"time"
 
 	"hubcap/proxy/access"
@@ -26,9 +25,6 @@ func (s *Server) openPins() error {
 	return nil
 }
 
-// errOwn says why content that each client pulls for itself cannot be pinned.
-var errOwn = errors.New("each client pulls it with an account of its own, and the box has none")
-
 // pinnable returns what is known of a repository. The error says why nothing of it
 // can be pinned.
 func (s *Server) pinnable(registry, repository string) (pins.Repository, error) {
@@ -40,7 +36,7 @@ func (s *Server) pinnable(registry, repository string) (pins.Repository, error) 
 	case access.Denied:
 		return pins.Repository{}, pull.ErrDenied
 	case access.Hidden:
-		return pins.Repository{}, errOwn
+		return pins.Repository{}, pull.ErrHidden
 	default:
 		return pins.Repository{Registry: up.Host, Restricted: view.Restricted()}, nil
 	}

@@ -5,6 +5,7 @@ import (
 
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/warm"
 )
 
@@ -15,6 +16,8 @@ type (
 	Job      = jobs.Job
 	Estimate = warm.Estimate
 	Schedule = warm.Schedule
+	Pin      = pins.Status
+	PinCost  = pins.Cost
 )
 
 // RefQuery names an image.
@@ -103,4 +106,25 @@ type Schedules struct {
 // ID names a job or a schedule.
 type ID struct {
 	ID string `path:"id" maxLength:"64"`
+}
+
+// Pins is what is never evicted to make room.
+type Pins struct {
+	Pins    []Pin         `json:"pins" doc:"By reference, frozen tags included"`
+	Summary pins.Overview `json:"summary"`
+}
+
+// PinRequest pins an image, or replaces its pin.
+type PinRequest struct {
+	Ref       string    `json:"ref" minLength:"1" maxLength:"600" doc:"A tag keeps what it names, also when it moves; a digest keeps that image"`
+	Platforms []string  `json:"platforms,omitempty" maxItems:"20" doc:"Such as linux/amd64, or all; those that are pulled here when absent"`
+	Until     time.Time `json:"until,omitzero" doc:"When the pin ends by itself"`
+	Note      string    `json:"note,omitempty" maxLength:"500"`
+	DryRun    bool      `json:"dry_run,omitempty" doc:"Say what it takes, and pin nothing"`
+}
+
+// UnpinQuery names a pin.
+type UnpinQuery struct {
+	RefQuery
+	DryRun bool `query:"dry_run" doc:"Say what is pinned, and change nothing"`
 }
