@@ -287,8 +287,12 @@ func (r *rig) try(ctx context.Context, method, path string, header ...string) (r
 		return reply{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return reply{resp, body, err}, nil
+	var body bytes.Buffer
+	if method != http.MethodHead && resp.ContentLength > 0 {
+		body.Grow(int(min(resp.ContentLength, 64*mib)) + bytes.MinRead)
+	}
+	_, err = body.ReadFrom(resp.Body)
+	return reply{resp, body.Bytes(), err}, nil
 }
 
 func (r *rig) get(path string, header ...string) reply {
