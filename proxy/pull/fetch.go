@@ -66,6 +66,11 @@ func (r Repository) HasManifest(d digest.Digest) bool {
 	return held && shown
 }
 
+// Known returns what the tag was last known to name. Nothing is asked.
+func (r Repository) Known(tag string) (d digest.Digest, ok bool) {
+	return r.puller.o.Tags.Current(r.question(), tag)
+}
+
 // Earlier returns the digests that the tag named before and that are held, the
 // latest first.
 func (r Repository) Earlier(tag string) (all []digest.Digest) {

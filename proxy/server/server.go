@@ -38,6 +38,7 @@ import (
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
@@ -83,7 +84,8 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
-	Pins    *pins.Pins   // images that are kept
+	Purge   *purge.Purger
+	Pins    *pins.Pins // images that are kept
 
 	config   config.Config
 	o        Options
@@ -99,6 +101,7 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
+	links    *access.Links
 	requests *requests.Log
 	puller   *pull.Puller
 	refusals *access.Refusals
@@ -135,6 +138,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openTags,
 		s.openHandler,
 		s.openWarm, s.openPins,
+		s.openPurge,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {
