@@ -176,11 +176,11 @@ func (f *fetch) addParts(parts []content.Part) {
 }
 
 // platformsInUse returns the platforms of an index of which a layer is held, or else
-// those of an earlier index of the tag, or else the default.
+// those of another index that the tag names or named, or else the default.
 func (f *fetch) platformsInUse(top digest.Digest) []platform {
 	candidates := []digest.Digest{top}
 	if f.ref.Tag != "" {
-		candidates = append(candidates, f.repository.Earlier(f.ref.Tag)...)
+		candidates = append(candidates, f.repository.Served(f.ref.Tag)...)
 	}
 	for _, d := range candidates {
 		if held := f.platformsHeld(d); len(held) > 0 {

@@ -57,8 +57,8 @@ func New(o Options) (*Warmer, error) {
 // are in use here.
 type Request struct {
 	// Platforms are os/architecture[/variant], or AllPlatforms. Without any they
-	// are those of which a layer is held, of this digest or else of an earlier
-	// one of the tag; else linux on the box's own architecture. An image that is
+	// are those of which a layer is held, of this digest or else of another
+	// one that the tag names or named; else linux on the box's own architecture. An image that is
 	// no index is fetched whatever it is for.
 	Platforms []string
 	// KeepPulls is the share of the registry's pull limit, from 0 to 1, that is
