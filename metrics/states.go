@@ -47,7 +47,8 @@ var Offline = &State{name: "offline", help: "1 if HUBCAP_OFFLINE is set: no upst
 // states are all of them, for the documentation.
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
-	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags, PinnedBytes, PinnedMissing,
+	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags,
+	PinnedBytes, PinnedMissing,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

@@ -26,7 +26,7 @@ func TestFailpoints(t *testing.T) {
 	}
 	held := s.tagged("held")
 	dir := t.TempDir()
-	s.start(t, dir)
+	pinned := s.pin(t, dir)
 	s.mustPullTag(t, "held", held)
 	s.box.stop(t)
 
@@ -54,6 +54,7 @@ func TestFailpoints(t *testing.T) {
 			if at == dir {
 				s.hub.Down()
 				s.mustPullTag(t, "held", held)
+				s.mustPull(t, pinned...)
 				s.hub.Up()
 			}
 			s.mustPull(t, s.blobs...)

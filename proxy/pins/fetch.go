@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/warm"
 )
@@ -148,7 +149,7 @@ func (p *Pins) pullsUsed(now time.Time) time.Duration {
 }
 
 // fetch fetches what is missing of a pinned image: its manifests first, since what
-// they name is pinned from then on.
+// they name is pinned from then on; then the rest, as a job.
 func (p *Pins) fetch(ctx context.Context, e entry) (pulls int, err error) {
 	ref := e.pin.ref
 	if e.digest != "" {
@@ -162,6 +163,15 @@ func (p *Pins) fetch(ctx context.Context, e entry) (pulls int, err error) {
 	p.look()
 	ref.Tag, ref.Digest = "", found.Digest
 	req.ManifestsOnly = false
-	_, err = p.o.Fetcher.Image(ctx, ref, req, nil)
+	kind := jobs.Pin
+	if e.pin.frozen != "" {
+		kind = jobs.Freeze
+	}
+	_, err = p.o.Jobs.Do(ctx, jobs.Work{Kind: kind, What: e.pin.ref.String(), Run: func(ctx context.Context, t *jobs.Task) error {
+		_, err := p.o.Fetcher.Image(ctx, ref, req, func(now warm.Progress) {
+			t.Progress(now.Objects, now.ObjectsTotal, now.Bytes, now.BytesTotal)
+		})
+		return err
+	}})
 	return found.Pulls, err
 }

@@ -29,8 +29,10 @@ type entry struct {
 func (e *entry) whole() bool { return e.digest != "" && e.missing == 0 }
 
 // look reads the pins file if it has changed, ends pins whose time has come, and
-// finds what belongs to the pins now, and what of that is missing.
-func (p *Pins) look() {
+// finds what belongs to the pins now, and what of that is missing. It returns how
+// long that took.
+func (p *Pins) look() time.Duration {
+	begun := time.Now()
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	p.readFile()
@@ -53,6 +55,7 @@ func (p *Pins) look() {
 	p.save(changed)
 	p.publish(found, trees)
 	p.kick()
+	return time.Since(begun)
 }
 
 // all returns the pins and the frozen tags, by reference.

@@ -29,6 +29,7 @@ import (
 	"hubcap/eviction"
 	"hubcap/metrics"
 	"hubcap/proxy/advice"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/warm"
 )
@@ -78,6 +79,7 @@ type Options struct {
 	Ledger  Ledger
 	Index   Index
 	Fetcher Fetcher
+	Jobs    *jobs.List
 	Frozen  func() iter.Seq2[index.Name, digest.Digest] // the frozen tags; nil for none
 	// Repository returns what is known of a repository. The error says why
 	// nothing of it can be pinned.
@@ -191,10 +193,14 @@ func New(o Options) *Pins {
 	return p
 }
 
+// lookShare is how many times as long as a look the pause after it is, at least: with
+// very many pins, looks are less frequent.
+const lookShare = 50
+
 // Run looks at the pins file and at what is missing, and has that fetched, until
 // ctx ends.
 func (p *Pins) Run(ctx context.Context) {
-	p.look()
+	took := p.look()
 	close(p.known)
 	var fetching sync.WaitGroup
 	defer fetching.Wait()
@@ -203,8 +209,8 @@ func (p *Pins) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.o.After(p.o.Every):
-			p.look()
+		case <-p.o.After(max(p.o.Every, took*lookShare)):
+			took = p.look()
 		}
 	}
 }

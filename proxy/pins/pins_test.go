@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/cache/index"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/warm"
 )
 
@@ -36,6 +37,9 @@ func TestPin(t *testing.T) {
 	}
 	if got := r.fetchDue(); !slices.Equal(got, []string{"docker.io/library/nginx@" + string(i.digest) + " manifests", "docker.io/library/nginx@" + string(i.digest)}) {
 		t.Errorf("asked %v", got)
+	}
+	if all := r.jobs.All(); len(all) != 1 || all[0].Kind != jobs.Pin || all[0].What != nginx || all[0].State != jobs.Done {
+		t.Errorf("jobs: %+v", all)
 	}
 	r.press()
 	r.wantHeld(true, "pinned", i.all()...)

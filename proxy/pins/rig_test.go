@@ -23,6 +23,7 @@ import (
 	"hubcap/e2e/testkit"
 	"hubcap/eviction"
 	"hubcap/metrics"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/warm"
 )
@@ -90,6 +91,7 @@ type rig struct {
 	ledger  *eviction.Ledger
 	index   *fakeIndex
 	path    string // of the pins file
+	jobs    *jobs.List
 	frozen  map[index.Name]digest.Digest
 	refused map[string]error // repositories of which nothing can be pinned
 
@@ -106,6 +108,9 @@ func newRig(t *testing.T) *rig {
 		index:  &fakeIndex{pins: make(map[index.PinName]index.Pin), tags: make(map[index.Name]index.Tag)},
 		bodies: make(map[digest.Digest][]byte), sizes: make(map[digest.Digest]int64), hub: make(map[string]digest.Digest),
 	}
+	all := metrics.New()
+	r.jobs = jobs.New(jobs.Options{AtATime: 1, Kept: 1000, Waiting: 1, Now: r.clock.Now, Metrics: all.Jobs, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(r.jobs.Close)
 	r.ledger = r.newLedger()
 	r.open()
 	return r
@@ -120,7 +125,7 @@ func (r *rig) newLedger() *eviction.Ledger {
 // open makes Pins as a start does.
 func (r *rig) open() {
 	r.Pins = New(Options{
-		Store: r, Ledger: r.ledger, Index: r.index, Fetcher: r, Frozen: func() iter.Seq2[index.Name, digest.Digest] { return maps.All(r.frozen) },
+		Store: r, Ledger: r.ledger, Index: r.index, Fetcher: r, Jobs: r.jobs, Frozen: func() iter.Seq2[index.Name, digest.Digest] { return maps.All(r.frozen) },
 		Repository: func(registry, repository string) (Repository, error) {
 			return Repository{Registry: registry, Restricted: strings.HasPrefix(repository, "shared/")}, r.refused[repository]
 		},

@@ -13,7 +13,7 @@ import (
 // known what is pinned.
 func (s *Server) openPins() error {
 	s.Pins = pins.New(pins.Options{
-		Store: s.Cache, Ledger: s.Ledger, Index: s.index, Fetcher: s.Warm, Repository: s.pinnable,
+		Store: s.Cache, Ledger: s.Ledger, Index: s.index, Fetcher: s.Warm, Jobs: s.Jobs, Frozen: s.tags.Frozen, Repository: s.pinnable,
 		Default: s.config.DefaultUpstream, File: s.config.PinsFile, MaxBlob: s.settings.MaxBlob,
 		Every: s.settings.PinsInterval, Now: s.o.Now, After: time.After, Metrics: s.Metrics, Log: s.log,
 	})

@@ -40,7 +40,7 @@ type Settings struct {
 func defaultSettings() Settings {
 	return Settings{
 		HighWatermark: 0.98, LowWatermark: 0.95,
-		SnapshotInterval: 5 * time.Minute, FlushInterval: 15 * time.Second, SweepInterval: time.Second, ProblemInterval: 5 * time.Second, PinsInterval: 10 * time.Second,
+		SnapshotInterval: 5 * time.Minute, FlushInterval: 15 * time.Second, SweepInterval: time.Second, ProblemInterval: 5 * time.Second, PinsInterval: 5 * time.Second,
 		StartWithin: 500 * time.Millisecond, SlowWriter: 3 * time.Second, TryAgain: 10 * time.Second,
 	}
 }
