@@ -12,6 +12,7 @@ import (
 	"hubcap/proxy/jobs"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/warm"
 )
 
@@ -66,6 +67,10 @@ var refusals = []struct {
 	{warm.ErrTooManySchedules, http.StatusConflict, "too-many-schedules", "delete one"},
 	{warm.ErrScheduleTooLong, http.StatusConflict, "list-too-long", ""},
 	{warm.ErrUnknownSchedule, http.StatusNotFound, "unknown-schedule", ""},
+	{warm.ErrNotHeld, http.StatusNotFound, "not-held", ""},
+	{purge.ErrRequest, http.StatusBadRequest, "bad-purge", ""},
+	{purge.ErrUnknown, http.StatusNotFound, "nothing-here", ""},
+	{purge.ErrKept, http.StatusConflict, "kept", "unpin or thaw it, or use force"},
 	{pins.ErrNotPinned, http.StatusNotFound, "not-pinned", ""},
 	{pins.ErrFromFile, http.StatusConflict, "pinned-in-file", "change the file"},
 	{pins.ErrFrozen, http.StatusConflict, "pinned-by-freeze", "thaw the tag"},

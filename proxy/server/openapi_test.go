@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -114,7 +115,7 @@ func TestContract(t *testing.T) {
 	b.get(b.mirror, "/v2/library/demo/manifests/v1")
 	for _, path := range []string{
 		"status", "problems", "fills", "upstreams", "clients", "clients?after=1&limit=5", "requests", "requests?client=127.0.0.1&result=miss&image=demo&after=0",
-		"bypasses", "capacity", "history", "history?step=1d&since=2026-11-28T10:00:00Z", "tags", "image/history?ref=demo:v1", "schedules", "jobs", "pins",
+		"bypasses", "capacity", "history", "history?step=1d&since=2026-11-28T10:00:00Z", "tags", "image/history?ref=demo:v1", "schedules", "jobs", "pins", "eviction", "eviction?bytes=1",
 	} {
 		c.ask(200, "GET", path, "")
 	}
@@ -198,5 +199,19 @@ func (c *contract) jobs() {
 		t.Errorf("%+v, %v", frozen, err)
 	}
 	c.ask(200, "GET", "tags", "")
+	c.ask(409, "POST", "purge", `{"ref":"demo:v1"}`)
 	c.ask(200, "POST", "image/thaw", `{"ref":"demo:v1"}`)
+	c.ask(200, "POST", "verify", `{"ref":"demo:v1"}`)
+	c.ask(200, "POST", "verify", `{}`)
+	c.ask(404, "POST", "verify", `{"ref":"none:v9"}`)
+	dry := c.ask(200, "POST", "purge", `{"repository":"library/*","force":true,"dry_run":true}`)
+	var would, did api.Purged
+	if err := errors.Join(json.Unmarshal(dry, &would), json.Unmarshal(c.ask(200, "POST", "purge", `{"repository":"library/*","force":true}`), &did)); err != nil {
+		t.Fatal(err)
+	}
+	if would.Objects != did.Objects || would.Bytes != did.Bytes || did.Objects == 0 {
+		t.Errorf("the dry run said %+v, and %+v went", would, did)
+	}
+	c.ask(404, "POST", "purge", `{"ref":"demo:v1"}`)
+	c.ask(400, "POST", "purge", `{}`)
 }

@@ -6,6 +6,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
 	"hubcap/proxy/pins"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/warm"
 )
 
@@ -18,6 +19,7 @@ type (
 	Schedule = warm.Schedule
 	Pin      = pins.Status
 	PinCost  = pins.Cost
+	Purged   = purge.Result
 )
 
 // RefQuery names an image.
@@ -127,4 +129,38 @@ type PinRequest struct {
 type UnpinQuery struct {
 	RefQuery
 	DryRun bool `query:"dry_run" doc:"Say what is pinned, and change nothing"`
+}
+
+// PurgeRequest says what is to go. One of the first three is set.
+type PurgeRequest struct {
+	Ref        string `json:"ref,omitempty" maxLength:"600"`
+	Repository string `json:"repository,omitempty" maxLength:"600" doc:"Glob of repositories, or of their tags: library/*, ghcr.io/acme/**:pr-*"`
+	Digest     string `json:"digest,omitempty" maxLength:"200" doc:"A manifest or blob, which goes even if something else names it"`
+	DryRun     bool   `json:"dry_run,omitempty" doc:"Say what would go, and remove nothing"`
+	Force      bool   `json:"force,omitempty" doc:"Also what is pinned or frozen"`
+}
+
+// VerifyRequest has files hashed by a job.
+type VerifyRequest struct {
+	Ref string `json:"ref,omitempty" maxLength:"600" doc:"Of an image; all files when absent"`
+}
+
+// EvictionQuery is how much is to be evicted.
+type EvictionQuery struct {
+	Bytes int64 `query:"bytes" minimum:"1" default:"1073741824"`
+}
+
+// Eviction is what would be evicted to make room, in that order.
+type Eviction struct {
+	Objects []Evicted `json:"objects" doc:"At most 1,000"`
+	Bytes   int64     `json:"bytes" doc:"Of these objects"`
+	Pinned  int64     `json:"pinned" doc:"Bytes that are passed over"`
+}
+
+// Evicted is an object that would be evicted.
+type Evicted struct {
+	Digest  string    `json:"digest"`
+	Size    int64     `json:"size"`
+	Used    time.Time `json:"used" doc:"Last"`
+	Partial bool      `json:"partial,omitempty" doc:"A download that was not finished"`
 }
