@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"path"
 	"reflect"
 	"strings"
@@ -64,7 +65,18 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
-	return mux
+	return wellFormed(mux)
+}
+
+// wellFormed refuses malformed queries, which huma takes for empty ones.
+func wellFormed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+			refuse(w, api.Error{Status: http.StatusBadRequest, Detail: "the query is malformed"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // get registers a route that changes nothing.
