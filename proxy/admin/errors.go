@@ -23,7 +23,7 @@ func init() { huma.NewError, huma.DefaultArrayNullable = newError, false }
 func newError(status int, detail string, errs ...error) huma.StatusError {
 	e := api.Error{Status: status, Detail: detail}
 	for _, err := range errs {
-		if found, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma wraps none
+		if found, ok := err.(huma.ErrorDetailer); ok {
 			d := found.ErrorDetail()
 			e.Errors = append(e.Errors, api.FieldErrors{Location: d.Location, Message: d.Message})
 		} else if err != nil {

@@ -55,7 +55,7 @@ func TestHostileInput(t *testing.T) {
 		b.clock.Add(int64(4 * time.Second)) // 20 wrong tokens a minute are not reached
 	}
 	t.Logf("%d rows", 2*len(raw))
-	if status, _, body := b.call(dir, "GET", "/api/v1/status", ""); status != 200 {
+	if status, _, body := b.call(dir, "GET", "/api/v1/status"); status != 200 {
 		t.Errorf("afterwards: %d %s", status, body)
 	}
 }

@@ -37,7 +37,7 @@ func newContract(b *box, dir string) *contract {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	_, _, text := b.call(dir, "GET", "/api/v1/openapi.json", "")
+	_, _, text := b.call(dir, "GET", "/api/v1/openapi.json")
 	doc, err := openapi3.NewLoader().LoadFromData(text)
 	if err != nil {
 		b.t.Fatal(err)

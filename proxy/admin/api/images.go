@@ -10,16 +10,23 @@ import (
 	"hubcap/proxy/warm"
 )
 
-// What rooms return in the API's form.
 type (
-	Line     = freshness.Line
-	Tag      = freshness.TagStatus
-	Job      = jobs.Job
+	// Line is one digest in the history of a tag.
+	Line = freshness.Line
+	// Tag is what a tag means now.
+	Tag = freshness.TagStatus
+	// Job is long work.
+	Job = jobs.Job
+	// Estimate is what fetching some images would take.
 	Estimate = warm.Estimate
+	// Schedule is images that are fetched again and again.
 	Schedule = warm.Schedule
-	Pin      = pins.Status
-	PinCost  = pins.Cost
-	Purged   = purge.Result
+	// Pin is a pinned image.
+	Pin = pins.Status
+	// PinCost is what a pin takes.
+	PinCost = pins.Cost
+	// Purged is what went, or would go.
+	Purged = purge.Result
 )
 
 // RefQuery names an image.
