@@ -108,8 +108,9 @@ type Server struct {
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
+	events      *admin.Events
 	box         *admin.Box
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -124,6 +125,7 @@ type Server struct {
 func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
+	s.events = admin.NewEvents(s.started.UnixMilli())
 	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
