@@ -99,13 +99,12 @@ func tagName(repository, tag string) index.Name {
 	return index.Name{Registry: "docker.io", Repository: repository, Kind: index.KindTag, Name: tag}
 }
 
-func (b *box) tag(repository, tag string, digests ...string) index.Name {
+func (b *box) tag(repository, tag string, digests ...string) {
 	one := index.Tag{Digest: sum(digests[0])}
 	for _, d := range digests[1:] {
 		one.Earlier = append(one.Earlier, index.Earlier{Digest: sum(d)})
 	}
 	b.tags[tagName(repository, tag)] = one
-	return tagName(repository, tag)
 }
 
 // site is a box with an index of two images under one tag, an earlier image of it,

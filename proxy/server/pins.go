@@ -40,7 +40,7 @@ func (s *Server) pinnable(registry, repository string) (pins.Repository, error) 
 	case access.Denied:
 		return pins.Repository{}, pull.ErrDenied
 	case access.Hidden:
-		return pins.Repository{}, pull.ErrHidden
+		return pins.Repository{}, errOwn
 	default:
 		return pins.Repository{Registry: up.Host, Restricted: view.Restricted()}, nil
 	}
