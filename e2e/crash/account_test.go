@@ -64,6 +64,7 @@ func takeInventory(dir string) (v inventory, err error) {
 func (v *inventory) add(name string, info fs.FileInfo) {
 	used := info.Sys().(*syscall.Stat_t).Blocks * 512
 	switch {
+	case name == "admin.sock": // it goes with its process, and a killed one leaves it
 	case !info.Mode().IsRegular():
 		v.strays = append(v.strays, name)
 	case digestOf(name) != "":
@@ -125,7 +126,8 @@ func (v *inventory) disagreements(m metrics) (all []string) {
 	if objects := m.sum("hubcap_cache_objects"); objects != int64(len(v.blobs)) {
 		complain("%d blobs lie there and %d objects are counted", len(v.blobs), objects)
 	}
-	if held := m[`hubcap_cache_bytes{what="small"}`] + m[`hubcap_cache_bytes{what="large"}`]; held != v.counted {
+	held := m[`hubcap_cache_bytes{what="small"}`] + m[`hubcap_cache_bytes{what="large"}`] + m[`hubcap_cache_bytes{what="pinned"}`]
+	if held != v.counted {
 		complain("the blobs have %d bytes and %d are counted", v.counted, held)
 	}
 	account := m.sum("hubcap_cache_bytes", `{what="index"}`)

@@ -13,8 +13,9 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/problems"
-	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
@@ -37,8 +38,9 @@ type Box struct {
 	Clients   *bypass.Monitor
 	Requests  *requests.Log
 	Tags      *freshness.Resolver
-	Pull      *pull.Puller
 	Warm      *warm.Warmer
+	Pins      *pins.Pins
+	Purge     *purge.Purger
 	Jobs      *jobs.List
 	Problems  *problems.List
 	History   *history.History

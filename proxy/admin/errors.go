@@ -10,7 +10,9 @@ import (
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/warm"
 )
 
@@ -21,7 +23,7 @@ func init() { huma.NewError, huma.DefaultArrayNullable = newError, false }
 func newError(status int, detail string, errs ...error) huma.StatusError {
 	e := api.Error{Status: status, Detail: detail}
 	for _, err := range errs {
-		if found, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma wraps none
+		if found, ok := err.(huma.ErrorDetailer); ok {
 			d := found.ErrorDetail()
 			e.Errors = append(e.Errors, api.FieldErrors{Location: d.Location, Message: d.Message})
 		} else if err != nil {
@@ -65,6 +67,14 @@ var refusals = []struct {
 	{warm.ErrTooManySchedules, http.StatusConflict, "too-many-schedules", "delete one"},
 	{warm.ErrScheduleTooLong, http.StatusConflict, "list-too-long", ""},
 	{warm.ErrUnknownSchedule, http.StatusNotFound, "unknown-schedule", ""},
+	{warm.ErrNotHeld, http.StatusNotFound, "not-held", ""},
+	{purge.ErrRequest, http.StatusBadRequest, "bad-purge", ""},
+	{purge.ErrUnknown, http.StatusNotFound, "nothing-here", ""},
+	{purge.ErrKept, http.StatusConflict, "kept", "unpin or thaw it, or use force"},
+	{pins.ErrNotPinned, http.StatusNotFound, "not-pinned", ""},
+	{pins.ErrFromFile, http.StatusConflict, "pinned-in-file", "change the file"},
+	{pins.ErrFrozen, http.StatusConflict, "pinned-by-freeze", "thaw the tag"},
+	{pins.ErrTooLarge, http.StatusConflict, "too-large", "raise HUBCAP_MAX_BLOB or HUBCAP_CACHE_SIZE"},
 	{jobs.ErrUnknown, http.StatusNotFound, "unknown-job", ""},
 	{jobs.ErrGone, http.StatusGone, "job-gone", "begin it again"},
 	{jobs.ErrOver, http.StatusConflict, "job-over", ""},
@@ -81,6 +91,12 @@ func asError(err error) error {
 		if errors.Is(err, one.err) {
 			return filled(api.Error{Type: "urn:hubcap:" + one.kind, Status: one.status, Detail: err.Error(), Do: one.do})
 		}
+	}
+	if full, ok := errors.AsType[*pins.FullError](err); ok {
+		return filled(api.Error{
+			Type: "urn:hubcap:pins-exceed-cache", Title: "The pins do not fit", Status: http.StatusConflict,
+			Detail: full.Error(), Do: "unpin something or raise HUBCAP_CACHE_SIZE",
+		})
 	}
 	if found, ok := errors.AsType[*warm.Error](err); ok {
 		return filled(api.Error{Type: "urn:hubcap:not-fetched", Status: http.StatusBadGateway, Detail: found.Error()})

@@ -1,15 +1,14 @@
 package admin
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/freshness"
-	"hubcap/proxy/jobs"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/warm"
@@ -24,15 +23,6 @@ func (b *Box) parse(ref string) (reference.Reference, error) {
 	return r, nil
 }
 
-// repository returns the repository of an image, as anonymous clients see it.
-func (b *Box) repository(ref reference.Reference) (pull.Repository, error) {
-	up, ok := b.Upstreams.Find(ref.Registry)
-	if !ok {
-		return pull.Repository{}, fmt.Errorf("%w: %s", warm.ErrUnknownRegistry, ref.Registry)
-	}
-	return b.Pull.Repository(up, ref.Repository, pull.Identity{})
-}
-
 // tag returns the repository and the name of a tag.
 func (b *Box) tag(ref string) (repo pull.Repository, at reference.Reference, err error) {
 	if at, err = b.parse(ref); err != nil {
@@ -41,7 +31,7 @@ func (b *Box) tag(ref string) (repo pull.Repository, at reference.Reference, err
 	if at.Tag == "" {
 		return repo, at, invalid("ref", "want a tag: a digest names one image for ever")
 	}
-	repo, err = b.repository(at)
+	repo, err = b.Warm.Repository(at)
 	return repo, at, err
 }
 
@@ -74,14 +64,11 @@ func (b *Box) Freeze(ctx context.Context, in *api.FreezeRequest) (*api.TagChange
 	if err != nil {
 		return nil, err
 	}
-	order := freshness.FreezeOrder{Digest: now.Digest, Until: in.Until, Note: in.Note, By: By(ctx)}
-	if at.Digest != "" {
-		order.Digest = at.Digest
+	at.Digest = cmp.Or(at.Digest, digest.Digest(in.Digest), now.Digest)
+	if err := at.Digest.Validate(); err != nil {
+		return nil, invalid("digest", err.Error())
 	}
-	if in.Digest != "" {
-		order.Digest = digest.Digest(in.Digest)
-	}
-	return b.freeze(ctx, repo, at, order, in.DryRun)
+	return b.freeze(ctx, at, now, freshness.FreezeOrder{Until: in.Until, Note: in.Note}, in.DryRun)
 }
 
 // Rollback freezes a tag to a digest that it named before.
@@ -94,38 +81,25 @@ func (b *Box) Rollback(ctx context.Context, in *api.RollbackRequest) (*api.TagCh
 	if err != nil {
 		return nil, err
 	}
-	order := freshness.FreezeOrder{Digest: line.Digest, Until: in.Until, Note: in.Note, By: By(ctx)}
-	return b.freeze(ctx, repo, at, order, in.DryRun)
-}
-
-func (b *Box) freeze(ctx context.Context, repo pull.Repository, at reference.Reference, o freshness.FreezeOrder, dry bool) (*api.TagChange, error) {
 	_, now, err := repo.History(at.Tag)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.Digest.Validate(); err != nil {
-		return nil, invalid("digest", err.Error())
-	}
-	change := &api.TagChange{Tag: now, Digest: o.Digest.String()}
-	image := reference.Reference{Registry: at.Registry, Repository: at.Repository, Digest: o.Digest}
+	at.Digest = line.Digest
+	return b.freeze(ctx, at, now, freshness.FreezeOrder{Until: in.Until, Note: in.Note}, in.DryRun)
+}
+
+// freeze freezes the tag of a reference to its digest; in a dry run it says what
+// is fetched for that.
+func (b *Box) freeze(ctx context.Context, at reference.Reference, now api.Tag, o freshness.FreezeOrder, dry bool) (_ *api.TagChange, err error) {
+	change := &api.TagChange{Tag: now, Digest: at.Digest.String()}
 	if dry {
-		got, err := b.Warm.Image(ctx, image, warm.Request{DryRun: true}, nil)
+		got, err := b.Warm.Image(ctx, at, warm.Request{DryRun: true}, nil)
 		change.Cost = &api.Cost{Objects: got.Missing, Bytes: got.Fetched, Held: got.Held, Pulls: got.Pulls, Unknown: got.Unknown}
 		return change, err
 	}
-	if repo.Whole(o.Digest).Whole {
-		change.Tag, err = repo.Freeze(ctx, at.Tag, o)
-		return change, err
-	}
-	job, err := b.Jobs.Start(jobs.Work{Kind: jobs.Freeze, What: at.String(), Run: func(ctx context.Context, t *jobs.Task) error {
-		o.Fetch = func(ctx context.Context, _ digest.Digest) error {
-			_, err := b.Warm.Image(ctx, image, warm.Request{}, func(p warm.Progress) { t.Progress(p.Objects, p.ObjectsTotal, p.Bytes, p.BytesTotal) })
-			return err
-		}
-		_, err := repo.Freeze(ctx, at.Tag, o)
-		return err
-	}})
-	change.Job = &job
+	o.By = By(ctx)
+	change.Tag, change.Job, err = b.Warm.Freeze(ctx, at, o)
 	return change, err
 }
 

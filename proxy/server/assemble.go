@@ -91,6 +91,7 @@ func (s *Server) openCache() error {
 		Limit: set.Cache, SmallSize: smallSize, SmallShare: smallShare,
 		High: set.HighWatermark, Low: set.LowWatermark, Now: s.o.Now, Metrics: s.Metrics.Space,
 	})
+	s.Ledger.AwaitPins() // openPins tells it
 	s.Cache = cache.New(cache.Options{
 		Store: s.store, Index: s.index, Ledger: s.Ledger,
 		MinFree: set.MinFree, MaxBlob: set.MaxBlob, Reserve: set.Reserve, Ballast: set.Ballast, Growth: set.Growth,
@@ -140,9 +141,10 @@ func (s *Server) openHandler() error {
 	if len(c.AllowClients) > 0 {
 		allowed = c.AllowClients
 	}
+	s.links = access.NewLinks(s.index, s.Metrics.Fills, s.log)
 	s.puller = pull.New(pull.Options{
 		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch,
-		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
+		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: s.links,
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)

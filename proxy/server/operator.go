@@ -45,7 +45,7 @@ func (s *Server) openAdmin() error {
 	name, _ := os.Hostname() // empty is as good as unknown
 	s.box = &admin.Box{
 		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
-		Events: s.events, Tags: s.tags, Pull: s.puller, Warm: s.Warm, Jobs: s.Jobs,
+		Events: s.events, Tags: s.tags, Warm: s.Warm, Pins: s.Pins, Purge: s.Purge, Jobs: s.Jobs,
 		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
 	s.untilClose(s.box.Watch)

@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -32,10 +33,12 @@ import (
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
@@ -81,6 +84,8 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
+	Purge   *purge.Purger
+	Pins    *pins.Pins // images that are kept
 
 	config   config.Config
 	o        Options
@@ -96,6 +101,7 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
+	links    *access.Links
 	requests *requests.Log
 	puller   *pull.Puller
 	refusals *access.Refusals
@@ -104,7 +110,7 @@ type Server struct {
 
 	events      *admin.Events
 	box         *admin.Box
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -132,6 +138,8 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openTags,
 		s.openHandler,
 		s.openWarm,
+		s.openPins,
+		s.openPurge,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {

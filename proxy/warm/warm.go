@@ -4,13 +4,13 @@
 // the clients.
 //
 // Files: warm.go (one image), tree.go (what an image consists of), platform.go,
-// list.go (several images in a job), schedule.go (regularly).
+// list.go (several images in a job), schedule.go (regularly), verify.go (files
+// hashed now).
 package warm
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -57,13 +57,15 @@ func New(o Options) (*Warmer, error) {
 // are in use here.
 type Request struct {
 	// Platforms are os/architecture[/variant], or AllPlatforms. Without any they
-	// are those of which a layer is held, of this digest or else of an earlier
-	// one of the tag; else linux on the box's own architecture. An image that is
+	// are those of which a layer is held, of this digest or else of another
+	// one that the tag names or named; else linux on the box's own architecture. An image that is
 	// no index is fetched whatever it is for.
 	Platforms []string
 	// KeepPulls is the share of the registry's pull limit, from 0 to 1, that is
 	// left to clients: what would take more is pull.ErrPullsKept.
 	KeepPulls float64
+	// ManifestsOnly fetches no blobs: what the image consists of is known then.
+	ManifestsOnly bool
 	// DryRun fetches nothing: Result.Fetched and Result.Pulls are what would be.
 	// A tag is still resolved, which costs no pull as long as a tag that is held
 	// has not moved.
@@ -138,18 +140,14 @@ func (e *Error) Unwrap() error { return e.Err }
 // is being fetched when ctx ends goes on to its end.
 func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request, progress func(Progress)) (Result, error) {
 	f := &fetch{w: w, ref: ref, req: req, report: progress, seen: make(map[digest.Digest]bool), result: Result{Ref: ref.String()}}
-	up, ok := w.o.Upstreams.Find(ref.Registry)
-	if !ok {
-		return f.result, fmt.Errorf("%s: %w", ref, ErrUnknownRegistry)
-	}
 	var err error
-	if f.repository, err = w.o.Pull.Repository(up, ref.Repository, pull.Identity{}); err != nil {
-		return f.result, fmt.Errorf("%s: %w", ref, err)
+	if f.repository, err = w.repository(ref); err != nil {
+		return f.result, err
 	}
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
 		return f.result, err
 	}
-	if err = f.tree(ctx); err == nil {
+	if err = f.tree(ctx); err == nil && !req.ManifestsOnly {
 		err = f.blobs(ctx)
 	}
 	if err == nil && !req.DryRun {

@@ -5,16 +5,28 @@ import (
 
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/warm"
 )
 
-// What rooms return in the API's form.
 type (
-	Line     = freshness.Line
-	Tag      = freshness.TagStatus
-	Job      = jobs.Job
+	// Line is one digest in the history of a tag.
+	Line = freshness.Line
+	// Tag is what a tag means now.
+	Tag = freshness.TagStatus
+	// Job is long work.
+	Job = jobs.Job
+	// Estimate is what fetching some images would take.
 	Estimate = warm.Estimate
+	// Schedule is images that are fetched again and again.
 	Schedule = warm.Schedule
+	// Pin is a pinned image.
+	Pin = pins.Status
+	// PinCost is what a pin takes.
+	PinCost = pins.Cost
+	// Purged is what went, or would go.
+	Purged = purge.Result
 )
 
 // RefQuery names an image.
@@ -103,4 +115,59 @@ type Schedules struct {
 // ID names a job or a schedule.
 type ID struct {
 	ID string `path:"id" maxLength:"64"`
+}
+
+// Pins is what is never evicted to make room.
+type Pins struct {
+	Pins    []Pin         `json:"pins" doc:"By reference, frozen tags included"`
+	Summary pins.Overview `json:"summary"`
+}
+
+// PinRequest pins an image, or replaces its pin.
+type PinRequest struct {
+	Ref       string    `json:"ref" minLength:"1" maxLength:"600" doc:"A tag keeps what it names, also when it moves; a digest keeps that image"`
+	Platforms []string  `json:"platforms,omitempty" maxItems:"20" doc:"Such as linux/amd64, or all; those that are pulled here when absent"`
+	Until     time.Time `json:"until,omitzero" doc:"When the pin ends by itself"`
+	Note      string    `json:"note,omitempty" maxLength:"500"`
+	DryRun    bool      `json:"dry_run,omitempty" doc:"Say what it takes, and pin nothing"`
+}
+
+// UnpinQuery names a pin.
+type UnpinQuery struct {
+	RefQuery
+	DryRun bool `query:"dry_run" doc:"Say what is pinned, and change nothing"`
+}
+
+// PurgeRequest says what is to go. One of the first three is set.
+type PurgeRequest struct {
+	Ref        string `json:"ref,omitempty" maxLength:"600"`
+	Repository string `json:"repository,omitempty" maxLength:"600" doc:"Glob of repositories, or of their tags: library/*, ghcr.io/acme/**:pr-*"`
+	Digest     string `json:"digest,omitempty" maxLength:"200" doc:"A manifest or blob, which goes even if something else names it"`
+	DryRun     bool   `json:"dry_run,omitempty" doc:"Say what would go, and remove nothing"`
+	Force      bool   `json:"force,omitempty" doc:"Also what is pinned or frozen"`
+}
+
+// VerifyRequest has files hashed by a job.
+type VerifyRequest struct {
+	Ref string `json:"ref,omitempty" maxLength:"600" doc:"Of an image; all files when absent"`
+}
+
+// EvictionQuery is how much is to be evicted.
+type EvictionQuery struct {
+	Bytes int64 `query:"bytes" minimum:"1" default:"1073741824"`
+}
+
+// Eviction is what would be evicted to make room, in that order.
+type Eviction struct {
+	Objects []Evicted `json:"objects" doc:"At most 1,000"`
+	Bytes   int64     `json:"bytes" doc:"Of these objects"`
+	Pinned  int64     `json:"pinned" doc:"Bytes that are passed over"`
+}
+
+// Evicted is an object that would be evicted.
+type Evicted struct {
+	Digest  string    `json:"digest"`
+	Size    int64     `json:"size"`
+	Used    time.Time `json:"used" doc:"Last"`
+	Partial bool      `json:"partial,omitempty" doc:"A download that was not finished"`
 }

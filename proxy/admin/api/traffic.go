@@ -8,9 +8,10 @@ import (
 	"hubcap/proxy/requests"
 )
 
-// What rooms return in the API's form.
 type (
-	Request   = requests.Request
+	// Request is a request of a client that was answered.
+	Request = requests.Request
+	// Suspicion is an answer after which a client may have gone to the registry.
 	Suspicion = bypass.Suspicion
 )
 
