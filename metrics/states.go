@@ -31,7 +31,14 @@ var (
 	FSFree       = &State{name: "filesystem_free_bytes", help: "Bytes of the data directory's file system that hubcap's user may still write."}
 	Clients      = &State{name: "clients", help: "Distinct addresses that have asked for content within an hour, a day or seven days; since the start, if that is later. At most 8192 are remembered.", labels: []Label{{"window", []string{"1d", "1h", "7d"}}}}
 	Problems     = &State{name: "problems", help: "Problems that exist now; the log and hubcap doctor say which.", labels: []Label{{"severity", []string{"critical", "warning"}}}}
+	Tags         = &State{name: "tags", help: "Tags that were pulled and are known, by state: following (the registry), frozen (by an operator), cooling (the registry names a new digest, which waits for its cool-down).", labels: []Label{{"state", []string{"cooling", "following", "frozen"}}}}
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
+)
+
+// The states of what is pinned, for Watch.
+var (
+	PinnedBytes   = &State{name: "pinned_bytes", help: "Bytes of what is kept for pinned images and frozen tags, held or missing. At most 80 % of the cache can be pinned."}
+	PinnedMissing = &State{name: "pinned_missing_bytes", help: "Bytes that pinned images and frozen tags lack. They are fetched."}
 )
 
 // Offline is the state of the whole box, for Watch.
@@ -40,7 +47,7 @@ var Offline = &State{name: "offline", help: "1 if HUBCAP_OFFLINE is set: no upst
 // states are all of them, for the documentation.
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
-	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems,
+	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags, PinnedBytes, PinnedMissing,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

@@ -32,8 +32,12 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	get(a, "problems", "What is wrong now", b.GetProblems)
 	get(a, "fills", "The downloads that run now", b.GetFills)
 	get(a, "upstreams", "The registries that are asked: limits, circuits, credentials", b.GetUpstreams)
+	get(a, "clients", "Who has asked for content", b.GetClients)
+	get(a, "requests", "The last requests of clients", b.GetRequests)
+	get(a, "bypasses", "Who has gone around the box, as far as it can be told", b.GetBypasses)
 	get(a, "capacity", "What a cache of another size would answer", b.GetCapacity)
 	get(a, "history", "The box's own series", b.GetHistory)
+	streamEvents(a, b.Events)
 	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })

@@ -6,7 +6,8 @@
 // (further mirror ports), freshness.go (tags, and registries in trouble),
 // upstreams.go (the registries), numbers.go (what there are several of),
 // credentials.go (what hubcap shows registries),
-// visibility.go (for whom their content is), describe.go (hubcap config).
+// visibility.go (for whom their content is), describe.go (hubcap config),
+// client.go (what the commands need).
 package config
 
 import (
@@ -62,6 +63,7 @@ type variables struct {
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"free space that hubcap leaves on the file system; a percentage is of the file system. The default is at most a quarter of it"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is served without asking its upstream"`
 	TagRules        TagRules  `env:"TAG_RULES" means:"TTL by glob of repository and tag; the first match counts: '*:latest=30s,registry.k8s.io/**=24h,*:v*=immutable'"`
+	TagCooldown     Cooldowns `env:"TAG_COOLDOWN" means:"how long a tag that has moved upstream is served as before, counted from when this box first saw the new digest, by glob of repository and tag; the first match counts: 'docker.io/**=48h,*:nightly=0'. Off when empty"`
 	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long cached content is served while its upstream fails, counted from the first failed check: 0 (never), unlimited, or a duration such as 24h"`
 	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true keeps serving cached tags that were deleted upstream"`
 	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a request for uncached content may wait after the upstream answered 429 with Retry-After; 0 answers at once"`
@@ -86,6 +88,7 @@ type variables struct {
 	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
 	NotFoundLimit   Limit     `env:"NOT_FOUND_LIMIT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
+	PinsFile        string    `env:"PINS_FILE" means:"file of images to keep: a reference a line, such as 'ghcr.io/acme/app:1.4 platforms=linux/amd64,linux/arm64' (the platforms may be left out), and # before a comment; read again when it changes"`
 	NotifyURL       Secret    `env:"NOTIFY_URL" means:"address to which each problem is posted as JSON, ten minutes after it begins and at its end; a secret, since it may hold a token"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`
@@ -245,7 +248,7 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 const masked = credentials.Masked
 
 func isSecret(name string) bool {
-	return name == Prefix+"NOTIFY_URL" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+	return name == Prefix+"NOTIFY_URL" || name == Prefix+"TOKEN" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 

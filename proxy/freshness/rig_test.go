@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache"
+	"hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
@@ -138,6 +139,7 @@ var (
 type store struct {
 	mu       sync.Mutex
 	manifest map[digest.Digest]cache.Manifest
+	lacking  map[digest.Digest]bool // images of which a layer is missing
 	from     map[digest.Digest]string
 }
 
@@ -162,6 +164,31 @@ func (s *store) CameFrom(d digest.Digest, host string) bool {
 	return s.from[d] == host
 }
 
+// Images returns the manifest as an image with one layer of the same digest.
+func (s *store) Images(d digest.Digest) (images []cache.Image, missing []content.Part) {
+	layer := content.Part{Digest: d, Role: content.RoleNeeded}
+	if _, ok := s.Manifest(d); !ok {
+		return nil, []content.Part{layer}
+	}
+	return []cache.Image{{Digest: d, Parts: []content.Part{layer}}}, nil
+}
+
+func (s *store) Has(want cache.Want) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.lacking[want.Digest] && (!want.Restricted || want.Granted)
+}
+
+// lack has images miss their layer.
+func (s *store) lack(all ...digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacking = make(map[digest.Digest]bool)
+	for _, d := range all {
+		s.lacking[d] = true
+	}
+}
+
 // evict removes all manifests.
 func (s *store) evict() {
 	s.mu.Lock()
@@ -178,7 +205,7 @@ func (l links) Link(_, _ string, d digest.Digest)        { l[d] = true }
 // rig is a Resolver with all that is around it.
 type rig struct {
 	*Resolver
-	t     *testing.T
+	t     testing.TB
 	o     Options
 	hub   *hub
 	store *store
@@ -187,7 +214,7 @@ type rig struct {
 	slow  chan time.Time // what After returns
 }
 
-func newRig(t *testing.T, rules ...Rule) *rig {
+func newRig(t testing.TB, rules ...Rule) *rig {
 	r := &rig{
 		t: t, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), log: new(testkit.Log), slow: make(chan time.Time),
 		hub:   &hub{tags: map[string]string{}, referrers: map[digest.Digest][]string{}},

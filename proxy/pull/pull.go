@@ -6,7 +6,8 @@
 // Files: pull.go (a Repository), identity.go (credentials and visibility),
 // manifests.go, blobs.go and lists.go (what a repository serves), fetch.go (what
 // is fetched without a client), whole.go (which images could be pulled without
-// the upstream), trouble.go (while the upstream fails).
+// the upstream), trouble.go (while the upstream fails), tags.go (tags for
+// operators).
 package pull
 
 import (

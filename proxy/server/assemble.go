@@ -91,6 +91,7 @@ func (s *Server) openCache() error {
 		Limit: set.Cache, SmallSize: smallSize, SmallShare: smallShare,
 		High: set.HighWatermark, Low: set.LowWatermark, Now: s.o.Now, Metrics: s.Metrics.Space,
 	})
+	s.Ledger.AwaitPins() // openPins tells it
 	s.Cache = cache.New(cache.Options{
 		Store: s.store, Index: s.index, Ledger: s.Ledger,
 		MinFree: set.MinFree, MaxBlob: set.MaxBlob, Reserve: set.Reserve, Ballast: set.Ballast, Growth: set.Growth,
@@ -100,7 +101,7 @@ func (s *Server) openCache() error {
 		Now: s.o.Now, Metrics: s.Metrics, Log: s.log,
 	})
 	s.tags = freshness.New(freshness.Options{
-		Store: s.Cache, Index: s.index, Rules: c.TagRules, KeepDeleted: bool(c.KeepDeleted),
+		Store: s.Cache, Index: s.index, Rules: c.TagRules, Cooldowns: c.TagCooldown, KeepDeleted: bool(c.KeepDeleted),
 		Metrics: s.Metrics.Fills, Now: s.o.Now, After: s.o.After, Log: s.log,
 	})
 	// The cache is closed first: the tags learn of what it still writes.
@@ -153,8 +154,8 @@ func (s *Server) openHandler() error {
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.bypass,
-		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
+		Bypass:        s.bypass, Recent: s.requests,
+		MinRate: int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)
 	s.log.Info("cache", "dir", absolute(c.DataDir), "size", gib(s.settings.Cache), "largest_blob", gib(s.settings.MaxBlob), "kept_free", gib(s.settings.MinFree))

@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -27,13 +28,17 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -77,6 +82,8 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Warm    *warm.Warmer // fetches images that no client asked for
+	Jobs    *jobs.List   // what an operator began
+	Pins    *pins.Pins   // images that are kept
 
 	config   config.Config
 	o        Options
@@ -92,11 +99,13 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
+	requests *requests.Log
 	puller   *pull.Puller
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
+	box         *admin.Box
 	adminPort   http.Handler
 	adminSocket http.Handler
 
@@ -110,7 +119,7 @@ type Server struct {
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
@@ -119,7 +128,14 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openWarm, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm, s.openPins,
+		s.openProblems, s.openHistory,
+		s.openAdmin,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type rig struct {
 	clock  *testkit.Clock
 	log    *testkit.Log
 	mirror string // URL
+	stop   func()
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -83,7 +85,8 @@ func (r *rig) start(dir string, o rigOptions) {
 	mirror := httptest.NewServer(r.Handler)
 	r.mirror = mirror.URL
 	s := r.Server
-	r.t.Cleanup(func() { mirror.Close(); s.Close() })
+	r.stop = sync.OnceFunc(func() { mirror.Close(); s.Close() })
+	r.t.Cleanup(r.stop)
 }
 
 func must(t testing.TB, err error) {

@@ -3,7 +3,8 @@
 // visibility, pull limits and circuits hold for it too, and takes its turn behind
 // the clients.
 //
-// Files: warm.go (one image), tree.go (what an image consists of), platform.go.
+// Files: warm.go (one image), tree.go (what an image consists of), platform.go,
+// list.go (several images in a job), schedule.go (regularly).
 package warm
 
 import (
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -20,6 +22,7 @@ import (
 	"hubcap/cache"
 	"hubcap/cache/content"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/upstream"
@@ -30,30 +33,39 @@ type Options struct {
 	Pull      *pull.Puller
 	Upstreams *upstream.Set
 	Cache     *cache.Cache
+	Jobs      *jobs.List
+	Records   Records
 	AtATime   int // blobs that are fetched at a time, for all images together
+	Now       func() time.Time
 	Log       *slog.Logger
 }
 
 // Warmer fetches images. Its methods may be called at any time from any goroutine.
 type Warmer struct {
-	o     Options
-	slots chan struct{}
+	o         Options
+	slots     chan struct{}
+	schedules schedules
 }
 
-// New returns a Warmer.
-func New(o Options) *Warmer { return &Warmer{o: o, slots: make(chan struct{}, o.AtATime)} }
+// New reads the schedules and returns a Warmer; Run runs them.
+func New(o Options) (*Warmer, error) {
+	w := &Warmer{o: o, slots: make(chan struct{}, o.AtATime)}
+	return w, w.schedules.load(o.Records)
+}
 
 // Request says how an image is fetched. The zero value fetches the platforms that
 // are in use here.
 type Request struct {
 	// Platforms are os/architecture[/variant], or AllPlatforms. Without any they
-	// are those of which a layer is held, of this digest or else of an earlier
-	// one of the tag; else linux on the box's own architecture. An image that is
+	// are those of which a layer is held, of this digest or else of another
+	// one that the tag names or named; else linux on the box's own architecture. An image that is
 	// no index is fetched whatever it is for.
 	Platforms []string
 	// KeepPulls is the share of the registry's pull limit, from 0 to 1, that is
 	// left to clients: what would take more is pull.ErrPullsKept.
 	KeepPulls float64
+	// ManifestsOnly fetches no blobs: what the image consists of is known then.
+	ManifestsOnly bool
 	// DryRun fetches nothing: Result.Fetched and Result.Pulls are what would be.
 	// A tag is still resolved, which costs no pull as long as a tag that is held
 	// has not moved.
@@ -139,7 +151,7 @@ func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
 		return f.result, err
 	}
-	if err = f.tree(ctx); err == nil {
+	if err = f.tree(ctx); err == nil && !req.ManifestsOnly {
 		err = f.blobs(ctx)
 	}
 	if err == nil && !req.DryRun {

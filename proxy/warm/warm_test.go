@@ -212,7 +212,7 @@ func TestMerges(t *testing.T) {
 			if _, err := r.Warm.Image(t.Context(), ref(t, "demo:big"), warm.Request{}, func(p warm.Progress) { last = p }); err != nil {
 				t.Error(err)
 			}
-			if last.Objects != 4 || last.ObjectsTotal != 4 || last.Bytes != last.BytesTotal || last.Running != nil && len(last.Running) > 0 {
+			if last.Objects != 4 || last.ObjectsTotal != 4 || last.Bytes != last.BytesTotal || len(last.Running) > 0 {
 				t.Errorf("%+v", last)
 			}
 		})
