@@ -72,7 +72,7 @@ type Options struct {
 // concurrent use.
 //
 // Lock order: the lock of a digest (locks), then trust.mu, then Cache.mu, then
-// fill.mu or the ledger's own. A goroutine waits for the lock of a digest only
+// fill.mu or the ledger's own, which is held while edges are read. A goroutine waits for the lock of a digest only
 // while it holds no lock at all; while it holds one of a digest it may try
 // another (tryLock), as an eviction does that a fill caused. All other mutexes
 // (classes, handles, manifests, pacer, scrubbed, slots, unread, usage,
@@ -127,7 +127,7 @@ func New(o Options) *Cache {
 	base, stop := context.WithCancelCause(context.Background())
 	c := &Cache{
 		o:         o,
-		manifests: newManifests(o.ManifestMemory),
+		manifests: newManifests(o.ManifestMemory, o.Now()),
 		edges:     content.NewEdges(),
 		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
@@ -151,6 +151,7 @@ func New(o Options) *Cache {
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() + o.Growth },
 		Interval: o.SweepInterval, Log: o.Log,
 	})
+	o.Ledger.KeepWhole(c.edges)
 	c.begin()
 	c.export()
 	c.running.Go(c.learnEdges)

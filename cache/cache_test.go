@@ -935,7 +935,7 @@ func TestManifests(t *testing.T) {
 }
 
 func TestManifestMemoryIsBounded(t *testing.T) {
-	m := newManifests(10 * kib)
+	m := newManifests(10*kib, time.Now())
 	for i := range 100 {
 		body := []byte(strings.Repeat("x", 1000) + fmt.Sprint(i))
 		m.put(Manifest{Digest: digest.FromBytes(body), Body: body})

@@ -105,10 +105,17 @@ func (c *Cache) Indexes(d digest.Digest) []digest.Digest {
 // order of eviction need not be finer.
 const useEvery = 10 * time.Second
 
+// platformsTogether is how much earlier than the others of its index an image
+// may have been requested to be used with the index.
+const platformsTogether = 7 * 24 * time.Hour
+
 // UseImage notes that a client was given the manifest d: what is held of its
 // image counts as used too. A client that has the lower layers of an image
 // never asks for them; without this they would be evicted before the layers
-// above them. Of an index, all images that are held are used.
+// above them. Of an index, the images are used that were themselves requested
+// within platformsTogether of the latest such request: a client that has its
+// image requests the index alone, and a platform that nobody pulls any more is
+// not kept by the others.
 func (c *Cache) UseImage(d digest.Digest) {
 	counts, known := c.manifests.use(d, c.o.Now())
 	if !known {
@@ -120,7 +127,12 @@ func (c *Cache) UseImage(d digest.Digest) {
 	if !counts {
 		return
 	}
-	c.walkManifests(d, func(_ content.Part, parts []content.Part, _ bool) {
+	left := make(map[digest.Digest]bool)
+	c.walkManifests(d, func(one content.Part, parts []content.Part, _ bool) {
+		if left[one.Digest] {
+			return
+		}
+		c.manifests.leaveOut(parts, left)
 		for _, p := range parts {
 			if _, held := c.o.Ledger.Touch(p.Digest); held {
 				c.usage.touch(p.Digest)

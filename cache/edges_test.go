@@ -211,6 +211,44 @@ func TestUseImage(t *testing.T) {
 	used("from memory again", false)
 }
 
+// TestPlatformThatNobodyPulls: the use of an index is no use of the image of a
+// platform that was last requested long before another one of it.
+func TestPlatformThatNobodyPulls(t *testing.T) {
+	clock := testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+	r := newRig(t, rigOptions{change: func(o *Options) { o.Now = clock.Now }})
+	var children []digest.Digest
+	layers := []string{"amd64", "arm64"}
+	for _, layer := range layers {
+		pull(t, r, Want{Digest: digest.FromString(layer), Source: &origin{body: []byte(layer)}, Size: 5}, []byte(layer))
+		children = append(children, r.putManifest(imageOf("c", layer)))
+	}
+	r.settle()
+	index := r.putManifest(indexOf(children...))
+	used := func(when string, want ...bool) {
+		t.Helper()
+		clock.Advance(useEvery)
+		r.usage.take()
+		r.UseImage(index)
+		used := r.usage.take()
+		for i, layer := range layers {
+			if _, got := used[digest.FromString(layer)]; got != want[i] {
+				t.Errorf("%s: the layer of %s is used: %v", when, layer, got)
+			}
+		}
+	}
+	used("at the start", true, true)
+	r.UseImage(children[1])
+	clock.Advance(platformsTogether / 2)
+	r.UseImage(children[0])
+	used("both were requested", true, true)
+	clock.Advance(2 * platformsTogether)
+	used("none was requested lately", true, true)
+	r.UseImage(children[0])
+	used("one was not requested lately", true, false)
+	r.UseImage(children[1])
+	used("it was requested again", true, true)
+}
+
 // BenchmarkWarmManifest is what a request for a manifest in memory costs here.
 func BenchmarkWarmManifest(b *testing.B) {
 	r := newRig(b, rigOptions{})

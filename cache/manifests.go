@@ -31,6 +31,7 @@ type Manifest struct {
 // manifests keeps the most recently used manifests in memory.
 type manifests struct {
 	limit int64
+	began time.Time
 
 	mu    sync.Mutex
 	list  *simplelru.LRU[digest.Digest, *remembered]
@@ -43,8 +44,8 @@ type remembered struct {
 	used time.Time // when use last returned true
 }
 
-func newManifests(limit int64) *manifests {
-	m := &manifests{limit: limit}
+func newManifests(limit int64, now time.Time) *manifests {
+	m := &manifests{limit: limit, began: now}
 	list, err := simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, gone *remembered) { m.bytes -= gone.cost() })
 	if err != nil {
 		panic(err) // only a size below one is an error
@@ -80,6 +81,31 @@ func (m *manifests) use(d digest.Digest, now time.Time) (counts, known bool) {
 		one.used = now
 	}
 	return counts, true
+}
+
+// leaveOut adds to left the manifests among parts that were last requested
+// platformsTogether before another of them. Those of which no request is known
+// count as requested at the start.
+func (m *manifests) leaveOut(parts []content.Part, left map[digest.Digest]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	requested := func(d digest.Digest) time.Time {
+		if one, ok := m.list.Peek(d); ok && one.used.After(m.began) {
+			return one.used
+		}
+		return m.began
+	}
+	latest := m.began
+	for _, p := range parts {
+		if at := requested(p.Digest); p.Is(content.RoleChild) && at.After(latest) {
+			latest = at
+		}
+	}
+	for _, p := range parts {
+		if p.Is(content.RoleChild) && latest.Sub(requested(p.Digest)) > platformsTogether {
+			left[p.Digest] = true
+		}
+	}
 }
 
 // has reports whether d is there. It is no use of it.

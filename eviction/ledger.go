@@ -5,7 +5,8 @@
 // are free: evict, unlink (its file loses its name), free (its last reader has
 // closed it).
 //
-// Files: ledger.go (the arithmetic, no I/O), status.go (its read side),
+// Files: ledger.go (the arithmetic, no I/O), order.go (what is evicted next),
+// status.go (the read side),
 // adoption.go (the start), pinned.go (what is never evicted to make room),
 // segment.go (one LRU list), janitor.go (has evicted files unlinked, keeps the
 // watermarks). The table of objects is in digests.
@@ -14,6 +15,7 @@ package eviction
 import (
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -47,7 +49,8 @@ type LedgerOptions struct {
 
 // Ledger is the account of the bytes on disk, by size and last use. It does no
 // I/O, and its methods are safe for concurrent use. What is evicted follows
-// from the order of use alone; times are for metrics and Status, so that a clock
+// from the order of use, from sizes and from images. Times are for metrics and
+// Status, and keep from being evicted with others what was used later: a clock
 // that jumps evicts nothing.
 //
 // Invariant: small + large + pinned (partial fills among them) + reserved +
@@ -61,10 +64,11 @@ type Ledger struct {
 	clock      func() time.Time
 	metrics    *metrics.Space
 
-	mu       sync.Mutex // no other lock is taken while it is held
+	mu       sync.Mutex // no other lock is taken while it is held, but for those of images
+	images   Images     // nil if unknown
 	objects  *digests.Table[entry]
 	small    list
-	large    list
+	large    [sizeLists]list // by size, see sizeList; they share their counts
 	pins     pins
 	reserved int64                   // promised to fills, not committed
 	evicted  int64                   // evicted, not yet free
@@ -77,7 +81,7 @@ type Ledger struct {
 func NewLedger(o LedgerOptions) *Ledger {
 	share := func(f float64) int64 { return int64(f * float64(o.Limit)) }
 	objects := digests.New[entry]()
-	return &Ledger{
+	l := &Ledger{
 		limit:      o.Limit,
 		smallLimit: share(o.SmallShare),
 		smallSize:  o.SmallSize,
@@ -86,11 +90,15 @@ func NewLedger(o LedgerOptions) *Ledger {
 		clock:      o.Now,
 		metrics:    o.Metrics,
 		objects:    objects,
-		small:      list{objects: objects},
-		large:      list{objects: objects},
-		pins:       pins{set: digests.New[uint32](), list: list{objects: objects}},
+		small:      list{objects: objects, counts: new(counts)},
+		pins:       pins{set: digests.New[uint32](), list: list{objects: objects, counts: new(counts)}},
 		toUnlink:   make(map[digest.Digest]int64),
 	}
+	large := new(counts)
+	for i := range l.large {
+		l.large[i] = list{objects: objects, counts: large}
+	}
+	return l
 }
 
 // Reserve promises size bytes to a fill before its first byte is written. The
@@ -211,7 +219,7 @@ func (l *Ledger) Fits(size int64) error {
 	}
 }
 
-// MakeRoom evicts the least recently used objects until size more bytes fit once
+// MakeRoom evicts objects until size more bytes fit once
 // all that is evicted is free. It returns what it evicted.
 func (l *Ledger) MakeRoom(size int64) []digest.Digest {
 	if l.Fits(size) != nil {
@@ -219,18 +227,29 @@ func (l *Ledger) MakeRoom(size int64) []digest.Digest {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.limit-onDisk(size), size < l.smallSize)
+	return l.evict(l.limit-onDisk(size), size < l.smallSize, math.MaxInt)
 }
 
-// Sweep evicts the least recently used objects down to the low watermark, once
-// the high one is passed. It returns what it evicted.
-func (l *Ledger) Sweep() []digest.Digest {
+// Sweep evicts objects down to the low watermark, once the high one is passed. It
+// returns what it evicted. The ledger is not locked all the while.
+func (l *Ledger) Sweep() (evicted []digest.Digest) {
+	for above := l.high; ; above = l.low {
+		some := l.sweep(above)
+		if evicted = append(evicted, some...); len(some) < batch {
+			return evicted
+		}
+	}
+}
+
+// sweep evicts a batch of objects, down to the low watermark, if more bytes than
+// above are held.
+func (l *Ledger) sweep(above int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total()-l.evicted <= l.high {
+	if l.total()-l.evicted <= above {
 		return nil
 	}
-	return l.evict(l.low, false)
+	return l.evict(l.low, false, batch)
 }
 
 // Evictable returns how many bytes could still be freed in the file system.
@@ -240,15 +259,15 @@ func (l *Ledger) Evictable() int64 {
 	if !l.settled() {
 		return l.bytesToUnlink()
 	}
-	return l.bytesToUnlink() + l.small.all.bytes + l.large.all.bytes
+	return l.bytesToUnlink() + l.small.all.bytes + l.large[0].all.bytes
 }
 
-// Shrink evicts the least recently used objects until size bytes wait to be
+// Shrink evicts objects until size bytes wait to be
 // unlinked, or nothing is left. It returns what it evicted.
 func (l *Ledger) Shrink(size int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.total()-l.evicted-(size-l.bytesToUnlink()), true)
+	return l.evict(l.total()-l.evicted-(size-l.bytesToUnlink()), true, math.MaxInt)
 }
 
 // bytesToUnlink returns the bytes of ToUnlink. l.mu is held.
@@ -266,37 +285,28 @@ func (l *Ledger) ToUnlink() []digest.Digest {
 	return slices.Collect(maps.Keys(l.toUnlink))
 }
 
-// evict evicts objects until what stays is at most target bytes, in the order
-// of nextList. l.mu is held.
-func (l *Ledger) evict(target int64, intoShare bool) (evicted []digest.Digest) {
-	now := l.now()
-	for l.settled() && l.total()-l.evicted > target {
-		from := l.nextList(l.small.all, l.large.oldest != 0, intoShare)
-		if from.oldest == 0 {
+// evict evicts objects until what stays is at most target bytes, and at most some
+// objects. l.mu is held.
+func (l *Ledger) evict(target int64, intoShare bool, some int) (evicted []digest.Digest) {
+	if !l.settled() {
+		return nil
+	}
+	now, next := l.now(), l.evictionOrder(intoShare)
+	for l.total()-l.evicted > target && len(evicted) < some {
+		r := next.take()
+		if r == 0 {
 			break
 		}
-		d := l.objects.Digest(from.oldest)
-		e := l.remove(from.oldest)
+		d := l.objects.Digest(r)
+		e := l.remove(r)
 		l.countEvicted(d, e.size)
 		evicted = append(evicted, d)
 		l.metrics.Evicted(l.Segment(e.size).String(), e.size, e.used.since(now))
 	}
-	return evicted
-}
-
-// nextList returns the list whose oldest object is evicted next, given the
-// amount of small objects and whether there are large ones: first small ones
-// beyond their share, then large ones. intoShare allows to evict the share
-// itself, for small objects and for a file system that is full.
-func (l *Ledger) nextList(small amount, large, intoShare bool) *list {
-	switch {
-	case small.objects > 0 && (small.bytes > l.smallLimit || intoShare && small.bytes == l.smallLimit):
-		return &l.small
-	case large || !intoShare:
-		return &l.large
-	default:
-		return &l.small
+	for _, r := range slices.Backward(next.rest) {
+		l.listOf(l.objects.At(r)).retire(r)
 	}
+	return evicted
 }
 
 // countEvicted counts d as evicted. l.mu is held.
@@ -338,7 +348,7 @@ func (l *Ledger) SetOverhead(size int64) {
 
 // total returns every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.all.bytes + l.large.all.bytes + l.pins.list.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
+	return l.small.all.bytes + l.large[0].all.bytes + l.pins.list.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
 }
 
 // whole finds an object that is not a partial fill. l.mu is held.
@@ -375,7 +385,7 @@ func (l *Ledger) listOf(e *entry) *list {
 	if e.size < l.smallSize && !e.partial {
 		return &l.small
 	}
-	return &l.large
+	return &l.large[l.sizeList(e.size)]
 }
 
 // Segment returns the segment of an object of size bytes.

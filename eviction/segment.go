@@ -2,6 +2,7 @@ package eviction
 
 import (
 	"math"
+	"math/bits"
 	"time"
 
 	"hubcap/eviction/digests"
@@ -27,6 +28,7 @@ func (s Segment) String() string {
 // entry is one object, or one partial fill. A million of them are in memory.
 type entry struct {
 	size         int64       // bytes
+	turn         uint64      // counts.uses of its list at its last use; 0: evicted first
 	used         moment      // last
 	newer, older digests.Ref // in its list
 	partial      bool
@@ -50,13 +52,36 @@ type amount struct {
 	bytes   int64
 }
 
-// list is the objects of a segment, or those that are pinned, in the order of
-// their last use. It has no limit of its own.
+// counts is what the lists of a segment have together.
+type counts struct {
+	all     amount
+	partial amount // those of all that are partial fills
+	uses    uint64 // of its objects so far
+}
+
+// Large objects are in four lists by size. The smallest objects of each list are
+// sizeStep times as large as those of the list before, and an object is evicted at
+// half the age, counted in uses of large objects, of one in the list before: about
+// as if size weighed as its square root. Many images of small layers are whole in
+// the place of a few of large ones. TestSites compares that with one list.
+const (
+	sizeLists = 4
+	sizeStep  = 1 << sizeBits
+	sizeBits  = 2
+)
+
+// sizeList returns the list of a large object: 0 for the smallest.
+func (l *Ledger) sizeList(size int64) int {
+	steps := bits.Len64(uint64(size/max(l.smallSize, 1))) - 1 //nolint:gosec // sizes are not negative
+	return min(max(steps, 0)/sizeBits, sizeLists-1)
+}
+
+// list is the objects of a segment, or some of them by size, or those that are
+// pinned, in the order of their last use. It has no limit of its own.
 type list struct {
-	objects        *digests.Table[entry] // of all segments
+	objects        *digests.Table[entry] // of all lists
 	newest, oldest digests.Ref
-	all            amount
-	partial        amount // those of all that are partial fills
+	*counts        // of the segment
 }
 
 // add puts an object that is in no list to the front.
@@ -72,14 +97,27 @@ func (s *list) remove(r digests.Ref) {
 
 // touch moves an object to the front: it was used last.
 func (s *list) touch(r digests.Ref) {
-	if r != s.newest {
-		s.unlink(r)
-		s.link(r)
+	s.unlink(r)
+	s.link(r)
+}
+
+// retire moves an object to the end: it is evicted first.
+func (s *list) retire(r digests.Ref) {
+	s.unlink(r)
+	e := s.objects.At(r)
+	e.turn, e.newer, e.older = 0, s.oldest, 0
+	if s.oldest != 0 {
+		s.objects.At(s.oldest).older = r
+	} else {
+		s.newest = r
 	}
+	s.oldest = r
 }
 
 func (s *list) link(r digests.Ref) {
 	e := s.objects.At(r)
+	s.uses++
+	e.turn = s.uses
 	e.newer, e.older = 0, s.newest
 	if s.newest != 0 {
 		s.objects.At(s.newest).newer = r
@@ -104,7 +142,7 @@ func (s *list) unlink(r digests.Ref) {
 }
 
 // count adds an entry n times to the amounts; n is 1 or -1.
-func (s *list) count(e *entry, n int) {
+func (s *counts) count(e *entry, n int) {
 	bytes := onDisk(e.size) * int64(n)
 	s.all.objects += n
 	s.all.bytes += bytes
@@ -114,7 +152,7 @@ func (s *list) count(e *entry, n int) {
 	}
 }
 
-// status describes the list, which has this share of the budget.
-func (s *list) status(share int64) SegmentStatus {
+// status describes the segment, which has this share of the budget.
+func (s *counts) status(share int64) SegmentStatus {
 	return SegmentStatus{Objects: s.all.objects - s.partial.objects, Bytes: s.all.bytes - s.partial.bytes, Share: share}
 }

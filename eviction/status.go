@@ -54,11 +54,11 @@ func (l *Ledger) Status() Status {
 		Overhead: l.overhead,
 		Reserved: l.reserved,
 		Evicted:  l.evicted,
-		Partial:  l.large.partial.bytes + l.pins.list.partial.bytes,
+		Partial:  l.large[0].partial.bytes + l.pins.list.partial.bytes,
 		Expected: l.adopting.bytes(),
 		Segments: [2]SegmentStatus{
 			Small: l.small.status(l.smallLimit),
-			Large: l.large.status(l.limit - l.smallLimit),
+			Large: l.large[0].status(l.limit - l.smallLimit),
 		},
 		Pinned: l.pins.list.status(0),
 	}
@@ -132,23 +132,15 @@ func (l *Ledger) Next(n int) iter.Seq[Object] {
 func (l *Ledger) next(n int) (objects []Object) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.adopting != nil {
+	if !l.settled() {
 		return nil
 	}
-	at := map[*list]digests.Ref{&l.small: l.small.oldest, &l.large: l.large.oldest}
-	small := l.small.all
-	for len(objects) < n {
-		from := l.nextList(small, at[&l.large] != 0, false)
-		r := at[from]
+	for next := l.evictionOrder(false); len(objects) < n; {
+		r := next.take()
 		if r == 0 {
 			break
 		}
-		o := l.object(r)
-		if from == &l.small {
-			small = amount{small.objects - 1, small.bytes - onDisk(o.Size)}
-		}
-		objects = append(objects, o)
-		at[from] = l.objects.At(r).newer
+		objects = append(objects, l.object(r))
 	}
 	return objects
 }

@@ -194,6 +194,19 @@ func (e *Edges) Naming(d digest.Digest) (all []digest.Digest) {
 	return all
 }
 
+// Needed returns what every client of the image d fetches besides its manifest;
+// nothing for what is not known to be the manifest of an image.
+func (e *Edges) Needed(d digest.Digest) (all []digest.Digest) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, one := range e.edgesOf(d) {
+		if one.role&RoleNeeded != 0 {
+			all = append(all, e.nodes.Digest(one.to))
+		}
+	}
+	return all
+}
+
 // Named reports whether a manifest names d, and returns the size in bytes that
 // the first one gives which gives any; negative for none.
 func (e *Edges) Named(d digest.Digest) (size int64, named bool) {

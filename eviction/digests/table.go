@@ -79,8 +79,13 @@ func (t *Table[V]) Digest(r Ref) digest.Digest {
 	if e.kind == other {
 		return t.other[r]
 	}
-	return digest.NewDigestFromBytes(digest.SHA256, e.key[:])
+	var text [len(prefix) + 2*len(e.key)]byte
+	hex.Encode(text[copy(text[:], prefix):], e.key[:])
+	return digest.Digest(text[:])
 }
+
+// prefix is what the digests begin with that are kept as they are.
+const prefix = "sha256:"
 
 // Add adds an entry for d, which must not have one, with a zero value.
 func (t *Table[V]) Add(d digest.Digest) Ref {
@@ -182,7 +187,6 @@ func (t *Table[V]) place(k key) (refs []Ref, at int) {
 func (t *Table[V]) shard(k key) int { return int(maphash.Bytes(t.seed, k[:]) % shards) }
 
 func keyOf(d digest.Digest) (k key, of kind) {
-	const prefix = "sha256:"
 	if len(d) == len(prefix)+2*len(k) && d[:len(prefix)] == prefix {
 		var digits [2 * len(k)]byte
 		copy(digits[:], d[len(prefix):])
