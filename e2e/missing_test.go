@@ -10,7 +10,7 @@ import (
 )
 
 // system are the programs that the tests themselves need, to make a namespace and to build hubcap.
-var system = []string{"sh", "ip", "mount", "mkdir", "cat", "go", "gcc"}
+var system = []string{"sh", "ip", "mount", "mkdir", "cat", "cp", "go", "gcc"}
 
 // clientless are the tests that need no client.
 const clientless = "^(TestCanary|TestDebianImage|TestImagesAreWhole|TestStatementsAreShown|TestWithoutClients)$"

@@ -34,6 +34,7 @@ type tags struct {
 
 	mu        sync.Mutex
 	unwritten map[index.Name]*change   // not yet in the index
+	written   int                      // changes that no longer are in unwritten
 	kept      map[index.Name]index.Tag // the tags that are frozen or have a candidate
 	known     int                      // how many tags there are
 	closed    bool
@@ -71,20 +72,38 @@ func (t *tags) get(name index.Name) (index.Tag, bool) {
 	if tag, ok := t.memory.Get(name); ok {
 		return tag, true
 	}
-	read, found, err := t.index.Tag(name) // before the unwritten changes are looked at
-	t.mu.Lock()
 	defer t.mu.Unlock()
-	if tag, ok, decided := t.current(name); decided {
-		return tag, ok
+	return t.lookup(name)
+}
+
+// lookup returns what is known of a name, and leaves t.mu locked. The index is read
+// without it, and read again if anything was written meanwhile: what was read may
+// be of before a change that is in memory no more.
+func (t *tags) lookup(name index.Name) (index.Tag, bool) {
+	for {
+		t.mu.Lock()
+		if tag, ok, decided := t.current(name); decided {
+			return tag, ok
+		}
+		written := t.written
+		t.mu.Unlock()
+		tag, found, err := t.index.Tag(name)
+		t.mu.Lock()
+		if now, ok, decided := t.current(name); decided {
+			return now, ok
+		}
+		switch {
+		case err != nil:
+			t.failed(err)
+			return index.Tag{}, false
+		case t.written == written && found:
+			t.set(name, tag, true)
+			return tag, true
+		case t.written == written:
+			return index.Tag{}, false
+		}
+		t.mu.Unlock()
 	}
-	if err != nil {
-		t.failed(err)
-		return index.Tag{}, false
-	}
-	if found {
-		t.set(name, read, true)
-	}
-	return read, found
 }
 
 // current returns what is known of a name without the index; decided reports
@@ -144,13 +163,8 @@ func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag]
 // update replaces what is known of a name by what change makes of it, and
 // returns that. No other change comes between. change must not block.
 func (t *tags) update(name index.Name, how saving, change func(known index.Tag, ok bool) index.Tag) index.Tag {
-	read, found := t.get(name)
-	t.mu.Lock()
 	defer t.mu.Unlock()
-	known, ok, decided := t.current(name)
-	if !decided { // unknown, or displaced from memory just now
-		known, ok = read, found
-	}
+	known, ok := t.lookup(name)
 	tag := change(known, ok)
 	t.set(name, tag, ok)
 	if how != notYet {
@@ -187,10 +201,8 @@ func (t *tags) save(name index.Name, d digest.Digest, how saving) {
 // forget removes a tag, unless it no longer names d, or keep reports that it
 // stays.
 func (t *tags) forget(name index.Name, d digest.Digest, keep func(index.Tag) bool) {
-	t.get(name) // into memory
-	t.mu.Lock()
 	defer t.mu.Unlock()
-	now, ok, _ := t.current(name)
+	now, ok := t.lookup(name)
 	if ok && (now.Digest != d || keep(now)) {
 		return
 	}
@@ -281,6 +293,7 @@ func (t *tags) flush(name index.Name) error {
 	defer t.mu.Unlock()
 	if t.unwritten[name] == c { // else it is written in the next round
 		delete(t.unwritten, name)
+		t.written++
 	}
 	return err
 }
