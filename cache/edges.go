@@ -48,6 +48,9 @@ func partsOf(body []byte) []content.Part {
 // decides.
 func (c *Cache) Named(d digest.Digest) (size int64, named bool) { return c.edges.Named(d) }
 
+// NamedBy returns how many manifests that are held name d.
+func (c *Cache) NamedBy(d digest.Digest) int { return len(c.edges.Naming(d)) }
+
 // walkManifests calls visit with d and with all manifests that can be reached from it
 // through manifests that are held, each once; ok and parts are as for Parts.
 func (c *Cache) walkManifests(d digest.Digest, visit func(one content.Part, parts []content.Part, ok bool)) {
@@ -66,8 +69,10 @@ func (c *Cache) walkManifests(d digest.Digest, visit func(one content.Part, part
 
 // Image is an image whose manifest is held.
 type Image struct {
-	Digest digest.Digest
-	Parts  []content.Part // its layers and its config
+	Digest   digest.Digest
+	Size     int64          // bytes of its manifest, as an index says; negative where none names it
+	Platform string         // as the index says; see content.Part
+	Parts    []content.Part // its layers and its config
 }
 
 // Images returns the images that can be reached from the manifest d: itself, or
@@ -79,7 +84,7 @@ func (c *Cache) Images(d digest.Digest) (images []Image, missing []content.Part)
 		case !ok:
 			missing = append(missing, one)
 		case len(parts) == 0 || !parts[0].Is(content.RoleChild):
-			images = append(images, Image{one.Digest, parts})
+			images = append(images, Image{one.Digest, one.Size, one.Platform, parts})
 		}
 	})
 	return images, missing

@@ -4,7 +4,7 @@
 // or wrong costs an upstream request or an eviction out of order, and no more.
 //
 // Only this package knows Badger. Files: records.go (the records and their
-// keys), index.go (reading and writing them), iterate.go (iterators), open.go
+// keys), pulls.go (what was pulled), index.go (reading and writing them), iterate.go (iterators), open.go
 // (the start), check.go (Badger's files opened in a separate process first),
 // database.go (one open Badger, and what happens when it panics), dir.go (the
 // data directory), snapshot.go (the copy that survives the loss of the index),

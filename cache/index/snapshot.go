@@ -30,6 +30,7 @@ type line struct {
 	Tag       *TagRecord       `json:"tag,omitempty"`
 	Link      *LinkRecord      `json:"link,omitempty"`
 	MediaType *MediaTypeRecord `json:"mediaType,omitempty"`
+	Pulled    *PullRecord      `json:"pulled,omitempty"`
 }
 
 // snapshot writes the snapshot if something has changed since the last one. A
@@ -103,13 +104,18 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 			return err
 		}
 	}
+	for r, err := range x.Pulled() {
+		if err = cmp.Or(err, lines.Encode(line{Pulled: &r})); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // count returns how many records a snapshot of db would have.
 func count(db *database) (n int, err error) {
 	err = db.View(func(txn *badger.Txn) (err error) {
-		for _, family := range []string{tagFamily, mediaFamily, linkFamily} {
+		for _, family := range []string{tagFamily, mediaFamily, linkFamily, pullFamily} {
 			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
 		}
 		return err
@@ -189,6 +195,9 @@ func parseLine(text []byte) (key string, value []byte, err error) {
 		return linkKey(l.Link.Origin, l.Link.Digest), linked, nil
 	case l.MediaType != nil && l.MediaType.Digest.Validate() == nil:
 		return mediaFamily + l.MediaType.Digest.String(), []byte(l.MediaType.MediaType), nil
+	case l.Pulled != nil && l.Pulled.valid():
+		value, err = json.Marshal(l.Pulled.Pulled)
+		return l.Pulled.key(), value, err
 	}
 	return "", nil, errNotARecord
 }

@@ -6,7 +6,7 @@
 // Files: pull.go (a Repository), identity.go (credentials and visibility),
 // manifests.go, blobs.go and lists.go (what a repository serves), whole.go
 // (which images could be pulled without the upstream), trouble.go (while the
-// upstream fails).
+// upstream fails), outage.go (what would be served if all upstreams failed).
 package pull
 
 import (

@@ -145,6 +145,7 @@ func (s *Server) openHandler() error {
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
+	s.startImages(puller)
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
 	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
@@ -154,6 +155,7 @@ func (s *Server) openHandler() error {
 		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
 		Bypass:        s.bypass,
+		Images:        s.Images,
 		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

@@ -29,6 +29,7 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/images"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -73,6 +74,7 @@ type Server struct {
 	Cache   *cache.Cache
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
+	Images  *images.Images
 
 	config    config.Config
 	o         Options
