@@ -29,7 +29,7 @@ func (n PullName) key() string {
 
 // Pulled is what is known of the pulls of an image.
 type Pulled struct {
-	Digest digest.Digest `json:"digest,omitempty"` // what it named when it was last asked for
+	Digest digest.Digest `json:"digest,omitempty"` // what it named when it was last pulled
 	Uses
 	// Platforms are those that clients have asked a layer of, by their name in the
 	// index. The name is empty for an image that is no index.

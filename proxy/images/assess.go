@@ -98,7 +98,7 @@ type assessment struct {
 	repo    *pull.Repository // nil where it is refused
 	now     time.Time
 	counted map[digest.Digest]bool // in the row's sizes
-	moved   bool                   // the tag names another digest than when it was last asked for
+	moved   bool                   // the tag names another digest than when it was last pulled
 	since   time.Time              // since when
 }
 

@@ -27,7 +27,7 @@ func (m *Images) layoutOf(one *image) *layout {
 		return l
 	}
 	l := &layout{}
-	if d := one.digest.Load(); d != nil {
+	if d := one.named.Load(); d != nil {
 		l = newLayout(m.manifests(*d))
 	}
 	one.layout.Store(l)

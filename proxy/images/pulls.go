@@ -53,7 +53,8 @@ type image struct {
 
 	added     atomic.Bool                          // by Add
 	asked     atomic.Int64                         // when a client last asked for it, seconds since 1970
-	digest    atomic.Pointer[digest.Digest]        // what it named then
+	named     atomic.Pointer[digest.Digest]        // what it named then
+	pulled    atomic.Pointer[digest.Digest]        // what it named when its manifest was last given, not by HEAD
 	platforms atomic.Pointer[map[string]*platform] // those that clients have asked a layer of, by key; see layout
 	layout    atomic.Pointer[layout]               // nil where it is not known
 
@@ -98,12 +99,13 @@ func (m *Images) given(one *image, a Answer, at int64) {
 			m.askedAgain(one)
 		}
 	}
-	if known := one.digest.Load(); known == nil || *known != a.Digest {
-		m.named(one, a.Digest)
+	if known := one.named.Load(); known == nil || *known != a.Digest {
+		m.names(one, a.Digest)
 	}
 	switch {
 	case !a.Head:
-		if one.last.Load() == 0 {
+		if known, named := one.pulled.Load(), one.named.Load(); known == nil || *known != *named {
+			one.pulled.Store(named)
 			one.learned.Store(true)
 		}
 		one.used(at, 1)
@@ -122,7 +124,7 @@ func (m *Images) givenByDigest(a Answer, at int64) {
 	if repo := m.find(a); repo != nil {
 		recent := *repo.recent.Load()
 		for _, one := range recent {
-			if d := one.digest.Load(); one.tag != "" && at-one.asked.Load() <= headFor && d != nil && *d == a.Digest {
+			if d := one.named.Load(); one.tag != "" && at-one.asked.Load() <= headFor && d != nil && *d == a.Digest {
 				m.given(one, a, at)
 				return
 			}
@@ -255,13 +257,12 @@ func (m *Images) askedAgain(one *image) {
 	one.recent.Store(&recent)
 }
 
-// named notes what an image names now. Of one that is no index, its manifest is
+// names notes what an image names now. Of one that is no index, its manifest is
 // its own platform, and wanted.
-func (m *Images) named(one *image, d digest.Digest) {
+func (m *Images) names(one *image, d digest.Digest) {
 	d = digest.Digest(strings.Clone(d.String()))
-	one.digest.Store(&d)
+	one.named.Store(&d)
 	one.layout.Store(nil)
-	one.learned.Store(true)
 	if parts, held := m.o.Cache.Parts(d); held && !isIndex(parts) {
 		m.want(one, "")
 	}

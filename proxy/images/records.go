@@ -27,7 +27,8 @@ func (m *Images) restore() {
 		one.asked.Store(r.Last)
 		one.added.Store(true)
 		if r.Digest != "" {
-			one.digest.Store(&r.Digest)
+			one.named.Store(&r.Digest)
+			one.pulled.Store(&r.Digest)
 		}
 		platforms := make(map[string]*platform, len(r.Platforms))
 		for key, u := range r.Platforms {
@@ -90,9 +91,7 @@ func (i *image) pullName() index.PullName {
 // record returns what the index is to know of the image.
 func (i *image) record() *index.Pulled {
 	r := &index.Pulled{Uses: index.Uses{Last: i.last.Load(), Days: i.fold()}, Platforms: make(map[string]index.Uses)}
-	if d := i.digest.Load(); d != nil {
-		r.Digest = *d
-	}
+	r.Digest = i.current()
 	platforms := *i.platforms.Load()
 	keys := slices.SortedFunc(maps.Keys(platforms), func(a, b string) int { return int(platforms[b].last.Load() - platforms[a].last.Load()) })
 	for _, key := range keys[:min(len(keys), maxPlatforms)] {
@@ -108,10 +107,10 @@ func (u *uses) restore(known index.Uses) {
 	u.days = known.Days
 }
 
-// current returns what the image named when it was last asked for; empty where that
-// is not known.
+// current returns what the image named when it was last pulled; empty where that is
+// not known.
 func (i *image) current() digest.Digest {
-	if d := i.digest.Load(); d != nil {
+	if d := i.pulled.Load(); d != nil {
 		return *d
 	}
 	return ""

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -49,8 +48,6 @@ type box struct {
 	dir     string
 	environ []string
 	cache   int64
-	url     string
-	client  *http.Client
 	stop    func()
 }
 
@@ -83,19 +80,11 @@ func (b *box) start() {
 			s.Disk = server.Disk{Cache: b.cache, MaxBlob: c.MaxBlobBytes(b.cache), Reserve: mib}
 			s.Manifests, s.Fills, s.Transfers, s.HighWatermark, s.LowWatermark = 8*mib, 64, 64, 1, 0.9
 			s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
-			s.SlowWriter, s.TryAgain = time.Minute, 1
+			s.SlowWriter, s.TryAgain = time.Minute, time.Hour
 		},
 	})
 	must(b.t, err)
-	mirror := httptest.NewUnstartedServer(b.Handler)
-	mirror.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	mirror.Start()
-	b.url, b.client = mirror.URL, &http.Client{Transport: &http.Transport{DisableCompression: true}}
-	b.stop = sync.OnceFunc(func() {
-		b.client.CloseIdleConnections()
-		mirror.Close()
-		b.Close()
-	})
+	b.stop = sync.OnceFunc(b.Close)
 }
 
 // restart stops the hubcap and starts it on the same directory.
@@ -108,17 +97,19 @@ func (b *box) restart() {
 // ask sends a request and returns the answer's digest and body. The error is for
 // any other status than 200.
 func (b *box) ask(method, path string) (d digest.Digest, body []byte, err error) {
-	req, err := http.NewRequestWithContext(context.Background(), method, b.url+path, nil)
-	must(b.t, err)
-	resp, err := b.client.Do(req)
-	if err != nil {
-		return "", nil, err
+	resp := httptest.NewRecorder()
+	defer func() {
+		if cut := recover(); cut != nil {
+			err = fmt.Errorf("%s %s: %v", method, path, cut)
+		}
+	}()
+	req := httptest.NewRequestWithContext(context.Background(), method, path, nil)
+	req.RemoteAddr = "127.0.0.1:4000"
+	b.Handler.ServeHTTP(resp, req)
+	if resp.Code != http.StatusOK {
+		return "", nil, fmt.Errorf("%s %s: %d %s", method, path, resp.Code, resp.Body)
 	}
-	defer resp.Body.Close()
-	if body, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s %s: %d", method, path, resp.StatusCode)
-	}
-	return digest.Digest(resp.Header.Get("Docker-Content-Digest")), body, err
+	return digest.Digest(resp.Header().Get("Docker-Content-Digest")), resp.Body.Bytes(), nil
 }
 
 func (b *box) mustAsk(method, path string) digest.Digest {
