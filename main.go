@@ -1,31 +1,19 @@
 // Command hubcap is a caching pull-through proxy for Docker Hub and every
-// other OCI registry.
-//
-//	hubcap              serves
-//	hubcap config       prints every variable, its default and its value, and
-//	                    fails where the start would
-//	hubcap version      prints the version
-//	hubcap healthcheck  exits 0 when the hubcap of this configuration is ready
-//	hubcap setup CLIENT prints the configuration of a client, as GET /setup has
-//	                    it; with ansible or cloud-init after CLIENT for many hosts
-//	hubcap doctor       checks what hubcap needs, before its start and beside a
-//	                    running one, and says what to do; with --json as JSON
+// other OCI registry. Without arguments it serves; hubcap --help lists its
+// commands.
 package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
+	"hubcap/proxy/cli"
 	"hubcap/proxy/config"
-	"hubcap/proxy/doctor"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/server"
 )
@@ -35,68 +23,26 @@ const (
 	flushWithin = 2 * time.Second // how long the end waits for the last lines to be written
 )
 
-func main() {
-	err := run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	if err != nil && !errors.As(err, new(logged)) {
-		fmt.Fprintln(os.Stderr, "hubcap:", err)
-	}
-	if err != nil {
-		os.Exit(1)
-	}
-}
-
-// logged is an error that is in the log already.
-type logged struct{ error }
-
-func (l logged) Unwrap() error { return l.error }
+func main() { os.Exit(cli.Report(os.Stderr, run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))) }
 
 func run(args, environ []string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "setup" {
-		return server.PrintSetup(stdout, environ, args[1:])
-	}
-	command := strings.Join(args, " ")
-	switch command {
-	case "version":
-		_, err := fmt.Fprintln(stdout, server.Version())
-		return err
-	case "config":
-		if err := config.Print(stdout, environ); err != nil {
-			return err
-		}
-	case "doctor", "doctor --json":
-		ctx, stop := untilStopped()
-		defer stop()
-		return doctor.Run(ctx, doctor.Options{Environ: environ, Version: server.Version()}).Print(stdout, command != "doctor")
-	case "", "healthcheck":
-	default:
-		return fmt.Errorf("unknown command %q; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT", command)
-	}
-	c, err := config.Load(environ)
-	switch {
-	case command == "":
-		return serveLogged(c, err, environ, stderr)
-	case err != nil:
-		return err
-	case command == "config":
-		return server.Check(c)
-	default:
-		return server.Healthcheck(c)
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return cli.Run(ctx, args, cli.Options{
+		Environ: environ, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Version: server.Version(),
+		Serve: func(ctx context.Context) error {
+			c, err := config.Load(environ)
+			return serveLogged(ctx, c, err, environ, stderr)
+		},
+	})
 }
 
-// untilStopped returns a context that ends when the process is asked to end.
-func untilStopped() (ctx context.Context, stop context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-}
-
-// serveLogged serves until a signal ends it. All output is in the log, also
-// failure, the error of the configuration, if it is not nil.
-func serveLogged(c config.Config, failure error, environ []string, stderr io.Writer) error {
+// serveLogged serves until ctx ends. All output is in the log, also failure, the
+// error of the configuration, if it is not nil.
+func serveLogged(ctx context.Context, c config.Config, failure error, environ []string, stderr io.Writer) error {
 	// When the reader of the log has gone, the process goes on. SIGPIPE is
 	// caught and not ignored, because child processes inherit what is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := untilStopped()
-	defer stop()
 	logs := newLog(c, stderr)
 	defer logs.Close(flushWithin)
 	if stderr == io.Writer(os.Stderr) {
@@ -115,7 +61,7 @@ func serveLogged(c config.Config, failure error, environ []string, stderr io.Wri
 	}
 	if failure != nil {
 		logs.Error("hubcap ends", "err", failure)
-		return logged{failure}
+		return &cli.Failure{Code: cli.Failed, Err: failure, Told: true}
 	}
 	return nil
 }

@@ -133,9 +133,11 @@ func TestUserMistakes(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		{"unknown command", []string{"serve"}, nil, `unknown command "serve"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
-		{"a flag", []string{"--help"}, nil, `unknown command "--help"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
-		{"too many words", []string{"config", "all"}, nil, `unknown command "config all"; there are: (none, to serve), config, version, healthcheck, doctor [--json], setup CLIENT`},
+		{"a mistyped command", []string{"confg"}, nil, `there is no command "confg". Did you mean config?`},
+		{"an unknown command", []string{"xyzzy"}, nil, `there is no command "xyzzy"; hubcap --help lists them`},
+		{"an unknown flag", []string{"--daemon"}, nil, "unknown flag: --daemon; hubcap --help has the flags"},
+		{"a mistyped command with a flag", []string{"docter", "--json"}, nil, `there is no command "docter". Did you mean doctor?`},
+		{"too many words", []string{"config", "all"}, nil, "usage: hubcap config"},
 		{"a setup without a client", []string{"setup"}, nil, "setup: no such client; there are: " + strings.Join(setup.Names(), ", ")},
 		{"a setup with too many words", []string{"setup", "docker", "ansible", "x"}, nil, "setup: no such form; there are: ansible, cloud-init"},
 		{"a wrong variable for a setup", []string{"setup", "docker"}, []string{"HUBCAP_LISTEN=5000"}, "HUBCAP_LISTEN=5000: want an address to listen on, such as :5000 or 127.0.0.1:5001"},

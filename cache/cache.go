@@ -12,7 +12,7 @@
 // scrub.go (verification of stored files), unread.go (files that cannot be read
 // now), locks.go, disk.go (the condition of the file system).
 //
-// Files of fills: open.go (finds a blob, or starts or joins a fill), blob.go (an
+// Files of fills: open.go (finds a blob, or starts or joins a fill), fetch.go (a blob that no client has requested), blob.go (an
 // open blob), source.go (where bytes come from, resumed when a connection
 // breaks), fill.go (one download), state.go (its states), reasons.go (why it
 // failed, or stores nothing), fillstatus.go (its read side), plan.go and writers.go (which writer fetches

@@ -284,51 +284,6 @@ func (c *Cache) start(f *fill) {
 	})
 }
 
-// Fetch fills a blob that no client has requested yet: with one connection, and
-// under a bandwidth cap after those that clients have requested. It returns when
-// the blob is stored. fetched is its size in bytes. It is -1 if another fill was
-// running, if a client has requested the blob meanwhile, so that the fill
-// continues for it, or if the blob is stored already or cannot be stored.
-func (c *Cache) Fetch(ctx context.Context, want Want) (fetched int64, err error) {
-	if want.Size > c.o.MaxBlob {
-		return -1, nil
-	}
-	if c.walking() {
-		c.discover(want.Digest)
-	}
-	c.mu.Lock()
-	if c.fills[want.Digest] != nil || c.closed || c.o.Ledger.Holds(want.Digest) {
-		c.mu.Unlock()
-		return -1, nil
-	}
-	f := newFill(c, want, false)
-	c.start(f)
-	c.mu.Unlock()
-	select {
-	case <-f.requested:
-		return -1, nil
-	case <-f.done:
-		return f.fetched()
-	case <-ctx.Done():
-		return -1, context.Cause(ctx)
-	}
-}
-
-// fetched returns the size of the blob that an ended fill has stored, or -1, and
-// the reason if it failed.
-func (f *fill) fetched() (int64, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case f.err == nil:
-		return f.size, nil
-	case f.state == stateUncached || f.state == stateHeld:
-		return -1, nil
-	default:
-		return -1, f.err
-	}
-}
-
 // unlist takes a fill off the list, so that it is not joined any more.
 func (c *Cache) unlist(f *fill) {
 	c.mu.Lock()

@@ -102,6 +102,8 @@ func (c *Cache) export() {
 			set(metrics.CacheBytes, float64(ledger.Segments[segment].Bytes), segment.String())
 			set(metrics.CacheObjects, float64(ledger.Segments[segment].Objects), segment.String())
 		}
+		set(metrics.CacheBytes, float64(ledger.Pinned.Bytes), "pinned")
+		set(metrics.CacheObjects, float64(ledger.Pinned.Objects), "pinned")
 		if all, known := c.Capacity(); known {
 			for i, e := range all {
 				scale := strconv.FormatFloat(advisor.Scales[i], 'g', -1, 64)

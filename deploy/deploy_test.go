@@ -183,7 +183,10 @@ func TestCompose(t *testing.T) {
 	if slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, "    healthcheck:") }) {
 		t.Error("the image's healthcheck is overridden")
 	}
-	c := load(t, []string{"HUBCAP_DATA_DIR=/data", "HUBCAP_ADMIN_LISTEN=:5001"})
+	c, err := config.Load([]string{"HUBCAP_DATA_DIR=/data", "HUBCAP_ADMIN_LISTEN=:5001"})
+	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "HUBCAP_ADMIN_TLS_CERT_FILE") { // of the admin port without TLS
+		t.Errorf("%v, warnings %q", err, c.Warnings)
+	}
 	if c.Listen != ":5000" || c.AdminListen != ":5001" {
 		t.Errorf("it listens on %s and %s", c.Listen, c.AdminListen)
 	}

@@ -6,8 +6,9 @@
 // closed it).
 //
 // Files: ledger.go (the arithmetic, no I/O), status.go (its read side),
-// adoption.go (the start), segment.go (one LRU list), janitor.go (has evicted
-// files unlinked, keeps the watermarks). The table of objects is in digests.
+// adoption.go (the start), pinned.go (what is never evicted to make room),
+// segment.go (one LRU list), janitor.go (has evicted files unlinked, keeps the
+// watermarks). The table of objects is in digests.
 package eviction
 
 import (
@@ -49,8 +50,8 @@ type LedgerOptions struct {
 // from the order of use alone; times are for metrics and Status, so that a clock
 // that jumps evicts nothing.
 //
-// Invariant: small + large (partial fills among them) + reserved + evicted +
-// overhead ≤ limit, except for overhead that has grown since the last Reserve,
+// Invariant: small + large + pinned (partial fills among them) + reserved +
+// evicted + overhead ≤ limit, except for overhead that has grown since the last Reserve,
 // and for files that were on disk before and were adopted.
 type Ledger struct {
 	limit      int64
@@ -64,6 +65,7 @@ type Ledger struct {
 	objects  *digests.Table[entry]
 	small    list
 	large    list
+	pins     pins
 	reserved int64                   // promised to fills, not committed
 	evicted  int64                   // evicted, not yet free
 	toUnlink map[digest.Digest]int64 // evicted, not yet unlinked: bytes on disk
@@ -86,6 +88,7 @@ func NewLedger(o LedgerOptions) *Ledger {
 		objects:    objects,
 		small:      list{objects: objects},
 		large:      list{objects: objects},
+		pins:       pins{set: digests.New[uint32](), list: list{objects: objects}},
 		toUnlink:   make(map[digest.Digest]int64),
 	}
 }
@@ -124,7 +127,7 @@ func (l *Ledger) Commit(d digest.Digest, reserved, size int64) {
 }
 
 // Park turns a promise of size bytes into the partial fill of d. It is not held,
-// and is evicted like an object.
+// and is evicted, or pinned, like an object.
 func (l *Ledger) Park(d digest.Digest, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,7 +188,7 @@ func (l *Ledger) Size(d digest.Digest) (size int64, held bool) {
 }
 
 // Evict evicts d by name, because its content is not to be trusted. It reports
-// whether d was held.
+// whether d was held. A pinned d stays pinned, for when it is fetched again.
 func (l *Ledger) Evict(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,8 +207,8 @@ func (l *Ledger) Evict(d digest.Digest) bool {
 func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stays := l.reserved
-	if l.adopting != nil {
+	stays := l.reserved + l.pins.list.all.bytes
+	if !l.settled() {
 		stays = l.total() - l.overhead // nothing is evicted yet
 	} else if size >= l.smallSize {
 		stays += min(l.small.all.bytes, l.smallLimit)
@@ -246,7 +249,7 @@ func (l *Ledger) Sweep() []digest.Digest {
 func (l *Ledger) Evictable() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.adopting != nil {
+	if !l.settled() {
 		return l.bytesToUnlink()
 	}
 	return l.bytesToUnlink() + l.small.all.bytes + l.large.all.bytes
@@ -279,7 +282,7 @@ func (l *Ledger) ToUnlink() []digest.Digest {
 // of nextList. l.mu is held.
 func (l *Ledger) evict(target int64, intoShare bool) (evicted []digest.Digest) {
 	now := l.now()
-	for l.adopting == nil && l.total()-l.evicted > target {
+	for l.settled() && l.total()-l.evicted > target {
 		from := l.nextList(l.small.all, l.large.oldest != 0, intoShare)
 		if from.oldest == 0 {
 			break
@@ -347,7 +350,7 @@ func (l *Ledger) SetOverhead(size int64) {
 
 // total returns every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.all.bytes + l.large.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
+	return l.small.all.bytes + l.large.all.bytes + l.pins.list.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
 }
 
 // whole finds an object that is not a partial fill. l.mu is held.
@@ -362,6 +365,7 @@ func (l *Ledger) add(d digest.Digest, e entry) {
 	if before, found := l.objects.Find(d); found {
 		l.remove(before)
 	}
+	e.pinned = l.pinned(d)
 	r := l.objects.Add(d)
 	*l.objects.At(r) = e
 	l.listOf(&e).add(r)
@@ -377,6 +381,9 @@ func (l *Ledger) remove(r digests.Ref) entry {
 
 // listOf returns the list an entry is in: partial fills are large.
 func (l *Ledger) listOf(e *entry) *list {
+	if e.pinned {
+		return &l.pins.list
+	}
 	if e.size < l.smallSize && !e.partial {
 		return &l.small
 	}

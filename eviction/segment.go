@@ -28,8 +28,9 @@ func (s Segment) String() string {
 type entry struct {
 	size         int64       // bytes
 	used         moment      // last
-	newer, older digests.Ref // in its segment
+	newer, older digests.Ref // in its list
 	partial      bool
+	pinned       bool // and so in Ledger.pins.list
 }
 
 // moment is a time in seconds since 1970. 32 bits of them last until 2106.
@@ -49,8 +50,8 @@ type amount struct {
 	bytes   int64
 }
 
-// list is a segment's objects in the order of their last use. It has no limit
-// of its own.
+// list is the objects of a segment, or those that are pinned, in the order of
+// their last use. It has no limit of its own.
 type list struct {
 	objects        *digests.Table[entry] // of all segments
 	newest, oldest digests.Ref
@@ -113,7 +114,7 @@ func (s *list) count(e *entry, n int) {
 	}
 }
 
-// status describes the segment, which has this share of the budget.
+// status describes the list, which has this share of the budget.
 func (s *list) status(share int64) SegmentStatus {
 	return SegmentStatus{Objects: s.all.objects - s.partial.objects, Bytes: s.all.bytes - s.partial.bytes, Share: share}
 }

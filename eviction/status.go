@@ -19,6 +19,7 @@ type Status struct {
 	Partial  int64 // partial fills that may be resumed
 	Expected int64 // before the end of the adoption: not counted yet, but believed to be on disk
 	Segments [2]SegmentStatus
+	Pinned   SegmentStatus // in no segment: never evicted to make room; no share
 }
 
 // SegmentStatus is the state of one Segment, its partial fills excluded.
@@ -28,9 +29,10 @@ type SegmentStatus struct {
 	Share   int64 // bytes of the budget that the other segment's objects never take from it
 }
 
-// Held returns how many objects are held and their bytes, in both segments.
+// Held returns how many objects are held and their bytes, the pinned ones
+// included.
 func (s Status) Held() (objects int, bytes int64) {
-	for _, one := range s.Segments {
+	for _, one := range append(s.Segments[:], s.Pinned) {
 		objects += one.Objects
 		bytes += one.Bytes
 	}
@@ -52,12 +54,13 @@ func (l *Ledger) Status() Status {
 		Overhead: l.overhead,
 		Reserved: l.reserved,
 		Evicted:  l.evicted,
-		Partial:  l.large.partial.bytes,
+		Partial:  l.large.partial.bytes + l.pins.list.partial.bytes,
 		Expected: l.adopting.bytes(),
 		Segments: [2]SegmentStatus{
 			Small: l.small.status(l.smallLimit),
 			Large: l.large.status(l.limit - l.smallLimit),
 		},
+		Pinned: l.pins.list.status(0),
 	}
 }
 
@@ -68,13 +71,14 @@ type Object struct {
 	Used    time.Time // last, in whole seconds
 	Segment Segment
 	Partial bool
+	Pinned  bool
 }
 
 // object describes the object at r. l.mu is held.
 func (l *Ledger) object(r digests.Ref) Object {
 	e := l.objects.At(r)
-	o := Object{Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0), Partial: e.partial}
-	if l.listOf(e) == &l.large {
+	o := Object{Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0), Partial: e.partial, Pinned: e.pinned}
+	if e.partial || e.size >= l.smallSize {
 		o.Segment = Large
 	}
 	return o

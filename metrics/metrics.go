@@ -12,7 +12,7 @@
 // Files: metrics.go (the whole and its handler), states.go (what is read from
 // the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go,
 // limits.go and credentials.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch), ports.go (proxy/port), bypass.go (proxy/bypass), process.go (the log, the build),
+// prefetch.go (proxy/prefetch), ports.go (proxy/port), bypass.go (proxy/bypass), jobs.go (proxy/jobs), process.go (the log, the build),
 // families.go (their documentation).
 package metrics
 
@@ -36,6 +36,7 @@ type Metrics struct {
 	Checks    *Checks
 	Ports     *Ports
 	Bypass    *Bypass
+	Jobs      *Jobs
 
 	registry *prometheus.Registry
 }
@@ -57,6 +58,7 @@ func New() *Metrics {
 		Checks:    newChecks(registry),
 		Ports:     newPorts(registry),
 		Bypass:    newBypass(registry),
+		Jobs:      newJobs(registry),
 		registry:  registry,
 	}
 }

@@ -17,8 +17,8 @@ type State struct {
 // The states of the cache and of its clients, for Watch. Bytes are bytes on disk.
 var (
 	CacheBudget  = &State{name: "cache_budget_bytes", help: "Bytes that the cache may use on disk."}
-	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small and large objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "reserved", "small"}}}}
-	CacheObjects = &State{name: "cache_objects", help: "Cached objects.", labels: []Label{{"segment", segmentNames}}}
+	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small, large and pinned objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "pinned", "reserved", "small"}}}}
+	CacheObjects = &State{name: "cache_objects", help: "Cached objects; segment pinned are those of either size that are pinned.", labels: []Label{{"segment", []string{"large", "pinned", "small"}}}}
 	Capacity     = &State{name: "capacity_hit_ratio", help: "Estimated share of the requests, and of their bytes, that a cache of scale times the present size would answer. It is absent while it is not known: after the start, until more was requested than the cache holds, and while the estimate for the present size differs from what was measured.", labels: []Label{{"of", []string{"bytes", "requests"}}, {"scale", []string{"0.25", "0.5", "1", "2", "4", "8"}}}}
 	Degraded     = &State{name: "degraded", help: "1 while the disk is in trouble, by reason: read_only (no writes), space (full), inodes (none left), writes (a write failed within the last minute), reads (cached files cannot be read), index (kept in memory only). Cached content is served; new content may be uncached.", labels: []Label{{"reason", []string{"index", "inodes", "read_only", "reads", "space", "writes"}}}}
 	FillsRunning = &State{name: "fills_running", help: "Fills that are running. A fill is one download into the cache."}
@@ -31,6 +31,7 @@ var (
 	FSFree       = &State{name: "filesystem_free_bytes", help: "Bytes of the data directory's file system that hubcap's user may still write."}
 	Clients      = &State{name: "clients", help: "Distinct addresses that have asked for content within an hour, a day or seven days; since the start, if that is later. At most 8192 are remembered.", labels: []Label{{"window", []string{"1d", "1h", "7d"}}}}
 	Problems     = &State{name: "problems", help: "Problems that exist now; the log and hubcap doctor say which.", labels: []Label{{"severity", []string{"critical", "warning"}}}}
+	Tags         = &State{name: "tags", help: "Tags that were pulled and are known, by state: following (the registry), frozen (by an operator), cooling (the registry names a new digest, which waits for its cool-down).", labels: []Label{{"state", []string{"cooling", "following", "frozen"}}}}
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
 )
 
@@ -40,7 +41,7 @@ var Offline = &State{name: "offline", help: "1 if HUBCAP_OFFLINE is set: no upst
 // states are all of them, for the documentation.
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
-	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems,
+	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

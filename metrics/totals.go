@@ -8,6 +8,8 @@ type Totals struct {
 	UpstreamBytes float64 // body bytes received from upstreams
 	Requests      float64 // for manifests and blobs that are there
 	Cached        float64 // of these, answered without a download of their own
+	Joined        float64 // of these, along with the download of another request
+	Stale         float64 // of these, because the upstream failed
 }
 
 // Results of requests that are answered from the cache, and of those that are
@@ -36,15 +38,28 @@ func (m *Metrics) Totals() (t Totals, ok bool) {
 			case namespace + "_upstream_bytes_total":
 				t.UpstreamBytes += value
 			case namespace + "_requests_total":
-				if kind := labels["kind"]; kind != "manifest" && kind != "blob" || slices.Contains(noContent, labels["result"]) {
-					continue
-				}
-				t.Requests += value
-				if slices.Contains(fromCache, labels["result"]) {
-					t.Cached += value
+				if kind := labels["kind"]; kind == "manifest" || kind == "blob" {
+					t.answered(labels["result"], value)
 				}
 			}
 		}
 	}
 	return t, true
+}
+
+// answered adds answers of one result.
+func (t *Totals) answered(result string, n float64) {
+	if slices.Contains(noContent, result) {
+		return
+	}
+	t.Requests += n
+	if slices.Contains(fromCache, result) {
+		t.Cached += n
+	}
+	switch result {
+	case "joined":
+		t.Joined += n
+	case "stale":
+		t.Stale += n
+	}
 }

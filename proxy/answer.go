@@ -28,6 +28,7 @@ type answer struct {
 	from    io.ReaderFrom
 	control *http.ResponseController
 	began   time.Time
+	took    time.Duration // known once it has ended
 
 	chunkTime time.Duration // the longest that the client may take for one cache.Chunk
 	late      bool          // the client has taken longer

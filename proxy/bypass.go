@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/http"
-	"time"
 
 	"hubcap/proxy/bypass"
 )
@@ -16,7 +15,7 @@ func (h *Handler) watch(a *answer, r *http.Request, rt route, err error) {
 	seen := bypass.Answer{
 		Client: a.client, Family: a.family, Kind: watchedKind(rt.kind), Head: r.Method == http.MethodHead,
 		Repository: rt.name, Tag: rt.tag, Digest: rt.digest.String(), Path: rt.path, NS: rt.ns != "", Named: rt.named,
-		Status: a.status, Whole: err == nil, Why: a.why(), Bytes: a.sent, Took: time.Since(a.began),
+		Status: a.status, Whole: err == nil, Why: a.why(), Bytes: a.sent, Took: a.took,
 	}
 	if rt.upstream != nil {
 		seen.Registry = rt.upstream.Host

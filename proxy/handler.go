@@ -30,12 +30,13 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// Options is what a Handler needs; every field but RateLimitWait is
+// Options is what a Handler needs; every field but Recent and RateLimitWait is
 // required.
 type Options struct {
 	Upstreams *upstream.Set
@@ -48,6 +49,7 @@ type Options struct {
 	Bypass    *bypass.Monitor
 	Images    Images
 	Setup     Setup
+	Recent    *requests.Log // nil: the last requests are not kept
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
 	RateLimitWait time.Duration
@@ -159,7 +161,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	h.Metrics.Done(a.kind.String(), a.result.String(), a.sent, a.firstByte)
 	h.countLookup(a, r)
 	h.countNotFound(a, rt, err)
+	a.took = time.Since(a.began)
 	h.log(a, r, rt, err)
+	h.keep(a, r, rt, err)
 	h.watch(a, r, rt, err)
 	h.noteImage(a, r, rt)
 	if cut {

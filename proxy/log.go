@@ -5,7 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"time"
+
+	"hubcap/proxy/requests"
 )
 
 // log writes the log line of a request: what was asked, what the answer was made
@@ -43,7 +44,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.Int("status", a.status),
 		slog.String("from", a.result.String()),
 		slog.Int64("bytes", a.sent),
-		slog.Duration("took", time.Since(a.began)),
+		slog.Duration("took", a.took),
 		slog.String("family", a.family.String()),
 		slog.String("client", clientOf(a, r)),
 	)
@@ -54,6 +55,30 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		attrs = append(attrs, slog.String("err", err.Error()))
 	}
 	h.Log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// keep keeps a request among the last ones, unless it is a health check.
+func (h *Handler) keep(a *answer, r *http.Request, rt route, err error) {
+	if rt.live || rt.ready {
+		return
+	}
+	one := requests.Request{
+		At: a.began, Client: a.client, Family: a.family.String(), Method: r.Method, Kind: rt.kind.String(),
+		Repository: rt.name, Tag: rt.tag, Digest: rt.digest.String(),
+		Status: a.status, Result: a.result.String(), Bytes: a.sent, TookS: a.took.Seconds(),
+	}
+	if rt.name != "" {
+		one.Registry = rt.upstream.Host
+	} else {
+		one.Path = r.URL.EscapedPath()
+	}
+	if err == nil {
+		err = a.trouble
+	}
+	if err != nil {
+		one.Error = err.Error()
+	}
+	h.Recent.Add(&one)
 }
 
 // clientOf returns the client's address for the log; with its port unless it

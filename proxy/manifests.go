@@ -38,6 +38,8 @@ func (a *answer) describe(found freshness.Answer) {
 		a.set("Cache-Status", "hubcap; fwd=stale; detail=previous")
 	case found.Deleted:
 		a.set("Cache-Status", "hubcap; fwd=stale; fwd-status=404; detail=deleted-upstream")
+	case a.result != resultStale && (found.Tag == freshness.Frozen || found.Tag == freshness.Cooling):
+		a.set("Cache-Status", cacheStatus[a.result]+"; detail="+string(found.Tag))
 	}
 	if a.result == resultStale {
 		a.set("Warning", `110 hubcap "Response is Stale"`)

@@ -79,6 +79,7 @@ type rigOptions struct {
 	rateLimitWait time.Duration
 	stalePublic   time.Duration // unlimited when 0, never when negative
 	tagRules      []freshness.Rule
+	cooldowns     []freshness.Cooldown
 	keepDeleted   bool
 	offline       bool
 	slow          <-chan time.Time // when a request has waited long enough for a check; never when nil
@@ -228,6 +229,7 @@ func (r *rig) config(o rigOptions) config.Config {
 	// These may be smaller than an operator can choose.
 	c.NotFoundLimit, c.MinClientRate = config.Limit(o.notFoundLimit), config.Rate(o.minRate)
 	c.AllowClients, c.TrustedProxies, c.TagRules = o.clients, o.proxies, o.tagRules
+	c.TagCooldown = o.cooldowns
 	return c
 }
 

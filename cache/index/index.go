@@ -1,14 +1,16 @@
 // Package index keeps facts about files: what a tag names, the media type of a
-// manifest, when a blob was last used and last verified, and where restricted
-// content may be had. It is never the truth about bytes: a record that is lost
-// or wrong costs an upstream request or an eviction out of order, and no more.
+// manifest, when a blob was last used and last verified, where restricted
+// content may be had, and which images an operator has pinned. It is never the
+// truth about bytes: a record that is lost or wrong costs an upstream request or
+// an eviction out of order, and no more; a pin has to be set again.
 //
 // Only this package knows Badger. Files: records.go (the records and their
-// keys), pulls.go (what was pulled), index.go (reading and writing them), iterate.go (iterators), open.go
-// (the start), check.go (Badger's files opened in a separate process first),
-// database.go (one open Badger, and what happens when it panics), dir.go (the
-// data directory), snapshot.go (the copy that survives the loss of the index),
-// restore.go (a new index from the snapshot), room.go (disk space).
+// keys), index.go (reading and writing them), pins.go (those of pins), schedules.go, pulls.go (what was pulled),
+// iterate.go (iterators), open.go (the start), check.go (Badger's files opened
+// in a separate process first), database.go (one open Badger, and what happens
+// when it panics), dir.go (the data directory), snapshot.go (the copy that
+// survives the loss of the index), restore.go (a new index from the snapshot),
+// room.go (disk space).
 package index
 
 import (

@@ -248,7 +248,7 @@ func TestMoved(t *testing.T) {
 		t.Errorf("confirmed: %+v", tag)
 	}
 	tag = tag.Moved(name(1, 10))
-	if want := []Earlier{{first.Digest, 0, 5, ViaPull}}; !slices.Equal(tag.Earlier, want) || tag.FirstSeen.Unix() != 10 || tag.Via != ViaCheck {
+	if want := []Earlier{{Digest: first.Digest, FirstSeen: 0, Confirmed: 5, Via: ViaPull}}; !slices.Equal(tag.Earlier, want) || tag.FirstSeen.Unix() != 10 || tag.Via != ViaCheck {
 		t.Errorf("moved: %+v", tag)
 	}
 	for i := 2; i < 2*MaxEarlier; i++ {

@@ -54,8 +54,9 @@ type Index struct {
 	lost     bool        // a database was abandoned, and may still use held
 	inMemory atomic.Bool // db is
 
-	changed atomic.Bool // since the last snapshot
-	rotten  atomic.Bool // the last snapshot has what could not be read
+	changed atomic.Bool   // since the last snapshot
+	rotten  atomic.Bool   // the last snapshot has what could not be read
+	soon    chan struct{} // a snapshot is to be written at once
 	stop    chan struct{}
 	running sync.WaitGroup
 	closing sync.Once
@@ -77,7 +78,7 @@ func Open(o Options) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{Options: o, held: held, path: path, stop: make(chan struct{})}
+	x := &Index{Options: o, held: held, path: path, soon: make(chan struct{}, 1), stop: make(chan struct{})}
 	if x.db, err = x.onDisk(); err != nil {
 		o.Log.Warn("there is no index on disk; what is learned now is forgotten at the next start", "err", err)
 		x.inMemory.Store(true)
@@ -208,6 +209,8 @@ func (x *Index) keep() {
 		case <-x.stop:
 			return
 		case <-tick.C:
+			x.snapshot()
+		case <-x.soon:
 			x.snapshot()
 		}
 	}

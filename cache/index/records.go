@@ -17,13 +17,15 @@ const Format = 2
 // The key families. Fields of a key are separated by a zero byte, which no name
 // contains.
 const (
-	tagFamily   = "t/"      // registry, repository, kind, visibility, name → Tag as JSON
-	mediaFamily = "m/"      // digest → media type
-	linkFamily  = "l/"      // digest, registry, repository → 1
-	usedFamily  = "use/"    // raw digest → seconds since 1970, 8 bytes
-	checkFamily = "check/"  // raw digest → Verified, 24 bytes
-	totalKey    = "n/bytes" // bytes of all blobs, 8 bytes
-	formatKey   = "format"  // Format in decimal
+	tagFamily      = "t/"      // registry, repository, kind, visibility, name → Tag as JSON
+	mediaFamily    = "m/"      // digest → media type
+	linkFamily     = "l/"      // digest, registry, repository → 1
+	pinFamily      = "pin/"    // registry, repository, tag or digest → Pin as JSON
+	scheduleFamily = "s/"      // id → Schedule as JSON
+	usedFamily     = "use/"    // raw digest → seconds since 1970, 8 bytes
+	checkFamily    = "check/"  // raw digest → Verified, 24 bytes
+	totalKey       = "n/bytes" // bytes of all blobs, 8 bytes
+	formatKey      = "format"  // Format in decimal
 )
 
 const separator = "\x00"
@@ -125,14 +127,15 @@ type Via string
 
 // The ways in which a digest comes to a tag.
 const (
-	ViaPull  Via = "pull"  // a client asked for a tag that was not known
-	ViaCheck Via = "check" // a known tag was revalidated, and had moved
-	ViaList  Via = "list"  // not a tag: a list that its registry gave
+	ViaPull     Via = "pull"     // a client asked for a tag that was not known
+	ViaCheck    Via = "check"    // a known tag was revalidated, and had moved
+	ViaOperator Via = "operator" // an operator froze the tag to it, or adopted it
+	ViaList     Via = "list"     // not a tag: a list that its registry gave
 )
 
 // Tag is what a name was last seen to stand for.
 type Tag struct {
-	Digest    digest.Digest `json:"digest"`
+	Digest    digest.Digest `json:"digest"` // what clients are given
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`      // bytes of the manifest or list
 	Confirmed time.Time     `json:"confirmed"` // when the upstream last said so
@@ -141,40 +144,15 @@ type Tag struct {
 	// Failing is when the first check failed that no answer has followed; zero
 	// when the last check was answered.
 	Failing time.Time `json:"failing,omitzero"`
+	// Frozen is set from the time when an operator freezes the tag to Digest until
+	// the first check after its end.
+	Frozen *Frozen `json:"frozen,omitempty"`
+	// Candidate is what the upstream says that the tag names, where that is not
+	// Digest: the tag is frozen, or in its cool-down.
+	Candidate *Candidate `json:"candidate,omitempty"`
 	// Earlier are the digests that the tag named before, the latest first; at
 	// most MaxEarlier.
 	Earlier []Earlier `json:"earlier,omitempty"`
-}
-
-// MaxEarlier is how many earlier digests of a tag are kept.
-const MaxEarlier = 20
-
-// Earlier is a digest that a tag named before. Its times are seconds since 1970.
-type Earlier struct {
-	Digest    digest.Digest `json:"digest"`
-	FirstSeen int64         `json:"firstSeen"` // when this box first saw it
-	Confirmed int64         `json:"confirmed"` // when the upstream last said so
-	Via       Via           `json:"via,omitempty"`
-}
-
-// Moved returns a tag that names what to says now, with the history of t. A
-// digest that t names already keeps its FirstSeen and Via.
-func (t Tag) Moved(to Tag) Tag {
-	switch t.Digest {
-	case "":
-		return to
-	case to.Digest:
-		to.FirstSeen, to.Via, to.Earlier = t.FirstSeen, t.Via, t.Earlier
-		return to
-	}
-	to.Earlier = make([]Earlier, 0, min(len(t.Earlier)+1, MaxEarlier))
-	to.Earlier = append(to.Earlier, Earlier{Digest: t.Digest, FirstSeen: t.FirstSeen.Unix(), Confirmed: t.Confirmed.Unix(), Via: t.Via})
-	for _, one := range t.Earlier {
-		if one.Digest != to.Digest && one.Digest != t.Digest && len(to.Earlier) < MaxEarlier {
-			to.Earlier = append(to.Earlier, one)
-		}
-	}
-	return to
 }
 
 // parseTag returns the Tag of a record's value.

@@ -31,6 +31,8 @@ type line struct {
 	Link      *LinkRecord      `json:"link,omitempty"`
 	MediaType *MediaTypeRecord `json:"mediaType,omitempty"`
 	Pulled    *PullRecord      `json:"pulled,omitempty"`
+	Schedule  *Schedule        `json:"schedule,omitempty"`
+	Pin       *PinRecord       `json:"pin,omitempty"`
 }
 
 // snapshot writes the snapshot if something has changed since the last one. A
@@ -89,6 +91,11 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 	if err := lines.Encode(header{Format, count}); err != nil {
 		return err
 	}
+	for r, err := range x.Pins() {
+		if err = cmp.Or(err, lines.Encode(line{Pin: &r})); err != nil {
+			return err
+		}
+	}
 	for r, err := range x.Tags("", "") {
 		if err = cmp.Or(err, lines.Encode(line{Tag: &r})); err != nil {
 			return err
@@ -109,13 +116,18 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 			return err
 		}
 	}
+	for s, err := range x.Schedules() {
+		if err = cmp.Or(err, lines.Encode(line{Schedule: &s})); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // count returns how many records a snapshot of db would have.
 func count(db *database) (n int, err error) {
 	err = db.View(func(txn *badger.Txn) (err error) {
-		for _, family := range []string{tagFamily, mediaFamily, linkFamily, pullFamily} {
+		for _, family := range []string{pinFamily, tagFamily, mediaFamily, linkFamily, scheduleFamily, pullFamily} {
 			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
 		}
 		return err
@@ -193,11 +205,17 @@ func parseLine(text []byte) (key string, value []byte, err error) {
 		return l.Tag.key(), value, err
 	case l.Link != nil && l.Link.valid() && l.Link.Digest.Validate() == nil:
 		return linkKey(l.Link.Origin, l.Link.Digest), linked, nil
+	case l.Pin != nil && l.Pin.valid():
+		value, err = json.Marshal(l.Pin.Pin)
+		return l.Pin.key(), value, err
 	case l.MediaType != nil && l.MediaType.Digest.Validate() == nil:
 		return mediaFamily + l.MediaType.Digest.String(), []byte(l.MediaType.MediaType), nil
 	case l.Pulled != nil && l.Pulled.valid():
 		value, err = json.Marshal(l.Pulled.Pulled)
 		return l.Pulled.key(), value, err
+	case l.Schedule != nil && l.Schedule.valid():
+		value, err = json.Marshal(l.Schedule)
+		return scheduleFamily + l.Schedule.ID, value, err
 	}
 	return "", nil, errNotARecord
 }

@@ -61,7 +61,10 @@ stage() {
 	sed -e 's|^ExecStart=/usr/local/bin/|ExecStart=/usr/bin/|' -e 's|^DynamicUser=yes$|User=hubcap|' \
 		"$src/deploy/hubcap.service" >"$to/hubcap.service"
 	(cd "$src" && go run ./deploy/package/texts env) >"$to/hubcap.env"
-	(cd "$src" && go run ./deploy/package/texts man "$day") | gzip -9n >"$to/hubcap.1.gz"
+	rm -rf "$to/man" "$to/completion"
+	mkdir "$to/man" "$to/completion"
+	(cd "$src" && go run ./deploy/package/texts man "$day" "$to/man" && go run ./deploy/package/texts completion "$to/completion")
+	gzip -9n "$to/man/"*
 	gzip -9nc "$src/deploy/docs/changelog.md" >"$to/changelog.gz"
 	cat >"$to/changelog.yaml" <<-END
 		- semver: $VERSION

@@ -27,7 +27,7 @@ var (
 
 // Read returns the present value of each series by its name, without those that
 // have none now. Counters only grow while the process runs: a point holds by how
-// much. Of the others it holds the last value.
+// much. Of the others it holds the last value. It must not use the History.
 type Read func() (counters, values map[string]float64)
 
 // Point is what happened in one step. A series without a value is not in it.
@@ -59,9 +59,9 @@ func New(read Read, now func() time.Time) *History {
 // Sample adds what has happened since the last Sample to the present points. It
 // is called several times in each Fine step.
 func (h *History) Sample() {
-	counters, values := h.read()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	counters, values := h.read() // in order, so that no counter seems to be reset
 	grown := make(map[string]float64)
 	for name, v := range counters {
 		grown[name] = v - h.seen[name]

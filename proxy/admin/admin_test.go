@@ -11,20 +11,32 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const token = "0123456789abcdef0123456789abcdef"
 
+const viewToken = "fedcba9876543210fedcba9876543210"
+
 func serve(t *testing.T, o Options) *httptest.Server {
 	t.Helper()
+	port, _ := build(o)
+	s := httptest.NewServer(port)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// build returns the handlers of the port and of the socket.
+func build(o Options) (port, socket http.Handler) {
 	say := func(text string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 	}
+	if o.Box == nil {
+		o.Box = &Box{Now: time.Now}
+	}
 	o.Metrics, o.Health, o.Log = say("metrics"), say("ok"), slog.New(slog.DiscardHandler)
 	o.Config = func(w io.Writer) error { _, err := io.WriteString(w, "settings"); return err }
-	s := httptest.NewServer(New(o))
-	t.Cleanup(s.Close)
-	return s
+	return New(o)
 }
 
 // ask sends a request as it is written.
@@ -53,7 +65,7 @@ func ask(t *testing.T, s *httptest.Server, line string, header ...string) (statu
 // TestAdmin sends what a browser, a client without the token and one with it may
 // send. Nothing here changes anything.
 func TestAdmin(t *testing.T) {
-	s := serve(t, Options{Token: token, Names: []string{"box.example.com"}, Pprof: true})
+	s := serve(t, Options{Token: token, ViewToken: viewToken, Names: []string{"box.example.com"}, Pprof: true})
 	here, auth := "Host: 127.0.0.1:5001", "Authorization: Bearer "+token
 	for name, tc := range map[string]struct {
 		line   string
@@ -75,6 +87,18 @@ func TestAdmin(t *testing.T) {
 		"an empty token":               {"GET /admin/config", []string{here, "Authorization: Bearer "}, 401, ""},
 		"the token in the query":       {"GET /admin/config?token=" + token, []string{here}, 401, ""},
 		"the token as a password":      {"GET /admin/config", []string{here, "Authorization: Basic " + token}, 401, ""},
+		"the view token":               {"GET /api/v1/openapi.json", []string{here, "Authorization: Bearer " + viewToken}, 200, ""},
+		"the view token, and settings": {"GET /admin/config", []string{here, "Authorization: Bearer " + viewToken}, 403, ""},
+		"the view token, and profiles": {"GET /debug/pprof/", []string{here, "Authorization: Bearer " + viewToken}, 403, ""},
+		"the view token, and a change": {"POST /api/v1/login", []string{here, "Authorization: Bearer " + viewToken, "Content-Length: 0"}, 403, ""},
+		"a login link without a token": {"POST /api/v1/login", []string{here, "Content-Length: 0"}, 401, ""},
+		"no cookie of this port":       {"GET /admin/config", []string{here, "Cookie: hubcap-admin=x"}, 401, ""},
+		"a wrong code":                 {"GET /login?code=x", []string{here}, 403, ""},
+		"no code":                      {"GET /login", []string{here}, 403, ""},
+		"a link on another page":       {"GET /livez", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, 200, "ok"},
+		"another page's frame":         {"GET /livez", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, 403, ""},
+		"another page's form":          {"POST /logout", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Content-Length: 0"}, 403, ""},
+		"a form of another origin":     {"POST /api/v1/login", []string{here, auth, "Origin: http://evil.example.com", "Content-Length: 0"}, 403, ""},
 		"pprof without a token":        {"GET /debug/pprof/", []string{here}, 401, ""},
 		"a foreign name":               {"GET /metrics", []string{"Host: evil.example.com"}, 403, ""},
 		"a foreign name and the token": {"GET /admin/config", []string{"Host: evil.example.com:5001", auth}, 403, ""},
@@ -97,7 +121,7 @@ func TestAdmin(t *testing.T) {
 			if status != tc.status || tc.body != "" && body != tc.body {
 				t.Errorf("%d %q, want %d %q", status, body, tc.status, tc.body)
 			}
-			if strings.Contains(body, token) {
+			if strings.Contains(body, token) || strings.Contains(body, viewToken) {
 				t.Error("the token is in the answer")
 			}
 		})

@@ -66,6 +66,7 @@ type Monitor struct {
 	mu       sync.Mutex
 	counted  *memory.Memory[suspect, time.Time] // when a suspicion was last counted
 	open     []suspicion                        // not decided, oldest first
+	decided  []Suspicion                        // the last ones, in order
 	warned   logging.Throttle
 	unlogged int // clients that have left since the last warning
 }
@@ -199,7 +200,7 @@ func (m *Monitor) stayed(a Answer, c *client, now time.Time) {
 			return false
 		}
 		c.suspected.Add(-1)
-		m.o.Metrics.Bypass.Decided(s.family.String(), stayed)
+		m.decides(s, stayed)
 		return true
 	})
 }
@@ -233,7 +234,7 @@ func (m *Monitor) left(now time.Time) {
 		u.left.Add(1)
 		u.leftAt.Store(s.at.Unix())
 	}
-	m.o.Metrics.Bypass.Decided(s.family.String(), left)
+	m.decides(s, left)
 	m.unlogged++
 	if !m.warned.Allow(now) {
 		return
@@ -241,6 +242,45 @@ func (m *Monitor) left(now time.Time) {
 	m.o.Log.Warn("a client has probably pulled past this mirror: it did not come back after an answer that sends its kind to the registry",
 		"family", s.family.String(), "client", s.client.String(), "image", s.image, "answer", s.answer, "at", s.at, "since_last_warning", m.unlogged)
 	m.unlogged = 0
+}
+
+// maxDecided is how many decided suspicions are kept; each takes up to 1 KiB.
+const maxDecided = 256
+
+// Suspicion is an answer after which a client may have gone to the registry
+// itself.
+type Suspicion struct {
+	At      time.Time  `json:"at"`
+	Client  netip.Addr `json:"client"`
+	Family  string     `json:"family"`
+	Image   string     `json:"image"`
+	Answer  string     `json:"answer" doc:"Status, and why it makes clients of that family leave"`
+	Outcome string     `json:"outcome" enum:"stayed,left,open" doc:"stayed: it fetched the image here after all; left: it did not within a minute; open: not decided yet"`
+}
+
+// decides counts and keeps the outcome of a suspicion. m.mu is held.
+func (m *Monitor) decides(s suspicion, outcome string) {
+	m.o.Metrics.Bypass.Decided(s.family.String(), outcome)
+	m.decided = append(m.decided, s.told(outcome))
+	m.decided = slices.Delete(m.decided, 0, max(0, len(m.decided)-maxDecided))
+}
+
+func (s *suspicion) told(outcome string) Suspicion {
+	return Suspicion{At: s.at, Client: s.client, Family: s.family.String(), Image: s.image, Answer: s.answer, Outcome: outcome}
+}
+
+// Suspicions returns those that are not decided, and the last 256 that are, the
+// latest first.
+func (m *Monitor) Suspicions() []Suspicion {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.decideLocked(m.o.Now())
+	all := slices.Clone(m.decided)
+	for i := range m.open {
+		all = append(all, m.open[i].told("open"))
+	}
+	slices.SortStableFunc(all, func(a, b Suspicion) int { return b.At.Compare(a.At) })
+	return all
 }
 
 // bounded returns a copy of a text that keeps nothing else in memory.

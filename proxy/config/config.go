@@ -6,7 +6,8 @@
 // (further mirror ports), freshness.go (tags, and registries in trouble),
 // upstreams.go (the registries), numbers.go (what there are several of),
 // credentials.go (what hubcap shows registries),
-// visibility.go (for whom their content is), describe.go (hubcap config).
+// visibility.go (for whom their content is), describe.go (hubcap config),
+// client.go (what the commands need).
 package config
 
 import (
@@ -19,6 +20,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +51,10 @@ type Config struct {
 type variables struct {
 	Listen          Address   `env:"LISTEN" envDefault:":5000" means:"address of the mirror port, which clients pull from; it never answers 401"`
 	AuthListen      Address   `env:"AUTH_LISTEN" means:"address of the login port (TLS), where clients use their own accounts for upstreams with VISIBILITY=passthrough; off when empty"`
-	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"address of the admin port: metrics and health without a token, the rest with the token in the file admin-token of the data directory"`
+	AdminListen     Address   `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:5001" means:"address of the admin port: metrics and health without a token, the rest with a token from the data directory: admin-token for everything, view-token to look"`
+	AdminSocket     string    `env:"ADMIN_SOCKET" means:"path of a Unix socket for hubcap's commands on this machine, which need no token there; admin.sock in the data directory when empty, none when off"`
+	AdminCertFile   string    `env:"ADMIN_TLS_CERT_FILE" means:"PEM certificate of the admin port, which then speaks TLS; read again when it changes"`
+	AdminKeyFile    string    `env:"ADMIN_TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AdminNames      Names     `env:"ADMIN_NAMES" means:"host names under which the admin port may be called, separated by commas; IP addresses, localhost and the machine's own name always work"`
 	Pprof           Switch    `env:"PPROF" envDefault:"false" means:"true serves Go profiles below /debug/pprof/ on the admin port; they need the admin token"`
 	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"directory for blobs, partial fills and the index"`
@@ -58,6 +63,7 @@ type variables struct {
 	MinFree         Floor     `env:"MIN_FREE" envDefault:"max(5%,2GiB)" means:"free space that hubcap leaves on the file system; a percentage is of the file system. The default is at most a quarter of it"`
 	TagTTL          Duration  `env:"TAG_TTL" envDefault:"1m" means:"how long a tag is served without asking its upstream"`
 	TagRules        TagRules  `env:"TAG_RULES" means:"TTL by glob of repository and tag; the first match counts: '*:latest=30s,registry.k8s.io/**=24h,*:v*=immutable'"`
+	TagCooldown     Cooldowns `env:"TAG_COOLDOWN" means:"how long a tag that has moved upstream is served as before, counted from when this box first saw the new digest, by glob of repository and tag; the first match counts: 'docker.io/**=48h,*:nightly=0'. Off when empty"`
 	StaleIfError    StaleFor  `env:"STALE_IF_ERROR" means:"how long cached content is served while its upstream fails, counted from the first failed check: 0 (never), unlimited, or a duration such as 24h"`
 	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true keeps serving cached tags that were deleted upstream"`
 	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a request for uncached content may wait after the upstream answered 429 with Retry-After; 0 answers at once"`
@@ -179,6 +185,12 @@ func (c *Config) checkTLS() error {
 	if (c.AuthCertFile == "") != (c.AuthKeyFile == "") {
 		return fmt.Errorf("%sAUTH_TLS_CERT_FILE and %sAUTH_TLS_KEY_FILE: set both or none", Prefix, Prefix)
 	}
+	if (c.AdminCertFile == "") != (c.AdminKeyFile == "") {
+		return fmt.Errorf("%sADMIN_TLS_CERT_FILE and %sADMIN_TLS_KEY_FILE: set both or none", Prefix, Prefix)
+	}
+	if c.AdminCertFile == "" && !c.AdminListen.loopback() {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%sADMIN_LISTEN=%s: tokens cross the network unencrypted; set %sADMIN_TLS_CERT_FILE and %sADMIN_TLS_KEY_FILE", Prefix, c.AdminListen, Prefix, Prefix))
+	}
 	if c.AuthCertFile == "" {
 		c.AuthCertFile, c.AuthKeyFile = c.TLSCertFile, c.TLSKeyFile
 	}
@@ -186,6 +198,17 @@ func (c *Config) checkTLS() error {
 		return refused(Prefix+"AUTH_LISTEN", string(c.AuthListen), fmt.Errorf("speaks TLS only: set %sAUTH_TLS_CERT_FILE and %sAUTH_TLS_KEY_FILE", Prefix, Prefix))
 	}
 	return nil
+}
+
+// SocketPath returns where the Unix socket of the admin port is; empty for none.
+func (c *Config) SocketPath() string {
+	switch c.AdminSocket {
+	case "":
+		return filepath.Join(c.DataDir, "admin.sock")
+	case "off":
+		return ""
+	}
+	return c.AdminSocket
 }
 
 // setNotifyURL takes the address, which may come from a file, and checks it.
@@ -225,7 +248,7 @@ func readSecretFiles(values map[string]string) (map[string]string, error) {
 const masked = credentials.Masked
 
 func isSecret(name string) bool {
-	return name == Prefix+"NOTIFY_URL" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+	return name == Prefix+"NOTIFY_URL" || name == Prefix+"TOKEN" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 
@@ -281,6 +304,13 @@ func (a *Address) UnmarshalText(text []byte) error {
 	}
 	*a = Address(text)
 	return nil
+}
+
+// loopback reports whether only this machine reaches the address.
+func (a Address) loopback() bool {
+	host, _, _ := net.SplitHostPort(string(a)) // UnmarshalText has checked it
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // LogLevel is a level of log/slog.

@@ -33,8 +33,11 @@ var computed = map[string]string{
 
 // Variables are all there are, in the order of the documentation.
 func Variables() []Variable {
-	return slices.Concat(describe(variables{}, Prefix), describe(Mirror{}, mirrorPrefix+"<n>_"), describe(registry{}, upstreamPrefix+"<n>_"))
+	return slices.Concat(describe(variables{}, Prefix), describe(Mirror{}, mirrorPrefix+"<n>_"), describe(registry{}, upstreamPrefix+"<n>_"), ClientVariables())
 }
+
+// ClientVariables are those of Variables that only the commands read.
+func ClientVariables() []Variable { return describe(clientVariables{}, Prefix) }
 
 func describe(of any, prefix string) []Variable {
 	var all []Variable

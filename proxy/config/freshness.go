@@ -69,22 +69,14 @@ func (t *TagRules) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// parseTagRule reads one rule. A colon behind the last slash stands before the
-// tag; any other one belongs to a registry's port. Without a tag the rule is
-// for all of them.
+// parseTagRule reads one rule.
 func parseTagRule(s string) (rule freshness.Rule, err error) {
-	glob, ttl, ok := strings.Cut(s, "=")
-	rule.Repository, rule.Tag = strings.TrimSpace(glob), "*"
-	if i := strings.LastIndexByte(rule.Repository, ':'); i > strings.LastIndexByte(rule.Repository, '/') {
-		rule.Repository, rule.Tag = rule.Repository[:i], rule.Repository[i+1:]
-	}
-	if !ok || rule.Repository == "" || rule.Tag == "" || !doublestar.ValidatePattern(rule.Repository) || !doublestar.ValidatePattern(rule.Tag) {
+	var ttl string
+	var ok bool
+	if rule.Repository, rule.Tag, ttl, ok = parseForTags(s); !ok {
 		return rule, errTagRule
 	}
-	if registry, rest, _ := strings.Cut(rule.Repository, "/"); upstream.Canonical(registry) == upstream.DockerHub && rest != "" {
-		rule.Repository = upstream.DockerHub + "/" + rest
-	}
-	if ttl = strings.TrimSpace(ttl); ttl == "immutable" {
+	if ttl == "immutable" {
 		rule.Immutable = true
 		return rule, nil
 	}
@@ -94,4 +86,40 @@ func parseTagRule(s string) (rule freshness.Rule, err error) {
 	}
 	rule.TTL = time.Duration(d)
 	return rule, nil
+}
+
+// parseForTags reads <repository>:<tag>=<value>. A colon behind the last slash
+// stands before the tag; any other one belongs to a registry's port. Without a
+// tag the value is for all of them.
+func parseForTags(s string) (repository, tag, value string, ok bool) {
+	glob, value, ok := strings.Cut(s, "=")
+	repository, tag = strings.TrimSpace(glob), "*"
+	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
+		repository, tag = repository[:i], repository[i+1:]
+	}
+	if !ok || repository == "" || tag == "" || !doublestar.ValidatePattern(repository) || !doublestar.ValidatePattern(tag) {
+		return "", "", "", false
+	}
+	if registry, rest, _ := strings.Cut(repository, "/"); upstream.Canonical(registry) == upstream.DockerHub && rest != "" {
+		repository = upstream.DockerHub + "/" + rest
+	}
+	return repository, tag, strings.TrimSpace(value), true
+}
+
+// Cooldowns are rules for tags: <repository>:<tag>=<duration or 0>.
+type Cooldowns []freshness.Cooldown
+
+var errCooldown = errors.New("want rules separated by commas, such as docker.io/**=48h or *:nightly=0")
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Cooldowns) UnmarshalText(text []byte) (err error) {
+	*c, err = list(text, func(s string) (one freshness.Cooldown, err error) {
+		repository, tag, value, ok := parseForTags(s)
+		var wait Wait
+		if !ok || wait.UnmarshalText([]byte(value)) != nil {
+			return one, errCooldown
+		}
+		return freshness.Cooldown{Repository: repository, Tag: tag, For: time.Duration(wait)}, nil
+	})
+	return err
 }

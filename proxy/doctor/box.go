@@ -40,11 +40,15 @@ type sample struct {
 // program may listen in hubcap's place.
 func (d *doctor) running(ctx context.Context) {
 	address, inUse := local(string(d.config.AdminListen)), blobs.InUse(d.config.DataDir)
-	found, err := askMetrics(ctx, address)
+	base := "http://" + address
+	if d.config.AdminCertFile != "" {
+		base = "https://" + address
+	}
+	found, err := askMetrics(ctx, base)
 	switch {
 	case err == nil && inUse:
 		d.box, d.report.Running = &box{metrics: found}, true
-		d.box.problems, d.box.unasked = askProblems(ctx, address, filepath.Join(d.config.DataDir, "admin-token"))
+		d.box.problems, d.box.unasked = askProblems(ctx, base, filepath.Join(d.config.DataDir, "admin-token"))
 		d.add("hubcap", OK, "runs, and its admin port "+address+" answers", "")
 	case err == nil:
 		d.add("hubcap", Warning, fmt.Sprintf("one answers at %s, and does not use the data directory %s", address, absolute(d.config.DataDir)), "give the doctor the settings of that hubcap")
@@ -56,8 +60,8 @@ func (d *doctor) running(ctx context.Context) {
 }
 
 // askMetrics asks for the metrics. The error says that no hubcap answers there.
-func askMetrics(ctx context.Context, address string) ([]sample, error) {
-	resp, err := get(ctx, "http://"+address+"/metrics", "")
+func askMetrics(ctx context.Context, base string) ([]sample, error) {
+	resp, err := get(ctx, base+"/metrics", "")
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +75,12 @@ func askMetrics(ctx context.Context, address string) ([]sample, error) {
 
 // askProblems asks for the list of problems, with the token of the data
 // directory.
-func askProblems(ctx context.Context, address, tokenFile string) ([]problems.Problem, error) {
+func askProblems(ctx context.Context, base, tokenFile string) ([]problems.Problem, error) {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("the admin port's token cannot be read: %w", err)
 	}
-	resp, err := get(ctx, "http://"+address+"/api/v1/problems", strings.TrimSpace(string(token)))
+	resp, err := get(ctx, base+"/api/v1/problems", strings.TrimSpace(string(token)))
 	if err != nil {
 		return nil, err
 	}

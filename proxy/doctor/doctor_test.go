@@ -155,7 +155,7 @@ func TestBesideARunningHubcap(t *testing.T) {
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		b := &box{}
-		b.problems, b.unasked = askProblems(context.Background(), p.environ["ADMIN_LISTEN"], filepath.Join(p.environ["DATA_DIR"], "admin-token"))
+		b.problems, b.unasked = askProblems(context.Background(), "http://"+p.environ["ADMIN_LISTEN"], filepath.Join(p.environ["DATA_DIR"], "admin-token"))
 		if len(b.problems) > 0 || time.Now().After(deadline) {
 			break
 		}

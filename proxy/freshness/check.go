@@ -26,7 +26,7 @@ func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, kno
 		switch {
 		case !ok:
 			return r.fetchTag(ctx, repo, tag)
-		case r.fresh(repo, tag, r.age(known)):
+		case r.fresh(repo, tag, known):
 			return r.withBody(repo, r.describe(known, Fresh)), nil
 		}
 		answer, err := r.askAgain(ctx, repo, tag, known)
@@ -69,7 +69,7 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 	deleted := !failing && isGone(err) && r.o.KeepDeleted && repo.Restricted == nil
 	if !failing && !deleted {
 		if isGone(err) || upstream.IsKind(err, upstream.Withdrawn) {
-			r.tags.forget(name, known.Digest)
+			r.forget(name, known)
 		}
 		return Answer{}, r.remember(repo, name.String(), err)
 	}
@@ -81,8 +81,13 @@ func (r *Resolver) afterFailure(ctx context.Context, repo Repository, name index
 		since = now
 	}
 	if !since.Equal(known.Failing) {
-		known.Failing = since
-		r.tags.confirm(name, known)
+		known = r.tags.update(name, lazily, func(now index.Tag, ok bool) index.Tag {
+			if !ok { // forgotten meanwhile
+				now = known
+			}
+			now.Failing = since
+			return now
+		})
 	}
 	if r.servable(repo, known) || deleted && r.holds(repo, known.Digest) {
 		r.failures.Note(question, err, checkAgain)
@@ -102,16 +107,18 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 		return Answer{}, err
 	}
 	r.refusals.answered(repo)
-	one := r.tagOf(name, d, asked)
+	moved := r.moved(d, asked)
 	if d.Digest == known.Digest {
-		r.tags.confirm(name, one)
-		return r.withBody(repo, r.describe(one, Confirmed)), nil
+		return r.withBody(repo, r.describe(r.tags.update(name, lazily, moved), Confirmed)), nil
 	}
-	answer, err := r.fetch(ctx, repo, d.Digest, func() { r.tags.save(name, one, true) })
+	if !r.follows(repo, tag, known, d.Digest, asked) {
+		return r.stays(repo, name, known, d.Digest, asked), nil
+	}
+	answer, err := r.fetch(ctx, repo, d.Digest, func() { r.tags.update(name, synced, moved) })
 	if err != nil {
 		return Answer{}, afterMove(err)
 	}
-	r.tags.set(name, one)
+	r.tags.update(name, notYet, moved)
 	r.o.Log.Info("a tag has moved", "tag", name.String(), "from", known.Digest, "to", d.Digest)
 	return answer, nil
 }

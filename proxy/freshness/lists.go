@@ -93,7 +93,7 @@ func (r *Resolver) list(ctx context.Context, repo Repository, l list) (Answer, e
 // freshHeld returns a list if it is held and fresh.
 func (r *Resolver) freshHeld(repo Repository, l list) (answer Answer, held bool) {
 	known, ok := r.tags.get(l.name)
-	if !ok || !r.freshList(repo, r.age(known)) {
+	if !ok || !r.freshList(repo, r.o.Now().Sub(known.Confirmed)) {
 		return Answer{}, false
 	}
 	answer = r.withBody(repo, r.describe(known, Fresh))
@@ -153,10 +153,10 @@ func (r *Resolver) keepList(repo Repository, l list, body []byte, known index.Ta
 	}
 	stored := func() { // by then it may have been forgotten again
 		if l.keep(body) {
-			r.tags.saveCurrent(l.name, one)
+			r.tags.save(l.name, one.Digest, lazily)
 		}
 	}
-	r.tags.set(l.name, one)
+	r.tags.update(l.name, notYet, func(index.Tag, bool) index.Tag { return one })
 	if r.holds(repo, m.Digest) {
 		stored()
 	} else {

@@ -3,8 +3,9 @@
 // digests and time; it knows neither HTTP requests nor files.
 //
 // Files: repository.go (what is asked about), resolver.go (tags and digests),
-// check.go (stale tags, and failing upstreams), head.go (HEAD against GET),
-// lists.go (lists of tags and referrers), rules.go (TTLs), coalesce.go
+// check.go (stale tags, and failing upstreams), keep.go (tags that do not follow
+// their registry: frozen, and in their cool-down), operator.go (freeze, roll back,
+// thaw, adopt), history.go (the past of a tag), head.go (HEAD against GET), lists.go (lists of tags and referrers), rules.go (TTLs), coalesce.go
 // (concurrent requests for the same thing), failures.go (the negative cache),
 // refusals.go (registries that refuse everything), tags.go (what is known, in
 // memory and in the index), outage.go (what would be answered in an outage), status.go (what an operator can see).
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"hubcap/cache"
+	"hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/metrics"
 	"hubcap/proxy/upstream"
@@ -34,15 +36,19 @@ type Store interface {
 	PutManifest(m cache.Manifest, stored func())
 	// CameFrom reports whether a restricted manifest came from host.
 	CameFrom(d digest.Digest, host string) bool
+	// Images and Has are those of cache.Cache.
+	Images(d digest.Digest) (images []cache.Image, missing []content.Part)
+	Has(want cache.Want) bool
 }
 
-// Options is what a Resolver needs; every field but Rules and KeepDeleted is
-// required.
+// Options is what a Resolver needs; every field but Rules, Cooldowns and
+// KeepDeleted is required.
 type Options struct {
 	Store       Store
 	Index       *index.Index
 	Rules       []Rule // where none matches, Repository.TTL applies
-	KeepDeleted bool   // keep serving what the upstream has deleted
+	Cooldowns   []Cooldown
+	KeepDeleted bool // keep serving what the upstream has deleted
 	Metrics     *metrics.Fills
 	Now         func() time.Time
 	After       func(time.Duration) <-chan time.Time // time.After on the clock of Now
@@ -96,20 +102,23 @@ type Answer struct {
 	Age       time.Duration // since the upstream last confirmed it; 0 for now
 	Trouble   error         // why the answer is stale
 	Deleted   bool          // the answer is stale because the upstream has deleted it
+	Tag       TagState      // of the tag that was asked for; Following or empty if it is none, or new
 }
 
 // Head returns a description of what a tag names. An unknown tag costs one HEAD.
 func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answer, error) {
 	name := repo.tag(tag)
 	known, ok := r.tags.get(name)
-	if ok && r.fresh(repo, tag, r.age(known)) {
+	if ok && r.fresh(repo, tag, known) {
+		r.watch(ctx, repo, tag, known)
 		return r.describe(known, Fresh), nil
 	}
 	if ok && r.holds(repo, known.Digest) {
 		return r.recheck(ctx, repo, tag, known)
 	}
 	return r.share(ctx, repo.question("head", name.String()), func(ctx context.Context) (Answer, error) {
-		if known, ok := r.tags.get(name); ok && r.fresh(repo, tag, r.age(known)) {
+		known, ok := r.tags.get(name)
+		if ok && r.fresh(repo, tag, known) {
 			return r.describe(known, Fresh), nil
 		}
 		asked := r.o.Now()
@@ -120,7 +129,7 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		case err != nil:
 			return Answer{}, err
 		}
-		r.tags.confirm(name, r.tagOf(name, d, asked))
+		r.tags.update(name, lazily, r.moved(d, asked))
 		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: HeadOnly}, nil
 	})
 }
@@ -132,7 +141,8 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	switch {
 	case !ok:
 		return r.fetchOnce(ctx, repo, tag)
-	case r.fresh(repo, tag, r.age(known)):
+	case r.fresh(repo, tag, known):
+		r.watch(ctx, repo, tag, known)
 		return r.complete(ctx, repo, tag, r.describe(known, Fresh))
 	}
 	answer, err := r.recheck(ctx, repo, tag, known)
@@ -164,14 +174,15 @@ func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (
 	name := repo.tag(tag)
 	return r.share(ctx, repo.question("get", name.String()), func(ctx context.Context) (Answer, error) {
 		known, ok := r.tags.get(name)
-		if !ok || !r.fresh(repo, tag, r.age(known)) {
+		if !ok || !r.fresh(repo, tag, known) {
 			return r.fetchTag(ctx, repo, tag)
 		}
 		fetched, err := r.Digest(ctx, repo, known.Digest)
-		if isGone(err) { // the tag may have moved since
-			r.tags.forget(name, known.Digest)
+		if isGone(err) && !r.frozen(known) { // the tag may have moved since
+			r.forget(name, known)
 			return r.fetchTag(ctx, repo, tag)
 		}
+		fetched.Tag = r.stateOf(known)
 		return fetched, err
 	})
 }
@@ -222,10 +233,13 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 		return Answer{}, r.remember(repo, key, err)
 	}
 	r.refusals.answered(repo)
-	one := r.tagOf(name, m.Descriptor, asked)
-	answer := r.keep(repo, m, func() { r.tags.save(name, one, true) })
-	r.tags.set(name, one)
 	r.settle(repo, key)
+	if known, ok := r.tags.get(name); ok && !r.follows(repo, tag, known, m.Digest, asked) {
+		return r.stays(repo, name, known, m.Digest, asked), nil
+	}
+	moved := r.moved(m.Descriptor, asked)
+	answer := r.keep(repo, m, func() { r.tags.update(name, synced, moved) })
+	r.tags.update(name, notYet, moved)
 	return answer, nil
 }
 
@@ -280,34 +294,19 @@ func (r *Resolver) keep(repo Repository, m upstream.Manifest, stored func()) Ans
 	return held(one, Fetched)
 }
 
-// tagOf returns a tag with its history, now that its registry, asked at the time
-// asked, has said that it names d. The age of a tag counts from the question,
-// as the answer may have been long on its way.
-//
-// A tag may move in memory once the new manifest is in memory, and in the index
-// once the manifest is on disk.
-func (r *Resolver) tagOf(name index.Name, d upstream.Descriptor, asked time.Time) index.Tag {
-	known, ok := r.tags.get(name)
-	via := index.ViaPull
-	if ok {
-		via = index.ViaCheck
-	}
-	return known.Moved(tagAt(d, asked, via))
-}
-
 // tagAt returns a tag without a history that names d since the time at.
 func tagAt(d upstream.Descriptor, at time.Time, via index.Via) index.Tag {
 	return index.Tag{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Confirmed: at, FirstSeen: at, Via: via}
 }
 
-// Earlier iterates over the digests that a tag named before and that are held,
-// the latest first.
+// Earlier iterates over the digests of a tag that clients were given before and
+// whose manifests are held, the latest first.
 func (r *Resolver) Earlier(repo Repository, tag string) iter.Seq[Answer] {
 	return func(yield func(Answer) bool) {
 		known, _ := r.tags.get(repo.tag(tag))
 		for _, one := range known.Earlier {
 			m, ok := r.manifest(repo, one.Digest)
-			if !ok {
+			if !ok || one.Unserved {
 				continue
 			}
 			answer := held(m, Earlier)
@@ -319,9 +318,6 @@ func (r *Resolver) Earlier(repo Repository, tag string) iter.Seq[Answer] {
 	}
 }
 
-// age returns the time since a tag was confirmed.
-func (r *Resolver) age(known index.Tag) time.Duration { return r.o.Now().Sub(known.Confirmed) }
-
 func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
 	_, ok := r.manifest(repo, d)
 	return ok
@@ -330,7 +326,7 @@ func (r *Resolver) holds(repo Repository, d digest.Digest) bool {
 func (r *Resolver) describe(known index.Tag, state State) Answer {
 	return Answer{
 		Digest: known.Digest, MediaType: known.MediaType, Size: known.Size, State: state,
-		Age: max(r.age(known), 0),
+		Age: max(r.o.Now().Sub(known.Confirmed), 0), Tag: r.stateOf(known),
 	}
 }
 

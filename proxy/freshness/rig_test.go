@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache"
+	"hubcap/cache/content"
 	"hubcap/cache/index"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
@@ -138,6 +139,7 @@ var (
 type store struct {
 	mu       sync.Mutex
 	manifest map[digest.Digest]cache.Manifest
+	lacking  map[digest.Digest]bool // images of which a layer is missing
 	from     map[digest.Digest]string
 }
 
@@ -160,6 +162,31 @@ func (s *store) CameFrom(d digest.Digest, host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.from[d] == host
+}
+
+// Images returns the manifest as an image with one layer of the same digest.
+func (s *store) Images(d digest.Digest) (images []cache.Image, missing []content.Part) {
+	layer := content.Part{Digest: d, Role: content.RoleNeeded}
+	if _, ok := s.Manifest(d); !ok {
+		return nil, []content.Part{layer}
+	}
+	return []cache.Image{{Digest: d, Parts: []content.Part{layer}}}, nil
+}
+
+func (s *store) Has(want cache.Want) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.lacking[want.Digest] && (!want.Restricted || want.Granted)
+}
+
+// lack has images miss their layer.
+func (s *store) lack(all ...digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacking = make(map[digest.Digest]bool)
+	for _, d := range all {
+		s.lacking[d] = true
+	}
 }
 
 // evict removes all manifests.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
+	"hubcap/cache/index"
 	"hubcap/proxy/upstream"
 )
 
@@ -20,6 +21,24 @@ type Rule struct {
 	Tag        string        // a glob
 	TTL        time.Duration // ignored if Immutable
 	Immutable  bool          // never ask again
+}
+
+// Cooldown sets how long the new digest of a tag waits after this box first saw
+// it, before clients are given it. The first one that matches a tag applies; For
+// may be 0.
+type Cooldown struct {
+	Repository, Tag string // as in a Rule
+	For             time.Duration
+}
+
+// cooldown returns how long a new digest of a tag waits; 0 for not at all.
+func (r *Resolver) cooldown(host, name, tag string) time.Duration {
+	for _, one := range r.o.Cooldowns {
+		if (Rule{Repository: one.Repository, Tag: one.Tag}).matches(host, name, tag) {
+			return one.For
+		}
+	}
+	return 0
 }
 
 // matches reports whether the rule applies to a tag of a repository.
@@ -52,14 +71,18 @@ func (r *Resolver) rule(repo Repository, tag string) Rule {
 	return Rule{TTL: repo.TTL}
 }
 
-// fresh reports whether a tag is served without asking, age after it was
-// confirmed. A negative age means that the clock was set back.
-func (r *Resolver) fresh(repo Repository, tag string, age time.Duration) bool {
+// fresh reports whether a tag is served without asking. After a freeze has ended
+// its registry is asked, whatever the rule says.
+func (r *Resolver) fresh(repo Repository, tag string, known index.Tag) bool {
+	if known.Frozen != nil {
+		return r.frozen(known)
+	}
 	rule := r.rule(repo, tag)
+	age := r.o.Now().Sub(known.Asked()) // negative when the clock was set back
 	return rule.Immutable || age >= 0 && age < rule.TTL
 }
 
-// freshList is fresh for a list. A rule applies if it matches all tags of the
+// freshList is fresh for a list that was confirmed the time age ago. A rule applies if it matches all tags of the
 // repository; where tags are immutable, the list still grows.
 func (r *Resolver) freshList(repo Repository, age time.Duration) bool {
 	ttl := repo.TTL

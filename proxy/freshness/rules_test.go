@@ -4,10 +4,13 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"hubcap/cache/index"
 )
 
 func TestRules(t *testing.T) {
-	r := &Resolver{o: Options{Rules: []Rule{
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := &Resolver{o: Options{Now: func() time.Time { return now }, Rules: []Rule{
 		{Repository: "registry.k8s.io/**", Tag: "v*", Immutable: true},
 		{Repository: "registry.k8s.io/**", Tag: "*", TTL: 24 * time.Hour},
 		{Repository: "*", Tag: "latest", TTL: 30 * time.Second},
@@ -38,13 +41,16 @@ func TestRules(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			repo := Repository{Host: tt.host, Name: tt.repository, TTL: time.Minute}
-			if !r.fresh(repo, tt.tag, tt.ttl-1) {
+			fresh := func(age time.Duration) bool {
+				return r.fresh(repo, tt.tag, index.Tag{Confirmed: now.Add(-age)})
+			}
+			if !fresh(tt.ttl - 1) {
 				t.Errorf("not fresh within %s", tt.ttl)
 			}
-			if tt.ttl != year && r.fresh(repo, tt.tag, tt.ttl) {
+			if tt.ttl != year && fresh(tt.ttl) {
 				t.Errorf("fresh after %s", tt.ttl)
 			}
-			if tt.ttl != year && r.fresh(repo, tt.tag, -time.Hour) {
+			if tt.ttl != year && fresh(-time.Hour) {
 				t.Error("fresh before it was confirmed")
 			}
 		})

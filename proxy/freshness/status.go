@@ -15,6 +15,7 @@ import (
 type Status struct {
 	TagsInMemory int // tags and lists that are answered without reading the index
 	Unwritten    int // changes of tags and lists that are not in the index yet
+	Tags         TagCounts
 	Refusing     []RefusingRegistry
 	Stale        []StaleRegistry
 }
@@ -71,7 +72,7 @@ type RefusingRegistry struct {
 // Status returns the state of the Resolver. It asks no upstream and reads no
 // disk.
 func (r *Resolver) Status() Status {
-	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.changes()), Refusing: r.refusals.all(), Stale: r.staleness.all(r.o.Now())}
+	return Status{TagsInMemory: r.tags.memory.Len(), Unwritten: len(r.tags.changes()), Tags: r.Counts(), Refusing: r.refusals.all(), Stale: r.staleness.all(r.o.Now())}
 }
 
 // Known iterates over the tags and lists that are known in a repository, in no

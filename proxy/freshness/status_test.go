@@ -75,7 +75,7 @@ func TestKnownUnderLoad(t *testing.T) {
 					t.Error(err)
 				}
 				if tag, ok := r.tags.get(name); ok {
-					r.tags.forget(name, tag.Digest)
+					r.forget(name, tag)
 				}
 			}
 		})

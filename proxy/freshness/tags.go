@@ -26,11 +26,16 @@ type tags struct {
 	metrics *metrics.Fills
 	log     *slog.Logger
 
-	kick chan struct{} // there is something unwritten
-	done chan struct{} // closed when write has ended
+	kick    chan struct{} // there is something unwritten
+	done    chan struct{} // closed when write has ended
+	writing sync.Mutex    // held while the index is written; taken before mu
+
+	counted chan struct{} // closed when kept and known are complete
 
 	mu        sync.Mutex
-	unwritten map[index.Name]*change // not yet in the index
+	unwritten map[index.Name]*change   // not yet in the index
+	kept      map[index.Name]index.Tag // the tags that are frozen or have a candidate
+	known     int                      // how many tags there are
 	closed    bool
 }
 
@@ -41,11 +46,22 @@ type change struct {
 	remove bool
 }
 
+// saving is how a change reaches the index.
+type saving uint8
+
+const (
+	notYet saving = iota // the manifest that the tag names is not on disk yet
+	lazily               // may be lost in a power cut
+	synced               // survives a power cut once it is written
+)
+
 func newTags(x *index.Index, m *metrics.Fills, log *slog.Logger) *tags {
 	t := &tags{
 		memory: memory.New[index.Name, index.Tag](tagsInMemory, nil), index: x, metrics: m, log: log,
-		kick: make(chan struct{}, 1), done: make(chan struct{}), unwritten: make(map[index.Name]*change),
+		kick: make(chan struct{}, 1), done: make(chan struct{}), counted: make(chan struct{}),
+		unwritten: make(map[index.Name]*change), kept: make(map[index.Name]index.Tag),
 	}
+	t.writing.Lock() // until the index has been counted
 	go t.write()
 	return t
 }
@@ -55,21 +71,32 @@ func (t *tags) get(name index.Name) (index.Tag, bool) {
 	if tag, ok := t.memory.Get(name); ok {
 		return tag, true
 	}
+	read, found, err := t.index.Tag(name) // before the unwritten changes are looked at
 	t.mu.Lock()
-	c := t.unwritten[name]
-	t.mu.Unlock()
-	if c != nil {
-		return c.tag, !c.remove
+	defer t.mu.Unlock()
+	if tag, ok, decided := t.current(name); decided {
+		return tag, ok
 	}
-	tag, ok, err := t.index.Tag(name)
 	if err != nil {
 		t.failed(err)
 		return index.Tag{}, false
 	}
-	if ok {
-		t.memory.Keep(name, tag)
+	if found {
+		t.set(name, read, true)
 	}
-	return tag, ok
+	return read, found
+}
+
+// current returns what is known of a name without the index; decided reports
+// whether that is all. t.mu is held.
+func (t *tags) current(name index.Name) (tag index.Tag, ok, decided bool) {
+	if tag, ok := t.memory.Get(name); ok {
+		return tag, true, true
+	}
+	if c := t.unwritten[name]; c != nil {
+		return c.tag, !c.remove, true
+	}
+	return index.Tag{}, false, false
 }
 
 // changes returns the changes that are not in the index yet.
@@ -114,74 +141,148 @@ func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag]
 	}
 }
 
-// set records a tag in memory.
-func (t *tags) set(name index.Name, tag index.Tag) { t.memory.Keep(name, tag) }
-
-// confirm records a tag that names the same digest as before, or one that is not
-// held. It may be lost in a power cut.
-func (t *tags) confirm(name index.Name, tag index.Tag) {
-	t.set(name, tag)
-	t.save(name, tag, false)
-}
-
-// save has a tag written to the index; with sync, it then survives a power cut.
-func (t *tags) save(name index.Name, tag index.Tag, sync bool) {
+// update replaces what is known of a name by what change makes of it, and
+// returns that. No other change comes between. change must not block.
+func (t *tags) update(name index.Name, how saving, change func(known index.Tag, ok bool) index.Tag) index.Tag {
+	read, found := t.get(name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.enqueue(name, change{tag: tag, sync: sync})
+	known, ok, decided := t.current(name)
+	if !decided { // unknown, or displaced from memory just now
+		known, ok = read, found
+	}
+	tag := change(known, ok)
+	t.set(name, tag, ok)
+	if how != notYet {
+		t.enqueue(name, tag, how)
+	}
+	return tag
 }
 
-// saveCurrent saves a tag if it still names in memory what it did.
-func (t *tags) saveCurrent(name index.Name, tag index.Tag) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if now, ok := t.memory.Get(name); ok && now.Digest == tag.Digest {
-		t.enqueue(name, change{tag: now})
+// set records a tag in memory; ok reports whether it was known. t.mu is held.
+func (t *tags) set(name index.Name, tag index.Tag, ok bool) {
+	t.memory.Keep(name, tag)
+	if name.Kind != index.KindTag {
+		return
+	}
+	if !ok {
+		t.known++
+	}
+	if tag.Frozen != nil || tag.Candidate != nil {
+		t.kept[name] = tag
+	} else {
+		delete(t.kept, name)
 	}
 }
 
-// forget removes a tag, unless it no longer names d.
-func (t *tags) forget(name index.Name, d digest.Digest) {
+// save has a tag written to the index if it still names d.
+func (t *tags) save(name index.Name, d digest.Digest, how saving) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now, ok := t.memory.Get(name); ok && now.Digest != d {
+	if now, ok := t.memory.Get(name); ok && now.Digest == d {
+		t.enqueue(name, now, how)
+	}
+}
+
+// forget removes a tag, unless it no longer names d, or keep reports that it
+// stays.
+func (t *tags) forget(name index.Name, d digest.Digest, keep func(index.Tag) bool) {
+	t.get(name) // into memory
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, ok, _ := t.current(name)
+	if ok && (now.Digest != d || keep(now)) {
 		return
+	}
+	if ok && name.Kind == index.KindTag {
+		t.known--
 	}
 	t.memory.Remove(name)
-	t.enqueue(name, change{remove: true})
+	delete(t.kept, name)
+	t.queue(name, &change{remove: true})
 }
 
-// enqueue has a change written. t.mu is held.
-func (t *tags) enqueue(name index.Name, c change) {
-	if t.closed {
-		return
-	}
+// enqueue has a tag written. t.mu is held.
+func (t *tags) enqueue(name index.Name, tag index.Tag, how saving) {
+	c := &change{tag: tag, sync: how == synced}
 	if before := t.unwritten[name]; before != nil {
 		c.sync = c.sync || before.sync
 	}
-	t.unwritten[name] = &c
+	t.queue(name, c)
+}
+
+// queue has a change written. t.mu is held.
+func (t *tags) queue(name index.Name, c *change) {
+	if t.closed {
+		return
+	}
+	t.unwritten[name] = c
 	select {
 	case t.kick <- struct{}{}:
 	default:
 	}
 }
 
-// write writes changes to the index until close is called. A change that
-// replaces one that is being written is written in the next round.
+// write writes changes to the index until close is called.
 func (t *tags) write() {
 	defer close(t.done)
+	t.count()
 	for range t.kick {
-		for name, c := range t.changes() {
-			if err := t.apply(name, c); err != nil {
+		for name := range t.changes() {
+			t.writing.Lock()
+			err := t.flush(name)
+			t.writing.Unlock()
+			if err != nil {
 				t.failed(err)
 			}
-			t.mu.Lock()
-			if t.unwritten[name] == c {
-				delete(t.unwritten, name)
-			}
-			t.mu.Unlock()
 		}
 	}
+}
+
+// count finds the tags in the index that are frozen or have a candidate, and
+// counts all. Nothing is written meanwhile. t.writing is held, and released.
+func (t *tags) count() {
+	defer close(t.counted)
+	defer t.writing.Unlock()
+	kept, known, err := t.index.Kept()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		t.failed(err)
+	}
+	t.known += known
+	for _, one := range kept {
+		if _, _, decided := t.current(one.Name); !decided { // else it has been read, or changed, since
+			t.kept[one.Name] = one.Tag
+		}
+	}
+}
+
+// commit is update, and returns when the change is on disk. With an error it is
+// known in memory only.
+func (t *tags) commit(name index.Name, change func(known index.Tag, ok bool) index.Tag) (index.Tag, error) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	tag := t.update(name, synced, change)
+	return tag, t.flush(name)
+}
+
+// flush writes the change of a name, if there is one that is not written yet.
+// t.writing is held.
+func (t *tags) flush(name index.Name) error {
+	t.mu.Lock()
+	c := t.unwritten[name]
+	t.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	err := t.apply(name, c)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unwritten[name] == c { // else it is written in the next round
+		delete(t.unwritten, name)
+	}
+	return err
 }
 
 func (t *tags) apply(name index.Name, c *change) error {

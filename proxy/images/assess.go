@@ -6,7 +6,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/content"
-	"hubcap/cache/index"
 	"hubcap/proxy/pull"
 )
 
@@ -20,8 +19,8 @@ type verdict struct {
 // from now on. It asks none, reads no file as a rule, and is no use of what is
 // held.
 func (m *Images) assess(one *image, now time.Time) Image {
-	row := Image{Ref: one.reference().String(), State: Following, Used: one.at(), Pulls: one.pulls(now), Digest: one.current()}
-	m.describe(one, &row)
+	row := Image{Ref: one.reference().String(), Used: one.at(), Pulls: one.pulls(now), Digest: one.current(), Platforms: []Platform{}}
+	row.Pinned = m.o.Pinned != nil && m.o.Pinned(one.reference())
 	served, repo, err := m.inOutage(one)
 	if err != nil {
 		row.Why = err.Error()
@@ -29,7 +28,15 @@ func (m *Images) assess(one *image, now time.Time) Image {
 	if served.Named != "" {
 		row.Digest = served.Named
 	}
-	a := assessment{Images: m, image: one, repo: repo, now: now, counted: make(map[digest.Digest]bool), moved: one.current() != "" && row.Digest != one.current(), since: served.Since}
+	a := assessment{Images: m, image: one, repo: repo, now: now, counted: make(map[digest.Digest]bool)}
+	if tag := served.Tag; tag != nil {
+		row.State = tag.State
+		if tag.FreshFor >= 0 {
+			seconds := int64(tag.FreshFor / time.Second)
+			row.FreshFor = &seconds
+		}
+		a.since, a.moved = tag.Since, one.current() != "" && row.Digest != one.current()
+	}
 	of := row.Digest
 	if err == nil && served.Served != served.Named {
 		row.Served, of = served.Served.String(), served.Served
@@ -56,19 +63,6 @@ func (m *Images) assess(one *image, now time.Time) Image {
 	}
 	one.verdict.Store(&verdict{row.Outage, row.Size, row.Held})
 	return row
-}
-
-// describe adds what the operator has decided of an image.
-func (m *Images) describe(one *image, row *Image) {
-	if one.tag != "" && m.o.Tag != nil {
-		s := m.o.Tag(index.Name{Registry: one.registry, Repository: one.name, Kind: index.KindTag, Name: one.tag})
-		row.State = s.State
-		if s.FreshFor >= 0 {
-			seconds := int64(s.FreshFor / time.Second)
-			row.FreshFor = &seconds
-		}
-	}
-	row.Pinned = m.o.Pinned != nil && m.o.Pinned(one.reference())
 }
 
 // inOutage returns what a client at a mirror port would be answered with. repo is

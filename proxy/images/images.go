@@ -26,6 +26,7 @@ import (
 	"hubcap/cache"
 	"hubcap/cache/index"
 	"hubcap/eviction"
+	"hubcap/proxy/freshness"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/upstream"
@@ -41,16 +42,13 @@ const (
 	writeEach  = 20
 )
 
-// Options is what Images need; every field but Frozen, Pinned and Days is required.
+// Options is what Images need; every field but Pinned is required.
 type Options struct {
 	Upstreams *upstream.Set
 	Pull      *pull.Puller
 	Cache     *cache.Cache
 	Ledger    *eviction.Ledger
 	Index     *index.Index
-	// Tag returns the state of a tag: what it is answered with, and for how long
-	// without asking its registry. Nil where all tags follow their registry.
-	Tag func(index.Name) TagState
 	// Pinned reports whether an image is pinned. Nil where none is.
 	Pinned func(reference.Reference) bool
 	Days   int // for how long a pulled image is wanted
@@ -60,22 +58,6 @@ type Options struct {
 
 // errNotConfigured says that a registry has been taken out of the configuration.
 var errNotConfigured = errors.New("its registry is not configured")
-
-// State is how a tag follows its registry.
-type State string
-
-// The states.
-const (
-	Following State = "following" // the registry's digest
-	Frozen    State = "frozen"    // the operator's
-	Cooling   State = "cooling"   // the old one, until the new one is old enough
-)
-
-// TagState is the state of a tag.
-type TagState struct {
-	State    State
-	FreshFor time.Duration // until its registry is asked again; negative where it is not known
-}
 
 // Images is what is known of the images that clients pull. Its methods are safe
 // for concurrent use.
@@ -126,9 +108,10 @@ func (m *Images) Run(ctx context.Context) {
 type Image struct {
 	Ref    string        `json:"ref"` // docker.io/library/nginx:1.27
 	Digest digest.Digest `json:"digest,omitempty"`
-	State  State         `json:"state"`
+	// State is that of a tag; empty for a digest, which is always answered alike.
+	State freshness.TagState `json:"state,omitempty"`
 	// FreshFor is for how many seconds a tag is answered without asking its
-	// registry; absent where that is not known.
+	// registry; absent where it is never asked.
 	FreshFor  *int64     `json:"fresh_for_s,omitempty"`
 	Pinned    bool       `json:"pinned"`
 	Outage    Outage     `json:"outage,omitempty"` // empty for one that no client has pulled of late

@@ -173,9 +173,8 @@ func (m *Images) inState(one *image, state string, now time.Time) bool {
 	case "pinned":
 		return m.o.Pinned != nil && m.o.Pinned(one.reference())
 	case "frozen", "cooling":
-		row := Image{State: Following}
-		m.describe(one, &row)
-		return row.State == State(state)
+		served, _, _ := m.inOutage(one) // the error is about serving it
+		return served.Tag != nil && string(served.Tag.State) == state
 	}
 	return true
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/proxy/freshness"
 )
 
 // Summary is what a walk over all images has found.
@@ -39,7 +41,7 @@ func (m *Images) Walk() (s Summary, not []Image) {
 		case Refused:
 			s.Refused++
 		default:
-			if row.Held == 0 && !m.inWindow(time.Unix(max(one.last.Load(), one.asked.Load()), 0), now) && !row.Pinned && row.State == Following {
+			if row.Held == 0 && !m.inWindow(time.Unix(max(one.last.Load(), one.asked.Load()), 0), now) && !row.Pinned && row.State != freshness.Frozen {
 				m.forget(one)
 			}
 			continue

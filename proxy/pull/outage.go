@@ -3,11 +3,11 @@ package pull
 import (
 	"errors"
 	"iter"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/content"
+	"hubcap/proxy/freshness"
 )
 
 // Why a manifest would not be served in an outage.
@@ -19,9 +19,9 @@ var (
 
 // Outcome is what a request for a manifest would be answered with in an outage.
 type Outcome struct {
-	Named  digest.Digest // what is asked for; empty for a tag that is not known
-	Since  time.Time     // of a tag: since when this box has seen it name that
-	Served digest.Digest // Named, or an earlier digest of the tag; empty with an error
+	Named  digest.Digest      // what is asked for; empty for a tag that is not known
+	Served digest.Digest      // Named, or an earlier digest of the tag; empty with an error
+	Tag    *freshness.Outlook // nil where a digest is asked for, or the tag is not known
 }
 
 // InOutage returns what a request for f, a manifest, would be answered with if
@@ -30,12 +30,12 @@ type Outcome struct {
 func (r Repository) InOutage(f Reference) (o Outcome, err error) {
 	o.Named = f.Digest
 	if f.Tag != "" {
-		tag, allowed, known := r.puller.o.Tags.InOutage(r.question(), f.Tag)
-		o.Named, o.Since = tag.Digest, tag.FirstSeen
-		switch {
-		case !known:
+		tag, known := r.puller.o.Tags.Outlook(r.question(), f.Tag)
+		if !known {
 			return o, ErrUnknown
-		case !allowed:
+		}
+		o.Named, o.Tag = tag.Digest, &tag
+		if !tag.Allowed {
 			return o, ErrNotStale
 		}
 	}

@@ -4,9 +4,10 @@
 // tags; it knows no HTTP request.
 //
 // Files: pull.go (a Repository), identity.go (credentials and visibility),
-// manifests.go, blobs.go and lists.go (what a repository serves), whole.go
-// (which images could be pulled without the upstream), trouble.go (while the
-// upstream fails), outage.go (what would be served if all upstreams failed).
+// manifests.go, blobs.go and lists.go (what a repository serves), fetch.go (what
+// is fetched without a client), whole.go (which images could be pulled without
+// the upstream), trouble.go (while the upstream fails), tags.go (tags for
+// operators), outage.go (what would be served if all upstreams failed).
 package pull
 
 import (

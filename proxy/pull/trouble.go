@@ -23,7 +23,8 @@ var ErrIncomplete = errors.New("the upstream fails, and not all of the image is 
 //  1. The manifest itself if its image is held whole, or if a layer of it is
 //     held that the earlier image of 2 does not have: clients may already have
 //     the layers that were never requested here.
-//  2. Else the latest earlier digest of the tag whose image is held whole.
+//  2. Else the latest earlier digest of the tag whose image is held whole, unless
+//     the tag is frozen.
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
 func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.Answer, error) {

@@ -100,7 +100,7 @@ func (s *Server) openCache() error {
 		Now: s.o.Now, Metrics: s.Metrics, Log: s.log,
 	})
 	s.tags = freshness.New(freshness.Options{
-		Store: s.Cache, Index: s.index, Rules: c.TagRules, KeepDeleted: bool(c.KeepDeleted),
+		Store: s.Cache, Index: s.index, Rules: c.TagRules, Cooldowns: c.TagCooldown, KeepDeleted: bool(c.KeepDeleted),
 		Metrics: s.Metrics.Fills, Now: s.o.Now, After: s.o.After, Log: s.log,
 	})
 	// The cache is closed first: the tags learn of what it still writes.
@@ -140,23 +140,22 @@ func (s *Server) openHandler() error {
 	if len(c.AllowClients) > 0 {
 		allowed = c.AllowClients
 	}
-	puller := pull.New(pull.Options{
+	s.puller = pull.New(pull.Options{
 		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch,
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
-	s.startImages(puller)
+	s.startImages()
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
 	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
-		Upstreams: s.upstreams, Pull: puller, Cache: s.Cache,
+		Upstreams: s.upstreams, Pull: s.puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.bypass,
-		Images:        s.Images,
-		MinRate:       int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
+		Bypass:        s.bypass, Recent: s.requests, Images: s.Images,
+		MinRate: int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)
 	s.log.Info("cache", "dir", absolute(c.DataDir), "size", gib(s.settings.Cache), "largest_blob", gib(s.settings.MaxBlob), "kept_free", gib(s.settings.MinFree))

@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"time"
 
@@ -63,6 +61,7 @@ func (s *Server) readSeries() (counters, values map[string]float64) {
 	if t, ok := s.Metrics.Totals(); ok {
 		counters = map[string]float64{
 			"client_bytes": t.ClientBytes, "upstream_bytes": t.UpstreamBytes, "requests": t.Requests, "cached": t.Cached,
+			"joined": t.Joined, "stale": t.Stale,
 		}
 	}
 	ledger := s.Ledger.Status()
@@ -75,29 +74,4 @@ func (s *Server) readSeries() (counters, values map[string]float64) {
 		}
 	}
 	return counters, values
-}
-
-// historyNow is what /api/v1/history answers: the points by 5 minutes, or with
-// step=1d by day, that begin at since (RFC 3339) or later.
-func (s *Server) historyNow(query url.Values) (any, error) {
-	var since time.Time
-	if text := query.Get("since"); text != "" {
-		var err error
-		if since, err = time.Parse(time.RFC3339, text); err != nil {
-			return nil, fmt.Errorf("since=%q: want a time such as 2026-11-28T10:00:00Z", text)
-		}
-	}
-	step := history.Fine
-	switch text := query.Get("step"); text {
-	case "", "5m":
-	case "1d":
-		step = history.Day
-	default:
-		return nil, fmt.Errorf("step=%q: want 5m or 1d", text)
-	}
-	points := s.history.Points(step, since)
-	if points == nil {
-		points = []history.Point{}
-	}
-	return map[string]any{"step_seconds": step.Length.Seconds(), "points": points}, nil
 }

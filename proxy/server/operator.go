@@ -12,26 +12,41 @@ import (
 	"hubcap/proxy/config"
 )
 
-// adminHandler answers at the admin port: metrics, health, and what needs the
-// token.
-func (s *Server) adminHandler() http.Handler {
-	file := s.store.Dir("admin-token")
-	token, exposed, err := admin.Token(file)
-	if err != nil {
-		s.log.Warn("there is no token for the admin port: only metrics and health can be used", "err", err)
-	}
-	if exposed {
-		s.log.Warn("others can read the admin port's token; set its mode to 0600", "file", file)
-	}
+// adminHandlers answer at the admin port and at its socket.
+func (s *Server) adminHandlers(l listener) (port, socket http.Handler) {
 	names := slices.Clone(s.config.AdminNames)
 	if name, err := os.Hostname(); err == nil {
 		names = append(names, name)
 	}
 	return admin.New(admin.Options{
-		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: token, Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
-		Problems: s.problemsNow, History: s.historyNow,
+		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: s.token("admin-token"), ViewToken: s.token("view-token"),
+		Address: l.scheme() + "://" + reachable(string(l.address)), Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
+		Box:    s.box(),
 		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
 	})
+}
+
+// token reads a token's file, which is made if there is none. The token is empty
+// if that fails.
+func (s *Server) token(name string) string {
+	file := s.store.Dir(name)
+	token, exposed, err := admin.Token(file)
+	if err != nil {
+		s.log.Warn("a token of the admin port cannot be read or made, and opens nothing", "file", file, "err", err)
+	}
+	if exposed {
+		s.log.Warn("others can read a token of the admin port; set its mode to 0600", "file", file)
+	}
+	return token
+}
+
+// box returns what the API tells of.
+func (s *Server) box() *admin.Box {
+	name, _ := os.Hostname() // empty is as good as unknown
+	return &admin.Box{
+		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
+		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
+	}
 }
 
 // exportProcess exports what is known before any room is built: which build this

@@ -36,7 +36,9 @@ func listeners(c config.Config) []listener {
 	if c.AuthListen != "" {
 		all = append(all, listener{name: "auth", variable: "AUTH_LISTEN", address: c.AuthListen, cert: c.AuthCertFile, key: c.AuthKeyFile})
 	}
-	return append(all, listener{name: "admin", variable: "ADMIN_LISTEN", address: c.AdminListen})
+	return append(all, listener{
+		name: "admin", variable: "ADMIN_LISTEN", address: c.AdminListen, cert: c.AdminCertFile, key: c.AdminKeyFile,
+	})
 }
 
 // Listener is a port of a configuration.
@@ -97,6 +99,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return err
 	}
 	s.ports = ports
+	defer s.serveSocket()()
 	defer s.watchProblems()()
 	s.logReady(all, ports)
 	stopping := s.supervise(ports[0])
@@ -117,6 +120,7 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 		}
 	}()
 	s.limits = s.clientLimits()
+	s.adminPort, s.adminSocket = s.adminHandlers(all[len(all)-1])
 	operator := port.NewLimits(port.LimitsOptions{
 		Total: maxAdmin, PerClient: maxAdmin, Waiting: maxAdmin, Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 	})
@@ -141,7 +145,7 @@ func (s *Server) listen(all []listener) (ports port.Group, err error) {
 func (s *Server) handlerOf(l listener) http.Handler {
 	switch {
 	case l.name == "admin":
-		return s.adminHandler()
+		return s.adminPort
 	case l.name == "auth":
 		return s.Handler.Login()
 	case l.upstream == "":

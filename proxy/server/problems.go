@@ -43,12 +43,11 @@ func (s *Server) watchProblems() (stop func()) {
 
 // facts returns what reads the rooms' states. It is not called concurrently.
 func (s *Server) facts() func() problems.Facts {
-	started := s.o.Now()
 	var lost uint64
 	var lostAt time.Time
 	return func() problems.Facts {
 		f := problems.Facts{
-			Now: s.o.Now(), Started: started, VerifyInterval: time.Duration(s.config.VerifyInterval), MinFree: s.settings.MinFree,
+			Now: s.o.Now(), Started: s.started, VerifyInterval: time.Duration(s.config.VerifyInterval), MinFree: s.settings.MinFree,
 			Cache: s.Cache.Status(), Ledger: s.Ledger.Status(), Upstreams: s.upstreams.Status(), Tags: s.tags.Status(),
 			Limits: s.limits.Status(), Refusals: s.refusals.Status(), Clients: s.bypass.Clients(),
 		}
@@ -65,11 +64,4 @@ func (s *Server) facts() func() problems.Facts {
 		f.LogLost = lostAt
 		return f
 	}
-}
-
-// problemsNow is the answer of the admin port.
-func (s *Server) problemsNow() any {
-	return struct {
-		Problems []problems.Problem `json:"problems"`
-	}{s.problems.All()}
 }

@@ -5,10 +5,11 @@
 //
 // Files: server.go (start and end), assemble.go (the rooms, bottom up),
 // settings.go (what is not for the operator to choose), process.go and disk.go
-// (sizes that follow from the machine), ports.go (listening), operator.go (the
-// admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
+// (sizes that follow from the machine), ports.go (listening), operator.go and
+// socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
-// healthcheck.go, setup.go (what clients are told), version.go.
+// healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// version.go.
 package server
 
 import (
@@ -30,10 +31,14 @@ import (
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/images"
+	"hubcap/proxy/jobs"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/pull"
+	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/warm"
 )
 
 // Options is what a Server needs besides its configuration. Log is required.
@@ -75,31 +80,44 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Images  *images.Images
+	Warm    *warm.Warmer // fetches images that no client asked for
+	Jobs    *jobs.List   // what an operator began
 
-	config    config.Config
-	o         Options
-	log       *slog.Logger
-	settings  Settings
+	config   config.Config
+	o        Options
+	log      *slog.Logger
+	settings Settings
+	started  time.Time
+
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
 	tags      *freshness.Resolver
 	prefetch  *prefetch.Prefetcher // nil if there is none
-	gateway   *access.Gateway
-	bypass    *bypass.Monitor
-	refusals  *access.Refusals
-	limits    *port.Limits // of clients; nil before Serve, as ports
-	ports     port.Group
-	problems  *problems.List
-	history   *history.History
-	notifier  *problems.Notifier // nil if there is none
-	closers   []func()           // of what has been opened, in that order
+
+	gateway  *access.Gateway
+	bypass   *bypass.Monitor
+	puller   *pull.Puller
+	requests *requests.Log
+	refusals *access.Refusals
+	limits   *port.Limits // of clients; nil before Serve, as ports
+	ports    port.Group
+
+	adminPort   http.Handler // set by Serve, as adminSocket
+	adminSocket http.Handler
+
+	problems *problems.List
+	history  *history.History
+	notifier *problems.Notifier // nil if there is none
+
+	closers []func() // of what has been opened, in that order
 }
 
 // New opens the data directory and builds everything above it. It listens at no
 // port yet. The caller calls Close at the end.
 func New(c config.Config, o Options) (*Server, error) {
-	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New()}
+	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
+	s.started = s.o.Now()
 	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
@@ -107,7 +125,13 @@ func New(c config.Config, o Options) (*Server, error) {
 	for _, warning := range c.Warnings {
 		s.log.Warn(warning)
 	}
-	for _, open := range []func() error{s.openStore, s.openIndex, s.openUpstreams, s.openCache, s.openHandler, s.openProblems, s.openHistory} {
+	for _, open := range []func() error{
+		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openTags,
+		s.openHandler,
+		s.openWarm,
+		s.openProblems, s.openHistory,
+	} {
 		if err := open(); err != nil {
 			s.Close()
 			return nil, err

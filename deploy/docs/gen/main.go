@@ -1,19 +1,25 @@
-// Command gen writes the tables of variables, metrics, mistakes and problems into
-// the documents. They come from the code: the tags of proxy/config, the Help
-// texts of metrics, proxy/advice and the kinds of proxy/problems.
+// Command gen writes the tables of variables, metrics, mistakes and problems and the
+// list of commands into the documents. They come from the code: the tags of
+// proxy/config, the Help texts of metrics, proxy/advice, the kinds of
+// proxy/problems and the commands of proxy/cli.
 //
 //	go generate ./deploy/docs/gen
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"hubcap/metrics"
 	"hubcap/proxy/advice"
+	"hubcap/proxy/cli"
 	"hubcap/proxy/config"
 	"hubcap/proxy/problems"
 )
@@ -69,6 +75,8 @@ func tables() (map[string]map[string]string, error) {
 		name := "general"
 		if prefix, _, numbered := strings.Cut(v.Name, "<n>_"); numbered {
 			name = prefix
+		} else if slices.Contains(config.ClientVariables(), v) {
+			name = "of commands"
 		}
 		if variables[name] == "" {
 			variables[name] = "| variable | default | meaning |\n|---|---|---|\n"
@@ -76,6 +84,7 @@ func tables() (map[string]map[string]string, error) {
 		variables[name] += fmt.Sprintf("| `%s` | %s | %s |\n", v.Name, defaultOf(v), cell(v.Means))
 	}
 	return map[string]map[string]string{
+		"commands.md":      {"commands": commandSections(cli.Command(cli.Options{}))},
 		"configuration.md": variables,
 		"metrics.md":       {"metrics": metricsTable(families)},
 		"operation.md":     {"mistakes": mistakesTable(), "problems": problemsTable()},
@@ -131,6 +140,24 @@ func problemSections() string {
 	for _, k := range problems.Kinds() {
 		fmt.Fprintf(&t, "\n### %s\n\n**Meaning:** %s. Severity: %s.\n\n**Who suffers:** %s.\n\n**Look:** %s.\n\n**Do:** %s.\n",
 			k.Name, cell(k.When), k.Severity, cell(k.Impact), k.Look, cell(k.Do))
+	}
+	return t.String()
+}
+
+// commandSections is a section for each command, by group.
+func commandSections(root *cobra.Command) string {
+	var t strings.Builder
+	for _, g := range root.Groups() {
+		fmt.Fprintf(&t, "\n## %s\n", strings.TrimSuffix(g.Title, ":"))
+		for _, c := range root.Commands() {
+			if c.GroupID != g.ID {
+				continue
+			}
+			fmt.Fprintf(&t, "\n### %s\n\n```\nhubcap %s\n```\n\n%s\n", c.Name(), c.Use, cmp.Or(c.Long, c.Short+"."))
+			if c.HasAvailableLocalFlags() {
+				fmt.Fprintf(&t, "\n```\n%s```\n", c.LocalFlags().FlagUsages())
+			}
+		}
 	}
 	return t.String()
 }

@@ -7,71 +7,58 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"hubcap/e2e/testkit"
+	"hubcap/proxy/cli"
 	"hubcap/proxy/config"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main{M: m}.Run()) }
 
-const program = "../../../main.go"
+const day = "2026-11-28"
 
-// TestManual holds the page against the program: all variables, and the commands
-// that hubcap itself lists.
+// TestManual holds the page against the program: all variables and commands.
 func TestManual(t *testing.T) {
-	page, err := manual(program, "2026-11-28")
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := cli.Command(cli.Options{})
+	page := manual(root, day)
 	for _, v := range config.Variables() {
 		if !strings.Contains(page, "\n.TP\n.B "+v.Name+"\n") {
 			t.Errorf("%s is missing", v.Name)
 		}
 	}
-	main, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range regexp.MustCompile(`(?m)^\s+case "([a-z]+)"`).FindAllStringSubmatch(string(main), -1) {
-		if !strings.Contains(page, "\n.TP\n.B hubcap "+c[1]) {
-			t.Errorf("the command %s is missing", c[1])
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() != strings.Contains(page, "\n.TP\n.B hubcap "+c.Name()) {
+			t.Errorf("the command %s: available is %v", c.Name(), c.IsAvailableCommand())
 		}
 	}
-	if !strings.Contains(page, `.B hubcap config
-prints every variable, its default and its value, and fails where the start would
-`) {
-		t.Error("a command of two lines is not whole")
-	}
 }
 
-// TestCommands: a long name leaves one space before what the command does.
-func TestCommands(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "main.go")
-	text := "// Command hubcap is\n// a cache.\n//\n//\thubcap          serves\n//\thubcap do THING does\n//\t                it  well\npackage main\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	is, all, err := commands(file)
-	if err != nil || is != "hubcap is a cache." || !slices.Equal(all, []command{{"hubcap", "serves"}, {"hubcap do THING", "does it  well"}}) {
-		t.Errorf("%q %q %v", is, all, err)
-	}
-}
-
-// TestManualIsUnderstood has mandoc read the page.
-func TestManualIsUnderstood(t *testing.T) {
+// TestManualsAreUnderstood has mandoc read all pages.
+func TestManualsAreUnderstood(t *testing.T) {
 	testkit.NeedPrograms(t, "mandoc")
-	page, err := manual(program, "2026-11-28")
-	if err != nil {
+	dir := t.TempDir()
+	if err := manuals(dir, day); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "hubcap.1")
-	if err := os.WriteFile(file, []byte(page), 0o600); err != nil {
+	pages, _ := filepath.Glob(filepath.Join(dir, "*.1"))
+	if len(pages) < 8 {
+		t.Errorf("%d pages", len(pages))
+	}
+	if out, err := exec.Command("mandoc", append([]string{"-Tlint", "-Wwarning"}, pages...)...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestCompletionsAreUnderstood has bash read its script.
+func TestCompletionsAreUnderstood(t *testing.T) {
+	testkit.NeedPrograms(t, "bash")
+	dir := t.TempDir()
+	if err := completions(dir); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mandoc", "-Tlint", "-Wwarning", file).CombinedOutput(); err != nil {
+	if out, err := exec.Command("bash", "-n", filepath.Join(dir, "hubcap")).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -109,7 +96,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%d variables: %q", len(environ), environ)
 	}
 	c, err := config.Load(environ)
-	if err != nil || len(c.Warnings) > 0 {
+	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "HUBCAP_ADMIN_TLS_CERT_FILE") { // of the admin port without TLS
 		t.Errorf("%v, warnings %q", err, c.Warnings)
 	}
 }

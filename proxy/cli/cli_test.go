@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"hubcap/e2e/fakehub"
+)
+
+// arguments are those of the reading commands that need some.
+var arguments = map[string]string{}
+
+// TestReadingCommands runs every command that changes nothing against a hubcap
+// that has served a pull, as text and with --json.
+func TestReadingCommands(t *testing.T) {
+	h := start(t)
+	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
+	h.pull("library/demo", "v1")
+	for _, c := range Command(Options{}).Commands() {
+		if c.GroupID != "look" {
+			continue
+		}
+		t.Run(c.Name(), func(t *testing.T) {
+			line := c.Name() + " " + arguments[c.Name()]
+			r := h.run(line)
+			if r.out == "" || r.errs != "" || r.code != Done && r.code != InPart {
+				t.Errorf("%s: %+v", line, r)
+			}
+			t.Log("\n" + r.out)
+			asJSON := h.run(line + " --json")
+			if !json.Valid([]byte(asJSON.out)) || asJSON.errs != "" || asJSON.code != r.code {
+				t.Errorf("%s --json: %+v", line, asJSON)
+			}
+		})
+	}
+}
+
+// answering is a server in place of a hubcap, which answers the same to everything.
+func answering(t *testing.T, status int, contentType, body string) (environ []string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(s.Close)
+	return []string{"HUBCAP_URL=" + s.URL}
+}
+
+func TestExitCodes(t *testing.T) {
+	const problem = "application/problem+json"
+	for name, tc := range map[string]struct {
+		status      int
+		contentType string
+		body        string
+		token       string
+		code        int
+		says        string
+	}{
+		"no token":             {401, "text/plain", "", "", NotAllowed, "wants a token: set HUBCAP_TOKEN or HUBCAP_TOKEN_FILE"},
+		"a wrong token":        {401, problem, `{"detail":"that is no token of this hubcap"}`, "x", NotAllowed, "that is no token of this hubcap"},
+		"to look only":         {403, problem, `{"detail":"this token may look only"}`, "x", NotAllowed, "this token may look only"},
+		"no such image":        {404, problem, `{"type":"/problems/no-such-image","detail":"library/x:1 is not held"}`, "", NoImage, "library/x:1 is not held"},
+		"a bad value":          {422, problem, `{"title":"Unprocessable","errors":[{"location":"query.limit","message":"too large"}]}`, "", Usage, "Unprocessable; query.limit: too large"},
+		"what is to be done":   {409, problem, `{"detail":"the pins do not fit","do":"unpin something"}`, "", Failed, "the pins do not fit; unpin something"},
+		"a failure":            {500, problem, `{"title":"Internal Server Error"}`, "", Failed, "Internal Server Error"},
+		"no hubcap":            {404, "text/html", "<html>", "", NoBox, "answers with status <html>"},
+		"a redirect":           {302, "text/html", "", "", NoBox, "answers with status 302 Found"},
+		"no JSON":              {200, "text/html", "<html>", "", Failed, "is not understood"},
+		"an escape sequence":   {409, problem, `{"detail":"\u001b[31mred\u009b"}`, "", Failed, "hubcap: ?[31mred?\n"},
+		"an answer of a proxy": {502, "text/plain", "Bad Gateway\nmore", "", NoBox, "answers with status Bad Gateway\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ := append(answering(t, tc.status, tc.contentType, tc.body), "HUBCAP_TOKEN="+tc.token)
+			r := run("fills", environ...)
+			if r.code != tc.code || !strings.Contains(r.errs, tc.says) || r.out != "" || strings.Count(r.errs, "\n") != 1 {
+				t.Errorf("%+v, want %d %q", r, tc.code, tc.says)
+			}
+		})
+	}
+}
+
+// TestNobodyAnswers: there is no socket, nobody listens, the address is none.
+func TestNobodyAnswers(t *testing.T) {
+	dir := "HUBCAP_DATA_DIR=" + t.TempDir()
+	for name, tc := range map[string]struct {
+		line    string
+		environ string
+		code    int
+		says    string
+	}{
+		"no socket":       {"status", "", NoBox, "no hubcap answers at this machine"},
+		"nobody listens":  {"status --box http://127.0.0.1:1", "", NoBox, "no hubcap answers at http://127.0.0.1:1"},
+		"no address":      {"status --box 127.0.0.1", "", Usage, "--box 127.0.0.1: want an address"},
+		"no address set":  {"status", "HUBCAP_URL=x", Failed, "HUBCAP_URL=x: want an address"},
+		"an unknown flag": {"status --jsn", "", Usage, "unknown flag: --jsn; hubcap status --help has the flags"},
+		"too many words":  {"status all", "", Usage, "usage: hubcap status"},
+	} {
+		if r := run(tc.line, dir, tc.environ); r.code != tc.code || !strings.Contains(r.errs, tc.says) {
+			t.Errorf("%s: %+v, want %d %q", name, r, tc.code, tc.says)
+		}
+	}
+}
+
+// TestTheTokenIsSentToTheBoxAlone: a redirect is not followed.
+func TestTheTokenIsSentToTheBoxAlone(t *testing.T) {
+	asked := false
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer other.Close()
+	s := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	defer s.Close()
+	if r := run("status", "HUBCAP_URL="+s.URL, "HUBCAP_TOKEN=secret"); r.code != NoBox || asked {
+		t.Errorf("%+v, asked: %v", r, asked)
+	}
+}
+
+func TestUnits(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 9_949: "9.9 kB", 9_950: "10 kB", 999_499: "999 kB", 999_500: "1.0 MB", 67_108_864: "67 MB", 1_200_000_000: "1.2 GB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	for _, tc := range []struct {
+		part, whole int64
+		want        string
+	}{{138e6, 151e6, "138 of 151 MB"}, {0, 65e6, "0 of 65 MB"}, {3e3, 2e9, "3.0 kB of 2.0 GB"}} {
+		if got := sizeOf(tc.part, tc.whole); got != tc.want {
+			t.Errorf("%s, want %s", got, tc.want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 s", 59: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h", 172800: "2 d", -5: "0 s"} {
+		if got := seconds(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	if percent(.999) != "99 %" || percent(1) != "100 %" || percent(0) != "0 %" {
+		t.Error(percent(.999), percent(1), percent(0))
+	}
+}

@@ -1,0 +1,114 @@
+package warm
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hubcap/cache/content"
+)
+
+// AllPlatforms in Request.Platforms stands for every platform of an image.
+const AllPlatforms = "all"
+
+// platform is a platform in one spelling: os/architecture, and /variant where it is
+// not the usual one of the architecture.
+type platform string
+
+// The other names of architectures, and the variants that are meant without one, as
+// containerd and docker read them (github.com/containerd/platforms).
+var (
+	architectures = map[string]string{"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm/v6"}
+	usualVariants = map[string]string{"amd64": "v1", "arm64": "v8", "arm": "v7"}
+)
+
+// parsePlatform reads os/architecture[/variant]; an architecture alone is one of
+// Linux.
+func parsePlatform(s string) (platform, error) {
+	parts := strings.Split(strings.ToLower(s), "/")
+	if len(parts) == 1 {
+		parts = []string{"linux", parts[0]}
+	}
+	if len(parts) > 3 || slices.Contains(parts, "") {
+		return "", fmt.Errorf("%q is no platform: linux/amd64 and linux/arm/v7 are", s)
+	}
+	return newPlatform(parts[0], parts[1], strings.Join(parts[2:], "")), nil
+}
+
+func newPlatform(os, architecture, variant string) platform {
+	if known, ok := architectures[architecture]; ok {
+		var named string
+		architecture, named, _ = strings.Cut(known, "/")
+		if variant == "" {
+			variant = named
+		}
+	}
+	if variant == usualVariants[architecture] {
+		variant = ""
+	}
+	p := os + "/" + architecture
+	if variant != "" {
+		p += "/" + variant
+	}
+	return platform(p)
+}
+
+// platformOf returns the platform that a child of an index is for; "" where the
+// index does not say.
+func platformOf(d content.Descriptor) platform {
+	if d.Platform == nil || d.Platform.OS == "" && d.Platform.Architecture == "" {
+		return ""
+	}
+	return newPlatform(d.Platform.OS, d.Platform.Architecture, d.Platform.Variant)
+}
+
+// unknownPlatform is what BuildKit gives its attestations, which are manifests
+// about an image and no image (docs.docker.com/build/metadata/attestations/attestation-storage).
+const unknownPlatform platform = "unknown/unknown"
+
+// parsePlatforms reads the platforms of a Request; all says that every one is
+// wanted.
+func parsePlatforms(names []string) (wanted []platform, all bool, err error) {
+	for _, name := range names {
+		if name == AllPlatforms {
+			return nil, true, nil
+		}
+		p, err := parsePlatform(name)
+		if err != nil {
+			return nil, false, err
+		}
+		wanted = append(wanted, p)
+	}
+	return wanted, false, nil
+}
+
+// choose returns the children of an index that are of the wanted platforms, those
+// that are indexes themselves included; all of them where none has a platform.
+func choose(children []content.Descriptor, wanted []platform, all bool) (chosen []content.Descriptor) {
+	children = slices.DeleteFunc(slices.Clone(children), func(d content.Descriptor) bool { return platformOf(d) == unknownPlatform })
+	all = all || !slices.ContainsFunc(children, func(d content.Descriptor) bool { return platformOf(d) != "" })
+	for _, d := range children {
+		p := platformOf(d)
+		if all || slices.Contains(wanted, p) || p == "" && isIndex(d.MediaType) {
+			chosen = append(chosen, d)
+		}
+	}
+	return chosen
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
+}
+
+// defaultPlatform is fetched where no platform is named and none of an image is held.
+func defaultPlatform() platform { return newPlatform("linux", runtime.GOARCH, "") }
+
+func platformNames(all []platform) (names []string) {
+	for _, p := range all {
+		names = append(names, string(p))
+	}
+	return names
+}
