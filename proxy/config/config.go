@@ -382,5 +382,4 @@ func (v *variables) timeouts(o *upstream.Options) {
 	o.ConnectTimeout = time.Duration(v.ConnectTimeout)
 	o.HeaderTimeout = time.Duration(v.HeaderTimeout)
 	o.StallTimeout = time.Duration(v.StallTimeout)
-	o.Offline = bool(v.Offline)
 }

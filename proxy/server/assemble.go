@@ -60,22 +60,24 @@ func (s *Server) openIndex() (err error) {
 // openUpstreams builds the clients of the configured upstreams. It connects to
 // none.
 func (s *Server) openUpstreams() (err error) {
-	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams)
+	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams, &s.offline)
 	return err
 }
 
 // Upstreams returns the clients of a configuration's upstreams, as a Server asks
 // them.
 func Upstreams(c config.Config, o Options) (*upstream.Set, error) {
-	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams)
+	var offline upstream.Offline
+	offline.Set(bool(c.Offline))
+	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams, &offline)
 }
 
-func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams) (*upstream.Set, error) {
+func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams, offline *upstream.Offline) (*upstream.Set, error) {
 	entries := slices.Clone(c.Upstreams)
 	for i := range entries {
 		e := &entries[i]
 		e.Proxy, e.UserAgent, e.TryAgain = o.Proxy, "hubcap/"+o.Version, tryAgain
-		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, o.Now, m, o.Log
+		e.Offline, e.MaxManifest, e.Now, e.Metrics, e.Log = offline, cache.MaxManifest, o.Now, m, o.Log
 	}
 	set, err := upstream.NewSet(entries, c.DefaultUpstream)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"hubcap/metrics"
 	"hubcap/proxy/admin"
 	"hubcap/proxy/config"
 )
@@ -44,13 +43,12 @@ func (s *Server) token(name string) string {
 func (s *Server) box() *admin.Box {
 	name, _ := os.Hostname() // empty is as good as unknown
 	return &admin.Box{
-		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
+		Name: name, Version: s.o.Version, Since: s.started, Offline: s.offline.On, Now: s.o.Now,
 		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
 }
 
-// exportProcess exports what is known before any room is built: which build this
-// is, and whether it asks upstreams.
+// exportProcess exports which build this is.
 func (s *Server) exportProcess() {
 	revision := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -61,9 +59,4 @@ func (s *Server) exportProcess() {
 		}
 	}
 	s.Metrics.Build(s.o.Version, revision)
-	offline := 0.
-	if s.config.Offline {
-		offline = 1
-	}
-	s.Metrics.Watch(func(set metrics.Set) { set(metrics.Offline, offline) }, metrics.Offline)
 }

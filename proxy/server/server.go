@@ -32,6 +32,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/images"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -80,6 +81,7 @@ type Server struct {
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
 	Images  *images.Images
+	Offline *outage.Offline
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
 
@@ -89,6 +91,7 @@ type Server struct {
 	settings Settings
 	started  time.Time
 
+	offline   upstream.Offline // set by Offline
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
@@ -126,7 +129,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.log.Warn(warning)
 	}
 	for _, open := range []func() error{
-		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openStore, s.openIndex, s.openOffline, s.openUpstreams, s.openCache,
 		s.openTags,
 		s.openHandler,
 		s.openWarm,
