@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/testkit"
+	"hubcap/proxy/cli"
 	"hubcap/proxy/config"
 	"hubcap/proxy/setup"
 )
@@ -263,4 +265,35 @@ func TestDoctor(t *testing.T) {
 	if err == nil || !strings.Contains(out, "failed   configuration  HUBCAP_LISTEN=wrong") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestExitCodes runs the binary as a script does: without a hubcap, and beside one.
+func TestExitCodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds hubcap")
+	}
+	binary, dir, admin := testkit.Hubcap(t, "."), t.TempDir(), testkit.FreePort(t)
+	exit := func(environ []string, line string) (code int, out string) {
+		cmd := exec.Command(binary, strings.Fields(line)...)
+		cmd.Env = append(environ, "HUBCAP_DATA_DIR="+dir)
+		text, err := cmd.CombinedOutput()
+		if err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), string(text)
+	}
+	check := func(want int, line string, environ ...string) {
+		t.Helper()
+		if code, out := exit(environ, line); code != want {
+			t.Errorf("hubcap %s: exit code %d, want %d\n%s", line, code, want, out)
+		}
+	}
+	check(cli.Done, "version")
+	check(cli.Failed, "healthcheck", "HUBCAP_LISTEN=127.0.0.1:1")
+	check(cli.Usage, "stats")
+	check(cli.NoBox, "status")
+	start(t, "HUBCAP_LISTEN=127.0.0.1:"+testkit.FreePort(t), "HUBCAP_ADMIN_LISTEN=127.0.0.1:"+admin, "HUBCAP_DATA_DIR="+dir)
+	check(cli.Done, "status")
+	check(cli.NotAllowed, "status --box http://127.0.0.1:"+admin)
+	check(cli.NotAllowed, "status", "HUBCAP_URL=http://127.0.0.1:"+admin, "HUBCAP_TOKEN=wrong")
 }

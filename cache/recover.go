@@ -22,8 +22,12 @@ type found struct {
 // byUse compares by last use, the oldest first.
 func byUse(a, b found) int { return cmp.Compare(a.used, b.used) }
 
-// walkGC is the GC percentage (see debug.SetGCPercent) during the walk.
-const walkGC = 25
+// walkGC is the GC percentage (see debug.SetGCPercent) during the walk, once it
+// has found manyFiles.
+const (
+	walkGC    = 25
+	manyFiles = 10_000
+)
 
 // begin starts the walk over the files, which are the truth. It returns at the
 // end of the walk, or after StartWithin while the walk continues. Before its end
@@ -88,10 +92,12 @@ func (c *Cache) partials() (kept []found) {
 }
 
 // walk counts the files into the ledger, with their last use from the index, or
-// else their modification time. It makes far more garbage than it keeps, so it
-// runs with a GC percentage of its own.
+// else their modification time. It makes far more garbage than it keeps, which
+// matters if there are many files: the rest then runs with a GC percentage of its
+// own.
 func (c *Cache) walk(partials []found) {
-	defer debug.SetGCPercent(debug.SetGCPercent(walkGC))
+	end := func() {}
+	defer func() { end() }()
 	var objects, bytes int64
 	var stuck error
 	latest := time.Unix(0, 0)
@@ -120,8 +126,10 @@ func (c *Cache) walk(partials []found) {
 		}
 		c.o.Ledger.Adopt(d, size, at, false)
 		latest = later(latest, at)
-		objects++
 		bytes += size
+		if objects++; objects == manyFiles {
+			end = saveMemory()
+		}
 		return nil
 	})
 	c.usage.learn(latest)
@@ -135,8 +143,19 @@ func (c *Cache) walk(partials []found) {
 	} else {
 		c.forgetGone()
 	}
-	debug.FreeOSMemory() // the walk leaves as much garbage as it keeps, which is not needed again soon
 	c.o.Log.Info("cache opened", "objects", objects, "bytes", bytes, "partial", len(partials))
+}
+
+// saveMemory has the garbage collector run more often until the returned
+// function is called, which gives the memory of the garbage back to the system:
+// there is as much of it as is kept, and it is not needed again soon. Both are
+// the whole process's.
+func saveMemory() (end func()) {
+	percent := debug.SetGCPercent(walkGC)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.FreeOSMemory()
+	}
 }
 
 func later(a, b time.Time) time.Time {

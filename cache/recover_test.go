@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -156,5 +157,20 @@ func TestWalkThatCannotSeeAll(t *testing.T) {
 	known := false
 	if err := r.o.Index.Verified(d.String(), func(digest.Digest, index.Verified) { known = true }); err != nil || !known {
 		t.Errorf("the index knows the blob: %v, %v", known, err)
+	}
+}
+
+// The garbage collector is the whole process's: a walk over few files leaves it
+// alone.
+func TestFewFilesLeaveTheCollectorAlone(t *testing.T) {
+	forced := func() uint32 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.NumForcedGC
+	}
+	before := forced()
+	newRig(t, rigOptions{})
+	if n := forced() - before; n != 0 {
+		t.Errorf("%d collections were forced", n)
 	}
 }

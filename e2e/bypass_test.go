@@ -28,6 +28,7 @@ var families = map[string]string{
 // box suspects, no more and no less: of dockerd and podman an image, of containerd each manifest and blob that it asks for there.
 // Clients that come back are told apart from those that do not.
 func TestWhoGoesAroundTheBox(t *testing.T) {
+	t.Parallel() // it waits for more than a minute
 	need(t, "ip")
 	for name := range families {
 		clientNamed(t, name)

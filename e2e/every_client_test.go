@@ -16,8 +16,10 @@ import (
 // layer in half; and then has the client's own connection cut. What a client cannot do is tested to be so. Each time the upstream's log
 // tells that nobody went around the box, and that nothing came twice.
 func TestEveryClient(t *testing.T) {
+	t.Parallel()
 	for _, c := range slices.Concat(clients, otherClients) {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			need(t, c.programs...)
 			s := newSite(t)
 			o := &office{site: s, client: c, box: s.startHubcap(t, scratch(t), longTTL), cutter: newCutter(t, s.ns)}

@@ -22,8 +22,13 @@ import (
 // it would stay inside for good. So the main goroutine keeps it for itself.
 func init() { runtime.LockOSThread() }
 
+// TestMain lets some tests run at the same time, whatever the processors: those
+// in parallel have a namespace of their own, and wait for most of their time.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		panic(err)
+	}
 	os.Exit(testkit.Main{M: m}.Run())
 }
 

@@ -27,6 +27,7 @@ func always(f fakehub.Fault) func(hub *fakehub.Hub) {
 // TestOutage has daemons pull an image that the box holds while its upstream fails, with the tag past its time at every pull. They get it
 // from the box and do not turn to the upstream, which is asked by the box for the tag, for a token and how it is, and for nothing that is held.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	need(t)
 	daemons := []string{"dockerd", "ctr", "containerd2"}
 	for _, name := range daemons {
@@ -36,6 +37,7 @@ func TestOutage(t *testing.T) {
 	const tries = 2 * 3
 	for _, outage := range outages {
 		t.Run(outage.name, func(t *testing.T) {
+			t.Parallel()
 			held, other := multiArchOf("library/held"), multiArchOf("library/other")
 			s := newSite(t, held, other)
 			h := s.startHubcap(t, scratch(t), "HUBCAP_TAG_TTL=1ms", "HUBCAP_HEADER_TIMEOUT=3s", "HUBCAP_RATE_LIMIT_WAIT=0s")

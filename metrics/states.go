@@ -35,6 +35,12 @@ var (
 	OpenFiles    = &State{name: "cache_open_files", help: "Cached files that readers have open."}
 )
 
+// The states of what is pinned, for Watch.
+var (
+	PinnedBytes   = &State{name: "pinned_bytes", help: "Bytes of what is kept for pinned images and frozen tags, held or missing. At most 80 % of the cache can be pinned."}
+	PinnedMissing = &State{name: "pinned_missing_bytes", help: "Bytes that pinned images and frozen tags lack. They are fetched."}
+)
+
 // Offline is the state of the whole box, for Watch.
 var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCAP_OFFLINE is set, or an operator has taken the box offline."}
 
@@ -42,6 +48,7 @@ var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCA
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
 	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags,
+	PinnedBytes, PinnedMissing,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

@@ -35,6 +35,7 @@ import (
 	"hubcap/proxy"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/server"
 	"hubcap/proxy/upstream"
 )
@@ -82,6 +83,7 @@ type rigOptions struct {
 	cooldowns     []freshness.Cooldown
 	keepDeleted   bool
 	offline       bool
+	pinsFile      string
 	slow          <-chan time.Time // when a request has waited long enough for a check; never when nil
 
 	notFoundLimit int
@@ -123,6 +125,7 @@ type rig struct {
 	cache   *cache.Cache
 	ledger  *eviction.Ledger
 	handler *proxy.Handler
+	pins    *pins.Pins
 	all     *metrics.Metrics
 	log     *testkit.Log
 	asked   atomic.Int64 // requests to registries and token services, answered or not
@@ -154,7 +157,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		time.Sleep(time.Millisecond)
 	}
 	must(t, err)
-	r.cache, r.ledger, r.handler, r.all = s.Cache, s.Ledger, s.Handler, s.Metrics
+	r.cache, r.ledger, r.handler, r.all, r.pins = s.Cache, s.Ledger, s.Handler, s.Metrics, s.Pins
 	mirror := httptest.NewUnstartedServer(r.handler)
 	mirror.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	mirror.Start()
@@ -181,6 +184,10 @@ func (o *rigOptions) adjust(s *server.Settings) {
 	s.Manifests, s.Fills, s.Transfers = 8*mib, 64, 64
 	s.HighWatermark, s.LowWatermark = 1, 0.9
 	s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
+	s.PinsInterval = time.Hour
+	if o.pinsFile != "" {
+		s.PinsInterval = 10 * time.Millisecond
+	}
 	s.SlowWriter, s.TryAgain = time.Minute, o.tryAgain
 }
 
@@ -190,7 +197,7 @@ func (r *rig) config(o rigOptions) config.Config {
 	environ := map[string]string{
 		"DATA_DIR": o.dir, "STALL_TIMEOUT": o.stall.String(), "HEADER_TIMEOUT": "5s",
 		"RATE_LIMIT_WAIT": o.rateLimitWait.String(), "KEEP_DELETED": strconv.FormatBool(o.keepDeleted), "OFFLINE": strconv.FormatBool(o.offline),
-		"PREFETCH": string(config.PrefetchOff),
+		"PREFETCH": string(config.PrefetchOff), "PINS_FILE": o.pinsFile,
 	}
 	if o.prefetch {
 		environ["PREFETCH"] = ""
@@ -280,8 +287,12 @@ func (r *rig) try(ctx context.Context, method, path string, header ...string) (r
 		return reply{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return reply{resp, body, err}, nil
+	var body bytes.Buffer
+	if method != http.MethodHead && resp.ContentLength > 0 {
+		body.Grow(int(min(resp.ContentLength, 64*mib)) + bytes.MinRead)
+	}
+	_, err = body.ReadFrom(resp.Body)
+	return reply{resp, body.Bytes(), err}, nil
 }
 
 func (r *rig) get(path string, header ...string) reply {

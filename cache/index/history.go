@@ -166,13 +166,14 @@ func without(all []Earlier, d digest.Digest) []Earlier {
 // Kept returns the tags that are frozen or have a candidate, and how many tags
 // there are. It decodes no others: with a history, 100,000 tags are 250 MB.
 func (x *Index) Kept() (kept []TagRecord, tags int, err error) {
-	frozen, candidate := []byte(`"frozen":{`), []byte(`"candidate":{`)
+	frozen, candidate, earlier := []byte(`"frozen":{`), []byte(`"candidate":{`), []byte(`"earlier":[`)
 	parse := func(key string, value []byte) (TagRecord, bool) {
 		if name, ok := parseName(key); !ok || name.Kind != KindTag {
 			return TagRecord{}, false
 		}
 		tags++
-		if !bytes.Contains(value, frozen) && !bytes.Contains(value, candidate) {
+		head, _, _ := bytes.Cut(value, earlier) // fields are written in the order of Tag
+		if !bytes.Contains(head, frozen) && !bytes.Contains(head, candidate) {
 			return TagRecord{}, false
 		}
 		return parseTagRecord(key, value)

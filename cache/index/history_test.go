@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -117,5 +118,27 @@ func TestKept(t *testing.T) {
 		t.Errorf("the longest line has %d bytes, %v", len(value), err)
 	} else {
 		t.Logf("the longest line has %d bytes", len(value))
+	}
+}
+
+// BenchmarkKept reads the tags of a large site at the start: 100,000 with a full
+// history.
+func BenchmarkKept(b *testing.B) {
+	x, err := Open(Options{Dir: b.TempDir(), Room: plenty, Reserve: 1, Interval: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer x.Close()
+	tag := longest()
+	tag.Frozen, tag.Candidate = nil, nil
+	for i := range 100_000 {
+		if err := x.PutTag(demo(fmt.Sprint(i)), tag, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if kept, tags, err := x.Kept(); err != nil || len(kept) != 0 || tags != 100_000 {
+			b.Fatal(len(kept), tags, err)
+		}
 	}
 }

@@ -125,7 +125,8 @@ func (v *inventory) disagreements(m metrics) (all []string) {
 	if objects := m.sum("hubcap_cache_objects"); objects != int64(len(v.blobs)) {
 		complain("%d blobs lie there and %d objects are counted", len(v.blobs), objects)
 	}
-	if held := m[`hubcap_cache_bytes{what="small"}`] + m[`hubcap_cache_bytes{what="large"}`]; held != v.counted {
+	held := m[`hubcap_cache_bytes{what="small"}`] + m[`hubcap_cache_bytes{what="large"}`] + m[`hubcap_cache_bytes{what="pinned"}`]
+	if held != v.counted {
 		complain("the blobs have %d bytes and %d are counted", v.counted, held)
 	}
 	account := m.sum("hubcap_cache_bytes", `{what="index"}`)

@@ -10,7 +10,7 @@
 //
 // Files: main_test.go (this), box_test.go (the process), site_test.go (content and pulls), account_test.go (what must hold of the data
 // directory), disk_test.go and faultfs_test.go (file systems that fail); the tests themselves in kill_test.go, power_test.go, failpoint_test.go,
-// space_test.go, device_test.go, damage_test.go, index_test.go and owners_test.go.
+// space_test.go, device_test.go, damage_test.go, index_test.go, pins_test.go and owners_test.go.
 package crash
 
 import (

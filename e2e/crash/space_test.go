@@ -262,6 +262,7 @@ func (d *disk) device(t *testing.T) string {
 // TestQuota has hubcap reach a quota that statfs knows nothing of, as those of btrfs are, by its own pulls and because of others who
 // take what is left to the last byte; it starts there, too. It stays up, says that it is degraded, and is well again when there is room.
 func TestQuota(t *testing.T) {
+	takesLong(t)
 	s := newSite(t, begin(t, "mkfs.btrfs", "btrfs", "mount"), "HUBCAP_MIN_FREE=8MiB", "HUBCAP_TAG_TTL=1ms")
 	d := newDisk(t, "btrfs", 768<<20, "")
 	for _, args := range [][]string{{"quota", "enable", d.dir}, {"subvolume", "create", d.data()}, {"qgroup", "limit", "160M", d.data()}} {

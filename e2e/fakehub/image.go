@@ -29,13 +29,14 @@ func (h *Hub) Image(repo, tag string, layers ...[]byte) Image {
 	var descriptors []ocispec.Descriptor
 	var diffIDs []digest.Digest
 	for _, layer := range layers {
-		mediaType, diffID := ocispec.MediaTypeImageLayer, digest.FromBytes(layer)
+		added := h.AddBlob(repo, layer)
+		mediaType, diffID := ocispec.MediaTypeImageLayer, added
 		if z, err := gzip.NewReader(bytes.NewReader(layer)); err == nil {
 			if d, err := digest.FromReader(z); err == nil {
 				mediaType, diffID = ocispec.MediaTypeImageLayerGzip, d
 			}
 		}
-		d := ocispec.Descriptor{MediaType: mediaType, Digest: h.AddBlob(repo, layer), Size: int64(len(layer))}
+		d := ocispec.Descriptor{MediaType: mediaType, Digest: added, Size: int64(len(layer))}
 		descriptors, diffIDs = append(descriptors, d), append(diffIDs, diffID)
 	}
 	return h.image(repo, tag, descriptors, diffIDs)

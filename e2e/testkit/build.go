@@ -2,6 +2,8 @@ package testkit
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -19,9 +22,10 @@ var hubcap struct {
 	err  error
 }
 
-// Hubcap is the path of hubcap, which the first call builds from the module's
-// root directory: with the race detector where TEST_E2E_RACE is set. The end of
-// Main removes it.
+// Hubcap returns the path of hubcap, which the first call builds from the
+// module's root directory: with the race detector if TEST_E2E_RACE is set, and
+// with no debugging information, which halves the time. The end of Main removes
+// it.
 func Hubcap(t testing.TB, root string) string {
 	t.Helper()
 	hubcap.once.Do(func() {
@@ -47,16 +51,28 @@ func removeHubcap() {
 }
 
 // Build builds hubcap from the module's root directory, with further arguments
-// for go build. There is nothing in it for a debugger, which halves the time.
+// for go build. The result is kept in the user's cache directory: go build links
+// a program again only if its file is not up to date. What runs is a copy, so
+// that another test can build meanwhile.
 //
-// It looks at every source file besides: go test keeps the result of a test
-// until something that the test has looked at changes, and does not see what
-// another go command reads.
+// Build also looks at every source file: go test keeps the result of a test until
+// something that the test has looked at changes, and does not see what another go
+// command reads.
 func Build(root, to string, arguments ...string) error {
-	build := exec.CommandContext(context.Background(), "go", append([]string{"build", "-ldflags=-w", "-o", to}, arguments...)...) //nolint:gosec // the arguments are the tests' own
+	kept, unlock, err := keptBuild(root, arguments)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	build := exec.CommandContext(context.Background(), "go", append([]string{"build", "-ldflags=-w", "-o", kept}, arguments...)...) //nolint:gosec // the arguments are the tests' own
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	// Another process copies it: one that a test starts while this one has the
+	// file open for writing would keep it from being executed.
+	if out, err := exec.CommandContext(context.Background(), "cp", kept, to).CombinedOutput(); err != nil { //nolint:gosec // paths of the tests
+		return fmt.Errorf("cp: %w: %s", err, out)
 	}
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -68,4 +84,30 @@ func Build(root, to string, arguments ...string) error {
 		}
 		return err
 	})
+}
+
+// keptBuild returns the path where the builds of one root directory with the same
+// arguments are kept, locked until unlock is called.
+func keptBuild(root string, arguments []string) (path string, unlock func(), err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return "", nil, err
+	}
+	key := sha256.Sum256(fmt.Appendf(nil, "%s %q", root, arguments))
+	path = filepath.Join(cache, "hubcap-tests", hex.EncodeToString(key[:8]))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", nil, err
+	}
+	lock, err := os.Create(path + ".lock")
+	if err != nil {
+		return "", nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		lock.Close()
+		return "", nil, err
+	}
+	return path, func() { lock.Close() }, nil
 }

@@ -2,8 +2,9 @@
 // Metrics and health need no token; the rest does.
 //
 // Files: admin.go (the ways in), access.go (who may do what), token.go (files with
-// tokens), login.go (browsers), routes.go (the API), box.go (what its routes
-// answer), errors.go.
+// tokens), login.go (browsers), routes.go (the API), box.go and traffic.go (what
+// its routes answer), errors.go, events.go (what has happened), watch.go (where
+// that comes from), stream.go (how it is sent).
 package admin
 
 import (

@@ -32,7 +32,7 @@ func build(o Options) (port, socket http.Handler) {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 	}
 	if o.Box == nil {
-		o.Box = &Box{Now: time.Now}
+		o.Box = &Box{Now: time.Now, Events: NewEvents(0)}
 	}
 	o.Metrics, o.Health, o.Log = say("metrics"), say("ok"), slog.New(slog.DiscardHandler)
 	o.Config = func(w io.Writer) error { _, err := io.WriteString(w, "settings"); return err }

@@ -25,6 +25,7 @@ type Box struct {
 	Since   time.Time // start of the process
 	Offline func() bool
 	Now     func() time.Time
+	Events  *Events
 
 	Cache     *cache.Cache
 	Ledger    *eviction.Ledger
@@ -42,7 +43,7 @@ func (b *Box) GetStatus(context.Context, *struct{}) (*api.Status, error) {
 	s := &api.Status{
 		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(),
 		Today: b.today(), Limits: []api.Limit{}, Clients: b.clientCounts(),
-		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
+		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Pinned: disk.Pinned.Bytes, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
 		Fills: api.FillCounts{Running: fills.FillsRunning, Waiting: fills.FillsWaiting},
 	}
 	if len(s.Problems) > 0 {

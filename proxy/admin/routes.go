@@ -37,6 +37,7 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	get(a, "bypasses", "Who has gone around the box, as far as it can be told", b.GetBypasses)
 	get(a, "capacity", "What a cache of another size would answer", b.GetCapacity)
 	get(a, "history", "The box's own series", b.GetHistory)
+	streamEvents(a, b.Events)
 	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })

@@ -137,3 +137,12 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%.0f d", d.Hours()/24)
 	}
 }
+
+// Size returns a number of bytes as operators read it: 41.0 GiB, 512 MiB.
+func Size(bytes int64) string {
+	const unit = 1 << 30
+	if bytes < unit {
+		return fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(bytes)/unit)
+}

@@ -1,9 +1,9 @@
 // Package cli is the commands of hubcap. Those that look at a running hubcap or
 // change something in it ask its API and nothing else.
 //
-// Files: cli.go (the tree of commands, exit codes), local.go (commands that ask no
-// hubcap), box.go (how a hubcap is found and asked), output.go (tables, words and
-// units).
+// Files: cli.go (the tree of commands, exit codes), local.go (what is done
+// beside a hubcap), box.go (how a hubcap is found and asked), look.go (its state),
+// traffic.go (its clients), output.go (tables, words and units).
 package cli
 
 import (
@@ -44,11 +44,6 @@ func failed(code int, format string, args ...any) error {
 	return &Failure{Code: code, Err: fmt.Errorf(format, args...)}
 }
 
-// told is a failure that what the command printed has shown.
-func told(code int, why string) error {
-	return &Failure{Code: code, Err: errors.New(why), Told: true}
-}
-
 // Report writes an error of Run unless the user has read it already, and returns
 // the exit code.
 func Report(w io.Writer, err error) (code int) {
@@ -78,8 +73,6 @@ type program struct {
 	Options
 	at     string // --box
 	asJSON bool   // --json
-	yes    bool   // --yes
-	dryRun bool   // --dry-run
 }
 
 // Run runs the command that args name, without the program's own name.

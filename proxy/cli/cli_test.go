@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/proxy/admin/api"
 )
 
 // arguments are those of the reading commands that need some.
@@ -37,6 +41,50 @@ func TestReadingCommands(t *testing.T) {
 		})
 	}
 }
+
+// TestCommandsOfThisMachine uses the socket.
+func TestCommandsOfThisMachine(t *testing.T) {
+	h := start(t)
+	h.environ = h.environ[:1]
+	if r := h.run("status"); r.code != Done {
+		t.Errorf("%+v", r)
+	}
+	if r := h.run("login"); r.code != Done || !strings.HasPrefix(r.out, "http://127.0.0.1:") || strings.Count(r.out, "\n") != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestFollowLog: requests appear as they come, each once.
+func TestFollowLog(t *testing.T) {
+	h := start(t)
+	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
+	h.get("library/demo/manifests/v1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines := make(lineWriter, 10)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, []string{"log", "-f", "--json", "--image", "demo"}, Options{Environ: h.environ, Stdin: nil, Stdout: lines, Stderr: io.Discard})
+	}()
+	for id := int64(1); id <= 2; id++ {
+		var r api.Request
+		if err := json.Unmarshal(<-lines, &r); err != nil || r.ID != id || r.Image() != "docker.io/library/demo:v1" {
+			t.Errorf("%d: %+v, %v", id, r, err)
+		}
+		if id == 1 {
+			h.get("library/demo/manifests/v1")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil || len(lines) > 0 {
+		t.Errorf("%v, %d more lines", err, len(lines))
+	}
+}
+
+// lineWriter receives what is written, line by line.
+type lineWriter chan []byte
+
+func (w lineWriter) Write(p []byte) (int, error) { w <- bytes.Clone(p); return len(p), nil }
 
 // answering is a server in place of a hubcap, which answers the same to everything.
 func answering(t *testing.T, status int, contentType, body string) (environ []string) {

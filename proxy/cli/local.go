@@ -2,9 +2,11 @@ package cli
 
 import (
 	"fmt"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
+	"hubcap/proxy/admin/api"
 	"hubcap/proxy/config"
 	"hubcap/proxy/doctor"
 	"hubcap/proxy/server"
@@ -46,7 +48,7 @@ func (p *program) local() []*cobra.Command {
 			return server.Healthcheck(c)
 		},
 	}
-	return []*cobra.Command{serve, settings, version, healthcheck, p.doctor(), p.setup(), p.completion()}
+	return []*cobra.Command{serve, settings, version, healthcheck, p.doctor(), p.login(), p.setup(), p.completion()}
 }
 
 func (p *program) config() error {
@@ -70,6 +72,31 @@ func (p *program) doctor() *cobra.Command {
 		},
 	}
 	p.withJSON(cmd)
+	return cmd
+}
+
+// login prints a link that logs a browser in.
+func (p *program) login() *cobra.Command {
+	var view bool
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "Print a link that logs a browser in, once, within five minutes",
+		Args:  takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := p.find()
+			if err != nil {
+				return err
+			}
+			link, err := ask[api.Login](cmd.Context(), b, http.MethodPost, "login", nil, api.LoginRequest{View: view})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(p.Stdout, plain(link.URL))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&view, "view", false, "the browser may look and change nothing")
+	p.withBox(cmd)
 	return cmd
 }
 

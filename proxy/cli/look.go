@@ -18,7 +18,7 @@ import (
 
 // looking returns the commands that change nothing.
 func (p *program) looking() []*cobra.Command {
-	all := []*cobra.Command{p.status(), p.fills(), p.upstreams(), p.capacity()}
+	all := []*cobra.Command{p.status(), p.fills(), p.upstreams(), p.clients(), p.log(), p.capacity()}
 	for _, c := range all {
 		p.withBox(c)
 		p.withJSON(c)

@@ -89,6 +89,7 @@ type variables struct {
 	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
 	NotFoundLimit   Limit     `env:"NOT_FOUND_LIMIT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
+	PinsFile        string    `env:"PINS_FILE" means:"file of images to keep: a reference a line, such as 'ghcr.io/acme/app:1.4 platforms=linux/amd64,linux/arm64' (the platforms may be left out), and # before a comment; read again when it changes"`
 	NotifyURL       Secret    `env:"NOTIFY_URL" means:"address to which each problem is posted as JSON, ten minutes after it begins and at its end; a secret, since it may hold a token"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`

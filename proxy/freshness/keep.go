@@ -141,9 +141,6 @@ const watchEvery = time.Hour
 // watch asks behind an answer what the registry says of a frozen tag, at most
 // once in watchEvery.
 func (r *Resolver) watch(ctx context.Context, repo Repository, tag string, known index.Tag) {
-	if known.Frozen == nil {
-		return
-	}
 	name := repo.tag(tag)
 	question := repo.question("watch", name.String())
 	since := r.o.Now().Sub(known.Asked())

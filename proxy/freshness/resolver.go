@@ -110,7 +110,9 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 	name := repo.tag(tag)
 	known, ok := r.tags.get(name)
 	if ok && r.fresh(repo, tag, known) {
-		r.watch(ctx, repo, tag, known)
+		if known.Frozen != nil {
+			r.watch(ctx, repo, tag, known)
+		}
 		return r.describe(known, Fresh), nil
 	}
 	if ok && r.holds(repo, known.Digest) {
@@ -142,7 +144,9 @@ func (r *Resolver) Get(ctx context.Context, repo Repository, tag string) (Answer
 	case !ok:
 		return r.fetchOnce(ctx, repo, tag)
 	case r.fresh(repo, tag, known):
-		r.watch(ctx, repo, tag, known)
+		if known.Frozen != nil {
+			r.watch(ctx, repo, tag, known)
+		}
 		return r.complete(ctx, repo, tag, r.describe(known, Fresh))
 	}
 	answer, err := r.recheck(ctx, repo, tag, known)

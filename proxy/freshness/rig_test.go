@@ -205,7 +205,7 @@ func (l links) Link(_, _ string, d digest.Digest)        { l[d] = true }
 // rig is a Resolver with all that is around it.
 type rig struct {
 	*Resolver
-	t     *testing.T
+	t     testing.TB
 	o     Options
 	hub   *hub
 	store *store
@@ -214,7 +214,7 @@ type rig struct {
 	slow  chan time.Time // what After returns
 }
 
-func newRig(t *testing.T, rules ...Rule) *rig {
+func newRig(t testing.TB, rules ...Rule) *rig {
 	r := &rig{
 		t: t, clock: testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), log: new(testkit.Log), slow: make(chan time.Time),
 		hub:   &hub{tags: map[string]string{}, referrers: map[digest.Digest][]string{}},

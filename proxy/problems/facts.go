@@ -15,6 +15,7 @@ import (
 	"hubcap/proxy/advice"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
@@ -35,6 +36,8 @@ type Facts struct {
 	Limits         port.LimitsStatus
 	Refusals       access.RefusalsStatus
 	Clients        []bypass.Client
+	Pins           pins.Overview
+	Pinned         []pins.Status
 	Gateway        netip.Addr // a suspected one; invalid for none
 	LogLost        time.Time  // when lines of the log were last dropped; zero for never
 }
@@ -43,6 +46,7 @@ type Facts struct {
 const (
 	lately       = 10 * time.Minute    // since a client made a mistake, or a line was lost
 	metLately    = time.Minute         // since a limit was met
+	lacksLong    = 10 * time.Minute    // since a pinned image was seen not to be here
 	leftLately   = time.Hour           // since a client left
 	expiresSoon  = 14 * 24 * time.Hour // a certificate
 	endsSoon     = time.Hour           // a pull limit
@@ -70,6 +74,7 @@ func (f Facts) Find() []Problem {
 		all.upstream(u)
 	}
 	all.tags()
+	all.pins()
 	if !f.LogLost.IsZero() && f.Now.Sub(f.LogLost) < lately {
 		all.add(logLost, "", "lines of the log were dropped, the last ones at "+f.LogLost.Format(time.TimeOnly))
 	}
@@ -101,7 +106,7 @@ func (f *finder) disk() {
 		what := kind.When
 		switch {
 		case d.Problem == cache.ProblemSpace:
-			what += fmt.Sprintf(": %s are free", size(f.Space.Free))
+			what += fmt.Sprintf(": %s are free", advice.Size(f.Space.Free))
 		case d.Problem == cache.ProblemReads && f.Cache.Unreadable > 0:
 			what = fmt.Sprintf("%d cached files, or directories of them, cannot be read at the moment", f.Cache.Unreadable)
 		}
@@ -109,7 +114,7 @@ func (f *finder) disk() {
 	}
 	used, budget := f.Ledger.Used(), f.Ledger.Budget
 	if room := used + max(f.Space.Free-f.MinFree, 0); f.Space.Total > 0 && float64(room) < growShare*float64(budget) {
-		f.add(cannotGrow, "", fmt.Sprintf("the cache may take %s, and the file system has room for %s of it", size(budget), size(room)))
+		f.add(cannotGrow, "", fmt.Sprintf("the cache may take %s, and the file system has room for %s of it", advice.Size(budget), advice.Size(room)))
 	}
 	last := f.Cache.Scrub.Ended
 	if last.Before(f.Started) {
@@ -345,11 +350,39 @@ func (f *finder) tags() {
 	}
 }
 
-// size is a number of bytes as operators read it.
-func size(bytes int64) string {
-	const unit = 1 << 30
-	if bytes < unit {
-		return fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20))
+// pins finds pinned images that do not fit or are not here, and a pins file that
+// cannot be used.
+func (f *finder) pins() {
+	switch o := f.Pins; {
+	case o.Bytes > o.Limit:
+		f.add(pinsDoNotFit, "", fmt.Sprintf("pinned images need %s, and %s can be pinned", advice.Size(o.Bytes), advice.Size(o.Limit)))
+	case o.Refused != "":
+		f.add(pinsDoNotFit, "", o.Refused)
 	}
-	return fmt.Sprintf("%.1f GiB", float64(bytes)/unit)
+	var lacking []pins.Status
+	for _, s := range f.Pinned {
+		if s.State != pins.Held && f.Now.Sub(s.Since) > lacksLong && !(s.State == pins.Waiting && f.Pins.Refused != "") {
+			lacking = append(lacking, s)
+		}
+	}
+	if len(lacking) > 0 {
+		first := slices.MinFunc(lacking, func(a, b pins.Status) int { return a.Since.Compare(b.Since) })
+		what := first.Ref + " is not here in full"
+		if first.Missing > 0 {
+			what += fmt.Sprintf(": %d parts (%s) are missing", first.Missing, advice.Size(first.MissingBytes))
+		}
+		if first.Why != "" {
+			what += ": " + first.Why
+		}
+		if n := len(lacking) - 1; n > 0 {
+			what += fmt.Sprintf(" (and %d other pinned images)", n)
+		}
+		f.add(pinnedMissing, "", what).Since = first.Since
+	}
+	switch file := f.Pins.File; {
+	case file.Err != "":
+		f.add(pinsFile, "", fmt.Sprintf("HUBCAP_PINS_FILE=%s: %s", file.Path, file.Err))
+	case len(file.Bad) > 0:
+		f.add(pinsFile, "", fmt.Sprintf("%d lines of HUBCAP_PINS_FILE=%s cannot be used; line %d: %s", len(file.Bad), file.Path, file.Bad[0].Line, file.Bad[0].Why))
+	}
 }

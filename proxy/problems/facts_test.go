@@ -14,6 +14,7 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
@@ -118,6 +119,21 @@ var wrong = []struct {
 			{Address: client, Family: bypass.Containerd, LastLeft: now.Add(-59 * time.Minute)},
 			{Address: client, Family: bypass.Docker, LastLeft: now.Add(-time.Minute)},
 		}
+	}},
+	{"pins-do-not-fit", "pinned images need 90.0 GiB, and 80.0 GiB can be pinned", func(f *Facts) { f.Pins = pins.Overview{Bytes: 90 << 30, Limit: 80 << 30} }},
+	{"pins-do-not-fit", "a: 41 GiB are pinned", func(f *Facts) {
+		f.Pins.Refused, f.Pinned = "a: 41 GiB are pinned", []pins.Status{{Ref: "a", State: pins.Waiting, Since: now.Add(-time.Hour)}}
+	}},
+	{"pinned-images-incomplete", "b is not here in full: 2 parts (3 MiB) are missing: no route (and 1 other pinned images)", func(f *Facts) {
+		f.Pinned = []pins.Status{
+			{Ref: "a", State: pins.Fetching, Since: now.Add(-20 * time.Minute)},
+			{Ref: "b", State: pins.Missing, Since: now.Add(-time.Hour), Missing: 2, MissingBytes: 3 << 20, Why: "no route"},
+			{Ref: "c", State: pins.Missing, Since: now.Add(-time.Minute)}, {Ref: "d", State: pins.Held},
+		}
+	}},
+	{"pins-file-unusable", "HUBCAP_PINS_FILE=/etc/pins: no such file", func(f *Facts) { f.Pins.File = pins.FileStatus{Path: "/etc/pins", Err: "no such file"} }},
+	{"pins-file-unusable", "2 lines of HUBCAP_PINS_FILE=/etc/pins cannot be used; line 7: what", func(f *Facts) {
+		f.Pins.File = pins.FileStatus{Path: "/etc/pins", Bad: []pins.BadLine{{Line: 7, Why: "what"}, {Line: 9}}}
 	}},
 	{"log-lines-lost", "dropped", func(f *Facts) { f.LogLost = now.Add(-9 * time.Minute) }},
 	{"offline", "no registry", func(f *Facts) { f.Upstreams[0].Offline = true }},

@@ -147,6 +147,21 @@ var (
 		"such pulls cross the internet line, and count against the pull limit of the site's address", "`hubcap_bypass_suspected_total` by `why`; the log names the client, the image and the answer",
 		"look for that answer in the log, and mend its cause",
 	}
+	pinsDoNotFit = Kind{
+		"pins-do-not-fit", Warning, "pinned images need more than 80 % of the cache, or a line of HUBCAP_PINS_FILE does not fit beside them",
+		"what is pinned stays, with less room for everything else; a line that does not fit is not pinned", "`hubcap_pinned_bytes` against `hubcap_cache_budget_bytes`; the log",
+		"unpin something, name fewer platforms, or raise HUBCAP_CACHE_SIZE",
+	}
+	pinnedMissing = Kind{
+		"pinned-images-incomplete", Warning, "parts of a pinned image have been missing for more than ten minutes",
+		"the image could not be pulled here if its registry failed", "`hubcap_pinned_missing_bytes`; the log has the reason of each attempt to fetch them",
+		"mend what the reason names; it is tried again within an hour",
+	}
+	pinsFile = Kind{
+		"pins-file-unusable", Warning, "HUBCAP_PINS_FILE, or a line of it, cannot be used",
+		"what such a line names is not kept; of a file that cannot be read, what it last said holds", "the log names each line, and what is wrong with it",
+		"correct the file; it is read again when it changes",
+	}
 	logLost = Kind{
 		"log-lines-lost", Warning, "lines of the log were dropped within the last ten minutes",
 		"the log is incomplete; no request waits for it", "`hubcap_log_lines_lost_total`; whether journald or the container engine keeps up",
@@ -165,6 +180,6 @@ func Kinds() []Kind {
 		readOnly, full, writesFail, noDescriptors, pullsExhausted, certificateExpired,
 		noInodes, readsFail, indexInMemory, cannotGrow, scrubLate,
 		upstreamFails, tooManyRequests, refusesAll, tagsStale, pullsEndSoon, credentialsFail,
-		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, goAround, logLost, offline,
+		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, goAround, pinsDoNotFit, pinnedMissing, pinsFile, logLost, offline,
 	}
 }

@@ -66,11 +66,14 @@ func (r Repository) HasManifest(d digest.Digest) bool {
 	return held && shown
 }
 
-// Earlier returns the digests that the tag named before and that are held, the
-// latest first.
-func (r Repository) Earlier(tag string) (all []digest.Digest) {
-	for one := range r.puller.o.Tags.Earlier(r.question(), tag) {
-		all = append(all, one.Digest)
+// Served returns the digests that clients are given by a tag, or were before, and
+// that are held, the latest first.
+func (r Repository) Served(tag string) (all []digest.Digest) {
+	lines, _, _ := r.History(tag) // none of an unknown tag
+	for _, one := range lines {
+		if one.Served && r.HasManifest(one.Digest) {
+			all = append(all, one.Digest)
+		}
 	}
 	return all
 }

@@ -1,14 +1,19 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"hubcap/e2e/fakehub"
 )
 
 // call sends a request to the admin port with the token of the data directory,
@@ -62,5 +67,65 @@ func TestRoutes(t *testing.T) {
 		if status != one.status || header.Get("Content-Type") != "application/problem+json" || !bytes.Contains(body, []byte(`"title":`)) {
 			t.Errorf("%v: %d %v %s", one, status, header, body)
 		}
+	}
+}
+
+// events opens the stream of events from the first one on, and returns what reads
+// it up to an event whose data holds some text.
+func (b *box) events(dir string) (until func(kind, part string) string) {
+	b.t.Helper()
+	token, err := os.ReadFile(filepath.Join(dir, "admin-token"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+b.admin+"/api/v1/events", nil)
+	req.Header.Set("Last-Event-ID", "1")
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	resp, err := b.client.Do(req)
+	if err != nil || resp.StatusCode != 200 {
+		b.t.Fatal(resp, err)
+	}
+	b.t.Cleanup(func() { cancel(); _ = resp.Body.Close() })
+	lines := bufio.NewScanner(resp.Body)
+	return func(kind, part string) string {
+		b.t.Helper()
+		at := ""
+		for lines.Scan() {
+			text := lines.Text()
+			if name, ok := strings.CutPrefix(text, "event: "); ok {
+				at = name
+			}
+			if data, ok := strings.CutPrefix(text, "data: "); ok && at == kind && strings.Contains(data, part) {
+				return data
+			}
+		}
+		b.t.Fatalf("no event %s with %s: %v", kind, part, lines.Err())
+		return ""
+	}
+}
+
+// TestEvents follows a pull, a registry that breaks down, and the end of the box.
+func TestEvents(t *testing.T) {
+	hub := fakehub.Start(t, fakehub.Options{})
+	img := hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 3<<20))
+	layer := img.Layers[0].Digest.String()
+	hub.Script(fakehub.Always(&fakehub.Fault{Rate: 1 << 20}, fakehub.OfKind(fakehub.KindCDN)))
+	dir := t.TempDir()
+	b := start(t, append(behind(t, hub), "HUBCAP_DATA_DIR="+dir, "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8")...)
+	until := b.events(dir)
+	go b.get(b.mirror, "/v2/library/demo/blobs/"+layer)
+	until("fill", layer)
+	until("fill", `"state":"filling"`)
+	until("fill", `"state":"ended"`)
+	hub.Down()
+	for i := range 10 {
+		b.get(b.mirror, fmt.Sprint("/v2/library/demo/manifests/none-", i))
+	}
+	until("upstream", `"circuit":"open"`)
+	b.events(dir)("problem", `"id":"upstream-fails`)
+	b.cancel()
+	if err := b.wait(); err != nil {
+		t.Error(err)
 	}
 }

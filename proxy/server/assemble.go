@@ -93,6 +93,7 @@ func (s *Server) openCache() error {
 		Limit: set.Cache, SmallSize: smallSize, SmallShare: smallShare,
 		High: set.HighWatermark, Low: set.LowWatermark, Now: s.o.Now, Metrics: s.Metrics.Space,
 	})
+	s.Ledger.AwaitPins() // openPins tells it
 	s.Cache = cache.New(cache.Options{
 		Store: s.store, Index: s.index, Ledger: s.Ledger,
 		MinFree: set.MinFree, MaxBlob: set.MaxBlob, Reserve: set.Reserve, Ballast: set.Ballast, Growth: set.Growth,

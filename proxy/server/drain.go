@@ -11,6 +11,9 @@ import (
 // as complete: a pull's next request follows within that time.
 const quiet = time.Second
 
+// adminTimeout is how long running answers of the admin port may continue.
+const adminTimeout = time.Second
+
 // drain lets pulls under way end within HUBCAP_DRAIN_TIMEOUT. In the first half
 // of it all ports stay open: /readyz answers 503, and clients get their last
 // layers. Then only running answers go on. The admin port, which is the last,
@@ -26,6 +29,9 @@ func (s *Server) drain(ports port.Group) {
 	ports[:last].Shutdown(ctx, func() {
 		s.log.Warn("some answers did not end in time and are cut; HUBCAP_DRAIN_TIMEOUT gives them longer", "timeout", timeout)
 	})
-	ports[last].Close()
+	s.box.Events.Close() // they would go on for ever
+	soon, stop := context.WithTimeout(context.Background(), adminTimeout)
+	defer stop()
+	ports[last:].Shutdown(soon, func() {})
 	s.log.Info("stopped")
 }

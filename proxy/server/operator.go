@@ -20,7 +20,7 @@ func (s *Server) adminHandlers(l listener) (port, socket http.Handler) {
 	return admin.New(admin.Options{
 		Metrics: s.Metrics.Handler(), Health: s.Handler, Token: s.token("admin-token"), ViewToken: s.token("view-token"),
 		Address: l.scheme() + "://" + reachable(string(l.address)), Names: names, Pprof: bool(s.config.Pprof), Log: s.log,
-		Box:    s.box(),
+		Box:    s.box,
 		Config: func(w io.Writer) error { return config.Print(w, s.o.Environ) },
 	})
 }
@@ -39,13 +39,16 @@ func (s *Server) token(name string) string {
 	return token
 }
 
-// box returns what the API tells of.
-func (s *Server) box() *admin.Box {
+// openAdmin builds what the API tells of, and watches it until Close.
+func (s *Server) openAdmin() error {
 	name, _ := os.Hostname() // empty is as good as unknown
-	return &admin.Box{
+	s.box = &admin.Box{
 		Name: name, Version: s.o.Version, Since: s.started, Offline: s.offline.On, Now: s.o.Now,
-		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
+		Events: admin.NewEvents(s.started.UnixMilli()),
+		Cache:  s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
+	s.untilClose(s.box.Watch)
+	return nil
 }
 
 // exportProcess exports which build this is.

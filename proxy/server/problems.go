@@ -49,7 +49,7 @@ func (s *Server) facts() func() problems.Facts {
 		f := problems.Facts{
 			Now: s.o.Now(), Started: s.started, VerifyInterval: time.Duration(s.config.VerifyInterval), MinFree: s.settings.MinFree,
 			Cache: s.Cache.Status(), Ledger: s.Ledger.Status(), Upstreams: s.upstreams.Status(), Tags: s.tags.Status(),
-			Limits: s.limits.Status(), Refusals: s.refusals.Status(), Clients: s.bypass.Clients(),
+			Limits: s.limits.Status(), Refusals: s.refusals.Status(), Clients: s.bypass.Clients(), Pins: s.Pins.Overview(), Pinned: s.Pins.List(),
 		}
 		f.Space, _ = s.store.Space() // zero where it cannot be read
 		f.Gateway, _ = s.gateway.Suspect()

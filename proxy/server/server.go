@@ -9,6 +9,7 @@
 // socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
 // systemd.go (what systemd is told), check.go (what would stop the start),
 // healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
+// pins.go (images that are kept),
 // version.go.
 package server
 
@@ -27,12 +28,14 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/images"
 	"hubcap/proxy/jobs"
 	"hubcap/proxy/outage"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
@@ -84,6 +87,7 @@ type Server struct {
 	Offline *outage.Offline
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
+	Pins    *pins.Pins   // images that are kept
 
 	config   config.Config
 	o        Options
@@ -100,13 +104,14 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
-	puller   *pull.Puller
 	requests *requests.Log
+	puller   *pull.Puller
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
-	adminPort   http.Handler // set by Serve, as adminSocket
+	box         *admin.Box
+	adminPort   http.Handler
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -133,7 +138,9 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openTags,
 		s.openHandler,
 		s.openWarm,
+		s.openPins,
 		s.openProblems, s.openHistory,
+		s.openAdmin,
 	} {
 		if err := open(); err != nil {
 			s.Close()

@@ -30,6 +30,7 @@ type Settings struct {
 	FlushInterval    time.Duration // between two writes of last use to the index
 	SweepInterval    time.Duration // between two looks at the index's size
 	ProblemInterval  time.Duration // between two looks for problems
+	PinsInterval     time.Duration // between two looks at the pins file and at what pinned images lack
 	StartWithin      time.Duration // how long the start waits for the files to be counted; then the count goes on behind it
 	SlowWriter       time.Duration // how long one connection of a fill may bring nothing while its others bring bytes
 	TryAgain         time.Duration // how long an upstream's host that failed is not asked
@@ -39,7 +40,7 @@ type Settings struct {
 func defaultSettings() Settings {
 	return Settings{
 		HighWatermark: 0.98, LowWatermark: 0.95,
-		SnapshotInterval: 5 * time.Minute, FlushInterval: 15 * time.Second, SweepInterval: time.Second, ProblemInterval: 5 * time.Second,
+		SnapshotInterval: 5 * time.Minute, FlushInterval: 15 * time.Second, SweepInterval: time.Second, ProblemInterval: 5 * time.Second, PinsInterval: 5 * time.Second,
 		StartWithin: 500 * time.Millisecond, SlowWriter: 3 * time.Second, TryAgain: 10 * time.Second,
 	}
 }

@@ -37,6 +37,9 @@ func (s *Server) serveSocket() (stop func()) {
 		}
 	}()
 	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+		defer cancel()
+		_ = server.Shutdown(ctx) // drain has ended the streams
 		_ = server.Close()
 		<-ended
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/cache/content"
@@ -112,3 +113,63 @@ func platformNames(all []platform) (names []string) {
 	}
 	return names
 }
+
+// inUse returns the platforms of an index, by its children, that have all of their
+// layers held, or one that no other platform of the index has.
+func inUse(children []content.Descriptor, parts func(digest.Digest) ([]content.Part, bool), has func(digest.Digest) bool) (all []platform) {
+	owners := make(map[digest.Digest]int) // how many children name it
+	for _, child := range children {
+		named, _ := parts(child.Digest)
+		for _, p := range named {
+			owners[p.Digest]++
+		}
+	}
+	for _, child := range children {
+		p := platformOf(child)
+		if p == "" || p == unknownPlatform || slices.Contains(all, p) {
+			continue
+		}
+		named, _ := parts(child.Digest)
+		own := slices.ContainsFunc(named, func(p content.Part) bool { return p.IsLayer() && owners[p.Digest] == 1 && has(p.Digest) })
+		lacks := slices.ContainsFunc(named, func(p content.Part) bool { return p.Is(content.RoleNeeded) && !has(p.Digest) })
+		if own || len(named) > 0 && !lacks {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// What follows is for rooms that know what an image consists of. Platforms are as
+// in Request.Platforms.
+
+// ParsePlatforms returns platforms in the one spelling that this package uses.
+func ParsePlatforms(names []string) ([]string, error) {
+	wanted, all, err := parsePlatforms(names)
+	if all {
+		return []string{AllPlatforms}, nil
+	}
+	return platformNames(wanted), err
+}
+
+// Choose returns the children of an index that are of the platforms; all of them
+// where none has a platform. Attestations are never among them.
+func Choose(children []content.Descriptor, platforms []string) []content.Descriptor {
+	wanted, all, err := parsePlatforms(platforms)
+	if err != nil {
+		return nil
+	}
+	return choose(children, wanted, all)
+}
+
+// IsAttestation reports whether a child of an index is an attestation of BuildKit.
+func IsAttestation(child content.Descriptor) bool { return platformOf(child) == unknownPlatform }
+
+// InUse returns the platforms of an index, by its children, of which clients have
+// pulled layers here, as far as what is held shows that.
+func InUse(children []content.Descriptor, parts func(digest.Digest) ([]content.Part, bool), has func(digest.Digest) bool) []string {
+	return platformNames(inUse(children, parts, has))
+}
+
+// DefaultPlatform returns the platform that is fetched where none is named or in
+// use.
+func DefaultPlatform() string { return string(defaultPlatform()) }

@@ -176,11 +176,11 @@ func (f *fetch) addParts(parts []content.Part) {
 }
 
 // platformsInUse returns the platforms of an index of which a layer is held, or else
-// those of an earlier index of the tag, or else the default.
+// those of another index that the tag names or named, or else the default.
 func (f *fetch) platformsInUse(top digest.Digest) []platform {
 	candidates := []digest.Digest{top}
 	if f.ref.Tag != "" {
-		candidates = append(candidates, f.repository.Earlier(f.ref.Tag)...)
+		candidates = append(candidates, f.repository.Served(f.ref.Tag)...)
 	}
 	for _, d := range candidates {
 		if held := f.platformsHeld(d); len(held) > 0 {
@@ -190,31 +190,12 @@ func (f *fetch) platformsInUse(top digest.Digest) []platform {
 	return []platform{defaultPlatform()}
 }
 
-// platformsHeld returns the platforms of the index d that have all of their layers
-// held, or one that no other platform of the index has.
+// platformsHeld returns the platforms of the index d that are in use here.
 func (f *fetch) platformsHeld(d digest.Digest) (all []platform) {
 	one, held := f.w.o.Cache.Manifest(d)
 	m, err := content.Parse(one.Body)
 	if !held || err != nil {
 		return nil
 	}
-	owners := make(map[digest.Digest]int) // how many children name it
-	for _, child := range m.Manifests {
-		parts, _ := f.w.o.Cache.Parts(child.Digest)
-		for _, p := range parts {
-			owners[p.Digest]++
-		}
-	}
-	for _, child := range m.Manifests {
-		p := platformOf(child)
-		if p == "" || p == unknownPlatform || slices.Contains(all, p) {
-			continue
-		}
-		parts, _ := f.w.o.Cache.Parts(child.Digest)
-		own := slices.ContainsFunc(parts, func(p content.Part) bool { return p.IsLayer() && owners[p.Digest] == 1 && f.repository.Has(p.Digest) })
-		if own || len(parts) > 0 && f.repository.Whole(child.Digest).Whole {
-			all = append(all, p)
-		}
-	}
-	return all
+	return inUse(m.Manifests, f.w.o.Cache.Parts, f.repository.Has)
 }

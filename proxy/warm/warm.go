@@ -57,13 +57,15 @@ func New(o Options) (*Warmer, error) {
 // are in use here.
 type Request struct {
 	// Platforms are os/architecture[/variant], or AllPlatforms. Without any they
-	// are those of which a layer is held, of this digest or else of an earlier
-	// one of the tag; else linux on the box's own architecture. An image that is
+	// are those of which a layer is held, of this digest or else of another
+	// one that the tag names or named; else linux on the box's own architecture. An image that is
 	// no index is fetched whatever it is for.
 	Platforms []string
 	// KeepPulls is the share of the registry's pull limit, from 0 to 1, that is
 	// left to clients: what would take more is pull.ErrPullsKept.
 	KeepPulls float64
+	// ManifestsOnly fetches no blobs: what the image consists of is known then.
+	ManifestsOnly bool
 	// DryRun fetches nothing: Result.Fetched and Result.Pulls are what would be.
 	// A tag is still resolved, which costs no pull as long as a tag that is held
 	// has not moved.
@@ -149,7 +151,7 @@ func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
 		return f.result, err
 	}
-	if err = f.tree(ctx); err == nil {
+	if err = f.tree(ctx); err == nil && !req.ManifestsOnly {
 		err = f.blobs(ctx)
 	}
 	if err == nil && !req.DryRun {

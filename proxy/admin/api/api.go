@@ -70,6 +70,7 @@ type Limit struct {
 type Disk struct {
 	Used       int64 `json:"used" doc:"Bytes of the budget that are in use, partial downloads and the index included"`
 	Budget     int64 `json:"budget" doc:"Bytes that the cache may use"`
+	Pinned     int64 `json:"pinned" doc:"Bytes of what is never evicted to make room"`
 	Objects    int   `json:"objects" doc:"Manifests and blobs that are held"`
 	Filesystem int64 `json:"filesystem" doc:"Size of the file system; 0 while it cannot be read"`
 	Free       int64 `json:"free" doc:"Bytes of the file system that hubcap may still write"`

@@ -64,3 +64,31 @@ type Foreign struct {
 	Identity string `json:"identity"`
 	Pulls    int64  `json:"pulls" doc:"Since the start, at least"`
 }
+
+// The kinds of events.
+const (
+	EventFill     = "fill"
+	EventProblem  = "problem"
+	EventUpstream = "upstream"
+)
+
+// FillEnded is the state of a fill that does not run any more, in its last event.
+const FillEnded = "ended"
+
+// EventsQuery is which events are asked for.
+type EventsQuery struct {
+	LastEventID int64    `header:"Last-Event-ID" doc:"The last event that was received; those after it that are kept come first"`
+	Kind        []string `query:"kind" enum:"fill,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
+}
+
+// ProblemEvent is a problem that has begun or ended.
+type ProblemEvent struct {
+	State   string  `json:"state" enum:"begun,ended"`
+	Problem Problem `json:"problem"`
+}
+
+// UpstreamEvent is a host behind an upstream whose circuit has changed.
+type UpstreamEvent struct {
+	Upstream string `json:"upstream"`
+	Host     Host   `json:"host"`
+}
