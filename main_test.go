@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -275,7 +276,7 @@ func TestExitCodes(t *testing.T) {
 	binary, dir, admin := testkit.Hubcap(t, "."), t.TempDir(), testkit.FreePort(t)
 	exit := func(environ []string, line string) (code int, out string) {
 		cmd := exec.Command(binary, strings.Fields(line)...)
-		cmd.Env = append(environ, "HUBCAP_DATA_DIR="+dir)
+		cmd.Env = append(slices.Clone(environ), "HUBCAP_DATA_DIR="+dir)
 		text, err := cmd.CombinedOutput()
 		if err != nil && cmd.ProcessState == nil {
 			t.Fatal(err)

@@ -7,7 +7,8 @@
 // known to hash to the digest.
 //
 // Files of what is held: cache.go (the whole), status.go (its read side),
-// manifests.go, edges.go (what the held manifests name), remove.go (unlinks what is evicted), gone.go (what was held), classes.go (public and
+// manifests.go, edges.go (what the held manifests name), remove.go (unlinks what is evicted), purge.go (at an
+// operator's wish), gone.go (what was held), classes.go (public and
 // restricted blobs), recover.go (the start), usage.go (last use), verify.go and
 // scrub.go (verification of stored files), unread.go (files that cannot be read
 // now), locks.go, disk.go (the condition of the file system).

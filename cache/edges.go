@@ -48,9 +48,6 @@ func partsOf(body []byte) []content.Part {
 // decides.
 func (c *Cache) Named(d digest.Digest) (size int64, named bool) { return c.edges.Named(d) }
 
-// NamedBy returns how many manifests that are held name d.
-func (c *Cache) NamedBy(d digest.Digest) int { return len(c.edges.Naming(d)) }
-
 // walkManifests calls visit with d and with all manifests that can be reached from it
 // through manifests that are held, each once; ok and parts are as for Parts.
 func (c *Cache) walkManifests(d digest.Digest, visit func(one content.Part, parts []content.Part, ok bool)) {

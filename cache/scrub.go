@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -139,4 +140,35 @@ func (c *Cache) due(most int) (due []aged, count int) {
 	}
 	oldest()
 	return due, count
+}
+
+// Verdict is what the verification of one file has shown.
+type Verdict string
+
+// The verdicts.
+const (
+	Right      Verdict = "right"
+	Wrong      Verdict = "wrong"      // removed; it is fetched again when it is next requested
+	Missing    Verdict = "missing"    // there is no file, or a shorter one, which is removed
+	Unreadable Verdict = "unreadable" // kept, and tried again
+)
+
+// Verify hashes the file of d now, as the scrubber does. The error is ctx's cause.
+func (c *Cache) Verify(ctx context.Context, d digest.Digest) (Verdict, error) {
+	err := c.verify(ctx, d, func(n int) error {
+		c.scrubbed.update(func(s *ScrubStatus) { s.Bytes += int64(n) })
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err == nil:
+		return Right, nil
+	case errors.Is(err, ErrWrongContent):
+		return Wrong, nil
+	case errors.Is(err, errNotHeld):
+		return Missing, nil
+	default:
+		return Unreadable, nil
+	}
 }

@@ -118,6 +118,8 @@ func TestCanary(t *testing.T) {
 	}
 	asOperator := http.Header{"Authorization": {"Bearer " + strings.TrimSpace(string(shown))}}
 	for _, page := range []string{
+		"api/v1/status", "api/v1/problems", "api/v1/fills", "api/v1/upstreams", "api/v1/clients", "api/v1/requests?limit=2000", "api/v1/bypasses",
+		"api/v1/capacity", "api/v1/history", "api/v1/tags", "api/v1/pins", "api/v1/schedules", "api/v1/jobs", "api/v1/eviction", "api/v1/openapi.json",
 		"metrics", "admin/config", "debug/pprof/", "debug/pprof/cmdline", "debug/pprof/profile?seconds=1", "debug/pprof/trace?seconds=1",
 		"debug/pprof/heap", "debug/pprof/heap?debug=1", "debug/pprof/allocs", "debug/pprof/allocs?debug=1", "debug/pprof/block?debug=1", "debug/pprof/mutex?debug=1",
 		"debug/pprof/threadcreate?debug=1", "debug/pprof/goroutine", "debug/pprof/goroutine?debug=1", "debug/pprof/goroutine?debug=2",

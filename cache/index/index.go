@@ -148,6 +148,9 @@ func (x *Index) Linked(o Origin, d digest.Digest) (linked bool, err error) {
 	return value != nil, err
 }
 
+// DeleteLink removes the record that d may be had from o.
+func (x *Index) DeleteLink(o Origin, d digest.Digest) error { return x.delete(linkKey(o, d)) }
+
 // Unlink removes all links of d.
 func (x *Index) Unlink(d digest.Digest) error {
 	var links []string

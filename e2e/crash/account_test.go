@@ -64,6 +64,7 @@ func takeInventory(dir string) (v inventory, err error) {
 func (v *inventory) add(name string, info fs.FileInfo) {
 	used := info.Sys().(*syscall.Stat_t).Blocks * 512
 	switch {
+	case name == "admin.sock": // it goes with its process, and a killed one leaves it
 	case !info.Mode().IsRegular():
 		v.strays = append(v.strays, name)
 	case digestOf(name) != "":

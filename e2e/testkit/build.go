@@ -106,8 +106,8 @@ func keptBuild(root string, arguments []string) (path string, unlock func(), err
 		return "", nil, err
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return "", nil, err
 	}
-	return path, func() { lock.Close() }, nil
+	return path, func() { _ = lock.Close() }, nil
 }

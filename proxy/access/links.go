@@ -61,6 +61,15 @@ func (l *Links) Link(registry, repository string, d digest.Digest) {
 	}
 }
 
+// Forget forgets that a repository has d, which is no longer held.
+func (l *Links) Forget(registry, repository string, d digest.Digest) {
+	link := index.LinkRecord{Digest: d, Origin: index.Origin{Registry: registry, Repository: repository}}
+	l.memory.Remove(link)
+	if err := l.index.DeleteLink(link.Origin, d); err != nil {
+		l.failed(err)
+	}
+}
+
 func (l *Links) failed(err error) {
 	l.metrics.IndexFailed()
 	l.log.Debug("a link of restricted content is known from memory only", "err", err)

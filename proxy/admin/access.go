@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"log/slog"
@@ -67,27 +68,45 @@ var (
 	errOtherSite = &api.Error{Status: http.StatusForbidden, Detail: "a page of another origin has sent this request"}
 )
 
-// of returns what a request may do, by its token or its cookie.
-func (a *access) of(r *http.Request) (right, *api.Error) {
+// caller is who sends a request.
+type caller struct {
+	right right
+	by    string
+}
+
+// byKey is what a request's context has the caller's name under.
+type byKey struct{}
+
+// By returns by which way in a request came: socket, token or browser.
+func By(ctx context.Context) string {
+	by, ok := ctx.Value(byKey{}).(string)
+	if !ok {
+		return "socket" // needs no access
+	}
+	return by
+}
+
+// of returns who sends a request, by its token or its cookie.
+func (a *access) of(r *http.Request) (caller, *api.Error) {
 	scheme, token, shown := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !shown {
 		if right := a.sessions.of(r); right != nothing {
-			return right, nil
+			return caller{right, "browser"}, nil
 		}
-		return nothing, errNoToken
+		return caller{}, errNoToken
 	}
 	from := origin(r)
 	if a.tooMany(from) {
-		return nothing, errTooMany
+		return caller{}, errTooMany
 	}
 	got := sha256.Sum256([]byte(token))
 	for right, want := range a.tokens {
 		if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			return right, nil
+			return caller{right, "token"}, nil
 		}
 	}
 	a.failed(from)
-	return nothing, errWrong
+	return caller{}, errWrong
 }
 
 func (a *access) tooMany(from netip.Prefix) bool {
@@ -122,8 +141,8 @@ func origin(r *http.Request) netip.Prefix {
 // require lets those requests through that may do what a handler does.
 func (a *access) require(needed func(*http.Request) right, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		right, refused := a.of(r)
-		if refused == nil && right < needed(r) {
+		who, refused := a.of(r)
+		if refused == nil && who.right < needed(r) {
 			refused = errViewOnly
 		}
 		if refused != nil {
@@ -136,7 +155,7 @@ func (a *access) require(needed func(*http.Request) right, next http.Handler) ht
 			refuse(w, *refused)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), byKey{}, who.by)))
 	})
 }
 

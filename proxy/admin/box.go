@@ -11,9 +11,14 @@ import (
 	"hubcap/metrics/history"
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/bypass"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/jobs"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/warm"
 )
 
 // Box is what the API has to tell of and to do: the rooms behind it. Its methods
@@ -32,6 +37,11 @@ type Box struct {
 	Upstreams *upstream.Set
 	Clients   *bypass.Monitor
 	Requests  *requests.Log
+	Tags      *freshness.Resolver
+	Warm      *warm.Warmer
+	Pins      *pins.Pins
+	Purge     *purge.Purger
+	Jobs      *jobs.List
 	Problems  *problems.List
 	History   *history.History
 }

@@ -154,7 +154,7 @@ func (a *access) logout(w http.ResponseWriter, r *http.Request) {
 // cookie returns the cookie of a session. Scripts do not see it, and other sites'
 // pages do not cause it to be sent.
 func cookie(r *http.Request, value string, maxAge int) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure where the port speaks TLS
 		Name: cookieName, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode,
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -26,6 +29,7 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	config.DocsPath, config.SchemasPath = "", ""
 	config.OpenAPIPath = root + "openapi"
 	config.RejectUnknownQueryParameters = true
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	a := humago.New(mux, config)
 
 	get(a, "status", "How the box is, at one look", b.GetStatus)
@@ -38,21 +42,51 @@ func newAPI(b *Box, link func(context.Context, *api.LoginRequest) (*api.Login, e
 	get(a, "capacity", "What a cache of another size would answer", b.GetCapacity)
 	get(a, "history", "The box's own series", b.GetHistory)
 	streamEvents(a, b.Events)
+
+	get(a, "tags", "The tags that do not follow their registry: frozen or cooling", b.GetKeptTags)
+	get(a, "image/history", "What a tag has named, and what it means now", b.GetTagHistory)
+	post(a, "image/freeze", "Answer a tag with one digest until it is thawed", b.Freeze)
+	post(a, "image/rollback", "Freeze a tag to a digest that it named before", b.Rollback)
+	post(a, "image/thaw", "End a freeze: the tag follows its registry again", b.Thaw)
+	post(a, "image/adopt", "End a cool-down: the tag moves now", b.Adopt)
+	get(a, "pins", "What is never evicted to make room", b.GetPins)
+	put(a, "pins", "Pin an image, or replace its pin", b.Pin)
+	remove(a, "pins", "Remove a pin", b.Unpin)
+	post(a, "warm", "Fetch images, once or again and again", b.WarmImages)
+	post(a, "purge", "Remove images, and what nothing else needs then", b.PurgeImages)
+	post(a, "verify", "Have files hashed by a job", b.Verify)
+	get(a, "eviction", "What would be evicted to make room, in that order", b.GetEviction)
+	get(a, "schedules", "What is fetched again and again", b.GetSchedules)
+	remove(a, "schedules/{id}", "End a schedule", b.DeleteSchedule)
+	get(a, "jobs", "The long work of the box", b.GetJobs)
+	get(a, "jobs/{id}", "A job", b.GetJob)
+	remove(a, "jobs/{id}", "End a job; what it has done stays", b.CancelJob)
+
 	post(a, "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
-	return mux
+	return wellFormed(mux)
+}
+
+// wellFormed refuses malformed queries, which huma takes for empty ones.
+func wellFormed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+			refuse(w, api.Error{Status: http.StatusBadRequest, Detail: "the query is malformed"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // get registers a route that changes nothing.
 func get[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
-	huma.Register(a, operation(http.MethodGet, path, summary), func(ctx context.Context, in *I) (*answers[O], error) {
-		out, err := answer(ctx, in)
-		if err != nil {
-			return nil, asError(err)
-		}
-		return &answers[O]{out}, nil
-	})
+	register(a, operation(http.MethodGet, path, summary), answer)
+}
+
+// remove registers a route that ends something.
+func remove[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
+	register(a, operation(http.MethodDelete, path, summary), answer)
 }
 
 // asked is the body of a request, as huma has it.
@@ -60,8 +94,23 @@ type asked[I any] struct{ Body I }
 
 // post registers a route that takes a body.
 func post[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
-	huma.Register(a, operation(http.MethodPost, path, summary), func(ctx context.Context, in *asked[I]) (*answers[O], error) {
-		out, err := answer(ctx, &in.Body)
+	take(a, operation(http.MethodPost, path, summary), answer)
+}
+
+// put is post for what may be sent again.
+func put[I, O any](a huma.API, path, summary string, answer func(context.Context, *I) (*O, error)) {
+	take(a, operation(http.MethodPut, path, summary), answer)
+}
+
+func take[I, O any](a huma.API, op huma.Operation, answer func(context.Context, *I) (*O, error)) {
+	register(a, op, func(ctx context.Context, in *asked[I]) (*O, error) {
+		return answer(ctx, &in.Body)
+	})
+}
+
+func register[I, O any](a huma.API, op huma.Operation, answer func(context.Context, *I) (*O, error)) {
+	huma.Register(a, op, func(ctx context.Context, in *I) (*answers[O], error) {
+		out, err := answer(ctx, in)
 		if err != nil {
 			return nil, asError(err)
 		}
@@ -97,4 +146,16 @@ func refuse(w http.ResponseWriter, e api.Error) {
 	w.Header().Set("Content-Type", e.ContentType(""))
 	w.WriteHeader(e.Status)
 	_ = json.NewEncoder(w).Encode(filled(e)) // the client has left
+}
+
+// schemaName names a type of a room after both: several rooms have a Status.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if room := path.Base(t.PkgPath()); t.Name() != "" && room != "api" && !strings.EqualFold(room, name) {
+		return strings.ToUpper(room[:1]) + room[1:] + name
+	}
+	return name
 }

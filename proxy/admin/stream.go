@@ -21,6 +21,7 @@ const (
 
 // eventTypes are the kinds of events, and what each tells.
 var eventTypes = map[string]reflect.Type{
+	api.EventJob:      reflect.TypeFor[api.Job](),
 	api.EventFill:     reflect.TypeFor[api.Fill](),
 	api.EventProblem:  reflect.TypeFor[api.ProblemEvent](),
 	api.EventUpstream: reflect.TypeFor[api.UpstreamEvent](),

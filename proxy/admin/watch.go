@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/jobs"
 )
 
 // lookEvery is how often the rooms are looked at for what has changed. A download
@@ -38,6 +39,13 @@ func (w *watcher) look() {
 	w.lookAtFills()
 	w.lookAtProblems()
 	w.lookAtUpstreams()
+	if w.b.Events.listened() {
+		for _, j := range w.b.Jobs.All() {
+			if j.State == jobs.Running {
+				w.b.Events.progress(api.EventJob, JobEvent(j))
+			}
+		}
+	}
 }
 
 func (w *watcher) lookAtFills() {

@@ -77,16 +77,16 @@ func FuzzTagRules(f *testing.F) {
 
 func TestCooldowns(t *testing.T) {
 	for text, want := range map[string]Cooldowns{
-		"docker.io/**=48h,*:nightly=0":    {{Repository: "docker.io/**", Tag: "*", For: 48 * time.Hour}, {Repository: "*", Tag: "nightly"}},
-		"index.docker.io/a/*:v[12] = 1d ": {{Repository: "docker.io/a/*", Tag: "v[12]", For: 24 * time.Hour}},
-		"localhost:5005/a=1h":             {{Repository: "localhost:5005/a", Tag: "*", For: time.Hour}},
-		"48h":                             nil,
-		"a=":                              nil,
-		"a=-1h":                           nil,
-		"a=immutable":                     nil,
-		"a:=1h":                           nil,
-		"[=1h":                            nil,
-		"a=1h,":                           nil,
+		"docker.io/**=48h,*:nightly=0": {{Repository: "docker.io/**", Tag: "*", For: 48 * time.Hour}, {Repository: "*", Tag: "nightly"}},
+		"index.docker.io/a/*:v[12]=1d": {{Repository: "docker.io/a/*", Tag: "v[12]", For: 24 * time.Hour}},
+		"localhost:5005/a=1h":          {{Repository: "localhost:5005/a", Tag: "*", For: time.Hour}},
+		"48h":                          nil,
+		"a=":                           nil,
+		"a=-1h":                        nil,
+		"a=immutable":                  nil,
+		"a:=1h":                        nil,
+		"[=1h":                         nil,
+		"a=1h,":                        nil,
 	} {
 		c, err := Load([]string{"HUBCAP_TAG_COOLDOWN=" + text})
 		if (err == nil) != (want != nil) || !slices.Equal(c.TagCooldown, want) {

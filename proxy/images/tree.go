@@ -75,7 +75,7 @@ func childrenOf(n Node) (all []digest.Digest) {
 // node returns a part with what it names.
 func (m *Images) node(p content.Part, depth int) Node {
 	_, held := m.o.Ledger.Size(p.Digest)
-	n := Node{Kind: KindLayer, Digest: p.Digest, Platform: p.Platform, Size: p.Size, Held: held, Shared: max(m.o.Cache.NamedBy(p.Digest)-1, 0)}
+	n := Node{Kind: KindLayer, Digest: p.Digest, Platform: p.Platform, Size: p.Size, Held: held, Shared: max(len(m.o.Cache.NamedBy(p.Digest))-1, 0)}
 	switch {
 	case p.Is(content.RoleConfig):
 		n.Kind = KindConfig

@@ -169,7 +169,7 @@ func (l *List) Start(w Work) (Job, error) {
 		select {
 		case l.slots <- struct{}{}:
 			defer func() { <-l.slots }()
-			l.run(t)
+			_ = l.run(t) // the job says how it ended
 		case <-t.ctx.Done():
 			l.end(t, context.Cause(t.ctx))
 		}

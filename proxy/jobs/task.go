@@ -65,6 +65,15 @@ func (t *Task) Pulls(upstream string, used, left int) {
 	})
 }
 
+// Error adds an error that ends neither the job nor an item.
+func (t *Task) Error(text string) {
+	t.update(func(j *Job) {
+		if len(j.Errors) < maxErrors {
+			j.Errors = append(j.Errors, text)
+		}
+	})
+}
+
 func (t *Task) update(change func(*Job)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -110,7 +110,7 @@ func (p *Pins) try(ctx context.Context, one *pin) {
 		p.mu.Unlock()
 		return
 	}
-	a.at, a.next = now, now.Add(min(minPause<<min(a.count, 10), maxPause)) //nolint:gosec // no negative
+	a.at, a.next = now, now.Add(min(minPause<<min(a.count, 10), maxPause))
 	a.count++
 	p.fetching = key
 	p.mu.Unlock()

@@ -157,7 +157,7 @@ func TestRun(t *testing.T) {
 		}
 		return nil
 	}
-	r.Pins.o.Frozen = func() iter.Seq2[index.Name, digest.Digest] {
+	r.o.Frozen = func() iter.Seq2[index.Name, digest.Digest] {
 		select {
 		case looked <- struct{}{}:
 		default:

@@ -2,6 +2,7 @@ package pins
 
 import (
 	"cmp"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -86,7 +87,15 @@ func (p *Pins) expire() {
 	}
 	p.mu.Unlock()
 	if err := p.remove("a pin has ended", ended...); err != nil {
-		p.o.Log.Warn("pins that have ended cannot be removed", "err", err)
+		p.indexFailed(err)
+	}
+}
+
+// indexFailed logs that a change of the pins cannot be written. The next look tries
+// again.
+func (p *Pins) indexFailed(err error) {
+	if !errors.Is(err, index.ErrNoRoom) { // a full disk is logged elsewhere
+		p.o.Log.Warn("a change of the pins cannot be written to the index", "err", err)
 	}
 }
 
@@ -160,7 +169,7 @@ func (p *Pins) save(changed []*pin) {
 		records = append(records, one.record())
 	}
 	if err := p.o.Index.PutPins(records...); err != nil {
-		p.o.Log.Warn("what is known of the pins cannot be saved", "err", err)
+		p.indexFailed(err)
 		return
 	}
 	p.mu.Lock()

@@ -152,6 +152,7 @@ var (
 	ErrNotPinned = errors.New("it is not pinned")
 	ErrFromFile  = errors.New("it is pinned in the pins file")
 	ErrFrozen    = errors.New("its tag is frozen, which keeps it: thaw it")
+	ErrRequest   = errors.New("wrong note, end or name")
 	ErrTooLarge  = errors.New("it can never be held whole")
 )
 
@@ -245,17 +246,19 @@ type Cost struct {
 // Pin pins an image, or replaces its pin. It fetches the manifests that are
 // missing, to learn what belongs to the image; the rest is fetched afterwards.
 // With dryRun nothing is fetched or pinned. The error is a *FullError,
-// ErrTooLarge, ErrFromFile, or says what is wrong with the request, its
-// repository or the fetching.
+// ErrTooLarge, ErrFromFile, ErrRequest, or says what is wrong with the reference,
+// its repository or the fetching (see warm.Warmer.Image).
 func (p *Pins) Pin(ctx context.Context, r Request, dryRun bool) (Cost, error) {
 	one, err := p.parse(r.Ref)
 	switch {
 	case err != nil:
 		return Cost{}, err
 	case len(r.Note) > maxNote:
-		return Cost{}, fmt.Errorf("the note has %d bytes, and may have %d", len(r.Note), maxNote)
+		return Cost{}, fmt.Errorf("%w: the note has %d bytes, and may have %d", ErrRequest, len(r.Note), maxNote)
 	case !r.Until.IsZero() && !r.Until.After(p.o.Now()):
-		return Cost{}, fmt.Errorf("the pin would have ended at %s", r.Until.Format(time.RFC3339))
+		return Cost{}, fmt.Errorf("%w: the pin would have ended at %s", ErrRequest, r.Until.Format(time.RFC3339))
+	case r.By == byFile || r.By == byFreeze:
+		return Cost{}, fmt.Errorf("%w: %q sets pins of its own", ErrRequest, r.By)
 	}
 	if err := p.notFromFile(one.key()); err != nil {
 		return Cost{}, err

@@ -108,6 +108,7 @@ func TestRefused(t *testing.T) {
 		"platform":          {Request{Ref: "nginx", Platforms: []string{"linux//"}}, "is no platform"},
 		"note":              {Request{Ref: "nginx", Note: strings.Repeat("x", maxNote+1)}, "1001 bytes"},
 		"until":             {Request{Ref: "nginx", Until: start}, "would have ended"},
+		"name":              {Request{Ref: "nginx", By: "file"}, "sets pins of its own"},
 		"unknown":           {Request{Ref: "nginx"}, errDown.Error()},
 		"a layer above max": {Request{Ref: "large"}, "a layer has 31 MiB, and HUBCAP_MAX_BLOB is 30 MiB"},
 	} {

@@ -85,7 +85,7 @@ func (x *fakeIndex) DeletePins(all ...index.PinName) error {
 // itself: a test calls look, and fetch for what the background would fetch now.
 type rig struct {
 	*Pins
-	t       *testing.T
+	t       testing.TB
 	clock   *testkit.Clock
 	log     *testkit.Log
 	ledger  *eviction.Ledger
@@ -102,7 +102,7 @@ type rig struct {
 	asked  []string // of the registry
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, clock: testkit.NewClock(start), log: new(testkit.Log), refused: make(map[string]error),
 		index:  &fakeIndex{pins: make(map[index.PinName]index.Pin), tags: make(map[index.Name]index.Tag)},
@@ -335,9 +335,9 @@ func (r *rig) pushIndex(children map[string]image) digest.Digest {
 	return r.push(m)
 }
 
-func (r *rig) mustPin(ref string, platforms ...string) Cost {
+func (r *rig) mustPin(ref string) Cost {
 	r.t.Helper()
-	cost, err := r.Pin(r.t.Context(), Request{Ref: ref, Platforms: platforms, By: "test"}, false)
+	cost, err := r.Pin(r.t.Context(), Request{Ref: ref, By: "test"}, false)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -361,7 +361,8 @@ func (f *finder) pins() {
 	}
 	var lacking []pins.Status
 	for _, s := range f.Pinned {
-		if s.State != pins.Held && f.Now.Sub(s.Since) > lacksLong && !(s.State == pins.Waiting && f.Pins.Refused != "") {
+		refused := s.State == pins.Waiting && f.Pins.Refused != ""
+		if s.State != pins.Held && f.Now.Sub(s.Since) > lacksLong && !refused {
 			lacking = append(lacking, s)
 		}
 	}

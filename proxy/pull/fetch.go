@@ -66,6 +66,11 @@ func (r Repository) HasManifest(d digest.Digest) bool {
 	return held && shown
 }
 
+// Known returns what the tag was last known to name. Nothing is asked.
+func (r Repository) Known(tag string) (d digest.Digest, ok bool) {
+	return r.puller.o.Tags.Current(r.question(), tag)
+}
+
 // Served returns the digests that clients are given by a tag, or were before, and
 // that are held, the latest first.
 func (r Repository) Served(tag string) (all []digest.Digest) {

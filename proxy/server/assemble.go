@@ -143,9 +143,10 @@ func (s *Server) openHandler() error {
 	if len(c.AllowClients) > 0 {
 		allowed = c.AllowClients
 	}
+	s.links = access.NewLinks(s.index, s.Metrics.Fills, s.log)
 	s.puller = pull.New(pull.Options{
 		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch,
-		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: access.NewLinks(s.index, s.Metrics.Fills, s.log),
+		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: s.links,
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
 	s.startImages()

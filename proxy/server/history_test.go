@@ -44,7 +44,7 @@ func TestHistorySurvivesARestart(t *testing.T) {
 	if len(points) == 0 || got != sent || points[0].Values["cache_budget_bytes"] == 0 {
 		t.Errorf("%v, want %v bytes sent", points, sent)
 	}
-	for query, want := range map[string]int{"": 200, "?step=5m": 200, "?step=2d": 422, "?since=yesterday": 422, "?sinse=x": 422, "?since=2026-11-28T10:00:00Z": 200} {
+	for query, want := range map[string]int{"": 200, "?step=5m": 200, "?step=2d": 422, "?since=yesterday": 422, "?until=x": 422, "?since=2026-11-28T10:00:00Z": 200} {
 		if status, _ := b.historyOf(dir, query); status != want {
 			t.Errorf("%q: %d, want %d", query, status, want)
 		}

@@ -44,8 +44,8 @@ func (s *Server) openAdmin() error {
 	name, _ := os.Hostname() // empty is as good as unknown
 	s.box = &admin.Box{
 		Name: name, Version: s.o.Version, Since: s.started, Offline: s.offline.On, Now: s.o.Now,
-		Events: admin.NewEvents(s.started.UnixMilli()),
-		Cache:  s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
+		Events: s.events, Tags: s.tags, Warm: s.Warm, Pins: s.Pins, Purge: s.Purge, Jobs: s.Jobs,
+		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
 	s.untilClose(s.box.Watch)
 	return nil

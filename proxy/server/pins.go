@@ -1,7 +1,7 @@
 package server
 
 import (
-	"errors"
+	"fmt"
 	"time"
 
 	"hubcap/proxy/access"
@@ -27,7 +27,7 @@ func (s *Server) openPins() error {
 }
 
 // errOwn says why content that each client pulls for itself cannot be pinned.
-var errOwn = errors.New("each client pulls it with an account of its own, and the box has none")
+var errOwn = fmt.Errorf("%w: each client pulls it with an account of its own", pull.ErrHidden)
 
 // pinnable returns what is known of a repository. The error says why nothing of it
 // can be pinned.

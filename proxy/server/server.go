@@ -40,6 +40,7 @@ import (
 	"hubcap/proxy/prefetch"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/pull"
+	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
@@ -87,7 +88,8 @@ type Server struct {
 	Offline *outage.Offline
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
-	Pins    *pins.Pins   // images that are kept
+	Purge   *purge.Purger
+	Pins    *pins.Pins // images that are kept
 
 	config   config.Config
 	o        Options
@@ -104,14 +106,16 @@ type Server struct {
 
 	gateway  *access.Gateway
 	bypass   *bypass.Monitor
+	links    *access.Links
 	requests *requests.Log
 	puller   *pull.Puller
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
 
+	events      *admin.Events
 	box         *admin.Box
-	adminPort   http.Handler
+	adminPort   http.Handler // set by Serve, as adminSocket
 	adminSocket http.Handler
 
 	problems *problems.List
@@ -126,6 +130,7 @@ type Server struct {
 func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, o: o.withDefaults(), log: o.Log, Metrics: metrics.New(), requests: new(requests.Log)}
 	s.started = s.o.Now()
+	s.events = admin.NewEvents(s.started.UnixMilli())
 	s.exportProcess()
 	if o.LogLost != nil {
 		s.Metrics.Log(o.LogLost)
@@ -139,6 +144,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.openHandler,
 		s.openWarm,
 		s.openPins,
+		s.openPurge,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {

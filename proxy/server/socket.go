@@ -52,7 +52,7 @@ func listenUnix(path string) (net.Listener, error) {
 		if info.Mode().Type() != os.ModeSocket {
 			return nil, errors.New("there is another file")
 		}
-		conn, err := net.Dial("unix", path)
+		conn, err := new(net.Dialer).DialContext(context.Background(), "unix", path)
 		if err == nil {
 			_ = conn.Close()
 			return nil, errors.New("another process listens there")

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"hubcap/proxy/admin"
+	"hubcap/proxy/admin/api"
 	"hubcap/proxy/jobs"
 	"hubcap/proxy/warm"
 )
@@ -16,6 +18,7 @@ const (
 // for.
 func (s *Server) openWarm() (err error) {
 	s.Jobs = jobs.New(jobs.Options{
+		Changed: func(j jobs.Job) { s.events.Publish(api.EventJob, admin.JobEvent(j)) },
 		AtATime: jobsAtATime, Kept: jobsKept, Waiting: jobsWaiting, Now: s.o.Now, Metrics: s.Metrics.Jobs, Log: s.log,
 	})
 	s.closers = append(s.closers, s.Jobs.Close)

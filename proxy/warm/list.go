@@ -9,7 +9,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/proxy/jobs"
-	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 )
 
@@ -122,16 +121,12 @@ func item(ref reference.Reference, got Result, dry bool, err error) jobs.Item {
 
 // countPulls notes the pulls that an image took, where its registry counts them.
 func (w *Warmer) countPulls(t *jobs.Task, ref reference.Reference, used int) {
-	up, ok := w.o.Upstreams.Find(ref.Registry)
-	if !ok {
-		return
-	}
-	repository, err := w.o.Pull.Repository(up, ref.Repository, pull.Identity{})
+	repository, err := w.repository(ref)
 	if err != nil {
 		return
 	}
 	if limit := repository.Limit(); used > 0 || limit.Remaining >= 0 {
-		t.Pulls(up.Host, used, limit.Remaining)
+		t.Pulls(repository.Upstream.Host, used, limit.Remaining)
 	}
 }
 

@@ -4,13 +4,13 @@
 // the clients.
 //
 // Files: warm.go (one image), tree.go (what an image consists of), platform.go,
-// list.go (several images in a job), schedule.go (regularly).
+// list.go (several images in a job), schedule.go (regularly), verify.go (files
+// hashed now).
 package warm
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -140,13 +140,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // is being fetched when ctx ends goes on to its end.
 func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request, progress func(Progress)) (Result, error) {
 	f := &fetch{w: w, ref: ref, req: req, report: progress, seen: make(map[digest.Digest]bool), result: Result{Ref: ref.String()}}
-	up, ok := w.o.Upstreams.Find(ref.Registry)
-	if !ok {
-		return f.result, fmt.Errorf("%s: %w", ref, ErrUnknownRegistry)
-	}
 	var err error
-	if f.repository, err = w.o.Pull.Repository(up, ref.Repository, pull.Identity{}); err != nil {
-		return f.result, fmt.Errorf("%s: %w", ref, err)
+	if f.repository, err = w.repository(ref); err != nil {
+		return f.result, err
 	}
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
 		return f.result, err

@@ -14,10 +14,11 @@ import (
 	"hubcap/proxy/problems"
 )
 
-// What rooms return in the API's form.
 type (
+	// Problem is something that is wrong now.
 	Problem = problems.Problem
-	Point   = history.Point
+	// Point is what happened in one step of the history.
+	Point = history.Point
 )
 
 // Status is how the box is, at one look.

@@ -8,9 +8,10 @@ import (
 	"hubcap/proxy/requests"
 )
 
-// What rooms return in the API's form.
 type (
-	Request   = requests.Request
+	// Request is a request of a client that was answered.
+	Request = requests.Request
+	// Suspicion is an answer after which a client may have gone to the registry.
 	Suspicion = bypass.Suspicion
 )
 
@@ -68,6 +69,7 @@ type Foreign struct {
 // The kinds of events.
 const (
 	EventFill     = "fill"
+	EventJob      = "job"
 	EventProblem  = "problem"
 	EventUpstream = "upstream"
 )
@@ -78,7 +80,7 @@ const FillEnded = "ended"
 // EventsQuery is which events are asked for.
 type EventsQuery struct {
 	LastEventID int64    `header:"Last-Event-ID" doc:"The last event that was received; those after it that are kept come first"`
-	Kind        []string `query:"kind" enum:"fill,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
+	Kind        []string `query:"kind" enum:"fill,job,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
 }
 
 // ProblemEvent is a problem that has begun or ended.
