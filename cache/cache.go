@@ -8,7 +8,7 @@
 //
 // Files of what is held: cache.go (the whole), status.go (its read side),
 // manifests.go, edges.go (what the held manifests name), remove.go (unlinks what is evicted), purge.go (at an
-// operator's wish), classes.go (public and
+// operator's wish), gone.go (what was held), classes.go (public and
 // restricted blobs), recover.go (the start), usage.go (last use), verify.go and
 // scrub.go (verification of stored files), unread.go (files that cannot be read
 // now), locks.go, disk.go (the condition of the file system).
@@ -75,7 +75,7 @@ type Options struct {
 // fill.mu or the ledger's own, which is held while edges are read. A goroutine waits for the lock of a digest only
 // while it holds no lock at all; while it holds one of a digest it may try
 // another (tryLock), as an eviction does that a fill caused. All other mutexes
-// (classes, handles, manifests, pacer, scrubbed, slots, unread, usage,
+// (classes, gone, handles, manifests, pacer, scrubbed, slots, unread, usage,
 // locks.mu) are innermost: no other lock is taken while one of them is held.
 // Only the lock of a digest is held during I/O.
 type Cache struct {
@@ -92,6 +92,7 @@ type Cache struct {
 	classes     classes
 	wrong       recentlyWrong
 	unread      unread
+	gone        gone // what was held, and is no more
 	trust       *trust
 	slots       *slots // of connections
 	turns       *slots // of fills
@@ -135,6 +136,7 @@ func New(o Options) *Cache {
 		classes:   classes{restricted: make(map[digest.Digest][]string)},
 		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},
+		gone:      newGone(),
 		trust:     newTrust(),
 		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
 		turns:     newSlots(o.MaxFills, turnsOfHost(o.MaxFills)),

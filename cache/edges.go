@@ -66,8 +66,10 @@ func (c *Cache) walkManifests(d digest.Digest, visit func(one content.Part, part
 
 // Image is an image whose manifest is held.
 type Image struct {
-	Digest digest.Digest
-	Parts  []content.Part // its layers and its config
+	Digest   digest.Digest
+	Size     int64          // bytes of its manifest, as an index says; negative where none names it
+	Platform string         // as the index says; see content.Part
+	Parts    []content.Part // its layers and its config
 }
 
 // Images returns the images that can be reached from the manifest d: itself, or
@@ -79,7 +81,7 @@ func (c *Cache) Images(d digest.Digest) (images []Image, missing []content.Part)
 		case !ok:
 			missing = append(missing, one)
 		case len(parts) == 0 || !parts[0].Is(content.RoleChild):
-			images = append(images, Image{one.Digest, parts})
+			images = append(images, Image{one.Digest, one.Size, one.Platform, parts})
 		}
 	})
 	return images, missing

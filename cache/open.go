@@ -62,12 +62,23 @@ func (c *Cache) Has(want Want) bool {
 	if filling {
 		return true
 	}
+	want.Size = -1
+	return c.Stored(want)
+}
+
+// Stored reports whether the blob is stored, in want.Size bytes if that is not
+// negative, and the client may see it. Like Has, it is no use of the blob.
+func (c *Cache) Stored(want Want) bool {
 	if at, known := c.unread.find(want.Digest); known && !c.readable(want.Digest, at) {
 		return false
 	}
-	return c.o.Ledger.Holds(want.Digest) &&
+	size, held := c.o.Ledger.Size(want.Digest)
+	return held && (want.Size < 0 || want.Size == size) &&
 		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
+
+// MaxBlob returns the size in bytes of the largest blob that is stored.
+func (c *Cache) MaxBlob() int64 { return c.o.MaxBlob }
 
 // held opens a stored file. The error is errNotHeld, ErrRestricted, errUnreadable, or
 // that of a system that can open no more files (outOfHandles).
@@ -135,6 +146,7 @@ func outOfHandles(err error) bool {
 // evicted.
 func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 	if c.o.Ledger.Evict(d) {
+		c.gone.note(d, c.o.Now(), true)
 		result := metrics.CheckUnreadable
 		if errors.Is(err, ErrWrongContent) {
 			result = metrics.CheckWrong

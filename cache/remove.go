@@ -37,6 +37,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	if !evicted {
 		return nil
 	}
+	c.gone.note(d, c.o.Now(), false)
 	c.manifests.remove(d)
 	c.edges.Remove(d)
 	c.usage.forget(d)
@@ -70,6 +71,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 // the digest.
 func (c *Cache) committed(d digest.Digest, stat blobs.Stat, class blobs.Class, host string, reserved int64) {
 	c.unread.remove(d)
+	c.gone.forget(d)
 	c.o.Ledger.Evict(d)
 	if size, evicted := c.o.Ledger.Evicted(d); evicted {
 		c.o.Ledger.Unlinked(d)

@@ -183,6 +183,18 @@ func (l *Ledger) Holds(d digest.Digest) bool {
 	return held
 }
 
+// Size returns the size of d in bytes, and reports whether d is held. It is no
+// use of d.
+func (l *Ledger) Size(d digest.Digest) (size int64, held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, held := l.whole(d)
+	if !held {
+		return 0, false
+	}
+	return l.objects.At(r).size, true
+}
+
 // Evict evicts d by name, because its content is not to be trusted. It reports
 // whether d was held. A pinned d stays pinned, for when it is fetched again.
 func (l *Ledger) Evict(d digest.Digest) bool {

@@ -42,7 +42,7 @@ var (
 )
 
 // Offline is the state of the whole box, for Watch.
-var Offline = &State{name: "offline", help: "1 if HUBCAP_OFFLINE is set: no upstream is asked."}
+var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCAP_OFFLINE is set, or an operator has taken the box offline."}
 
 // states are all of them, for the documentation.
 var states = []*State{

@@ -10,7 +10,7 @@
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
 // ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
 // errors.go (errors as clients see them), log.go (the log line of a request),
-// bypass.go (what package bypass is told of it).
+// bypass.go and images.go (what packages bypass and images are told of it).
 package proxy
 
 import (
@@ -47,6 +47,7 @@ type Options struct {
 	Refusals  *access.Refusals
 	NotFound  *access.NotFoundLimit
 	Bypass    *bypass.Monitor
+	Images    Images
 	Setup     Setup
 	Recent    *requests.Log // nil: the last requests are not kept
 	// RateLimitWait is the longest that a request waits for a registry that
@@ -164,6 +165,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	h.log(a, r, rt, err)
 	h.keep(a, r, rt, err)
 	h.watch(a, r, rt, err)
+	h.noteImage(a, r, rt)
 	if cut {
 		// The client must see that the response is incomplete.
 		panic(http.ErrAbortHandler)

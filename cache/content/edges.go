@@ -2,6 +2,7 @@ package content
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -15,6 +16,10 @@ type Part struct {
 	Digest digest.Digest
 	Size   int64 // bytes, as the manifest says; negative when it does not
 	Role   Role
+	// Platform is that of a child: linux/arm64/v8, windows(10.0.17763)/amd64. It is
+	// empty where the index gives none, or gives unknown/unknown, as it does for
+	// what is no image.
+	Platform string
 }
 
 // Role is what a part is to its manifest: a set of flags.
@@ -26,6 +31,8 @@ const (
 	RoleChild        // a manifest that an index names
 	RoleForeign      // its registry need not have it
 	RoleNeeded       // every client of the manifest fetches it
+
+	roleBits = 4
 )
 
 // Is reports whether the part has the role.
@@ -39,15 +46,31 @@ func (p Part) IsLayer() bool { return !p.Is(RoleConfig | RoleChild) }
 func (m Manifest) Parts() []Part {
 	parts := make([]Part, 0, len(m.Manifests)+len(m.Layers)+1)
 	for _, c := range m.Manifests {
-		parts = append(parts, Part{c.Digest, c.Size, RoleChild})
+		parts = append(parts, Part{c.Digest, c.Size, RoleChild, platformOf(c.Platform)})
 	}
 	for _, b := range m.Layers {
-		parts = append(parts, Part{b.Digest, b.Size, b.role(0)})
+		parts = append(parts, Part{Digest: b.Digest, Size: b.Size, Role: b.role(0)})
 	}
 	if m.Config != nil {
-		parts = append(parts, Part{m.Config.Digest, m.Config.Size, m.Config.role(RoleConfig)})
+		parts = append(parts, Part{Digest: m.Config.Digest, Size: m.Config.Size, Role: m.Config.role(RoleConfig)})
 	}
 	return parts
+}
+
+// platformOf returns a platform in the form of Part.Platform.
+func platformOf(p *ocispec.Platform) string {
+	if p == nil || p.OS == "" || p.OS == "unknown" {
+		return ""
+	}
+	text := p.OS
+	if p.OSVersion != "" {
+		text += "(" + p.OSVersion + ")"
+	}
+	text += "/" + p.Architecture
+	if p.Variant != "" {
+		text += "/" + p.Variant
+	}
+	return text
 }
 
 // role adds to a role what the descriptor says. Needed are all layers but
@@ -76,7 +99,16 @@ type Edges struct {
 	unused   []uint32 // free places in records
 	several  [][]digests.Ref
 	unusedOf []uint32 // free places in several
+	// platforms are those of the children, by the number that an edge has; their
+	// numbers are in numbers. The first is none.
+	platforms []string
+	numbers   map[string]uint16
 }
+
+// maxPlatforms is how many platforms are told apart: a number has 12 bits. Those
+// of all images there are number some hundreds, with the versions of Windows; an
+// index that makes up others has children without a platform.
+const maxPlatforms = 1 << (16 - roleBits)
 
 // node is a digest that is a manifest or that a manifest names.
 type node struct {
@@ -93,17 +125,17 @@ type edge struct {
 	to      digests.Ref
 	sizeLow uint32
 	sizeUp  uint16
-	role    Role
+	is      uint16 // the role, and above it the number of the platform
 }
 
 const maxSize = 1<<48 - 2
 
-func newEdge(to digests.Ref, p Part) edge {
+func newEdge(to digests.Ref, p Part, platform uint16) edge {
 	size := p.Size
 	if size < 0 || size > maxSize {
 		size = maxSize + 1
 	}
-	return edge{to, uint32(size & (1<<32 - 1)), uint16(size >> 32), p.Role}
+	return edge{to, uint32(size & (1<<32 - 1)), uint16(size >> 32), uint16(p.Role) | platform<<roleBits}
 }
 
 func (e edge) size() int64 {
@@ -115,7 +147,10 @@ func (e edge) size() int64 {
 
 // NewEdges returns a value that knows no manifest.
 func NewEdges() *Edges {
-	return &Edges{nodes: digests.New[node](), records: [][]edge{nil}, several: [][]digests.Ref{nil}}
+	return &Edges{
+		nodes: digests.New[node](), records: [][]edge{nil}, several: [][]digests.Ref{nil},
+		platforms: []string{""}, numbers: map[string]uint16{"": 0},
+	}
 }
 
 // Put takes what the manifest d names, unless it is known.
@@ -129,7 +164,7 @@ func (e *Edges) Put(d digest.Digest, parts []Part) {
 	edges := make([]edge, len(parts))
 	for i, p := range parts {
 		to := e.node(p.Digest)
-		edges[i] = newEdge(to, p)
+		edges[i] = newEdge(to, p, e.numberOf(p.Platform))
 		e.link(from, to)
 	}
 	e.nodes.At(from).record = place(&e.records, &e.unused, edges)
@@ -170,7 +205,7 @@ func (e *Edges) Parts(d digest.Digest) (parts []Part, known bool) {
 	}
 	parts = make([]Part, len(edges))
 	for i, one := range edges {
-		parts[i] = Part{e.nodes.Digest(one.to), one.size(), one.role}
+		parts[i] = Part{e.nodes.Digest(one.to), one.size(), Role(one.is & (1<<roleBits - 1)), e.platforms[one.is>>roleBits]}
 	}
 	return parts, true
 }
@@ -244,6 +279,17 @@ func (e *Edges) edgesOf(d digest.Digest) []edge {
 		return nil
 	}
 	return e.records[e.nodes.At(r).record]
+}
+
+// numberOf returns the number of a platform, 0 where there are too many.
+func (e *Edges) numberOf(platform string) uint16 {
+	number, known := e.numbers[platform]
+	if !known && len(e.platforms) < maxPlatforms {
+		platform = strings.Clone(platform)
+		number = uint16(len(e.platforms)) //nolint:gosec // below maxPlatforms
+		e.platforms, e.numbers[platform] = append(e.platforms, platform), number
+	}
+	return number
 }
 
 func (e *Edges) node(d digest.Digest) digests.Ref {

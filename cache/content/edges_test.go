@@ -23,11 +23,15 @@ func parts(ids ...int) (all []Part) {
 func TestEdges(t *testing.T) {
 	e := NewEdges()
 	e.Put(named(100), parts(1, 2, 2, 3))
-	e.Put(named(101), []Part{{named(2), -1, RoleConfig}, {named(4), maxSize + 1, RoleForeign}, {named(5), maxSize, 0}, {named(6), 0, 0}})
-	e.Put(named(102), []Part{{named(100), 7, RoleChild}, {named(102), 9, RoleChild}})
+	e.Put(named(101), []Part{{named(2), -1, RoleConfig, ""}, {named(4), maxSize + 1, RoleForeign, ""}, {named(5), maxSize, 0, ""}, {named(6), 0, 0, ""}})
+	index := []Part{{named(100), 7, RoleChild, "linux/amd64"}, {named(102), 9, RoleChild, "linux/arm/v7"}, {named(103), 9, RoleChild, "linux/amd64"}, {named(104), 9, RoleChild, ""}}
+	e.Put(named(102), index)
 	e.Put(named(100), parts(9)) // is known
 
 	if got, known := e.Parts(named(100)); !known || !slices.Equal(got, parts(1, 2, 2, 3)) {
+		t.Errorf("%v, %v", got, known)
+	}
+	if got, known := e.Parts(named(102)); !known || !slices.Equal(got, index) {
 		t.Errorf("%v, %v", got, known)
 	}
 	if got, known := e.Parts(named(1)); known {
@@ -108,7 +112,7 @@ func TestEdgesMemory(t *testing.T) {
 	image := func(i int, layer func(n int) int) []Part {
 		all := parts(1_000_000 + i) // the config
 		for n := range 12 {
-			all = append(all, Part{named(layer(n)), int64(n), RoleNeeded})
+			all = append(all, Part{named(layer(n)), int64(n), RoleNeeded, ""})
 		}
 		return all
 	}

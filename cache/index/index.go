@@ -5,7 +5,7 @@
 // an eviction out of order, and no more; a pin has to be set again.
 //
 // Only this package knows Badger. Files: records.go (the records and their
-// keys), index.go (reading and writing them), pins.go (those of pins), schedules.go,
+// keys), index.go (reading and writing them), pins.go (those of pins), schedules.go, pulls.go (what was pulled), offline.go,
 // iterate.go (iterators), open.go (the start), check.go (Badger's files opened
 // in a separate process first), database.go (one open Badger, and what happens
 // when it panics), dir.go (the data directory), snapshot.go (the copy that

@@ -30,6 +30,7 @@ type line struct {
 	Tag       *TagRecord       `json:"tag,omitempty"`
 	Link      *LinkRecord      `json:"link,omitempty"`
 	MediaType *MediaTypeRecord `json:"mediaType,omitempty"`
+	Pulled    *PullRecord      `json:"pulled,omitempty"`
 	Schedule  *Schedule        `json:"schedule,omitempty"`
 	Pin       *PinRecord       `json:"pin,omitempty"`
 }
@@ -110,6 +111,11 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 			return err
 		}
 	}
+	for r, err := range x.Pulled() {
+		if err = cmp.Or(err, lines.Encode(line{Pulled: &r})); err != nil {
+			return err
+		}
+	}
 	for s, err := range x.Schedules() {
 		if err = cmp.Or(err, lines.Encode(line{Schedule: &s})); err != nil {
 			return err
@@ -121,7 +127,7 @@ func (x *Index) writeLines(lines *json.Encoder, count int) error {
 // count returns how many records a snapshot of db would have.
 func count(db *database) (n int, err error) {
 	err = db.View(func(txn *badger.Txn) (err error) {
-		for _, family := range []string{pinFamily, tagFamily, mediaFamily, linkFamily, scheduleFamily} {
+		for _, family := range []string{pinFamily, tagFamily, mediaFamily, linkFamily, scheduleFamily, pullFamily} {
 			err = errors.Join(err, scan(txn, family, "", func(string, []byte) error { n++; return nil }))
 		}
 		return err
@@ -204,6 +210,9 @@ func parseLine(text []byte) (key string, value []byte, err error) {
 		return l.Pin.key(), value, err
 	case l.MediaType != nil && l.MediaType.Digest.Validate() == nil:
 		return mediaFamily + l.MediaType.Digest.String(), []byte(l.MediaType.MediaType), nil
+	case l.Pulled != nil && l.Pulled.valid():
+		value, err = json.Marshal(l.Pulled.Pulled)
+		return l.Pulled.key(), value, err
 	case l.Schedule != nil && l.Schedule.valid():
 		value, err = json.Marshal(l.Schedule)
 		return scheduleFamily + l.Schedule.ID, value, err

@@ -68,6 +68,7 @@ type variables struct {
 	KeepDeleted     Switch    `env:"KEEP_DELETED" envDefault:"false" means:"true keeps serving cached tags that were deleted upstream"`
 	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a request for uncached content may wait after the upstream answered 429 with Retry-After; 0 answers at once"`
 	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true never asks an upstream; only cached content is served"`
+	OutageDays      Days      `env:"OUTAGE_DAYS" envDefault:"30" means:"for how many days after a pull an image counts for outage readiness: whether it could be pulled again with all registries down"`
 	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long an unchanged file counts as verified before it is hashed again"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections to the upstream for one large blob, 1 to 16; 1 requests the blob as a whole"`
 	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull: when the first layer of an image is requested, its other blobs are fetched too, with lower priority; off: only requested blobs are fetched"`
@@ -382,5 +383,4 @@ func (v *variables) timeouts(o *upstream.Options) {
 	o.ConnectTimeout = time.Duration(v.ConnectTimeout)
 	o.HeaderTimeout = time.Duration(v.HeaderTimeout)
 	o.StallTimeout = time.Duration(v.StallTimeout)
-	o.Offline = bool(v.Offline)
 }

@@ -145,10 +145,13 @@ func (r *Resolver) stale(repo Repository, known index.Tag, failure error) Answer
 // servable reports whether what a tag last named is held, and may be served
 // while the upstream fails.
 func (r *Resolver) servable(repo Repository, known index.Tag) bool {
-	if repo.StaleFor >= 0 && (repo.StaleFor == 0 || !known.Failing.IsZero() && r.o.Now().Sub(known.Failing) >= repo.StaleFor) {
-		return false
-	}
-	return r.holds(repo, known.Digest)
+	return r.mayBeStale(repo, known) && r.holds(repo, known.Digest)
+}
+
+// mayBeStale reports whether what a tag last named may be served while the
+// upstream fails, if it is held.
+func (r *Resolver) mayBeStale(repo Repository, known index.Tag) bool {
+	return repo.StaleFor < 0 || repo.StaleFor > 0 && (known.Failing.IsZero() || r.o.Now().Sub(known.Failing) < repo.StaleFor)
 }
 
 // remember records err under key if it means that a public repository does not

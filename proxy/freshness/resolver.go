@@ -8,7 +8,7 @@
 // thaw, adopt), history.go (the past of a tag), head.go (HEAD against GET), lists.go (lists of tags and referrers), rules.go (TTLs), coalesce.go
 // (concurrent requests for the same thing), failures.go (the negative cache),
 // refusals.go (registries that refuse everything), tags.go (what is known, in
-// memory and in the index), status.go (what an operator can see).
+// memory and in the index), outage.go (what would be answered in an outage), status.go (what an operator can see).
 package freshness
 
 import (

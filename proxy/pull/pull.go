@@ -7,7 +7,7 @@
 // manifests.go, blobs.go and lists.go (what a repository serves), fetch.go (what
 // is fetched without a client), whole.go (which images could be pulled without
 // the upstream), trouble.go (while the upstream fails), tags.go (tags for
-// operators).
+// operators), outage.go (what would be served if all upstreams failed).
 package pull
 
 import (

@@ -2,6 +2,7 @@ package pull
 
 import (
 	"errors"
+	"iter"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -27,18 +28,39 @@ var ErrIncomplete = errors.New("the upstream fails, and not all of the image is 
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
 func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.Answer, error) {
-	if found.State == freshness.HeadOnly || !r.troubled() || r.Whole(found.Digest).Whole {
+	if found.State == freshness.HeadOnly || !r.troubled() {
 		return found, nil
 	}
-	earlier, ok := r.earlierWhole(f.Tag)
+	d, ok := r.servedInTrouble(found.Digest, func() iter.Seq[digest.Digest] { return r.puller.o.Tags.EarlierDigests(r.question(), f.Tag) })
 	switch {
-	case ok && found.Tag != freshness.Frozen && !r.holdsLayer(found.Digest, r.blobsOfImage(earlier.Digest)):
-		return earlier, nil
-	case r.holdsLayer(found.Digest, nil), r.described(found.Digest):
-		return found, nil
-	default:
+	case !ok:
 		return found, ErrIncomplete
+	case d == found.Digest:
+		return found, nil
 	}
+	for earlier := range r.puller.o.Tags.Earlier(r.question(), f.Tag) {
+		if earlier.Digest == d {
+			return earlier, nil
+		}
+	}
+	return found, ErrIncomplete // it was evicted just now
+}
+
+// servedInTrouble returns the digest that inTrouble answers with instead of d; ok
+// is false where that is none. earlier returns what the tag named before.
+func (r Repository) servedInTrouble(d digest.Digest, earlier func() iter.Seq[digest.Digest]) (served digest.Digest, ok bool) {
+	if r.Whole(d).Whole {
+		return d, true
+	}
+	for before := range earlier() {
+		if r.has(before) && r.Whole(before).Whole {
+			if !r.holdsLayer(d, r.blobsOfImage(before)) {
+				return before, true
+			}
+			break
+		}
+	}
+	return d, r.holdsLayer(d, nil) || r.described(d)
 }
 
 // troubled reports whether content that is not held is unlikely to be available
@@ -46,20 +68,6 @@ func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.An
 func (r Repository) troubled() bool {
 	t := r.Upstream.Anonymous.Trouble(r.puller.o.Patience)
 	return t.Registry || t.Blobs || r.puller.o.Tags.Refusing(r.Upstream.Host)
-}
-
-// earlierWhole returns the latest earlier digest of the tag whose image
-// is held whole.
-func (r Repository) earlierWhole(tag string) (freshness.Answer, bool) {
-	if tag == "" {
-		return freshness.Answer{}, false
-	}
-	for one := range r.puller.o.Tags.Earlier(r.question(), tag) {
-		if r.Whole(one.Digest).Whole {
-			return one, true
-		}
-	}
-	return freshness.Answer{}, false
 }
 
 // holdsLayer reports whether a layer of the image d is held that is not among

@@ -60,22 +60,24 @@ func (s *Server) openIndex() (err error) {
 // openUpstreams builds the clients of the configured upstreams. It connects to
 // none.
 func (s *Server) openUpstreams() (err error) {
-	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams)
+	s.upstreams, err = upstreams(s.config, s.o, s.settings.TryAgain, s.Metrics.Upstreams, &s.offline)
 	return err
 }
 
 // Upstreams returns the clients of a configuration's upstreams, as a Server asks
 // them.
 func Upstreams(c config.Config, o Options) (*upstream.Set, error) {
-	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams)
+	var offline upstream.Offline
+	offline.Set(bool(c.Offline))
+	return upstreams(c, o.withDefaults(), defaultSettings().TryAgain, metrics.New().Upstreams, &offline)
 }
 
-func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams) (*upstream.Set, error) {
+func upstreams(c config.Config, o Options, tryAgain time.Duration, m *metrics.Upstreams, offline *upstream.Offline) (*upstream.Set, error) {
 	entries := slices.Clone(c.Upstreams)
 	for i := range entries {
 		e := &entries[i]
 		e.Proxy, e.UserAgent, e.TryAgain = o.Proxy, "hubcap/"+o.Version, tryAgain
-		e.MaxManifest, e.Now, e.Metrics, e.Log = cache.MaxManifest, o.Now, m, o.Log
+		e.Offline, e.MaxManifest, e.Now, e.Metrics, e.Log = offline, cache.MaxManifest, o.Now, m, o.Log
 	}
 	set, err := upstream.NewSet(entries, c.DefaultUpstream)
 	if err != nil {
@@ -147,6 +149,7 @@ func (s *Server) openHandler() error {
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: s.links,
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
+	s.startImages()
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
 	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
@@ -155,7 +158,7 @@ func (s *Server) openHandler() error {
 		RateLimitWait: time.Duration(c.RateLimitWait),
 		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
 		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.bypass, Recent: s.requests,
+		Bypass:        s.bypass, Recent: s.requests, Images: s.Images,
 		MinRate: int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"hubcap/metrics"
 	"hubcap/proxy/admin"
 	"hubcap/proxy/config"
 )
@@ -44,7 +43,7 @@ func (s *Server) token(name string) string {
 func (s *Server) openAdmin() error {
 	name, _ := os.Hostname() // empty is as good as unknown
 	s.box = &admin.Box{
-		Name: name, Version: s.o.Version, Since: s.started, Offline: func() bool { return bool(s.config.Offline) }, Now: s.o.Now,
+		Name: name, Version: s.o.Version, Since: s.started, Offline: s.offline.On, Now: s.o.Now,
 		Events: s.events, Tags: s.tags, Warm: s.Warm, Pins: s.Pins, Purge: s.Purge, Jobs: s.Jobs,
 		Cache: s.Cache, Ledger: s.Ledger, Upstreams: s.upstreams, Clients: s.bypass, Requests: s.requests, Problems: s.problems, History: s.history,
 	}
@@ -52,8 +51,7 @@ func (s *Server) openAdmin() error {
 	return nil
 }
 
-// exportProcess exports what is known before any room is built: which build this
-// is, and whether it asks upstreams.
+// exportProcess exports which build this is.
 func (s *Server) exportProcess() {
 	revision := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -64,9 +62,4 @@ func (s *Server) exportProcess() {
 		}
 	}
 	s.Metrics.Build(s.o.Version, revision)
-	offline := 0.
-	if s.config.Offline {
-		offline = 1
-	}
-	s.Metrics.Watch(func(set metrics.Set) { set(metrics.Offline, offline) }, metrics.Offline)
 }

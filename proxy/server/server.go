@@ -32,7 +32,9 @@ import (
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/images"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
 	"hubcap/proxy/prefetch"
@@ -82,6 +84,8 @@ type Server struct {
 	Cache   *cache.Cache
 	Ledger  *eviction.Ledger
 	Metrics *metrics.Metrics
+	Images  *images.Images
+	Offline *outage.Offline
 	Warm    *warm.Warmer // fetches images that no client asked for
 	Jobs    *jobs.List   // what an operator began
 	Purge   *purge.Purger
@@ -93,6 +97,7 @@ type Server struct {
 	settings Settings
 	started  time.Time
 
+	offline   upstream.Offline // set by Offline
 	upstreams *upstream.Set
 	store     *blobs.Store
 	index     *index.Index
@@ -134,7 +139,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.log.Warn(warning)
 	}
 	for _, open := range []func() error{
-		s.openStore, s.openIndex, s.openUpstreams, s.openCache,
+		s.openStore, s.openIndex, s.openOffline, s.openUpstreams, s.openCache,
 		s.openTags,
 		s.openHandler,
 		s.openWarm,

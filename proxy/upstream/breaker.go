@@ -34,9 +34,6 @@ func (p *postponed) Error() string {
 	}
 }
 
-// errOffline says that hubcap is configured to send no requests.
-var errOffline = errors.New("not sent: HUBCAP_OFFLINE is set")
-
 // breaker sends requests to hosts that can be expected to answer: circuit
 // breakers and backoffs, which learn from the answers.
 type breaker struct {
@@ -226,8 +223,3 @@ func objectOf(req *http.Request) string {
 	}
 	return req.URL.Path
 }
-
-// offline is the network where HUBCAP_OFFLINE is set.
-type offline struct{}
-
-func (offline) RoundTrip(*http.Request) (*http.Response, error) { return nil, errOffline }

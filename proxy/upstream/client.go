@@ -18,7 +18,7 @@
 //     (the box's credentials), relay.go (a client's own token), guard.go (where
 //     credentials and redirects may lead);
 //   - whether it is sent now: retry.go, breaker.go with hosts.go, circuit.go and
-//     backoff.go (the hosts' state), budget.go and foreign.go (the pull limit, and
+//     backoff.go (the hosts' state), offline.go, budget.go and foreign.go (the pull limit, and
 //     who else uses it);
 //   - what a failure means: error.go, refusal.go.
 //
@@ -53,7 +53,7 @@ type Options struct {
 	HeaderTimeout  time.Duration
 	StallTimeout   time.Duration // for the next byte of a body
 	TryAgain       time.Duration // how long a circuit stays open before one request tests the host
-	Offline        bool          // send no requests
+	Offline        *Offline      // keeps requests from being sent; nil where nothing does
 
 	Proxy       func(*http.Request) (*url.URL, error) // chooses the outgoing proxy
 	UserAgent   string
@@ -102,9 +102,7 @@ func newClient(o Options, identity string) *Client {
 	var base http.RoundTripper = &spender{
 		base: net, registry: o.URL, spending: &o.hosts.spending, budget: limit, metrics: m, client: identity == identityClient,
 	}
-	if o.Offline {
-		base = offline{}
-	}
+	base = &gate{o.Offline, base}
 	g := &guard{Options: o, metrics: m, base: withRetries(&breaker{base: base, hosts: o.hosts, budget: limit, metrics: m})}
 	c := &Client{
 		o: o, identity: identity, network: net, budget: limit, tokens: newTokens(o.Now), metrics: m,
@@ -130,7 +128,7 @@ func (o Options) network(m *metrics.Upstream) *network.Network {
 // fail their health check or have an open circuit, and those that have answered
 // 429 with a wait above longest. A single failing object is no trouble.
 func (c *Client) Trouble(longest time.Duration) Trouble {
-	if c.o.Offline {
+	if c.o.Offline.On() {
 		return Trouble{Registry: true, Blobs: true}
 	}
 	return c.o.hosts.trouble(longest)

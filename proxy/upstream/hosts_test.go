@@ -499,7 +499,7 @@ func TestFailingObjectIsNoFailingHost(t *testing.T) {
 
 func TestOffline(t *testing.T) {
 	t.Parallel()
-	hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.Offline, o.TryAgain = true, time.Hour })
+	hub, client := newHub(t, fakehub.Options{}, func(o *Options) { o.Offline, o.TryAgain = new(Offline), time.Hour; o.Offline.Set(true) })
 	img := hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	for range 10 {
 		_, err := client.GetManifest(within(t), repo, "latest")

@@ -35,6 +35,9 @@ func newLogin(o Options, m *metrics.Upstream, rootCAs func() *x509.CertPool) *lo
 // fail: public content needs none.
 func (c *Client) withLogin(req *http.Request, repository string) (*http.Response, error) {
 	ctx := req.Context()
+	if c.o.Offline.On() { // the source of the credentials is not asked either
+		return nil, errOffline
+	}
 	for {
 		shown, err := c.login.keeper.Get(ctx)
 		if err != nil && ctx.Err() != nil {

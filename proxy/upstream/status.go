@@ -92,7 +92,7 @@ func (u *Upstream) Status() Status {
 // It waits for no I/O.
 func (c *Client) Status() Status {
 	s := Status{
-		Host: c.o.Label, Configured: c.o.Label, URL: c.o.URL.Redacted(), Offline: c.o.Offline,
+		Host: c.o.Label, Configured: c.o.Label, URL: c.o.URL.Redacted(), Offline: c.o.Offline.On(),
 		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.o.hosts.status(),
 	}
 	c.addAddresses(s.Hosts)

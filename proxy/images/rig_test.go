@@ -1,0 +1,195 @@
+package images_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
+	"hubcap/proxy/config"
+	"hubcap/proxy/images"
+	"hubcap/proxy/reference"
+	"hubcap/proxy/server"
+)
+
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
+
+const kib, mib = 1 << 10, 1 << 20
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// box is a whole hubcap in front of a fakehub.
+type box struct {
+	*server.Server
+	t       testing.TB
+	hub     *fakehub.Hub
+	clock   *testkit.Clock
+	log     *testkit.Log
+	dir     string
+	environ []string
+	cache   int64
+	stop    func()
+}
+
+// newBox starts a hubcap. Nothing happens in it by itself.
+func newBox(t testing.TB, cache int64, environ ...string) *box {
+	t.Helper()
+	b := &box{
+		t: t, hub: fakehub.Start(t, fakehub.Options{}), clock: testkit.NewClock(time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)),
+		log: new(testkit.Log), dir: t.TempDir(), cache: cmp.Or(cache, 1<<30), environ: environ,
+	}
+	b.start()
+	t.Cleanup(func() { b.stop() })
+	return b
+}
+
+func (b *box) start() {
+	b.t.Helper()
+	host := func(address string) string { u, _ := url.Parse(address); return u.Host }
+	c, err := config.Load(append([]string{
+		"HUBCAP_DATA_DIR=" + b.dir, "HUBCAP_PREFETCH=off", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.hub.RegistryURL(),
+		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + host(b.hub.TokenURL()), "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8", "HUBCAP_RATE_LIMIT_WAIT=0s",
+	}, b.environ...))
+	must(b.t, err)
+	b.Server, err = server.New(c, server.Options{
+		Log: slog.New(slog.NewTextHandler(b.log, nil)), Version: "test", Now: b.clock.Now,
+		After: func(time.Duration) <-chan time.Time { return nil },
+		Sleep: func(_ context.Context, d time.Duration) error { b.clock.Advance(d); return nil },
+		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
+		Adjust: func(s *server.Settings) {
+			s.Disk = server.Disk{Cache: b.cache, MaxBlob: c.MaxBlobBytes(b.cache), Reserve: mib}
+			s.Manifests, s.Fills, s.Transfers, s.HighWatermark, s.LowWatermark = 8*mib, 64, 64, 1, 0.9
+			s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
+			s.SlowWriter, s.TryAgain = time.Minute, time.Hour
+		},
+	})
+	must(b.t, err)
+	b.stop = sync.OnceFunc(b.Close)
+}
+
+// restart stops the hubcap and starts it on the same directory.
+func (b *box) restart() {
+	b.t.Helper()
+	b.stop()
+	b.start()
+}
+
+// ask sends a request and returns the answer's digest and body. The error is for
+// any other status than 200.
+func (b *box) ask(method, path string) (d digest.Digest, body []byte, err error) {
+	resp := httptest.NewRecorder()
+	defer func() {
+		if cut := recover(); cut != nil {
+			err = fmt.Errorf("%s %s: %v", method, path, cut)
+		}
+	}()
+	req := httptest.NewRequestWithContext(context.Background(), method, path, nil)
+	req.RemoteAddr = "127.0.0.1:4000"
+	b.Handler.ServeHTTP(resp, req)
+	if resp.Code != http.StatusOK {
+		return "", nil, fmt.Errorf("%s %s: %d %s", method, path, resp.Code, resp.Body)
+	}
+	return digest.Digest(resp.Header().Get("Docker-Content-Digest")), resp.Body.Bytes(), nil
+}
+
+func (b *box) mustAsk(method, path string) digest.Digest {
+	b.t.Helper()
+	d, _, err := b.ask(method, path)
+	must(b.t, err)
+	return d
+}
+
+func manifestPath[R ~string](repo string, reference R) string {
+	return "/v2/" + repo + "/manifests/" + string(reference)
+}
+
+func blobPath(repo string, d digest.Digest) string { return fmt.Sprintf("/v2/%s/blobs/%s", repo, d) }
+
+const repo = "library/demo"
+
+// blobs asks for the config and the layers of an image.
+func (b *box) blobs(img fakehub.Image) {
+	b.t.Helper()
+	b.mustAsk(http.MethodGet, blobPath(repo, img.Config.Digest))
+	for _, layer := range img.Layers {
+		b.mustAsk(http.MethodGet, blobPath(repo, layer.Digest))
+	}
+}
+
+// settle waits until all that was fetched is stored.
+func (b *box) settle() {
+	b.t.Helper()
+	for end := time.Now().Add(10 * time.Second); b.Ledger.Status().Reserved != 0 || b.Cache.Status().FillsRunning != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatal("fills do not end")
+		}
+	}
+}
+
+// image is the row of an image.
+func (b *box) image(name string) images.Image {
+	b.t.Helper()
+	r, err := reference.Parse(name, reference.DockerHub)
+	must(b.t, err)
+	row, ok := b.Images.Image(r)
+	if !ok {
+		b.t.Fatalf("%s is not known", name)
+	}
+	return row
+}
+
+// text describes a row: its platforms with W for a wanted one and the kinds of its
+// gaps.
+func text(row images.Image) string {
+	all := []string{fmt.Sprintf("%s %d", cmp.Or(string(row.Outage), "-"), row.Pulls)}
+	for _, p := range row.Platforms {
+		one := fmt.Sprintf("%s %d", cmp.Or(p.Platform, "plain"), p.Pulls)
+		if p.Wanted {
+			one += " W"
+		}
+		for _, g := range p.Gaps {
+			one += fmt.Sprintf(" %s: %s", g.Part, g.Why)
+		}
+		all = append(all, one)
+	}
+	return strings.Join(all, "; ")
+}
+
+func (b *box) want(name, want string) {
+	b.t.Helper()
+	if got := text(b.image(name)); got != want {
+		b.t.Errorf("%s: %s\nwant %s", name, got, want)
+	}
+}
+
+// multi adds an index of two platforms, each with a layer of its own and one that
+// both have.
+func (b *box) multi(tag string, seed uint64) (amd64, arm64 fakehub.Image, index digest.Digest) {
+	base := fakehub.RandomBlob(seed, 2000)
+	amd64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(seed+1, 3000))
+	arm64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(seed+2, 4000))
+	other := *arm64.Manifest.Platform
+	other.Architecture = "arm64"
+	arm64.Manifest.Platform = &other
+	return amd64, arm64, b.hub.Index(repo, tag, amd64.Manifest, arm64.Manifest).Digest
+}
