@@ -101,7 +101,6 @@ type layered struct {
 	own    [2][]object
 	median float64
 	past   []*version // the newest last
-	stale  bool       // what it is built on has changed
 }
 
 func (l *layered) layers(platform int) []object {

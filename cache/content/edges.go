@@ -145,6 +145,8 @@ func (e edge) size() int64 {
 	return -1
 }
 
+func (e edge) role() Role { return Role(e.is & (1<<roleBits - 1)) }
+
 // NewEdges returns a value that knows no manifest.
 func NewEdges() *Edges {
 	return &Edges{
@@ -205,7 +207,7 @@ func (e *Edges) Parts(d digest.Digest) (parts []Part, known bool) {
 	}
 	parts = make([]Part, len(edges))
 	for i, one := range edges {
-		parts[i] = Part{e.nodes.Digest(one.to), one.size(), Role(one.is & (1<<roleBits - 1)), e.platforms[one.is>>roleBits]}
+		parts[i] = Part{e.nodes.Digest(one.to), one.size(), one.role(), e.platforms[one.is>>roleBits]}
 	}
 	return parts, true
 }
@@ -235,7 +237,7 @@ func (e *Edges) Needed(d digest.Digest) (all []digest.Digest) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, one := range e.edgesOf(d) {
-		if one.role&RoleNeeded != 0 {
+		if one.role()&RoleNeeded != 0 {
 			all = append(all, e.nodes.Digest(one.to))
 		}
 	}

@@ -82,9 +82,9 @@ func TestWarmAsJSON(t *testing.T) {
 func TestTags(t *testing.T) {
 	h := start(t, "HUBCAP_TAG_TTL=1ms")
 	first := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000)).Manifest.Digest.String()
-	h.pull("v1")
+	h.pull()
 	second := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(2, 1000)).Manifest.Digest.String()
-	h.pull("v1")
+	h.pull()
 	h.wants(NoImage, "history demo:v2", "this tag was not pulled here")
 	h.wants(Done, "history demo:v1", short(second)+".*served\n.*"+short(first)+"(.|\n)*following")
 	h.wants(Done, "rollback demo:v1 --dry-run", "demo:v1 is "+short(second)+" and becomes "+short(first)+". All of it is held")
@@ -116,7 +116,7 @@ func TestTags(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	h := start(t)
 	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
-	h.pull("v1")
+	h.pull()
 	h.wants(Done, "__complete freeze d", "^docker.io/library/demo:v1\n:4\n")
 	h.wants(Done, "__complete cancel x", "^:4\n")
 	h.wants(Done, "__complete setup docker ans", "^ansible\n")

@@ -22,7 +22,7 @@ var arguments = map[string]string{}
 func TestReadingCommands(t *testing.T) {
 	h := start(t)
 	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
-	h.pull("v1")
+	h.pull()
 	for _, c := range Command(Options{}).Commands() {
 		if c.GroupID != "look" {
 			continue

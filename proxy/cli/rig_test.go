@@ -103,9 +103,9 @@ func (h *hubcap) run(line string) result { return run(line, h.environ...) }
 var digests = regexp.MustCompile(`"digest":"(sha256:[0-9a-f]{64})"`)
 
 // pull pulls library/demo as a client does.
-func (h *hubcap) pull(tag string) {
+func (h *hubcap) pull() {
 	h.t.Helper()
-	for _, one := range digests.FindAllStringSubmatch(h.get("library/demo/manifests/"+tag), -1) {
+	for _, one := range digests.FindAllStringSubmatch(h.get("library/demo/manifests/v1"), -1) {
 		h.get("library/demo/blobs/" + one[1])
 	}
 }

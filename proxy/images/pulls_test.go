@@ -30,7 +30,7 @@ func TestWanted(t *testing.T) {
 			return "demo:1"
 		}, "gaps 1; plain 1 W layer: never fetched config: never fetched", 1},
 		{"as dockerd does", func(b *box) string {
-			amd64, _, _ := b.multi("1", 1)
+			amd64, _, _ := b.multi("1")
 			for range 2 {
 				b.mustAsk(http.MethodGet, manifestPath(repo, "1"))
 				b.mustAsk(http.MethodGet, manifestPath(repo, amd64.Manifest.Digest))
@@ -41,7 +41,7 @@ func TestWanted(t *testing.T) {
 			return "demo:1"
 		}, "ready 3; linux/amd64 2 W; linux/arm64 0 manifest: never fetched", 1},
 		{"as containerd 2.4 does", func(b *box) string {
-			amd64, arm64, _ := b.multi("1", 1)
+			amd64, arm64, _ := b.multi("1")
 			d := b.mustAsk(http.MethodHead, manifestPath(repo, "1"))
 			b.mustAsk(http.MethodGet, manifestPath(repo, d))
 			for _, child := range []fakehub.Image{amd64, arm64} {
@@ -53,14 +53,14 @@ func TestWanted(t *testing.T) {
 			return "demo:1"
 		}, "ready 1; linux/amd64 1 W; linux/arm64 0 layer: never fetched", 1},
 		{"by digest", func(b *box) string {
-			_, arm64, d := b.multi("", 1)
+			_, arm64, d := b.multi("")
 			b.mustAsk(http.MethodGet, manifestPath(repo, d))
 			b.mustAsk(http.MethodGet, manifestPath(repo, arm64.Manifest.Digest))
 			b.blobs(arm64)
 			return "demo@" + string(d)
 		}, "ready 1; linux/arm64 1 W; linux/amd64 0 manifest: never fetched", 1},
 		{"by the digest of a platform", func(b *box) string {
-			amd64, _, _ := b.multi("", 1)
+			amd64, _, _ := b.multi("")
 			b.mustAsk(http.MethodGet, manifestPath(repo, amd64.Manifest.Digest))
 			b.blobs(amd64)
 			return "demo@" + string(amd64.Manifest.Digest)

@@ -184,10 +184,10 @@ func (b *box) want(name, want string) {
 
 // multi adds an index of two platforms, each with a layer of its own and one that
 // both have.
-func (b *box) multi(tag string, seed uint64) (amd64, arm64 fakehub.Image, index digest.Digest) {
-	base := fakehub.RandomBlob(seed, 2000)
-	amd64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(seed+1, 3000))
-	arm64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(seed+2, 4000))
+func (b *box) multi(tag string) (amd64, arm64 fakehub.Image, index digest.Digest) {
+	base := fakehub.RandomBlob(1, 2000)
+	amd64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(2, 3000))
+	arm64 = b.hub.Image(repo, "", base, fakehub.RandomBlob(3, 4000))
 	other := *arm64.Manifest.Platform
 	other.Architecture = "arm64"
 	arm64.Manifest.Platform = &other
