@@ -3,41 +3,53 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
+
+	"hubcap/cache/fill"
 )
 
-// tail is how many bytes at the end of a blob no client gets before the digest is
-// right. A blob without them is not mistaken for a whole one, and they are quickly
-// sent after the last byte has come.
-const tail = 64 << 10
+// What fills are told and give; package fill describes each.
+type (
+	// Want is what is to be opened.
+	Want = fill.Want
+	// Source is where the bytes of a blob come from.
+	Source = fill.Source
+	// SourceError is a failure of a Source.
+	SourceError = fill.SourceError
+	// Stream is an answer of a Source.
+	Stream = fill.Stream
+	// Sink is what a blob is written to.
+	Sink = fill.Sink
+	// Origin is how a blob was had.
+	Origin = fill.Origin
+	// FillStatus is a running fill, for its operator.
+	FillStatus = fill.Status
+	// Nearer is the places before the Source.
+	Nearer = fill.Nearer
+	// Place is one of them.
+	Place = fill.Place
+)
 
-// Chunk is the largest write to a client in bytes, so that its write deadline can
-// move with its progress.
-const Chunk = 1 << 20
-
-// Origin is where a blob's bytes come from.
-type Origin uint8
-
-// The origins.
+// The constants and errors of package fill that users of the cache meet.
 const (
-	Held     Origin = iota // a stored file
-	Filling                // a fill that this request began
-	Joined                 // a fill that another request began
-	Uncached               // the source; nothing is stored
+	Chunk = fill.Chunk
+
+	Held     = fill.Held
+	Filling  = fill.Filling
+	Joined   = fill.Joined
+	Uncached = fill.Uncached
 )
 
-// Sink is the response to one client. FlushError sends what has been written.
-type Sink interface {
-	io.Writer
-	FlushError() error
-}
+// See package fill.
+var (
+	ErrWrongContent = fill.ErrWrongContent
+	ErrSource       = fill.ErrSource
+	ErrRestricted   = fill.ErrRestricted
+	ErrNotStored    = fill.ErrNotStored
+	ErrFed          = fill.ErrFed
+)
 
-// ErrWrongContent says that the bytes do not hash to the digest. The client did
-// not get the last bytes.
-var ErrWrongContent = errors.New("the content does not hash to its digest")
-
-// ErrSource marks an error of this package that is the fault of the source.
-var ErrSource = errors.New("the source failed")
+// Repeats is fill.Repeats.
+func Repeats(ctx context.Context) bool { return fill.Repeats(ctx) }
 
 // Blob is an open blob, for one reader.
 type Blob struct {
@@ -50,20 +62,8 @@ type Blob struct {
 
 	cache *Cache
 	want  Want
-	body  body
+	body  fill.Body
 }
-
-// body is one way to read a blob.
-type body interface {
-	// send writes n bytes from off to w and returns how many it wrote. n is
-	// negative for all bytes up to an unknown end.
-	send(ctx context.Context, w Sink, off, n int64) (int64, error)
-	close()
-}
-
-// errUnreadable says that the file under a reader fails. The source may give the
-// rest.
-var errUnreadable = errors.New("the file cannot be read")
 
 // Send writes n bytes of the blob from off to w, all up to the end if n is
 // negative. It returns nil only if every byte was sent. The blob's last bytes are
@@ -73,8 +73,8 @@ func (b *Blob) Send(ctx context.Context, w Sink, off, n int64) error {
 		n = b.Size - off
 	}
 	for start := off; ; {
-		sent, err := b.body.send(ctx, w, off, n)
-		if err == nil || !errors.Is(err, errUnreadable) || b.want.Source == nil {
+		sent, err := b.body.Send(ctx, w, off, n)
+		if err == nil || !errors.Is(err, fill.ErrUnreadable) || b.want.Source == nil {
 			return err
 		}
 		off += sent
@@ -92,21 +92,21 @@ func (b *Blob) Send(ctx context.Context, w Sink, off, n int64) error {
 // file is verified together with what follows, or was verified before, or the
 // response ends here.
 func (b *Blob) switchBody(ctx context.Context, start, off int64, err error) error {
-	var next body
-	if r, ok := b.body.(*reader); ok {
-		if next, err = r.continueUncached(b.want, start, off, err); err != nil {
+	var next fill.Body
+	if r, ok := b.body.(*fill.Reader); ok {
+		if next, err = r.ContinueUncached(b.want, start, off, err); err != nil {
 			return err
 		}
 	} else if next, err = b.replace(ctx, off, off > start, err); err != nil {
 		return err
 	}
-	b.body.close()
+	b.body.Close()
 	b.body = next
 	return nil
 }
 
 // replace is switchBody for a stored file.
-func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) (body, error) {
+func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) (fill.Body, error) {
 	h := b.body.(*held)
 	err := b.cache.unreadable(b.want.Digest, off, cause)
 	if begun && !h.trusted {
@@ -120,4 +120,4 @@ func (b *Blob) replace(ctx context.Context, off int64, begun bool, cause error) 
 }
 
 // Close releases the blob. It is called once.
-func (b *Blob) Close() { b.body.close() }
+func (b *Blob) Close() { b.body.Close() }

@@ -1,32 +1,23 @@
-// Package cache holds blobs in files, manifests in memory and in files, and runs
-// the fills that fetch them. It knows digests, offsets and sources; it knows
-// neither HTTP nor registries nor tags.
+// Package cache holds blobs in files, manifests in memory and in files. It knows
+// digests, offsets and sources; it knows neither HTTP nor registries nor tags. What
+// is not held is fetched by package fill.
 //
-// A blob is read while it is filled. One fill serves every reader of its digest,
-// belongs to no request, and withholds the last bytes until the whole blob is
-// known to hash to the digest.
-//
-// Files of what is held: cache.go (the whole), status.go (its read side),
-// manifests.go, edges.go (what the held manifests name), remove.go (unlinks what is evicted), purge.go (at an
-// operator's wish), gone.go (what was held), classes.go (public and
-// restricted blobs), recover.go (the start), usage.go (last use), verify.go and
-// scrub.go (verification of stored files), unread.go (files that cannot be read
-// now), locks.go, disk.go (the condition of the file system).
-//
-// Files of fills: open.go (finds a blob, or starts or joins a fill), fetch.go (a blob that no client has requested), blob.go (an
-// open blob), source.go (where bytes come from, resumed when a connection
-// breaks), fill.go (one download), state.go (its states), reasons.go (why it
-// failed, or stores nothing), fillstatus.go (its read side), plan.go and writers.go (which writer fetches
-// which bytes), spans.go (which bytes are there), partial.go (fills that are
-// resumed later), hasher.go, reader.go (one reader of a held or growing file),
-// uncached.go (uncached blobs), recentlywrong.go (digests that were wrong
-// lately).
+// Files: cache.go (the whole), open.go (finds a blob, or starts or joins a fill),
+// fetch.go (a blob that no client has requested), take.go (content that an operator
+// brings), blob.go (an open blob), held.go (a reader of a stored file), keep.go (what
+// fills bring), public.go (files of public blobs), status.go (its read side),
+// manifests.go, small.go (small files in memory), edges.go (what the held manifests
+// name), remove.go (unlinks what is evicted), purge.go (at an operator's wish), gone.go
+// (what was held), classes.go (public and restricted blobs), recover.go (the start),
+// usage.go (last use), verify.go and scrub.go (verification of stored files), unread.go
+// (files that cannot be read now), disk.go (the condition of the file system). The
+// tables of locked digests and open files are in locks.
 package cache
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +26,9 @@ import (
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/content"
+	"hubcap/cache/fill"
 	"hubcap/cache/index"
+	"hubcap/cache/locks"
 	"hubcap/eviction"
 	"hubcap/eviction/advisor"
 	"hubcap/metrics"
@@ -47,21 +40,24 @@ type Options struct {
 	Store          *blobs.Store
 	Index          *index.Index
 	Ledger         *eviction.Ledger
-	MinFree        int64         // bytes that stay free in the file system
-	Reserve        int64         // bytes free below which the file system counts as full
-	Ballast        int64         // bytes allocated for that case; 0 for none
-	Growth         int64         // bytes of the budget left for notes and for the growth of the index within SweepInterval
-	MaxBlob        int64         // bytes of the largest blob that is stored
-	ManifestMemory int64         // bytes of manifests kept in memory
-	FlushInterval  time.Duration // how often last use is written to the index
-	SweepInterval  time.Duration // how often the index is measured, and the janitor sweeps
-	StartWithin    time.Duration // how long New waits for the files to be counted
-	Connections    int           // writers of one fill, at least 1; 1 sends no Range requests
-	MaxFills       int           // at a time; more wait for their turn
-	MaxConnections int           // of all fills together
-	MaxPerHost     int           // of the fills from one host
-	Bandwidth      int64         // bytes a second from all sources together; 0 for no limit
-	VerifyInterval time.Duration // how long a verified file is trusted
+	Capacity       *advisor.Capacity
+	MinFree        int64                      // bytes that stay free in the file system
+	Reserve        int64                      // bytes free below which the file system counts as full
+	Ballast        int64                      // bytes allocated for that case; 0 for none
+	Growth         int64                      // bytes of the budget left for notes and for the growth of the index within SweepInterval
+	MaxBlob        int64                      // bytes of the largest blob that is stored
+	ManifestMemory int64                      // bytes of manifests kept in memory; a quarter of it is added for small files
+	FlushInterval  time.Duration              // how often last use is written to the index
+	SweepInterval  time.Duration              // how often the index is measured, and the janitor sweeps
+	StartWithin    time.Duration              // how long New waits for the files to be counted
+	Connections    int                        // writers of one fill, at least 1; 1 sends no Range requests
+	MaxFills       int                        // at a time; more wait for their turn
+	MaxConnections int                        // of all fills together
+	MaxPerHost     int                        // of the fills from one host
+	Bandwidth      int64                      // bytes a second from all sources together; 0 for no limit
+	VerifyInterval time.Duration              // how long a verified file is trusted
+	Guest          func(d digest.Digest) bool // reports whether another box owns the public d; nil for none
+	Kept           func(d digest.Digest)      // is told of each public blob that came from its registry and is stored now, and must not wait; nil for none
 	Now            func() time.Time
 	Patience       time.Duration // with a writer that gets nothing while the fill's others do
 	Metrics        *metrics.Metrics
@@ -71,17 +67,18 @@ type Options struct {
 // Cache is what is held and what is being filled. Its methods are safe for
 // concurrent use.
 //
-// Lock order: the lock of a digest (locks), then trust.mu, then Cache.mu, then
-// fill.mu or the ledger's own, which is held while edges are read. A goroutine waits for the lock of a digest only
-// while it holds no lock at all; while it holds one of a digest it may try
-// another (tryLock), as an eviction does that a fill caused. All other mutexes
-// (classes, gone, handles, manifests, pacer, scrubbed, slots, unread, usage,
-// locks.mu) are innermost: no other lock is taken while one of them is held.
+// Lock order: the lock of a digest, then trust.mu, then the locks of fills (see
+// fill.Fills) or the ledger's own, which is held while edges are read. A goroutine
+// waits for the lock of a digest only while it holds no lock at all; while it holds
+// one of a digest it may try another (TryLock), as an eviction does that a fill
+// caused. All other mutexes (classes, gone, files, manifests, scrubbed, unread,
+// usage, digests, Cache.mu) are innermost: no other lock is taken while one of them is held.
 // Only the lock of a digest is held during I/O.
 type Cache struct {
 	o         Options
 	janitor   *eviction.Janitor
 	manifests *manifests
+	small     *smallFiles
 	edges     *content.Edges // of the manifests that are held
 	// remembering is held while a manifest enters memory with its edges, so that
 	// another one does not drive it out in between. Of other locks, only innermost
@@ -90,13 +87,10 @@ type Cache struct {
 	usage       *usage
 	capacity    *advisor.Capacity
 	classes     classes
-	wrong       recentlyWrong
 	unread      unread
 	gone        gone // what was held, and is no more
 	trust       *trust
-	slots       *slots // of connections
-	turns       *slots // of fills
-	pacer       *pacer
+	fills       *fill.Fills
 	disk        disk
 	scrubbed    scrubbed
 	learned     chan struct{} // closed when learnEdges has ended
@@ -104,23 +98,16 @@ type Cache struct {
 	counted     atomic.Bool   // the walk was not cut short: the ledger knows all files
 	unseen      atomic.Bool   // except those in directories that could not be read
 
-	locks   locks   // exclude a digest's fill and its removal
-	handles handles // open files
+	digests locks.Digests // exclude a digest's fill and its removal
+	files   locks.Files   // open files
 
-	base    context.Context // of every fill; Close ends it
+	base    context.Context // of what runs in the background; Close ends it
 	stop    context.CancelCauseFunc
-	running sync.WaitGroup // fills, manifests on their way to disk, the janitor
-
-	fillsRunning atomic.Int64
-	fillsWaiting atomic.Int64
+	running sync.WaitGroup // manifests on their way to disk, verifications, the janitor
 
 	mu     sync.Mutex
-	fills  map[digest.Digest]*fill // those that a reader may join
-	closed bool                    // nothing new is started
+	closed bool // nothing new is started
 }
-
-// errStopped ends the fills at shutdown.
-var errStopped = errors.New("hubcap is shutting down")
 
 // New counts what the store holds and starts the janitor, the scrubber and what
 // else runs in the background. Close ends it all.
@@ -129,31 +116,34 @@ func New(o Options) *Cache {
 	c := &Cache{
 		o:         o,
 		manifests: newManifests(o.ManifestMemory, o.Now()),
+		small:     newSmallFiles(o.ManifestMemory),
 		edges:     content.NewEdges(),
 		learned:   make(chan struct{}),
 		usage:     newUsage(o.Now),
-		capacity:  advisor.NewCapacity(),
+		capacity:  o.Capacity,
 		classes:   classes{restricted: make(map[digest.Digest][]string)},
-		wrong:     newRecentlyWrong(),
 		unread:    unread{at: make(map[digest.Digest]int64)},
 		gone:      newGone(),
 		trust:     newTrust(),
-		slots:     newSlots(o.MaxConnections, o.MaxPerHost),
-		turns:     newSlots(o.MaxFills, turnsOfHost(o.MaxFills)),
-		pacer:     newPacer(o.Bandwidth),
 		walked:    make(chan struct{}),
-		locks:     locks{held: make(map[digest.Digest]*digestLock)},
-		handles:   handles{open: make(map[digest.Digest]*handle)},
 		base:      base,
 		stop:      stop,
-		fills:     make(map[digest.Digest]*fill),
 	}
 	c.janitor = eviction.NewJanitor(eviction.JanitorOptions{
 		Ledger: o.Ledger, Remover: c, Free: c.free, MinFree: o.MinFree,
 		Overhead: func() int64 { return o.Index.DiskBytes() + o.Store.Ballast() + o.Growth },
 		Interval: o.SweepInterval, Log: o.Log,
 	})
+	c.fills = fill.New(fill.Options{
+		Store: o.Store, Ledger: o.Ledger, Reserve: c.janitor.ReserveFor, Remover: c, Holder: keeper{c}, Disk: keeper{c},
+		Digests: &c.digests, Files: &c.files,
+		MaxBlob: o.MaxBlob, Connections: o.Connections, MaxFills: o.MaxFills, MaxConnections: o.MaxConnections,
+		MaxPerHost: o.MaxPerHost, Bandwidth: o.Bandwidth, Patience: o.Patience, Now: o.Now, Metrics: o.Metrics, Log: o.Log,
+	})
 	o.Ledger.KeepWhole(c.edges)
+	if o.Guest != nil {
+		o.Ledger.SetGuests(func(d digest.Digest) bool { return o.Guest(d) && c.classes.of(d) == blobs.Public })
+	}
 	c.begin()
 	c.export()
 	c.running.Go(c.learnEdges)
@@ -171,7 +161,8 @@ func (c *Cache) Close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.stop(errStopped)
+	c.stop(fill.ErrStopped)
+	c.fills.Close()
 	c.running.Wait()
 	c.usage.flush(c)
 }
@@ -186,4 +177,19 @@ func (c *Cache) work(do func()) (started bool) {
 	}
 	c.running.Go(do)
 	return true
+}
+
+// panicked reports a bug that cost one piece of work.
+func (c *Cache) panicked(what string, d digest.Digest, p any) {
+	c.o.Metrics.Requests.Panicked()
+	c.o.Log.Error(what+" panicked", "digest", d, "panic", p, "stack", string(debug.Stack()))
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -26,6 +26,7 @@ import (
 	"hubcap/cache/index"
 	"hubcap/e2e/testkit"
 	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 )
 
@@ -81,6 +82,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	all := metrics.New()
 	options := Options{
 		Store: store, Index: idx, MaxBlob: o.maxBlob, ManifestMemory: mib,
+		Capacity: advisor.NewCapacity(time.Now),
 		Ledger: eviction.NewLedger(eviction.LedgerOptions{
 			Limit: o.limit, SmallSize: 4 * kib, SmallShare: 0.05, High: 1, Low: 0.9, Now: time.Now, Metrics: all.Space,
 		}),
@@ -105,6 +107,9 @@ func (r *rig) stop() {
 	if err := errors.Join(r.o.Index.Close(), r.o.Store.Close()); err != nil {
 		r.t.Error(err)
 	}
+	if strings.Contains(r.log.String(), "illegal transition") {
+		r.t.Error("a fill made an illegal transition; see the log")
+	}
 	r.Cache = nil
 }
 
@@ -112,15 +117,10 @@ func (r *rig) stop() {
 func (r *rig) settle() {
 	r.t.Helper()
 	eventually(r.t, "fills end", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.fills) == 0
+		running, _ := r.fills.Count()
+		return running == 0
 	})
-	eventually(r.t, "locks are given back", func() bool {
-		r.locks.mu.Lock()
-		defer r.locks.mu.Unlock()
-		return len(r.locks.held) == 0
-	})
+	eventually(r.t, "locks are given back", func() bool { return r.digests.Count() == 0 })
 }
 
 // checkLedger compares the ledger with the files.
@@ -152,7 +152,7 @@ func (r *rig) checkLedger() {
 		if noteErr != nil || !ok {
 			r.t.Errorf("a partial file that the ledger does not count: %s, %v", name, noteErr)
 		}
-		partial += n.Size
+		partial += n
 	}
 	if err != nil || partial != s.Partial {
 		r.t.Errorf("partial files of %d bytes, counted are %d: %v, %v", partial, s.Partial, left, err)
@@ -213,7 +213,7 @@ func (o *origin) Open(_ context.Context, off, n int64) (*Stream, error) {
 	if o.unsized {
 		size, end = -1, -1
 	}
-	return &Stream{Body: io.NopCloser(r), Off: off, End: end, Size: size}, nil
+	return &Stream{Body: io.NopCloser(r), Off: off, End: end, Size: size, Part: n >= 0}, nil
 }
 
 // down is a source that does not answer.
@@ -501,11 +501,11 @@ func TestFailuresReachTheReaderAndNothingIsKept(t *testing.T) {
 			}
 			return cutAfter(in, mib), nil
 		}}, notFound{}, mib},
-		{"another length after a break", &origin{body: body}, errChanged, mib},
+		{"another length after a break", &origin{body: body}, ErrSource, mib},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{})
-			if errors.Is(tc.want, errChanged) {
+			if errors.Is(tc.want, ErrSource) {
 				src := tc.src
 				src.script = func(open, _ int64, in io.Reader) (io.Reader, error) {
 					if open == 1 {
@@ -576,12 +576,13 @@ func TestDigestDecidesNotTheSize(t *testing.T) {
 		for _, length := range []int64{0, 1, tail, 12 * mib} {
 			body, d := randomContent(8, int(length))
 			sizes := []int64{-1, 0, length - 1, length, length + 1, 1 << 60}
+			parts := []span{{0, length}, {length / 2, length}, {length / 3, length / 2}}
 			if testing.Short() && length > mib {
-				sizes = []int64{-1, length - 1}
+				sizes, parts = []int64{-1, length - 1}, parts[1:]
 			}
 			for _, manifest := range sizes {
 				for _, unsized := range []bool{false, true} {
-					for _, part := range []span{{0, length}, {length / 2, length}, {length / 3, length / 2}} {
+					for _, part := range parts {
 						name := fmt.Sprintf("%v of %d bytes, %d in the manifest, unsized %v, at most %d kept", part, length, manifest, unsized, maxBlob)
 						t.Run(name, func(t *testing.T) {
 							r.t = t
@@ -675,12 +676,8 @@ func TestAnotherRepositorysFailureIsNotMine(t *testing.T) {
 		second <- err
 	}()
 	eventually(t, "the second joins", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		f := r.fills[d]
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.waiting == 2
+		all := r.Fills()
+		return len(all) == 1 && all[0].Readers == 2
 	})
 	close(open)
 	if err := <-first; !errors.Is(err, notFound{}) {
@@ -929,9 +926,10 @@ func TestManifests(t *testing.T) {
 	if _, ok := r.Manifest(oci.Digest); ok {
 		t.Error("a damaged manifest was served")
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a damaged manifest was left")
-	}
+	eventually(t, "the damaged file is removed", func() bool { // by the janitor, if it is there first
+		_, err := os.Lstat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func TestManifestMemoryIsBounded(t *testing.T) {
@@ -1033,8 +1031,7 @@ func TestPanicEndsOneFill(t *testing.T) {
 		"in reading": &origin{body: body, script: func(int64, int64, io.Reader) (io.Reader, error) { return panicReader{}, nil }},
 	} {
 		_, _, err := r.get(d, src, 0, -1)
-		var bug panicError
-		if !errors.As(err, &bug) {
+		if err == nil || !strings.Contains(err.Error(), "panic:") {
 			t.Errorf("%s: %v", name, err)
 		}
 		r.checkLedger()
@@ -1061,6 +1058,7 @@ func (r *rig) mustSend(o opening, body []byte) {
 	}
 	defer o.b.Close()
 	var c client
+	c.Grow(len(body) + bytes.MinRead)
 	if err := o.b.Send(context.Background(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
 		r.t.Errorf("%d bytes, %v", c.Len(), err)
 	}

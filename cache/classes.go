@@ -10,12 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/fill"
 	"hubcap/cache/index"
 )
-
-// ErrRestricted means that a blob is held but restricted: the request has not shown
-// that the registry the blob came from would give it to the client.
-var ErrRestricted = errors.New("the blob is restricted")
 
 // classes knows which of the blobs that are held are restricted, and the hosts
 // they came from as far as these were looked up. What another registry says
@@ -76,9 +73,10 @@ func (c *Cache) CameFrom(d digest.Digest, host string) bool {
 	return linked
 }
 
-// noteFrom notes that d came from host, for CameFrom, if d is restricted.
+// noteFrom notes that d came from host, for CameFrom, if d is restricted. An empty
+// host is none.
 func (c *Cache) noteFrom(d digest.Digest, host string) {
-	if c.classes.of(d) == blobs.Public {
+	if host == "" || c.classes.of(d) == blobs.Public {
 		return
 	}
 	c.classes.from(d, host)
@@ -86,15 +84,6 @@ func (c *Cache) noteFrom(d digest.Digest, host string) {
 		c.indexFailed(err)
 	}
 }
-
-// shows reports whether a blob of the class may be shown to the client. from
-// reports whether the blob came from the wanted host.
-func (w *Want) shows(class blobs.Class, from func() bool) bool {
-	return class == blobs.Public || w.ours || w.Granted && from()
-}
-
-// in reports whether the source is the given repository, and that is restricted.
-func (w *Want) in(repository string) bool { return repository != "" && w.Repository == repository }
 
 // openFile opens the file of a held blob, of the given class: a client that was
 // admitted because the blob was public gets no restricted file, even if the blob
@@ -112,10 +101,8 @@ func (c *Cache) openFile(d digest.Digest, class blobs.Class) (*os.File, blobs.St
 // about what came from it. What it gives to every client is public from now on;
 // for the rest the caller sets want.Granted.
 func (c *Cache) Confirm(want Want) bool {
-	c.mu.Lock()
-	f := c.fills[want.Digest]
-	c.mu.Unlock()
-	if (f == nil || f.want.Host != want.Host) && !c.CameFrom(want.Digest, want.Host) {
+	f := c.fills.Of(want.Digest)
+	if (f == nil || f.Want().Host != want.Host) && !c.CameFrom(want.Digest, want.Host) {
 		return false
 	}
 	if !want.Restricted {
@@ -126,7 +113,7 @@ func (c *Cache) Confirm(want Want) bool {
 
 // Uncached opens a blob at its source, even if it is stored.
 func (c *Cache) Uncached(want Want) *Blob {
-	return c.newUncached(want, want.Size, nil, uncachedRestricted)
+	return c.blob(want, c.fills.Uncached(want, want.Size, fill.ReasonRestricted))
 }
 
 // Proved notes that a blob of Uncached was sent to its end: bytes that hash to the
@@ -143,14 +130,11 @@ func (c *Cache) Proved(want Want) {
 // stay restricted until the next call.
 func (c *Cache) reveal(d digest.Digest) {
 	c.manifests.reveal(d)
-	c.mu.Lock()
-	f := c.fills[d]
-	c.mu.Unlock()
-	if f != nil {
-		f.reveal()
+	if f := c.fills.Of(d); f != nil {
+		f.Reveal()
 		return
 	}
-	unlock, free := c.locks.tryLock(d)
+	unlock, free := c.digests.TryLock(d)
 	if !free {
 		return
 	}
@@ -172,17 +156,4 @@ func (c *Cache) revealLocked(d digest.Digest) {
 	}
 	c.trust.moved(d, before, after)
 	c.classes.set(d, blobs.Public)
-}
-
-// reveal makes what the fill fetches public.
-func (f *fill) reveal() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.class = blobs.Public
-}
-
-func (f *fill) classNow() blobs.Class {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.class
 }

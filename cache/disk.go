@@ -24,7 +24,7 @@ const diskInterval = time.Second
 const writesProblem = time.Minute
 
 // errReadOnly means that the data directory accepts no writes.
-var errReadOnly = diskError{errors.New("the data directory's file system is read-only")}
+var errReadOnly = errors.New("the data directory's file system is read-only")
 
 // disk is what is known of the file system's condition.
 type disk struct {

@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/content"
+	"hubcap/cache/fill"
+	"hubcap/eviction"
 )
 
 // maxWalk is how many manifests are visited at most from one index, itself
@@ -20,7 +22,7 @@ const maxWalk = 4096
 // learnEdges has come to it, or where the index has lost its media type.
 func (c *Cache) Parts(d digest.Digest) (parts []content.Part, ok bool) {
 	parts, known := c.edges.Parts(d)
-	if known && (c.manifests.has(d) || c.Has(Want{Digest: d, ours: true})) {
+	if known && (c.manifests.has(d) || c.Has(Want{Digest: d, Ours: true})) {
 		return parts, true
 	}
 	if !c.o.Ledger.Holds(d) && !c.walking() && !c.manifests.has(d) {
@@ -139,6 +141,7 @@ func (c *Cache) UseImage(d digest.Digest) {
 			if _, held := c.o.Ledger.Touch(p.Digest); held {
 				c.usage.touch(p.Digest)
 			}
+			c.capacity.Used(p.Digest, c.o.Ledger.Segment(p.Size) == eviction.Small)
 		}
 	})
 }
@@ -170,7 +173,7 @@ func (c *Cache) learnEdges() {
 // learnEdgesOf reads one manifest. Its digest is locked, so that it is not
 // removed meanwhile; what else locks it will put its edges.
 func (c *Cache) learnEdgesOf(d digest.Digest) {
-	unlock, free := c.locks.tryLock(d)
+	unlock, free := c.digests.TryLock(d)
 	if !free {
 		return
 	}
@@ -179,8 +182,8 @@ func (c *Cache) learnEdgesOf(d digest.Digest) {
 	if !c.o.Ledger.Holds(d) {
 		return
 	}
-	one := c.handles.acquire(d)
-	defer c.handles.release(d, one)
+	one := c.files.Acquire(d)
+	defer c.files.Release(d, one)
 	f, stat, err := c.openFile(d, c.classes.of(d))
 	if err == nil {
 		defer f.Close()
@@ -195,7 +198,7 @@ func (c *Cache) learnEdgesOf(d digest.Digest) {
 }
 
 // readManifest reads the file of a manifest, of size bytes, and verifies it. The
-// error may be errNoManifest or ErrWrongContent.
+// error may be errNoManifest or fill.ErrWrongContent.
 func (c *Cache) readManifest(d digest.Digest, f *os.File, size int64) ([]byte, error) {
 	if size > MaxManifest {
 		return nil, errNoManifest
@@ -205,7 +208,7 @@ func (c *Cache) readManifest(d digest.Digest, f *os.File, size int64) ([]byte, e
 		return nil, err
 	}
 	if d.Algorithm().FromBytes(body) != d {
-		return nil, ErrWrongContent
+		return nil, fill.ErrWrongContent
 	}
 	if stat, err := c.o.Store.Stat(f); err == nil {
 		c.verified(d, stat)
@@ -216,7 +219,7 @@ func (c *Cache) readManifest(d digest.Digest, f *os.File, size int64) ([]byte, e
 // unreadManifest decides what becomes of a file that readManifest failed for.
 func (c *Cache) unreadManifest(d digest.Digest, size int64, err error) {
 	switch {
-	case errors.Is(err, ErrWrongContent):
+	case errors.Is(err, fill.ErrWrongContent):
 		c.lost(d, size, size, err)
 	case !errors.Is(err, errNoManifest):
 		_ = c.unreadable(d, 0, err)

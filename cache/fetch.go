@@ -7,11 +7,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/fill"
 	"hubcap/eviction"
 )
-
-// ErrNotStored says that a blob was fetched, or could have been, and is not stored.
-var ErrNotStored = errors.New("it cannot be stored")
 
 // Fetch fills a blob that no client has requested yet: with one connection, and
 // under a bandwidth cap after those that clients have requested. It returns when
@@ -22,19 +20,19 @@ func (c *Cache) Fetch(ctx context.Context, want Want) (fetched int64, err error)
 	if want.Size > c.o.MaxBlob {
 		return -1, nil
 	}
-	f, began := c.unrequested(want)
+	f, began, _ := c.unrequested(want)
 	if !began {
 		return -1, nil
 	}
 	select {
-	case <-f.requested:
+	case <-f.Requested():
 		return -1, nil
-	case <-f.done:
+	case <-f.Done():
 	case <-ctx.Done():
 		return -1, context.Cause(ctx)
 	}
-	switch size, err := f.outcome(); {
-	case errors.Is(err, errAgain), errors.Is(err, ErrNotStored):
+	switch size, err := f.Outcome(); {
+	case errors.Is(err, fill.ErrAgain), errors.Is(err, ErrNotStored):
 		return -1, nil
 	case err != nil:
 		return -1, err
@@ -59,66 +57,38 @@ func (c *Cache) Obtain(ctx context.Context, want Want) (fetched int64, err error
 		if want.Size > c.o.MaxBlob {
 			return 0, fmt.Errorf("%w: %w", ErrNotStored, eviction.ErrTooLarge)
 		}
-		f, began := c.unrequested(want)
-		if f == nil {
+		f, began, err := c.unrequested(want)
+		if err != nil {
 			if _, unread := c.unread.find(want.Digest); unread {
-				return 0, fmt.Errorf("%w: %w", ErrNotStored, errUnreadable)
+				return 0, fmt.Errorf("%w: %w", ErrNotStored, fill.ErrUnreadable)
 			}
-			if c.isClosed() {
-				return 0, errStopped
+			if errors.Is(err, fill.ErrStopped) {
+				return 0, err
 			}
 			continue // it was stored between the two looks
 		}
 		select {
-		case <-f.done:
+		case <-f.Done():
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}
-		size, err := f.outcome()
+		size, err := f.Outcome()
 		switch {
 		case began && err == nil:
 			return size, nil
-		case began && !errors.Is(err, errAgain):
+		case began && !errors.Is(err, fill.ErrAgain):
 			return 0, err
 		}
 	}
-	return 0, fmt.Errorf("%w: %w", ErrNotStored, errAgain)
+	return 0, fmt.Errorf("%w: %w", ErrNotStored, fill.ErrAgain)
 }
 
-// unrequested returns the running fill of a blob, or begins one that no client has
-// requested; nil if the blob is stored, or after Close.
-func (c *Cache) unrequested(want Want) (f *fill, began bool) {
+// unrequested is fill.Fills.Begin, also while the files are being counted.
+func (c *Cache) unrequested(want Want) (f *fill.Fill, began bool, err error) {
 	if c.walking() {
 		c.discover(want.Digest)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.fills[want.Digest]; f != nil {
-		return f, false
-	}
-	if c.closed || c.o.Ledger.Holds(want.Digest) {
-		return nil, false
-	}
-	f = newFill(c, want, false)
-	c.start(f)
-	return f, true
-}
-
-// outcome returns the size of the blob that an ended fill has stored, or why it has
-// stored none: errAgain if the blob was stored meanwhile.
-func (f *fill) outcome() (size int64, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.state == stateUncached {
-		return 0, fmt.Errorf("%w: %w", ErrNotStored, f.err)
-	}
-	return f.size, f.err
-}
-
-func (c *Cache) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
+	return c.fills.Begin(want)
 }
 
 // StoreManifest returns once the held manifest d is on disk. PutManifest writes it

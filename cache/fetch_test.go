@@ -139,6 +139,9 @@ func TestFetch(t *testing.T) {
 		if n := src.most.Load(); n != 1 {
 			t.Errorf("%d connections at a time, want 1", n)
 		}
+		if n := src.opens.Load(); n != 1 {
+			t.Errorf("%d requests, want one for the whole blob", n)
+		}
 		if from := r.mustGet(d, src, body); from != Held {
 			t.Errorf("origin %d", from)
 		}

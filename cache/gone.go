@@ -13,6 +13,10 @@ import (
 // take less than 5 MiB.
 const maxGone = 65_536
 
+// maxChanged is how many changes are remembered until somebody asks for them. They
+// take about 4 MiB.
+const maxChanged = 32_768
+
 // Gone is how a blob that was held since the start has been lost.
 type Gone struct {
 	At    time.Time // in whole seconds
@@ -26,6 +30,9 @@ type gone struct {
 	known  *digests.Table[lost]
 	oldest []digests.Ref // a ring; next is the place that is taken next
 	next   int
+
+	changed map[digest.Digest]struct{} // what was stored or lost since Changed was called
+	more    bool                       // than maxChanged
 }
 
 type lost struct {
@@ -35,7 +42,7 @@ type lost struct {
 }
 
 func newGone() gone {
-	return gone{known: digests.New[lost](), oldest: make([]digests.Ref, maxGone)}
+	return gone{known: digests.New[lost](), oldest: make([]digests.Ref, maxGone), changed: make(map[digest.Digest]struct{})}
 }
 
 // note notes that d is held no more. What was noted before remains, until d is
@@ -43,6 +50,7 @@ func newGone() gone {
 func (g *gone) note(d digest.Digest, now time.Time, wrong bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.changeLocked(d)
 	if _, known := g.known.Find(d); known {
 		return
 	}
@@ -59,10 +67,30 @@ func (g *gone) note(d digest.Digest, now time.Time, wrong bool) {
 func (g *gone) forget(d digest.Digest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.changeLocked(d)
 	if r, known := g.known.Find(d); known {
 		g.oldest[g.known.At(r).place] = 0
 		g.known.Remove(r)
 	}
+}
+
+// changeLocked notes that d is held, or held no more, since now. g.mu is held.
+func (g *gone) changeLocked(d digest.Digest) {
+	if len(g.changed) == maxChanged {
+		g.more = true
+		return
+	}
+	g.changed[d] = struct{}{}
+}
+
+// Changed returns which objects were stored or lost since the last call, for the one
+// caller that there may be. more says that these are not all of them.
+func (c *Cache) Changed() (some map[digest.Digest]struct{}, more bool) {
+	c.gone.mu.Lock()
+	defer c.gone.mu.Unlock()
+	some, more = c.gone.changed, c.gone.more
+	c.gone.changed, c.gone.more = make(map[digest.Digest]struct{}), false
+	return some, more
 }
 
 // Gone returns how d was lost; known is false where it was not, not since the

@@ -165,7 +165,12 @@ func (c *Cache) Manifest(d digest.Digest) (Manifest, bool) {
 		}
 		return one, true
 	}
-	b, err := c.held(Want{Digest: d, ours: true})
+	want := Want{Digest: d, Ours: true}
+	size, err := c.use(want)
+	if err != nil {
+		return Manifest{}, false
+	}
+	b, err := c.heldFile(want, size)
 	if err != nil {
 		return Manifest{}, false
 	}
@@ -243,7 +248,7 @@ func (c *Cache) PutManifest(one Manifest, stored func()) {
 func (c *Cache) store(one Manifest, parts []content.Part) error {
 	d := one.Digest
 	defer c.Remove(d) // what was evicted while the lock was held
-	defer c.locks.lock(d)()
+	defer c.digests.Lock(d)()
 	if err := c.writable(); err != nil {
 		return err
 	}

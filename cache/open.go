@@ -8,39 +8,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/fill"
 	"hubcap/eviction"
 	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 )
 
-// Want is what a request knows of the blob that it asks for.
-type Want struct {
-	Digest digest.Digest
-	Source Source // see there: compared with ==
-	Host   string // the registry that the source asks: connections and restricted content are counted by it
-	Size   int64  // bytes, as the manifest says; negative if it does not. Only a hint for how to ask the source
-	Off    int64  // of the first byte that the reader will read
-
-	// Restricted says that the source gives the blob only to some clients: it is
-	// stored as restricted content.
-	Restricted bool
-	// Granted says that Host would give the client the blob if it were
-	// restricted. Without it, or if it came from another host, such a blob is
-	// ErrRestricted. A source that is asked decides for itself.
-	Granted bool
-	// Repository is the one that a Restricted source asks in, all of which the
-	// client may see. A fill that another request began there is joined
-	// before it is known whether the blob exists.
-	Repository string
-
-	ours bool // hubcap itself reads it, and shows it to no client yet
-}
-
 // errNotHeld says that no file of a blob is stored.
 var errNotHeld = errors.New("not held")
-
-// errAgain says that another look for the blob may have another result.
-var errAgain = errors.New("the blob was stored, or its fill ended, meanwhile")
 
 // Held opens the blob if it is stored, as ok reports. The error is ErrRestricted if
 // the client may not see it.
@@ -56,10 +31,7 @@ func (c *Cache) Held(want Want) (b *Blob, ok bool, err error) {
 // it. It looks at the file only if that could not be read the last time. It does
 // not count as a use of the blob.
 func (c *Cache) Has(want Want) bool {
-	c.mu.Lock()
-	_, filling := c.fills[want.Digest]
-	c.mu.Unlock()
-	if filling {
+	if c.fills.Of(want.Digest) != nil {
 		return true
 	}
 	want.Size = -1
@@ -74,15 +46,43 @@ func (c *Cache) Stored(want Want) bool {
 	}
 	size, held := c.o.Ledger.Size(want.Digest)
 	return held && (want.Size < 0 || want.Size == size) &&
-		want.shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
+		want.Shows(c.classes.of(want.Digest), func() bool { return c.CameFrom(want.Digest, want.Host) })
 }
 
 // MaxBlob returns the size in bytes of the largest blob that is stored.
 func (c *Cache) MaxBlob() int64 { return c.o.MaxBlob }
 
-// held opens a stored file. The error is errNotHeld, ErrRestricted, errUnreadable, or
-// that of a system that can open no more files (outOfHandles).
+// held opens a stored file, or a small one in memory. The error is errNotHeld,
+// ErrRestricted, fill.ErrUnreadable, or that of a system that can open no more files
+// (outOfHandles).
 func (c *Cache) held(want Want) (*Blob, error) {
+	size, err := c.use(want)
+	if err != nil {
+		return nil, err
+	}
+	if size > smallFile {
+		return c.heldFile(want, size)
+	}
+	if body, kept := c.small.Get(want.Digest); kept && int64(len(body)) == size {
+		return c.blob(want, fill.Opened{Size: size, Origin: Held, Body: inMemory(body)}), nil
+	}
+	b, err := c.heldFile(want, size)
+	if err != nil {
+		return nil, err
+	}
+	if file := b.body.(*held); file.trusted {
+		body, ok := c.keepSmall(want.Digest, file.file, b.Size)
+		if file.trusted = ok; ok {
+			b.Close()
+			b.body = body
+		}
+	}
+	return b, nil
+}
+
+// use notes that want is to be sent, and returns its size in bytes. The error is
+// errNotHeld or ErrRestricted.
+func (c *Cache) use(want Want) (size int64, err error) {
 	d := want.Digest
 	size, known := c.o.Ledger.Touch(d)
 	if !known && c.walking() {
@@ -90,26 +90,29 @@ func (c *Cache) held(want Want) (*Blob, error) {
 		size, known = c.o.Ledger.Touch(d)
 	}
 	if !known {
-		return nil, errNotHeld
+		return 0, errNotHeld
 	}
-	class := c.classes.of(d)
-	if !want.shows(class, func() bool { return c.CameFrom(d, want.Host) }) {
-		return nil, ErrRestricted
+	if !want.Shows(c.classes.of(d), func() bool { return c.CameFrom(d, want.Host) }) {
+		return 0, ErrRestricted
 	}
 	c.usage.touch(d)
+	return size, nil
+}
+
+// heldFile opens a stored file of size bytes, which use has returned, with the errors of
+// held.
+func (c *Cache) heldFile(want Want, size int64) (*Blob, error) {
+	d := want.Digest
 	replaced := c.unread.replaced.Load()
-	one := c.handles.acquire(d)
-	f, stat, err := c.openFile(d, class)
+	one := c.files.Acquire(d)
+	f, stat, err := c.openFile(d, c.classes.of(d))
 	if err == nil && stat.Size == size {
-		return &Blob{
-			Size: size, Origin: Held, RecentlyWrong: c.wrong.has(d), cache: c, want: want,
-			body: &held{
-				cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature),
-				replaced: replaced, handle: one, file: f,
-			},
-		}, nil
+		return c.blob(want, fill.Opened{Size: size, Origin: Held, Body: &held{
+			cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature),
+			replaced: replaced, handle: one, file: f,
+		}}), nil
 	}
-	c.handles.release(d, one)
+	c.files.Release(d, one)
 	if err != nil {
 		return nil, c.unreadable(d, 0, err)
 	}
@@ -125,15 +128,16 @@ func (c *Cache) Looked(d digest.Digest, size int64, held, joined bool) {
 	segment := c.o.Ledger.Segment(size)
 	c.o.Metrics.Space.Looked(segment.String(), held)
 	if d != "" && size <= c.o.MaxBlob { // a larger cache would not store it either
-		c.capacity.Saw(d, size, segment == eviction.Small, held || joined)
+		c.capacity.Saw(d, size, segment == eviction.Small, held, joined)
 	}
 }
 
-// Capacity returns what share of requests and bytes a cache of advisor.Scales
-// times the present size would answer; known is false while that cannot be said.
-func (c *Cache) Capacity() (all []advisor.Estimate, known bool) {
+// Capacity returns what caches of advisor.Scales times the present size would
+// answer; known is false while that cannot be said.
+func (c *Cache) Capacity() (a advisor.Advice, known bool) {
 	s := c.o.Ledger.Status()
-	return c.capacity.Advice(s.Segments[eviction.Small].Share, s.Segments[eviction.Large].Share)
+	_, held := s.Held()
+	return c.capacity.Advice(s.Segments[eviction.Small].Share, s.Segments[eviction.Large].Share, held)
 }
 
 // outOfHandles reports whether err says that the system can open no more files. It
@@ -148,7 +152,7 @@ func (c *Cache) lost(d digest.Digest, size, onDisk int64, err error) {
 	if c.o.Ledger.Evict(d) {
 		c.gone.note(d, c.o.Now(), true)
 		result := metrics.CheckUnreadable
-		if errors.Is(err, ErrWrongContent) {
+		if errors.Is(err, fill.ErrWrongContent) {
 			result = metrics.CheckWrong
 		}
 		c.o.Metrics.Checks.Ended(result)
@@ -181,19 +185,19 @@ const maxTries = 100
 // the list of fills, which are not looked at under one lock: a fill may end
 // between the two looks, or between the second one and the opening of its file.
 // And a fill that was joined may fail where this request's own source would not.
-// All of this is errAgain, and anything else is the answer. After maxTries the
+// All of this is fill.ErrAgain, and anything else is the answer. After maxTries the
 // blob is read from this request's source.
 func (c *Cache) openMissing(ctx context.Context, want Want, missing error, replaced int64) (*Blob, error) {
 	for range maxTries {
 		b, err := c.tryMissing(ctx, want, missing, replaced)
-		if !errors.Is(err, errAgain) {
+		if !errors.Is(err, fill.ErrAgain) {
 			return b, err
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		now := c.unread.replaced.Load()
-		if errors.Is(missing, errUnreadable) && now == replaced {
+		if errors.Is(missing, fill.ErrUnreadable) && now == replaced {
 			continue // the file is not tried again: a fill replaces it
 		}
 		replaced = now
@@ -201,12 +205,12 @@ func (c *Cache) openMissing(ctx context.Context, want Want, missing error, repla
 			return b, nil
 		}
 	}
-	return c.openUncached(ctx, want, errAgain)
+	return c.openUncached(ctx, want, fill.ErrAgain)
 }
 
 // tryMissing is one try of openMissing.
 func (c *Cache) tryMissing(ctx context.Context, want Want, missing error, replaced int64) (*Blob, error) {
-	replace := errors.Is(missing, errUnreadable)
+	replace := errors.Is(missing, fill.ErrUnreadable)
 	switch {
 	case errors.Is(missing, ErrRestricted):
 		return nil, missing
@@ -216,79 +220,39 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error, replac
 	if !replace {
 		replaced = -1
 	}
-	f, began, err := c.join(want, replaced)
+	f, began, err := c.fills.Join(want, replace, func() bool { return c.stored(want.Digest, replaced) })
 	if err != nil {
 		return nil, err
 	}
-	b, err := f.open(ctx, want, began)
+	o, err := f.Open(ctx, want, began)
 	switch {
 	case err == nil:
-		return b, nil
+		return c.blob(want, o), nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case !began && f.want.Source != want.Source: // this request's repository may have the blob
-		return nil, fmt.Errorf("%w: %w", errAgain, err)
+	case !began && f.Want().Source != want.Source: // this request's repository may have the blob
+		return nil, fmt.Errorf("%w: %w", fill.ErrAgain, err)
 	}
 	return nil, err
 }
 
-// openUncached opens the blob at its source, without a fill because of why. The
-// source says how long it is.
+// blob returns what was opened for want as a Blob.
+func (c *Cache) blob(want Want, o fill.Opened) *Blob {
+	return &Blob{Size: o.Size, Origin: o.Origin, RecentlyWrong: c.fills.RecentlyWrong(want.Digest), cache: c, want: want, body: o.Body}
+}
+
+// openUncached opens the blob at its source, without a fill because of why.
 func (c *Cache) openUncached(ctx context.Context, want Want, why error) (*Blob, error) {
-	c.o.Log.Warn("a blob is streamed and not stored", "digest", want.Digest, "reason", uncachedDisk.String(), "err", why)
-	stream, err := want.Source.Open(ctx, 0, -1)
+	o, err := c.fills.OpenUncached(ctx, want, why)
 	if err != nil {
 		return nil, err
 	}
-	c.compareSizes(want, stream)
-	return c.newUncached(want, stream.Size, stream, uncachedDisk), nil
+	return c.blob(want, o), nil
 }
 
-// join returns the running fill of a digest, or starts one, and counts the caller
-// in (fill.enter). The error is errAgain if the blob is stored by now: a fill
-// commits before it leaves the list. If the stored file cannot be read and is to be
-// replaced, replaced is unread.replaced from before that file was opened, and
-// otherwise negative.
-func (c *Cache) join(want Want, replaced int64) (f *fill, began bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.fills[want.Digest]; f != nil {
-		if !f.want.in(want.Repository) && !want.shows(f.classNow(), func() bool { return f.want.Host == want.Host }) {
-			return nil, false, ErrRestricted
-		}
-		if f.enter() {
-			c.o.Metrics.Fills.Joined()
-			return f, false, nil
-		}
-	}
-	if c.closed {
-		return nil, false, errStopped
-	}
-	if c.o.Ledger.Holds(want.Digest) && c.unread.replaced.Load() != replaced {
-		return nil, false, errAgain
-	}
-	f = newFill(c, want, replaced >= 0)
-	f.enter()
-	c.start(f)
-	return f, true, nil
-}
-
-// start puts a fill on the list and runs it. c.mu is held.
-func (c *Cache) start(f *fill) {
-	c.fills[f.want.Digest] = f
-	c.o.Metrics.Fills.Started()
-	c.fillsRunning.Add(1)
-	c.running.Go(func() {
-		defer c.fillsRunning.Add(-1)
-		f.run()
-	})
-}
-
-// unlist takes a fill off the list, so that it is not joined any more.
-func (c *Cache) unlist(f *fill) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.fills[f.want.Digest] == f {
-		delete(c.fills, f.want.Digest)
-	}
+// stored reports whether the blob is stored. If the stored file cannot be read and
+// is to be replaced, replaced is unread.replaced from before that file was opened,
+// and otherwise negative.
+func (c *Cache) stored(d digest.Digest, replaced int64) bool {
+	return c.o.Ledger.Holds(d) && c.unread.replaced.Load() != replaced
 }

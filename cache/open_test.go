@@ -55,11 +55,11 @@ func TestEvictedBeforeItsOpenersCame(t *testing.T) {
 	body, d := randomContent(205, mib)
 	src, open := gated(body, false)
 	want := Want{Digest: d, Source: src, Size: -1}
-	r.handles.mu.Lock() // holds the openers up
+	goOn := holdUp(t, &r.files)
 	first := r.openAside(want)
-	waitIn(t, "(*handles).acquire", 1)
+	waitIn(t, "(*Files).Acquire", 1)
 	second := r.openAside(want)
-	waitIn(t, "(*handles).acquire", 2)
+	waitIn(t, "(*Files).Acquire", 2)
 	close(open)
 	r.settle()
 	if !r.o.Ledger.Evict(d) {
@@ -70,7 +70,7 @@ func TestEvictedBeforeItsOpenersCame(t *testing.T) {
 	}
 	r.o.Ledger.Unlinked(d)
 	r.o.Ledger.Freed(int64(len(body)))
-	r.handles.mu.Unlock()
+	goOn()
 	r.mustSend(<-first, body)
 	r.mustSend(<-second, body)
 	r.checkLedger()
@@ -83,17 +83,17 @@ func TestDiskFailsBeforeTheOpenersCame(t *testing.T) {
 	body, d := randomContent(206, 2*mib)
 	src, open := gated(body, true)
 	want := Want{Digest: d, Source: src, Size: -1}
-	r.handles.mu.Lock() // holds the openers up
+	goOn := holdUp(t, &r.files)
 	first := r.openAside(want)
-	waitIn(t, "(*handles).acquire", 1)
+	waitIn(t, "(*Files).Acquire", 1)
 	second := r.openAside(want)
-	waitIn(t, "(*handles).acquire", 2)
+	waitIn(t, "(*Files).Acquire", 2)
 	close(open)
 	eventually(t, "the fill fails", func() bool {
 		left, err := os.ReadDir(filepath.Join(r.dir, "partial"))
 		return err == nil && len(left) == 0
 	})
-	r.handles.mu.Unlock()
+	goOn()
 	r.mustSend(<-first, body)
 	r.mustSend(<-second, body)
 	r.checkLedger()
@@ -103,14 +103,13 @@ func TestDiskFailsBeforeTheOpenersCame(t *testing.T) {
 // for its fill after that has ended.
 func (r *rig) lookThenJoin(body []byte, d digest.Digest, later Source) opening {
 	r.t.Helper()
-	r.mu.Lock() // holds the request up between the looks
+	goOn := holdUp(r.t, r.fills) // the request, between the looks
 	want := Want{Digest: d, Source: later, Size: -1}
 	o := r.openAside(want)
-	waitIn(r.t, "(*Cache).join", 1)
-	// A fill that is on no list: it commits, and waits at the list's lock.
-	r.running.Go(newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false).run)
-	eventually(r.t, "the first fill commits", func() bool { _, held := r.o.Ledger.Touch(d); return held })
-	r.mu.Unlock()
+	waitIn(r.t, "(*Fills).Join", 1)
+	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() {}) // stored without a fill
+	eventually(r.t, "it is stored", func() bool { _, held := r.o.Ledger.Touch(d); return held })
+	goOn()
 	return <-o
 }
 
@@ -151,7 +150,7 @@ func TestManifestAndFillOfOneDigest(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	body, d := randomContent(213, mib)
 	src := &origin{body: body}
-	unlock := r.locks.lock(d) // both wait, the manifest first
+	unlock := r.digests.Lock(d) // both wait, the manifest first
 	r.PutManifest(Manifest{Digest: d, MediaType: "m", Body: body}, func() {})
 	eventually(t, "the manifest waits", func() bool { return r.lockUsers(d) == 2 })
 	b := make(chan error)
@@ -174,14 +173,7 @@ func TestManifestAndFillOfOneDigest(t *testing.T) {
 	r.checkLedger()
 }
 
-func (r *rig) lockUsers(d digest.Digest) int {
-	r.locks.mu.Lock()
-	defer r.locks.mu.Unlock()
-	if one := r.locks.held[d]; one != nil {
-		return one.users
-	}
-	return 0
-}
+func (r *rig) lockUsers(d digest.Digest) int { return r.digests.Users(d) }
 
 // TestOneTransferEach has many clients request one small blob after another: each is
 // transferred once.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hubcap/cache/content"
 	"hubcap/eviction"
 )
 
@@ -28,6 +29,14 @@ func (c *Cache) Purge(d digest.Digest, dryRun bool) (bytes int64, held bool) {
 	}
 	return bytes, held || inMemory
 }
+
+// Evict evicts what is evicted next when room is made, until that has at least
+// some bytes on disk; see eviction.Janitor.Evict.
+func (c *Cache) Evict(bytes int64) []eviction.Object { return c.janitor.Evict(bytes) }
+
+// Names returns what the manifest d names as far as that is in memory; known is false
+// for what is not known to be a manifest.
+func (c *Cache) Names(d digest.Digest) (parts []content.Part, known bool) { return c.edges.Parts(d) }
 
 // NamedBy returns the manifests that are held and name d.
 func (c *Cache) NamedBy(d digest.Digest) []digest.Digest { return c.edges.Naming(d) }

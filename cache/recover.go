@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/fill"
 	"hubcap/cache/index"
 )
 
@@ -73,13 +74,13 @@ func (c *Cache) partials() (kept []found) {
 			kept = append(kept, found{p.Digest, max(p.Size, p.Room), p.Modified.UnixNano()})
 			return true
 		}
-		n, _, ok := decodeNote(p.Note, p.Size)
+		size, ok := fill.PartialSize(p.Note, p.Size)
 		// A larger one would not be resumed, and a flipped bit in a note could
 		// have everything evicted for it.
-		if !ok || n.Size > c.o.MaxBlob {
+		if !ok || size > c.o.MaxBlob {
 			return false
 		}
-		kept = append(kept, found{p.Digest, n.Size, p.Modified.UnixNano()})
+		kept = append(kept, found{p.Digest, size, p.Modified.UnixNano()})
 		return true
 	})
 	if removed > 0 {
@@ -107,7 +108,7 @@ func (c *Cache) walk(partials []found) {
 	var known indexed
 	err := c.o.Store.Walk(func(d digest.Digest, class blobs.Class, size int64, modified time.Time) error {
 		if c.base.Err() != nil {
-			return errStopped
+			return fill.ErrStopped
 		}
 		if dir := blobs.DirOf(d); dir != known.dir {
 			known = c.indexedOf(dir)
@@ -133,7 +134,7 @@ func (c *Cache) walk(partials []found) {
 		return nil
 	})
 	c.usage.learn(latest)
-	if errors.Is(err, errStopped) {
+	if errors.Is(err, fill.ErrStopped) {
 		return
 	}
 	c.counted.Store(true)
@@ -214,7 +215,7 @@ func (c *Cache) plausible(d digest.Digest, size int64) bool {
 // removeFile removes a file that the ledger does not know, unless the lock of
 // its digest is held.
 func (c *Cache) removeFile(d digest.Digest) error {
-	unlock, free := c.locks.tryLock(d)
+	unlock, free := c.digests.TryLock(d)
 	if !free {
 		return nil
 	}
@@ -232,7 +233,7 @@ func (c *Cache) learnClass(d digest.Digest, class blobs.Class) {
 	if class == blobs.Public {
 		return // the class of a digest that nothing is known of
 	}
-	if unlock, free := c.locks.tryLock(d); free {
+	if unlock, free := c.digests.TryLock(d); free {
 		defer unlock()
 		if !c.o.Ledger.Holds(d) {
 			c.classes.set(d, class)
@@ -260,7 +261,7 @@ func (c *Cache) forgetGone() {
 		note(link.Digest)
 	}
 	for _, d := range missing {
-		unlock, free := c.locks.tryLock(d)
+		unlock, free := c.digests.TryLock(d)
 		if !free {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"hubcap/cache/blobs"
 	"hubcap/cache/failpoint"
 	"hubcap/cache/index"
+	"hubcap/eviction"
 )
 
 // Remove unlinks d if the ledger has it evicted. While a fill of d holds the
@@ -18,7 +19,7 @@ func (c *Cache) Remove(d digest.Digest) {
 		if _, evicted := c.o.Ledger.Evicted(d); !evicted {
 			return
 		}
-		unlock, free := c.locks.tryLock(d)
+		unlock, free := c.digests.TryLock(d)
 		if !free {
 			return
 		}
@@ -39,6 +40,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	}
 	c.gone.note(d, c.o.Now(), false)
 	c.manifests.remove(d)
+	c.small.Remove(d)
 	c.edges.Remove(d)
 	c.usage.forget(d)
 	c.trust.forget(d)
@@ -51,7 +53,7 @@ func (c *Cache) removeLocked(d digest.Digest) error {
 	}
 	failpoint.At(failpoint.RemoveCleared)
 	c.o.Ledger.Unlinked(d)
-	c.handles.unlinked(d, func() { c.o.Ledger.Freed(size) })
+	c.files.Unlinked(d, func() { c.o.Ledger.Freed(size) })
 	failpoint.At(failpoint.RemoveCounted)
 	err := c.o.Index.Forget(d)
 	if restricted {
@@ -76,12 +78,13 @@ func (c *Cache) committed(d digest.Digest, stat blobs.Stat, class blobs.Class, h
 	if size, evicted := c.o.Ledger.Evicted(d); evicted {
 		c.o.Ledger.Unlinked(d)
 		c.unread.replaced.Add(1)
-		c.handles.replaced(d, func() { c.o.Ledger.Freed(size) })
+		c.files.Replaced(d, func() { c.o.Ledger.Freed(size) })
 	}
 	c.trust.verified(d, stat, c.o.Now())
 	c.classes.set(d, class) // before the ledger holds it
 	c.noteFrom(d, host)
 	c.o.Ledger.Commit(d, reserved, stat.Size)
+	c.capacity.Fetched(d, stat.Size, c.o.Ledger.Segment(stat.Size) == eviction.Small)
 	failpoint.At(failpoint.CommitCounted)
 	c.usage.touch(d)
 }

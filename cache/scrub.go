@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
+
+	"hubcap/cache/fill"
 )
 
 // A file is due for verification after half of the verify interval, and a round
@@ -74,7 +76,7 @@ func (c *Cache) scrubRound(ctx context.Context) (more bool) {
 	due, count := c.due(scrubBatch)
 	_, held := c.o.Ledger.Status().Held()
 	perSecond := max(float64(held)*scrubTime/c.o.VerifyInterval.Seconds(), minScrub)
-	limit := rate.NewLimiter(rate.Limit(perSecond), buffer)
+	limit := rate.NewLimiter(rate.Limit(perSecond), fill.BufferSize)
 	pace := func(n int) error {
 		c.scrubbed.update(func(s *ScrubStatus) { s.Bytes += int64(n) })
 		return limit.WaitN(ctx, n)
@@ -164,7 +166,7 @@ func (c *Cache) Verify(ctx context.Context, d digest.Digest) (Verdict, error) {
 		return "", context.Cause(ctx)
 	case err == nil:
 		return Right, nil
-	case errors.Is(err, ErrWrongContent):
+	case errors.Is(err, fill.ErrWrongContent):
 		return Wrong, nil
 	case errors.Is(err, errNotHeld):
 		return Missing, nil

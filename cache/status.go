@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -65,13 +66,12 @@ type ScrubStatus struct {
 // Status returns the state of the cache.
 func (c *Cache) Status() Status {
 	s := Status{
-		Degraded:     slices.Clone(c.degraded()),
-		Walking:      !isClosed(c.walked),
-		FillsRunning: int(c.fillsRunning.Load()),
-		FillsWaiting: int(c.fillsWaiting.Load()),
-		OpenFiles:    c.handles.files(),
-		Unreadable:   int(c.unread.count.Load()),
+		Degraded:   slices.Clone(c.degraded()),
+		Walking:    !isClosed(c.walked),
+		OpenFiles:  c.files.Count(),
+		Unreadable: int(c.unread.count.Load()),
 	}
+	s.FillsRunning, s.FillsWaiting = c.fills.Count()
 	if known := c.disk.size.Load(); known != nil {
 		s.FileSystem = *known
 	}
@@ -80,6 +80,12 @@ func (c *Cache) Status() Status {
 	c.scrubbed.mu.Unlock()
 	return s
 }
+
+// Fills returns the running fills, the oldest first; see fill.Fills.
+func (c *Cache) Fills() []FillStatus { return c.fills.Running() }
+
+// Parked iterates over the parked fills; see fill.Fills.
+func (c *Cache) Parked() iter.Seq[FillStatus] { return c.fills.Parked() }
 
 // Degraded returns the names of the problems that exist now.
 func (c *Cache) Degraded() (names []string) {
@@ -104,8 +110,10 @@ func (c *Cache) export() {
 		}
 		set(metrics.CacheBytes, float64(ledger.Pinned.Bytes), "pinned")
 		set(metrics.CacheObjects, float64(ledger.Pinned.Objects), "pinned")
-		if all, known := c.Capacity(); known {
-			for i, e := range all {
+		set(metrics.CacheBytes, float64(ledger.Guests.Bytes), "guest")
+		set(metrics.CacheObjects, float64(ledger.Guests.Objects), "guest")
+		if a, known := c.Capacity(); known {
+			for i, e := range a.Scales {
 				scale := strconv.FormatFloat(advisor.Scales[i], 'g', -1, 64)
 				set(metrics.Capacity, e.Requests, "requests", scale)
 				set(metrics.Capacity, e.Bytes, "bytes", scale)

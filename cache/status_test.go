@@ -91,7 +91,7 @@ func TestStatusUnderLoad(t *testing.T) {
 				if used := r.o.Ledger.Status().Used(); used > limit {
 					t.Errorf("%d bytes used", used)
 				}
-				for o := range r.o.Ledger.Next(10) {
+				for o := range r.o.Ledger.Next() {
 					r.Has(Want{Digest: o.Digest}) // takes locks of the cache and of the ledger
 				}
 				if _, ok := r.o.Metrics.Value("hubcap_cache_bytes", "what", "large"); !ok {
@@ -128,8 +128,8 @@ func TestStatusUnderLoad(t *testing.T) {
 	r.checkLedger()
 }
 
-// TestCapacityIsExported asks for one blob until more was requested than the cache
-// holds: then a scrape says what a larger cache would answer.
+// TestCapacityIsExported asks for one blob: then a scrape says what a larger cache
+// would answer.
 func TestCapacityIsExported(t *testing.T) {
 	r := newRig(t, rigOptions{limit: 64 * mib})
 	_, d := randomContent(1, 1)
@@ -137,7 +137,7 @@ func TestCapacityIsExported(t *testing.T) {
 		return r.o.Metrics.Value("hubcap_capacity_hit_ratio", "of", "requests", "scale", "2")
 	}
 	for i := range 100 {
-		if _, known := ratio(); known != (i >= 64) {
+		if _, known := ratio(); known != (i > 0) {
 			t.Fatalf("known after %d requests: %v", i, known)
 		}
 		r.Looked(d, mib, i > 0, false)

@@ -39,7 +39,7 @@ func TestContinueUncachedReadsTheSize(t *testing.T) {
 			break
 		}
 	}
-	b.body.(*reader).file.Close()
+	(*unexported[*os.File](t, b.body, "file")).Close()
 	var c client
 	if err := b.Send(t.Context(), &c, 0, -1); err != nil || !bytes.Equal(c.Bytes(), body) {
 		t.Errorf("%d bytes, %v", c.Len(), err)
@@ -165,10 +165,7 @@ func TestPanicInClosing(t *testing.T) {
 	}
 	close(open)
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		r.locks.mu.Lock()
-		n := len(r.locks.held)
-		r.locks.mu.Unlock()
-		if n == 0 {
+		if r.digests.Count() == 0 {
 			return
 		}
 		if time.Now().After(end) {

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/fill"
 	"hubcap/metrics"
 )
 
@@ -84,7 +85,7 @@ func (u *unread) all() map[digest.Digest]int64 {
 
 // unreadable handles the failure err of the held file of d at the offset at. A file
 // that is missing or short is removed, and the error is errNotHeld. One that
-// cannot be read now is kept, and the error is errUnreadable. If the system can
+// cannot be read now is kept, and the error is fill.ErrUnreadable. If the system can
 // open no more files, which says nothing about this one, err is returned.
 func (c *Cache) unreadable(d digest.Digest, at int64, err error) error {
 	switch {
@@ -100,7 +101,7 @@ func (c *Cache) unreadable(d digest.Digest, at int64, err error) error {
 		c.o.Metrics.Checks.Ended(metrics.CheckUnreadable)
 		c.o.Log.Warn("a cached file cannot be read; it is kept, and its blob is fetched", "digest", d, "offset", at, "err", err)
 	}
-	return fmt.Errorf("%w: %w", errUnreadable, err)
+	return fmt.Errorf("%w: %w", fill.ErrUnreadable, err)
 }
 
 // reread tries to read what could not be read.
@@ -128,8 +129,8 @@ func (c *Cache) readable(d digest.Digest, at int64) bool {
 	f, _, err := c.openFile(d, c.classes.of(d))
 	if err == nil {
 		defer f.Close()
-		buf := buffers.Get().(*[buffer]byte)
-		defer buffers.Put(buf)
+		buf := fill.Buffers.Get().(*[fill.BufferSize]byte)
+		defer fill.Buffers.Put(buf)
 		if _, err = f.ReadAt(buf[:], at); errors.Is(err, io.EOF) {
 			err = nil
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/blobs"
+	"hubcap/cache/fill"
 	"hubcap/cache/index"
 	"hubcap/eviction/digests"
 	"hubcap/metrics"
@@ -87,12 +88,23 @@ func (t *trust) of(d digest.Digest) (v index.Verified, known bool) {
 	return t.get(d)
 }
 
+// Verified reports whether the file of d was verified within VerifyInterval.
+func (c *Cache) Verified(d digest.Digest) bool {
+	v, known := c.trust.of(d)
+	return known && c.recent(v)
+}
+
+// recent reports whether that is within VerifyInterval. The clock may have been set.
+func (c *Cache) recent(v index.Verified) bool {
+	age := c.o.Now().Unix() - v.At
+	return age >= 0 && age < int64(c.o.VerifyInterval/time.Second)
+}
+
 // trusted reports whether the file of d, with this signature, need not be
 // hashed.
 func (c *Cache) trusted(d digest.Digest, signature uint64) bool {
 	v, known := c.trust.of(d)
-	age := c.o.Now().Unix() - v.At
-	return known && v.Signature == signature && age >= 0 && age < int64(c.o.VerifyInterval/time.Second) // the clock may have been set
+	return known && v.Signature == signature && c.recent(v)
 }
 
 func (t *trust) forget(d digest.Digest) {
@@ -120,7 +132,7 @@ func (t *trust) take() map[digest.Digest]index.Verified {
 // result.
 type check struct {
 	done chan struct{}
-	err  error // set before done is closed: nil, ErrWrongContent, or of reading
+	err  error // set before done is closed: nil, fill.ErrWrongContent, or of reading
 }
 
 // check starts to hash the file of d, or joins a check that is running.
@@ -136,7 +148,7 @@ func (c *Cache) check(d digest.Digest) *check {
 		defer func() {
 			if p := recover(); p != nil {
 				c.panicked("a verification", d, p)
-				one.err = panicError{p}
+				one.err = fmt.Errorf("panic: %v", p)
 			}
 			c.trust.mu.Lock()
 			delete(c.trust.running, d)
@@ -147,7 +159,7 @@ func (c *Cache) check(d digest.Digest) *check {
 	})
 	if !started {
 		delete(c.trust.running, d)
-		one.err = errStopped
+		one.err = fill.ErrStopped
 		close(one.done)
 	}
 	return one
@@ -165,14 +177,14 @@ func (k *check) wait(ctx context.Context) error {
 
 // verify hashes the file of d, and removes it if it is wrong; pace is called
 // before each read, with the number of bytes. The error is errNotHeld for a blob
-// that was evicted meanwhile or whose file is missing, and errUnreadable for one
+// that was evicted meanwhile or whose file is missing, and fill.ErrUnreadable for one
 // that cannot be read now.
 func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) error) error {
 	if !c.o.Ledger.Holds(d) {
 		return errNotHeld
 	}
-	one := c.handles.acquire(d)
-	defer func() { c.handles.release(d, one) }()
+	one := c.files.Acquire(d)
+	defer func() { c.files.Release(d, one) }()
 	f, before, err := c.openFile(d, c.classes.of(d))
 	if err != nil {
 		return c.unreadable(d, 0, err)
@@ -180,8 +192,8 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	defer f.Close()
 	var at int64
 	h := d.Algorithm().Hash()
-	buf := buffers.Get().(*[buffer]byte)
-	defer buffers.Put(buf)
+	buf := fill.Buffers.Get().(*[fill.BufferSize]byte)
+	defer fill.Buffers.Put(buf)
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -203,12 +215,12 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	switch {
 	case err != nil:
 		return c.unreadable(d, at, err)
-	case !hashesTo(h, d):
-		c.wrong.add(d)
-		c.lost(d, before.Size, after.Size, ErrWrongContent)
-		return ErrWrongContent
+	case !fill.HashesTo(h, d):
+		c.fills.NoteWrong(d)
+		c.lost(d, before.Size, after.Size, fill.ErrWrongContent)
+		return fill.ErrWrongContent
 	case after.Signature != before.Signature: // something is writing to it
-		return fmt.Errorf("%w: it changes", errUnreadable)
+		return fmt.Errorf("%w: it changes", fill.ErrUnreadable)
 	}
 	c.o.Metrics.Checks.Ended(metrics.CheckRight)
 	c.verified(d, after)

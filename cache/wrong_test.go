@@ -8,9 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // wrongOnce is a source whose first transfer has one wrong byte. Later transfers
@@ -61,7 +60,7 @@ func TestWrongBeginningThenReaderFileFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	file := b.body.(*reader).file
+	file := *unexported[*os.File](t, b.body, "file")
 	c := &breakAt{at: mib / 2, do: func() { file.Close(); close(open) }}
 	err = b.Send(t.Context(), c, 0, b.Size)
 	if err == nil && !bytes.Equal(c.Bytes(), body) {
@@ -109,31 +108,6 @@ func (b *breakAt) Write(p []byte) (int, error) {
 // ReadFrom sends the bytes through Write.
 func (b *breakAt) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
-}
-
-// TestHasherFailsInTheMiddle has the hasher fail between two reads: a reader that
-// continues uncached continues with the hash of exactly the hashed bytes.
-func TestHasherFailsInTheMiddle(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	body, d := randomContent(202, 4*buffer)
-	f := newFill(r.Cache, Want{Digest: d, Source: &origin{body: body}, Size: -1}, false)
-	if err := f.prepare(&Stream{Size: int64(len(body))}); err != nil {
-		t.Fatal(err)
-	}
-	defer r.o.Ledger.Release(int64(len(body)))
-	defer f.writer.Discard()
-	if _, err := f.writer.WriteAt(body[:2*buffer+5], 0); err != nil {
-		t.Fatal(err)
-	}
-	f.wrote(span{0, 3 * buffer}) // the file has lost the end of it
-	err := f.hashAll()
-	close(f.hashEnded)
-	if err == nil {
-		t.Fatal("no error")
-	}
-	if got, want := digest.NewDigest(digest.SHA256, f.hash), digest.FromBytes(body[:f.hashed]); got != want {
-		t.Errorf("the fill says that its hash is of %d bytes, and it is not", f.hashed)
-	}
 }
 
 // TestSourceThatAlwaysEndsEarly has a source end each body early, without an error.

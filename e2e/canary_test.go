@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,6 +23,30 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 )
+
+// readingRoutes returns the routes of an OpenAPI document that change nothing, with an image for those that are about one. Left out are
+// the stream of events, which has no end, and those about one job.
+func readingRoutes(t *testing.T, document []byte, image string) (all []string) {
+	var d struct {
+		Paths map[string]map[string]struct{ Parameters []struct{ Name string } }
+	}
+	if err := json.Unmarshal(document, &d); err != nil || len(d.Paths) == 0 {
+		t.Fatalf("%v: %s", err, document)
+	}
+	for path, methods := range d.Paths {
+		get, ok := methods["get"]
+		if !ok || strings.Contains(path, "{") || strings.HasSuffix(path, "/events") {
+			continue
+		}
+		for _, p := range get.Parameters {
+			if p.Name == "ref" {
+				path += "?ref=" + url.QueryEscape(image)
+			}
+		}
+		all = append(all, strings.TrimPrefix(path, "/"))
+	}
+	return all
+}
 
 // TestCanary has a box use a credential of every kind, its own and a client's, and looks for them in what it tells: its log, metrics,
 // settings, profiles and errors, and its files. A profile should hold nothing but names of functions and numbers; this is where it would
@@ -117,13 +142,13 @@ func TestCanary(t *testing.T) {
 		t.Fatal(err)
 	}
 	asOperator := http.Header{"Authorization": {"Bearer " + strings.TrimSpace(string(shown))}}
-	for _, page := range []string{
-		"api/v1/status", "api/v1/problems", "api/v1/fills", "api/v1/upstreams", "api/v1/clients", "api/v1/requests?limit=2000", "api/v1/bypasses",
-		"api/v1/capacity", "api/v1/history", "api/v1/tags", "api/v1/pins", "api/v1/schedules", "api/v1/jobs", "api/v1/eviction", "api/v1/openapi.json",
-		"metrics", "admin/config", "debug/pprof/", "debug/pprof/cmdline", "debug/pprof/profile?seconds=1", "debug/pprof/trace?seconds=1",
+	_, document := inside.get(t, "http://"+admin+"/api/v1/openapi.json", asOperator)
+	image := strings.Replace(strings.TrimPrefix(paths["given"], "/v2/"), "/manifests/", ":", 1)
+	for _, page := range append(readingRoutes(t, document, image),
+		"api/v1/openapi.json", "api/v1/requests?limit=2000", "api/v1/images?limit=1000", "metrics", "admin/config", "debug/pprof/", "debug/pprof/cmdline", "debug/pprof/profile?seconds=1", "debug/pprof/trace?seconds=1",
 		"debug/pprof/heap", "debug/pprof/heap?debug=1", "debug/pprof/allocs", "debug/pprof/allocs?debug=1", "debug/pprof/block?debug=1", "debug/pprof/mutex?debug=1",
 		"debug/pprof/threadcreate?debug=1", "debug/pprof/goroutine", "debug/pprof/goroutine?debug=1", "debug/pprof/goroutine?debug=2",
-	} {
+	) {
 		status, body := inside.get(t, "http://"+admin+"/"+page, asOperator)
 		if status != http.StatusOK || len(body) == 0 {
 			t.Errorf("%s: %d, %d bytes", page, status, len(body))

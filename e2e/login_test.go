@@ -1,24 +1,18 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // loginBox is where clients log in.
@@ -144,27 +138,12 @@ func (s *site) certify(t *testing.T) (cert, key string) {
 // newCertificate makes a certificate of the box's name, which has signed itself.
 func newCertificate(t *testing.T) (cert, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: boxName}, NotAfter: time.Now().Add(time.Hour), DNSNames: []string{boxName}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	shown, secret, err := testkit.Certificate(func(c *x509.Certificate) {
+		c.Subject.CommonName, c.DNSNames, c.IsCA, c.BasicConstraintsValid = boxName, []string{boxName}, true, true
+	})
 	dir := scratch(t)
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	if err := errors.Join(
-		os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600),
-	); err != nil {
+	if err := errors.Join(err, os.WriteFile(cert, shown, 0o600), os.WriteFile(key, secret, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	return cert, key

@@ -13,7 +13,7 @@ import (
 var system = []string{"sh", "ip", "mount", "mkdir", "cat", "cp", "go", "gcc"}
 
 // clientless are the tests that need no client.
-const clientless = "^(TestCanary|TestDebianImage|TestImagesAreWhole|TestStatementsAreShown|TestWithoutClients)$"
+const clientless = "^(TestBoxes(ColdImage|Listed|OwnerFails|Partition|Roll)|TestCanary|TestDebianImage|TestImagesAreWhole|TestStatementsAreShown|TestWithoutClients)$"
 
 // TestWithoutClients runs the tests of this package where no client is installed: each that needs one says which, and none fails.
 func TestWithoutClients(t *testing.T) {
@@ -35,7 +35,7 @@ func TestWithoutClients(t *testing.T) {
 	for _, name := range unskipped(string(out)) {
 		t.Errorf("%s passes without a client: it is to skip, or belongs in the list of those that need none", name)
 	}
-	for _, name := range []string{"dockerd", "podman", "skopeo", "crane", "buildah", "containerd", "regctl", "helm", "docker-registry"} {
+	for _, name := range []string{"dockerd", "podman", "skopeo", "crane", "buildah", "containerd", "regctl", "helm", "docker-registry", "versitygw"} {
 		if !strings.Contains(string(out), name+" is not installed\n") {
 			t.Errorf("no test says that %s is missing", name)
 		}

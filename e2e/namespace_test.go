@@ -55,12 +55,18 @@ exec cat >/dev/null`
 // newNamespace makes a namespace in which the host names mean 127.0.0.1.
 func newNamespace(t *testing.T, hosts ...string) *namespace {
 	t.Helper()
+	return newNamespaceKnowing(t, "127.0.0.1 localhost "+strings.Join(hosts, " ")+"\n")
+}
+
+// newNamespaceKnowing makes a namespace with a hosts file.
+func newNamespaceKnowing(t *testing.T, hosts string) *namespace {
+	t.Helper()
 	need(t, "ip", "mount")
 	if os.Getuid() != 0 {
 		testkit.Missing(t, "namespaces need root")
 	}
 	hostsFile := filepath.Join(scratch(t), "hosts")
-	if err := os.WriteFile(hostsFile, []byte("127.0.0.1 localhost "+strings.Join(hosts, " ")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(hostsFile, []byte(hosts), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	first := exec.Command("sh", "-c", firstProcess, "sh", hostsFile)

@@ -47,8 +47,21 @@ const maxRounds = 16
 // error is ErrTooLarge or ErrNoRoom, the latter also when the free-space floor
 // would be crossed. A reservation that cannot succeed evicts nothing.
 func (j *Janitor) Reserve(size int64) error {
+	return j.reserve(size, j.o.Ledger.Fits, j.o.Ledger.MakeRoom)
+}
+
+// ReserveFor is Reserve for the object d, which may be a guest: see
+// Ledger.SetGuests.
+func (j *Janitor) ReserveFor(d digest.Digest, size int64) error {
+	if j.o.Ledger.IsGuest(d, size) {
+		return j.reserve(size, j.o.Ledger.FitsGuest, j.o.Ledger.MakeRoomForGuest)
+	}
+	return j.Reserve(size)
+}
+
+func (j *Janitor) reserve(size int64, fits func(int64) error, makeRoom func(int64) []digest.Digest) error {
 	defer j.Wake()
-	if err := j.o.Ledger.Fits(size); err != nil {
+	if err := fits(size); err != nil {
 		return err
 	}
 	if err := j.aboveFloor(size); err != nil {
@@ -59,7 +72,7 @@ func (j *Janitor) Reserve(size int64) error {
 		if !errors.Is(err, ErrNoRoom) {
 			return err
 		}
-		evicted := append(j.o.Ledger.MakeRoom(size), j.o.Ledger.ToUnlink()...)
+		evicted := append(makeRoom(size), j.o.Ledger.ToUnlink()...)
 		if len(evicted) == 0 {
 			return err // the rest is reserved, or unlinked and still open
 		}
@@ -128,6 +141,16 @@ func (j *Janitor) Run(ctx context.Context) {
 		case <-j.kick:
 		}
 	}
+}
+
+// Evict evicts at the wish of an operator; see Ledger.EvictBytes. It returns what
+// it evicted, in that order.
+func (j *Janitor) Evict(bytes int64) (evicted []Object) {
+	for some := range j.o.Ledger.EvictBytes(bytes) {
+		j.remove(digestsOf(some))
+		evicted = append(evicted, some...)
+	}
+	return evicted
 }
 
 func (j *Janitor) remove(evicted []digest.Digest) {

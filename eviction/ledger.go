@@ -8,12 +8,14 @@
 // Files: ledger.go (the arithmetic, no I/O), order.go (what is evicted next),
 // status.go (the read side),
 // adoption.go (the start), pinned.go (what is never evicted to make room),
+// guests.go (what other boxes own),
 // segment.go (one LRU list), janitor.go (has evicted files unlinked, keeps the
 // watermarks). The table of objects is in digests.
 package eviction
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -53,7 +55,7 @@ type LedgerOptions struct {
 // Status, and keep from being evicted with others what was used later: a clock
 // that jumps evicts nothing.
 //
-// Invariant: small + large + pinned (partial fills among them) + reserved +
+// Invariant: small + large + guests + pinned (partial fills among them) + reserved +
 // evicted + overhead ≤ limit, except for overhead that has grown since the last Reserve,
 // and for files that were on disk before and were adopted.
 type Ledger struct {
@@ -64,17 +66,19 @@ type Ledger struct {
 	clock      func() time.Time
 	metrics    *metrics.Space
 
-	mu       sync.Mutex // no other lock is taken while it is held, but for those of images
-	images   Images     // nil if unknown
-	objects  *digests.Table[entry]
-	small    list
-	large    [sizeLists]list // by size, see sizeList; they share their counts
-	pins     pins
-	reserved int64                   // promised to fills, not committed
-	evicted  int64                   // evicted, not yet free
-	toUnlink map[digest.Digest]int64 // evicted, not yet unlinked: bytes on disk
-	overhead int64                   // beside the objects
-	adopting *adoption               // nil once everything on disk is counted
+	mu        sync.Mutex // no other lock is taken while it is held, but for those of images
+	images    Images     // nil if unknown
+	objects   *digests.Table[entry]
+	small     list
+	large     [sizeLists]list // by size, see sizeList; they share their counts
+	pins      pins
+	guests    guests
+	reserved  int64                   // promised to fills, not committed
+	evicted   int64                   // evicted, not yet free
+	toUnlink  map[digest.Digest]int64 // evicted, not yet unlinked: bytes on disk
+	overhead  int64                   // beside the objects
+	evictions Evictions
+	adopting  *adoption // nil once everything on disk is counted
 }
 
 // NewLedger returns an empty ledger.
@@ -92,6 +96,7 @@ func NewLedger(o LedgerOptions) *Ledger {
 		objects:    objects,
 		small:      list{objects: objects, counts: new(counts)},
 		pins:       pins{set: digests.New[uint32](), list: list{objects: objects, counts: new(counts)}},
+		guests:     guests{limit: share(guestShare), list: list{objects: objects, counts: new(counts)}},
 		toUnlink:   make(map[digest.Digest]int64),
 	}
 	large := new(counts)
@@ -215,7 +220,7 @@ func (l *Ledger) Evict(d digest.Digest) bool {
 func (l *Ledger) Fits(size int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stays := l.reserved + l.pins.list.all.bytes
+	stays := l.reserved + l.pins.list.all.bytes + min(l.guests.list.all.bytes, l.guests.limit)
 	if !l.settled() {
 		stays = l.total() - l.overhead // nothing is evicted yet
 	} else if size >= l.smallSize {
@@ -239,29 +244,54 @@ func (l *Ledger) MakeRoom(size int64) []digest.Digest {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.limit-onDisk(size), size < l.smallSize, math.MaxInt)
+	return digestsOf(l.evict(l.evictionOrder(size < l.smallSize), l.keeps(l.limit-onDisk(size)), math.MaxInt))
 }
 
 // Sweep evicts objects down to the low watermark, once the high one is passed. It
 // returns what it evicted. The ledger is not locked all the while.
 func (l *Ledger) Sweep() (evicted []digest.Digest) {
-	for above := l.high; ; above = l.low {
-		some := l.sweep(above)
-		if evicted = append(evicted, some...); len(some) < batch {
-			return evicted
+	if !l.above(l.high) {
+		return nil
+	}
+	for some := range l.evictInBatches(func(*order) bool { return l.total()-l.evicted <= l.low }) {
+		evicted = append(evicted, digestsOf(some)...)
+	}
+	return evicted
+}
+
+func (l *Ledger) above(limit int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total()-l.evicted > limit
+}
+
+// EvictBytes evicts objects until they have at least some bytes on disk, as Next
+// says. It iterates over what it evicts, a batch at a time; the ledger is not
+// locked while the loop body runs.
+func (l *Ledger) EvictBytes(bytes int64) iter.Seq[[]Object] {
+	return l.evictInBatches(func(next *order) bool { return next.bytes >= bytes })
+}
+
+// evictInBatches evicts objects in one order until it is enough. enough is called
+// while the ledger is locked.
+func (l *Ledger) evictInBatches(enough func(*order) bool) iter.Seq[[]Object] {
+	return func(yield func([]Object) bool) {
+		next := l.evictionOrder(false)
+		for {
+			l.mu.Lock()
+			some := l.evict(next, func() bool { return enough(next) }, batch)
+			l.mu.Unlock()
+			if len(some) > 0 && !yield(some) || len(some) < batch {
+				return
+			}
 		}
 	}
 }
 
-// sweep evicts a batch of objects, down to the low watermark, if more bytes than
-// above are held.
-func (l *Ledger) sweep(above int64) []digest.Digest {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total()-l.evicted <= above {
-		return nil
-	}
-	return l.evict(l.low, false, batch)
+// keeps returns a function that reports whether at most some bytes stay. l.mu is
+// held when it is called.
+func (l *Ledger) keeps(bytes int64) (enough func() bool) {
+	return func() bool { return l.total()-l.evicted <= bytes }
 }
 
 // Evictable returns how many bytes could still be freed in the file system.
@@ -271,7 +301,7 @@ func (l *Ledger) Evictable() int64 {
 	if !l.settled() {
 		return l.bytesToUnlink()
 	}
-	return l.bytesToUnlink() + l.small.all.bytes + l.large[0].all.bytes
+	return l.bytesToUnlink() + l.small.all.bytes + l.large[0].all.bytes + l.guests.list.all.bytes
 }
 
 // Shrink evicts objects until size bytes wait to be
@@ -279,7 +309,7 @@ func (l *Ledger) Evictable() int64 {
 func (l *Ledger) Shrink(size int64) []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.evict(l.total()-l.evicted-(size-l.bytesToUnlink()), true, math.MaxInt)
+	return digestsOf(l.evict(l.evictionOrder(true), l.keeps(l.total()-l.evicted-(size-l.bytesToUnlink())), math.MaxInt))
 }
 
 // bytesToUnlink returns the bytes of ToUnlink. l.mu is held.
@@ -297,28 +327,34 @@ func (l *Ledger) ToUnlink() []digest.Digest {
 	return slices.Collect(maps.Keys(l.toUnlink))
 }
 
-// evict evicts objects until what stays is at most target bytes, and at most some
-// objects. l.mu is held.
-func (l *Ledger) evict(target int64, intoShare bool, some int) (evicted []digest.Digest) {
+// evict evicts objects in an order until it is enough, and at most some. l.mu is
+// held.
+func (l *Ledger) evict(next *order, enough func() bool, some int) (evicted []Object) {
 	if !l.settled() {
 		return nil
 	}
-	now, next := l.now(), l.evictionOrder(intoShare)
-	for l.total()-l.evicted > target && len(evicted) < some {
+	next.resume()
+	for now := l.now(); len(evicted) < some && !enough(); {
 		r := next.take()
 		if r == 0 {
 			break
 		}
-		d := l.objects.Digest(r)
+		o := l.object(r)
 		e := l.remove(r)
-		l.countEvicted(d, e.size)
-		evicted = append(evicted, d)
+		l.countEvicted(o.Digest, e.size)
+		evicted = append(evicted, o)
+		l.evictions = Evictions{l.evictions.Objects + 1, l.evictions.Bytes + e.size, e.used.since(now)}
 		l.metrics.Evicted(l.Segment(e.size).String(), e.size, e.used.since(now))
 	}
-	for _, r := range slices.Backward(next.rest) {
-		l.listOf(l.objects.At(r)).retire(r)
-	}
+	next.retire()
 	return evicted
+}
+
+func digestsOf(objects []Object) (all []digest.Digest) {
+	for _, o := range objects {
+		all = append(all, o.Digest)
+	}
+	return all
 }
 
 // countEvicted counts d as evicted. l.mu is held.
@@ -360,7 +396,7 @@ func (l *Ledger) SetOverhead(size int64) {
 
 // total returns every byte that counts. l.mu is held.
 func (l *Ledger) total() int64 {
-	return l.small.all.bytes + l.large[0].all.bytes + l.pins.list.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
+	return l.small.all.bytes + l.large[0].all.bytes + l.guests.list.all.bytes + l.pins.list.all.bytes + l.reserved + l.evicted + l.overhead + l.adopting.bytes()
 }
 
 // whole finds an object that is not a partial fill. l.mu is held.
@@ -375,7 +411,7 @@ func (l *Ledger) add(d digest.Digest, e entry) {
 	if before, found := l.objects.Find(d); found {
 		l.remove(before)
 	}
-	e.pinned = l.pinned(d)
+	e.pinned, e.guest = l.pinned(d), l.isGuest(d, e.size)
 	r := l.objects.Add(d)
 	*l.objects.At(r) = e
 	l.listOf(&e).add(r)
@@ -396,6 +432,9 @@ func (l *Ledger) listOf(e *entry) *list {
 	}
 	if e.size < l.smallSize && !e.partial {
 		return &l.small
+	}
+	if e.guest {
+		return &l.guests.list
 	}
 	return &l.large[l.sizeList(e.size)]
 }

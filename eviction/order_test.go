@@ -72,7 +72,7 @@ func TestRestOfAnImage(t *testing.T) {
 				}
 				if atOnce {
 					l.mu.Lock()
-					got = l.evict(0, false, len(tc.want))
+					got = digestsOf(l.evict(l.evictionOrder(false), l.keeps(0), len(tc.want)))
 					l.mu.Unlock()
 				}
 				var want []digest.Digest
@@ -97,18 +97,45 @@ func TestManifestTakesItsLayers(t *testing.T) {
 	l.smallLimit = 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if got, want := l.evict(0, false, 2), []digest.Digest{name(1), name(2)}; !slices.Equal(got, want) {
+	if got, want := digestsOf(l.evict(l.evictionOrder(false), l.keeps(0), 2)), []digest.Digest{name(1), name(2)}; !slices.Equal(got, want) {
 		t.Errorf("evicted\n%v, want\n%v", got, want)
 	}
 }
 
-// BenchmarkEvict evicts from 1,000,000 blobs of 100,000 images that share
+// BenchmarkEvict evicts from about 1,000 and 1,000,000 blobs of images that share
 // layers, and prints the median of a decision.
 func BenchmarkEvict(b *testing.B) {
+	for _, images := range []int{100, 100_000} {
+		b.Run(fmt.Sprintf("images=%d", images), func(b *testing.B) { benchmarkEvict(b, images) })
+	}
+}
+
+func benchmarkEvict(b *testing.B, images int) {
+	l := newSharingLedger(images)
+	var took []time.Duration
+	for b.Loop() {
+		before := time.Now()
+		l.mu.Lock()
+		gone := l.evict(l.evictionOrder(false), l.keeps(0), 1)
+		l.mu.Unlock()
+		if len(gone) == 0 { // all are
+			l = newSharingLedger(images)
+			continue
+		}
+		took = append(took, time.Since(before))
+		l.unlinkNow(gone[0].Digest)
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "ns-median")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "ns-p99")
+}
+
+// newSharingLedger holds n images of 12 layers, of which ten images share four.
+func newSharingLedger(n int) *Ledger {
 	random := rand.New(rand.NewPCG(1, 1))
 	edges, l := content.NewEdges(), newTestLedger(1<<50)
 	l.smallSize = 1 << 20
-	for i := range 100_000 {
+	for i := range n {
 		var parts []object
 		for j := range 12 {
 			id := 12*i + j
@@ -126,16 +153,119 @@ func BenchmarkEvict(b *testing.B) {
 		}
 	}
 	l.KeepWhole(edges)
-	var took []time.Duration
-	for b.Loop() {
-		before := time.Now()
-		l.mu.Lock()
-		gone := l.evict(0, false, 1)
-		l.mu.Unlock()
-		took = append(took, time.Since(before))
-		l.unlinkNow(gone[0])
+	return l
+}
+
+// newImagesLedger holds n images of 6 layers of different sizes, which share some
+// with each other.
+func newImagesLedger(n int) *Ledger {
+	random := rand.New(rand.NewPCG(1, 1))
+	edges, l := content.NewEdges(), newTestLedger(1<<50)
+	for i := range n {
+		var parts []object
+		for j := range 6 {
+			id := 6*i + j
+			if j < 2 {
+				id = 6*(i-i%4) + j
+			}
+			parts = append(parts, object{name(id), 20*kib + random.Int64N(4000*kib)})
+		}
+		edges.Put(name(-1-i), needed(parts))
+		for _, o := range append(parts, object{name(-1 - i), 2 * kib}) {
+			if !l.Holds(o.digest) {
+				l.Adopt(o.digest, o.size, time.Unix(int64(i), 0), false)
+			}
+		}
 	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "ns-median")
-	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "ns-p99")
+	l.KeepWhole(edges)
+	return l
+}
+
+// TestNextAndEvictBytesAgree compares what Next says with what is then evicted,
+// over several batches.
+func TestNextAndEvictBytesAgree(t *testing.T) {
+	l := newImagesLedger(1000)
+	const bytes = 4000 << 20
+	var want []Object
+	sum := int64(0)
+	for o := range l.Next() {
+		if sum >= bytes {
+			break
+		}
+		sum += o.OnDisk()
+		want = append(want, o)
+	}
+	if len(want) < 3*batch {
+		t.Fatalf("%d objects are too few", len(want))
+	}
+	var got []Object
+	for some := range l.EvictBytes(bytes) {
+		got = append(got, some...)
+		for _, o := range some {
+			l.unlinkNow(o.Digest)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("evicted %d objects, Next said %d", len(got), len(want))
+	}
+}
+
+// TestOrderWhileTheLedgerChanges uses, pins and evicts objects between two
+// batches: nothing is evicted that was used or pinned meanwhile, nothing twice.
+func TestOrderWhileTheLedgerChanges(t *testing.T) {
+	for _, preview := range []bool{true, false} {
+		l := newImagesLedger(1000)
+		random := rand.New(rand.NewPCG(2, 2))
+		seen, kept := make(map[digest.Digest]bool), make(map[digest.Digest]bool)
+		visit := func(o Object) {
+			switch {
+			case seen[o.Digest]:
+				t.Errorf("preview %v: %v is evicted twice", preview, o)
+			case kept[o.Digest]:
+				t.Errorf("preview %v: %v was used or pinned", preview, o)
+			}
+			seen[o.Digest] = true
+		}
+		change := func() {
+			var pinned []digest.Digest
+			for range 200 {
+				d := name(random.IntN(6000))
+				if seen[d] || !l.Holds(d) {
+					continue
+				}
+				switch kept[d] = true; random.IntN(3) {
+				case 0:
+					l.Touch(d)
+				case 1:
+					l.Evict(d)
+				default:
+					pinned = append(pinned, d)
+				}
+			}
+			for o := range l.Objects() {
+				if o.Pinned {
+					pinned = append(pinned, o.Digest)
+				}
+			}
+			l.SetPinned(slices.Values(pinned))
+		}
+		if preview {
+			n := 0
+			for o := range l.Next() {
+				if visit(o); len(seen) > 2500 {
+					break
+				}
+				if n++; n%batch == 0 {
+					change()
+				}
+			}
+			continue
+		}
+		for some := range l.EvictBytes(4000 << 20) {
+			for _, o := range some {
+				visit(o)
+			}
+			change()
+		}
+	}
 }

@@ -75,7 +75,7 @@ func TestPinnedTakesRoom(t *testing.T) {
 	if got := l.Evictable(); got != 100*kib {
 		t.Errorf("evictable %d", got)
 	}
-	for o := range l.Next(10) {
+	for o := range l.Next() {
 		if o.Pinned || o.Digest != name(5) {
 			t.Errorf("next is %+v", o)
 		}

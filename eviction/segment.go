@@ -28,11 +28,12 @@ func (s Segment) String() string {
 // entry is one object, or one partial fill. A million of them are in memory.
 type entry struct {
 	size         int64       // bytes
-	turn         uint64      // counts.uses of its list at its last use; 0: evicted first
+	turn         uint64      // counts.uses of its list at its last use; or retired
 	used         moment      // last
 	newer, older digests.Ref // in its list
 	partial      bool
 	pinned       bool // and so in Ledger.pins.list
+	guest        bool // and so in Ledger.guests.list, if it is large and not pinned
 }
 
 // moment is a time in seconds since 1970. 32 bits of them last until 2106.
@@ -101,11 +102,15 @@ func (s *list) touch(r digests.Ref) {
 	s.link(r)
 }
 
+// retired is the turn of what is left of an image that is no longer whole. A use
+// gives it another one.
+const retired = 0
+
 // retire moves an object to the end: it is evicted first.
 func (s *list) retire(r digests.Ref) {
 	s.unlink(r)
 	e := s.objects.At(r)
-	e.turn, e.newer, e.older = 0, s.oldest, 0
+	e.turn, e.newer, e.older = retired, s.oldest, 0
 	if s.oldest != 0 {
 		s.objects.At(s.oldest).older = r
 	} else {

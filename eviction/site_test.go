@@ -73,7 +73,22 @@ type site struct {
 	parts  map[digest.Digest][]object // of each manifest
 	child  map[digest.Digest]*childImage
 	edges  *content.Edges
+
+	advised advised // nil if none is
 }
+
+// advised is an advisor.Capacity.
+type advised interface {
+	Saw(d digest.Digest, size int64, small, held, joined bool)
+	Used(d digest.Digest, small bool)
+	Fetched(d digest.Digest, size int64, small bool)
+}
+
+type noAdvice struct{}
+
+func (noAdvice) Saw(digest.Digest, int64, bool, bool, bool) {}
+func (noAdvice) Used(digest.Digest, bool)                   {}
+func (noAdvice) Fetched(digest.Digest, int64, bool)         {}
 
 type siteBuilder struct {
 	siteOptions
@@ -342,11 +357,19 @@ type outcome struct {
 // play plays a site: the rest of an image is fetched at the request of its first
 // layer. imageUse is whether the use of a manifest is a use of all its parts.
 func (s *site) play(c cached, now *time.Duration, imageUse bool) (o outcome) {
+	a := s.advised
+	if a == nil {
+		a = noAdvice{}
+	}
 	var bytes, hits, hitBytes, fetched float64
 	begun, requested := make(map[*childImage]bool), make(map[digest.Digest]time.Duration)
 	days, checks := s.visits[len(s.visits)-1].at, 0
 	get := func(one object, requested bool) {
-		if c.use(one.digest) {
+		held, small := c.use(one.digest), one.size < simulatedSmallSize
+		if requested {
+			a.Saw(one.digest, one.size, small, held, false)
+		}
+		if held {
 			if requested {
 				hits, hitBytes = hits+1, hitBytes+float64(one.size)
 			}
@@ -354,6 +377,7 @@ func (s *site) play(c cached, now *time.Duration, imageUse bool) (o outcome) {
 		}
 		fetched += float64(one.size)
 		c.put(one)
+		a.Fetched(one.digest, one.size, small)
 	}
 	for _, v := range s.visits {
 		if v.at/(72*time.Hour) != *now/(72*time.Hour) && v.at > days/2 {
@@ -398,6 +422,9 @@ func (s *site) use(c cached, manifest digest.Digest, requested map[digest.Digest
 	}
 	for _, p := range s.parts[manifest] {
 		c.use(p.digest)
+		if s.advised != nil {
+			s.advised.Used(p.digest, p.size < simulatedSmallSize)
+		}
 		if latest-requested[p.digest] <= together {
 			s.use(c, p.digest, nil)
 		}

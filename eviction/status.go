@@ -12,14 +12,23 @@ import (
 // Status is the state of a Ledger at one moment. All bytes are bytes on disk:
 // sizes rounded up to blocks of 4 KiB.
 type Status struct {
-	Budget   int64 // bytes that everything together may use
-	Overhead int64 // as set by SetOverhead: the index, the ballast
-	Reserved int64 // promised to running fills
-	Evicted  int64 // evicted and not yet free
-	Partial  int64 // partial fills that may be resumed
-	Expected int64 // before the end of the adoption: not counted yet, but believed to be on disk
-	Segments [2]SegmentStatus
-	Pinned   SegmentStatus // in no segment: never evicted to make room; no share
+	Budget    int64 // bytes that everything together may use
+	Overhead  int64 // as set by SetOverhead: the index, the ballast
+	Reserved  int64 // promised to running fills
+	Evicted   int64 // evicted and not yet free
+	Partial   int64 // partial fills that may be resumed
+	Expected  int64 // before the end of the adoption: not counted yet, but believed to be on disk
+	Segments  [2]SegmentStatus
+	Evictions Evictions
+	Pinned    SegmentStatus // in no segment: never evicted to make room; no share
+	Guests    SegmentStatus // in no segment: large objects that other boxes own; those beyond their share go first
+}
+
+// Evictions is what was evicted to make room since the start.
+type Evictions struct {
+	Objects int64
+	Bytes   int64
+	Unused  time.Duration // for how long the last one had not been used
 }
 
 // SegmentStatus is the state of one Segment, its partial fills excluded.
@@ -32,7 +41,7 @@ type SegmentStatus struct {
 // Held returns how many objects are held and their bytes, the pinned ones
 // included.
 func (s Status) Held() (objects int, bytes int64) {
-	for _, one := range append(s.Segments[:], s.Pinned) {
+	for _, one := range append(s.Segments[:], s.Pinned, s.Guests) {
 		objects += one.Objects
 		bytes += one.Bytes
 	}
@@ -54,13 +63,15 @@ func (l *Ledger) Status() Status {
 		Overhead: l.overhead,
 		Reserved: l.reserved,
 		Evicted:  l.evicted,
-		Partial:  l.large[0].partial.bytes + l.pins.list.partial.bytes,
+		Partial:  l.large[0].partial.bytes + l.guests.list.partial.bytes + l.pins.list.partial.bytes,
 		Expected: l.adopting.bytes(),
 		Segments: [2]SegmentStatus{
 			Small: l.small.status(l.smallLimit),
 			Large: l.large[0].status(l.limit - l.smallLimit),
 		},
-		Pinned: l.pins.list.status(0),
+		Evictions: l.evictions,
+		Pinned:    l.pins.list.status(0),
+		Guests:    l.guests.list.status(l.guests.limit),
 	}
 }
 
@@ -72,12 +83,16 @@ type Object struct {
 	Segment Segment
 	Partial bool
 	Pinned  bool
+	Guest   bool // another box owns it
 }
+
+// OnDisk returns the bytes that the object counts for.
+func (o Object) OnDisk() int64 { return onDisk(o.Size) }
 
 // object describes the object at r. l.mu is held.
 func (l *Ledger) object(r digests.Ref) Object {
 	e := l.objects.At(r)
-	o := Object{Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0), Partial: e.partial, Pinned: e.pinned}
+	o := Object{Digest: l.objects.Digest(r), Size: e.size, Used: time.Unix(int64(e.used), 0), Partial: e.partial, Pinned: e.pinned, Guest: e.guest}
 	if e.partial || e.size >= l.smallSize {
 		o.Segment = Large
 	}
@@ -110,32 +125,37 @@ func (l *Ledger) Objects() iter.Seq[Object] {
 	}
 }
 
-// MaxNext is the most objects that Next visits: it copies them while the ledger
-// is locked.
-const MaxNext = 8192
-
-// Next iterates over the first n objects that are evicted when room is made for
-// a large object, in that order, at most MaxNext. There is none before the end
-// of the adoption, and none of the small segment within its share. The objects
-// are those of the moment the iteration begins; the ledger is not locked while
-// the loop body runs.
-func (l *Ledger) Next(n int) iter.Seq[Object] {
+// Next iterates over the objects that are evicted next when room is made for a
+// large object, in that order; none of the small segment within its share, and
+// none before the end of the adoption. The ledger is not locked while the loop
+// body runs: what is used or evicted meanwhile may be visited all the same.
+func (l *Ledger) Next() iter.Seq[Object] {
 	return func(yield func(Object) bool) {
-		for _, o := range l.next(min(n, MaxNext)) {
-			if !yield(o) {
+		next := l.evictionOrder(false)
+		next.preview = true
+		for {
+			some := l.next(next)
+			for _, o := range some {
+				if !yield(o) {
+					return
+				}
+			}
+			if len(some) < batch {
 				return
 			}
 		}
 	}
 }
 
-func (l *Ledger) next(n int) (objects []Object) {
+// next returns a batch of the objects that are next in an order.
+func (l *Ledger) next(next *order) (objects []Object) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.settled() {
 		return nil
 	}
-	for next := l.evictionOrder(false); len(objects) < n; {
+	next.resume()
+	for len(objects) < batch {
 		r := next.take()
 		if r == 0 {
 			break

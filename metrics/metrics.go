@@ -9,11 +9,12 @@
 // What a room returns as its Status is not counted here but read when it is
 // scraped: see Watch.
 //
-// Files: metrics.go (the whole and its handler), states.go (what is read from
-// the rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go,
-// limits.go and credentials.go (proxy/upstream), space.go (eviction),
-// prefetch.go (proxy/prefetch), ports.go (proxy/port), bypass.go (proxy/bypass), jobs.go (proxy/jobs), process.go (the log, the build),
-// families.go (their documentation).
+// Files: metrics.go (the whole and its handler), states.go (what is read from the
+// rooms), requests.go (proxy), fills.go and checks.go (cache), upstreams.go, limits.go
+// and credentials.go (proxy/upstream), space.go (eviction), prefetch.go
+// (proxy/prefetch), ports.go (proxy/port), bypass.go (proxy/bypass), jobs.go
+// (proxy/jobs), outage.go (proxy/outage), site.go (proxy/site), tier.go (proxy/tier),
+// process.go (the log, the build), families.go (their documentation).
 package metrics
 
 import (
@@ -37,6 +38,9 @@ type Metrics struct {
 	Ports     *Ports
 	Bypass    *Bypass
 	Jobs      *Jobs
+	Site      *Site
+	Tier      *Tier
+	Outage    *Outage
 
 	registry *prometheus.Registry
 }
@@ -58,7 +62,10 @@ func New() *Metrics {
 		Checks:    newChecks(registry),
 		Ports:     newPorts(registry),
 		Bypass:    newBypass(registry),
+		Site:      newSite(registry),
+		Tier:      newTier(registry),
 		Jobs:      newJobs(registry),
+		Outage:    newOutage(registry),
 		registry:  registry,
 	}
 }

@@ -232,3 +232,17 @@ func TestAnswers(t *testing.T) {
 		t.Error("the first byte of an error is observed")
 	}
 }
+
+// TestTotals shows that the totals count what comes from registries, and neither
+// errors nor hubcap's own pages.
+func TestTotals(t *testing.T) {
+	m := New()
+	for _, a := range []answer{{"blob", "hit"}, {"blob", "joined"}, {"manifest", "stale"}, {"manifest", "not_found"}, {"blob", "failed"}, {"other", "local"}} {
+		m.Requests.Started()
+		m.Requests.Done(a.kind, a.result, 100, time.Second)
+	}
+	got, ok := m.Totals()
+	if want := (Totals{ClientBytes: 300, Requests: 4, Cached: 3, Joined: 1, Stale: 1}); !ok || got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,10 +20,13 @@ const (
 var clientLimitNames = [clientLimits]string{"not_found", "too_slow"}
 
 // answered are the kinds of requests and the results that an answer to each can
-// have. Content results are those whose time to the first byte is of interest.
+// have. Content results are those whose time to the first byte is of interest. The
+// body of an answer without content is a page of hubcap's own or an error: it saves
+// no transfer, and is not counted.
 var (
-	failures = []string{"not_found", "refused", "limited", "failed"}
-	answered = []struct {
+	failures  = []string{"not_found", "refused", "limited", "failed"}
+	noContent = append([]string{"local"}, failures...)
+	answered  = []struct {
 		kind               string
 		content, otherwise []string
 	}{
@@ -41,8 +45,8 @@ var views = []string{"shared", "own", "hidden", "denied"}
 // answer is the kind of a request and the result of its answer.
 type answer struct{ kind, result string }
 
-// answers are the counters of one answer; firstByte is nil where it does not
-// count.
+// answers are the counters of one answer; bytes and firstByte are nil where they do
+// not count.
 type answers struct {
 	total, bytes prometheus.Counter
 	firstByte    prometheus.Observer
@@ -70,7 +74,7 @@ func newRequests(registry prometheus.Registerer) *Requests {
 	}
 	r := &Requests{
 		total:      vec("requests_total", "Client requests, by what was requested and where the answer came from.", "kind", "result"),
-		bytes:      vec("client_bytes_total", "Body bytes sent to clients, by where the answer came from.", "result"),
+		bytes:      vec("client_bytes_total", "Body bytes of manifests, blobs and lists sent to clients, by where they came from.", "result"),
 		restricted: vec("restricted_requests_total", "Client requests for repositories that are not public, by how they are shown: shared, own (the client's own token), hidden (404 on a mirror port), denied (by ALLOW or DENY).", "view"),
 		answers:    make(map[answer]answers),
 		aborted:    counter(registry, "client_aborts_total", "Answers whose client disconnected before the end."),
@@ -102,7 +106,15 @@ func newRequests(registry prometheus.Registerer) *Requests {
 
 // add makes the series of an answer, so that rates count its first one too.
 func (r *Requests) add(kind, result string, firstByte prometheus.Observer) {
-	r.answers[answer{kind, result}] = answers{r.total.WithLabelValues(kind, result), r.bytes.WithLabelValues(result), firstByte}
+	r.answers[answer{kind, result}] = answers{r.total.WithLabelValues(kind, result), r.bytesOf(result), firstByte}
+}
+
+// bytesOf returns the counter of bytes of a result; nil for one without content.
+func (r *Requests) bytesOf(result string) prometheus.Counter {
+	if slices.Contains(noContent, result) {
+		return nil
+	}
+	return r.bytes.WithLabelValues(result)
 }
 
 // Started notes a request that begins to be answered; Done ends it.
@@ -115,10 +127,12 @@ func (r *Requests) Done(kind, result string, bytes int64, firstByte time.Duratio
 	r.running.Dec()
 	a, ok := r.answers[answer{kind, result}]
 	if !ok { // an answer that was not expected
-		a.total, a.bytes = r.total.WithLabelValues(kind, result), r.bytes.WithLabelValues(result)
+		a.total, a.bytes = r.total.WithLabelValues(kind, result), r.bytesOf(result)
 	}
 	a.total.Inc()
-	a.bytes.Add(float64(bytes))
+	if a.bytes != nil {
+		a.bytes.Add(float64(bytes))
+	}
 	if a.firstByte != nil {
 		a.firstByte.Observe(firstByte.Seconds())
 	}

@@ -17,9 +17,9 @@ type State struct {
 // The states of the cache and of its clients, for Watch. Bytes are bytes on disk.
 var (
 	CacheBudget  = &State{name: "cache_budget_bytes", help: "Bytes that the cache may use on disk."}
-	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small, large and pinned objects, partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "index", "large", "partial", "pinned", "reserved", "small"}}}}
-	CacheObjects = &State{name: "cache_objects", help: "Cached objects; segment pinned are those of either size that are pinned.", labels: []Label{{"segment", []string{"large", "pinned", "small"}}}}
-	Capacity     = &State{name: "capacity_hit_ratio", help: "Estimated share of the requests, and of their bytes, that a cache of scale times the present size would answer. It is absent while it is not known: after the start, until more was requested than the cache holds, and while the estimate for the present size differs from what was measured.", labels: []Label{{"of", []string{"bytes", "requests"}}, {"scale", []string{"0.25", "0.5", "1", "2", "4", "8"}}}}
+	CacheBytes   = &State{name: "cache_bytes", help: "Bytes that the cache uses on disk: small, large and pinned objects, guests (that other boxes of the site own), partial fills, reserved (for running fills), evicted (not yet freed), index.", labels: []Label{{"what", []string{"evicted", "guest", "index", "large", "partial", "pinned", "reserved", "small"}}}}
+	CacheObjects = &State{name: "cache_objects", help: "Cached objects; segment pinned are those of either size that are pinned, guest the large ones that other boxes of the site own.", labels: []Label{{"segment", []string{"guest", "large", "pinned", "small"}}}}
+	Capacity     = &State{name: "capacity_hit_ratio", help: "Estimated share of the requests, and of their bytes, for what a cache of scale times the present size would have held before the pull. It is absent while it is not known: until more was requested than the cache holds, and while no estimate comes near what was measured.", labels: []Label{{"of", []string{"bytes", "requests"}}, {"scale", []string{"0.25", "0.5", "1", "2", "4", "8"}}}}
 	Degraded     = &State{name: "degraded", help: "1 while the disk is in trouble, by reason: read_only (no writes), space (full), inodes (none left), writes (a write failed within the last minute), reads (cached files cannot be read), index (kept in memory only). Cached content is served; new content may be uncached.", labels: []Label{{"reason", []string{"index", "inodes", "read_only", "reads", "space", "writes"}}}}
 	FillsRunning = &State{name: "fills_running", help: "Fills that are running. A fill is one download into the cache."}
 	FillsWaiting = &State{name: "fills_waiting", help: "Running fills that wait for their turn, because too many run at once."}
@@ -41,6 +41,22 @@ var (
 	PinnedMissing = &State{name: "pinned_missing_bytes", help: "Bytes that pinned images and frozen tags lack. They are fetched."}
 )
 
+// The states of outage readiness, for Watch.
+var (
+	OutageImages  = &State{name: "outage_images", help: "Images that clients have pulled within HUBCAP_OUTAGE_DAYS, by what would become of them if all registries failed: ready (could be pulled in full), gaps (something is missing), refused (what is held may not be served then). Absent before the first look.", labels: []Label{{"state", []string{"gaps", "ready", "refused"}}}}
+	OutageMissing = &State{name: "outage_missing_bytes", help: "Bytes that these images lack, as far as their size is known."}
+	OutageChecked = &State{name: "outage_checked_timestamp_seconds", help: "When the images were last looked at, in seconds since 1970."}
+)
+
+// PlaceBoxes is the state of the other boxes, for Watch.
+var PlaceBoxes = &State{name: "place_boxes", help: "Other boxes that HUBCAP_SITE (peer) and HUBCAP_SISTERS (sister) name, by whether they gave an answer when they were last asked. They are looked at every minute.", labels: []Label{{"place", placeNames}, {"state", []string{"answers", "fails"}}}}
+
+// The states of the S3 tier, for Watch. They are absent without one.
+var (
+	TierQueue = &State{name: "tier_queue", help: "Blobs that wait to be written to the bucket of the S3 tier; at most 1000 wait. Absent without a tier, as hubcap_tier_circuit_open."}
+	TierOpen  = &State{name: "tier_circuit_open", help: "1 while the bucket of the S3 tier fails and is not asked."}
+)
+
 // Offline is the state of the whole box, for Watch.
 var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCAP_OFFLINE is set, or an operator has taken the box offline."}
 
@@ -48,7 +64,7 @@ var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCA
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
 	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags,
-	PinnedBytes, PinnedMissing,
+	PinnedBytes, PinnedMissing, OutageImages, OutageMissing, OutageChecked, PlaceBoxes, TierQueue, TierOpen,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

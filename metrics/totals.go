@@ -4,7 +4,7 @@ import "slices"
 
 // Totals are counters of the whole box since the start.
 type Totals struct {
-	ClientBytes   float64 // body bytes sent to clients
+	ClientBytes   float64 // body bytes of content sent to clients
 	UpstreamBytes float64 // body bytes received from upstreams
 	Requests      float64 // for manifests and blobs that are there
 	Cached        float64 // of these, answered without a download of their own
@@ -15,8 +15,8 @@ type Totals struct {
 // Results of requests that are answered from the cache, and of those that are
 // neither for what is cached nor for what could be.
 var (
-	fromCache = []string{"hit", "confirmed", "stale", "joined"}
-	noContent = []string{"refused", "not_found", "forwarded", "local"}
+	fromCache  = []string{"hit", "confirmed", "stale", "joined"}
+	notCounted = []string{"refused", "not_found", "forwarded", "local"}
 )
 
 // Totals returns the present counters; ok is false if they cannot be read. It
@@ -49,7 +49,7 @@ func (m *Metrics) Totals() (t Totals, ok bool) {
 
 // answered adds answers of one result.
 func (t *Totals) answered(result string, n float64) {
-	if slices.Contains(noContent, result) {
+	if slices.Contains(notCounted, result) {
 		return
 	}
 	t.Requests += n

@@ -30,6 +30,8 @@ type answer struct {
 	began   time.Time
 	took    time.Duration // known once it has ended
 
+	values []string // of the headers; all of one array, as long as it has room
+
 	chunkTime time.Duration // the longest that the client may take for one cache.Chunk
 	late      bool          // the client has taken longer
 	gone      bool          // the client has closed the connection
@@ -38,6 +40,7 @@ type answer struct {
 	client     netip.Addr  // invalid if unknown
 	notAllowed bool        // to pull
 	view       access.View // of the repository that is asked for
+	held       bool        // the client asks for what is held alone
 	kind       kind
 	result     result
 	digest     digest.Digest // of the manifest or blob; empty for a list
@@ -52,12 +55,20 @@ type answer struct {
 }
 
 func newAnswer(w http.ResponseWriter, now time.Time, chunkTime time.Duration) *answer {
-	a := &answer{w: w, control: http.NewResponseController(w), began: now, chunkTime: chunkTime}
+	a := &answer{w: w, control: http.NewResponseController(w), began: now, chunkTime: chunkTime, values: make([]string, 0, headersOfAnswer)}
 	a.from, _ = w.(io.ReaderFrom)
 	return a
 }
 
-func (a *answer) set(name, value string) { a.w.Header()[name] = []string{value} }
+// headersOfAnswer is how many headers an answer has, as a rule.
+const headersOfAnswer = 8
+
+// set sets a header. Its name is in canonical form.
+func (a *answer) set(name, value string) {
+	a.values = append(a.values, value)
+	n := len(a.values)
+	a.w.Header()[name] = a.values[n-1 : n : n]
+}
 
 // head writes the status line and the header. size is the length of the body
 // in bytes, negative when it is not known.

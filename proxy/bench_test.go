@@ -144,3 +144,22 @@ func BenchmarkWarmManifest(b *testing.B) {
 		b.Run(side.name, func(b *testing.B) { parallel(b, side.url, side.path, 64) })
 	}
 }
+
+// BenchmarkColdLayer is a layer of 16 MiB that nobody holds, over one connection. What the
+// hub takes on the same processors is in it.
+func BenchmarkColdLayer(b *testing.B) {
+	const size = 16 * mib
+	r := newRig(b, rigOptions{log: io.Discard})
+	c := dial(b, r.url, "")
+	b.SetBytes(size)
+	before, seed := cpu(), uint64(0)
+	for b.Loop() {
+		seed++
+		d := r.hub.AddRandomBlob("library/demo", seed, size)
+		c.line = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: hubcap\r\n\r\n", blobPath("library/demo", d))
+		if n, err := c.get(); err != nil || n != size {
+			b.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(seed), "cpu-µs/op")
+}

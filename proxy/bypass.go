@@ -9,7 +9,7 @@ import (
 // watch tells package bypass of an answer that concerns a pull. Of a client that
 // left before its answer began there is nothing to tell.
 func (h *Handler) watch(a *answer, r *http.Request, rt route, err error) {
-	if rt.kind == kindOther || a.status == 0 {
+	if rt.kind == kindOther || a.status == 0 || rt.peer {
 		return
 	}
 	seen := bypass.Answer{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -27,7 +26,7 @@ type apiError struct {
 	result  result
 }
 
-func (e *apiError) Error() string { return fmt.Sprintf("%d %s: %s", e.status, e.code, e.message) }
+func (e *apiError) Error() string { return e.code + ": " + e.message }
 
 func refuse(status int, code, message string) *apiError {
 	return &apiError{status, code, message, resultRefused}
@@ -63,6 +62,9 @@ var (
 	errSchema1      = &apiError{http.StatusBadGateway, "UNSUPPORTED", "the upstream registry has it as a manifest of Docker's schema 1, which this mirror does not pass on", resultFailed}
 	errUnasked      = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry is down; this mirror tries it again in a few seconds", resultFailed}
 	errIncomplete   = &apiError{http.StatusServiceUnavailable, "UNAVAILABLE", "the upstream registry is down, and the image is not completely cached", resultFailed}
+	errElsewhere    = refuse(http.StatusServiceUnavailable, "UNAVAILABLE", "this box has it from another one of its site, or may not show it to one; ask elsewhere")
+	errUnheld       = refuse(http.StatusGatewayTimeout, "UNAVAILABLE", "it is not cached here, and only-if-cached forbids to ask for it")
+	errLoop         = &apiError{http.StatusLoopDetected, "UNAVAILABLE", "this box has asked itself: its site's list has it under two names", resultFailed}
 	errInternal     = &apiError{http.StatusInternalServerError, "UNAVAILABLE", "this mirror failed", resultFailed}
 )
 
@@ -101,6 +103,10 @@ func fromPull(err error, kind kind) error {
 		return unknown(kind)
 	case errors.Is(err, pull.ErrIncomplete):
 		return errIncomplete
+	case errors.Is(err, pull.ErrUnheld):
+		return errUnheld
+	case errors.Is(err, pull.ErrElsewhere), errors.Is(err, cache.ErrFed):
+		return errElsewhere
 	default:
 		return err
 	}
@@ -174,6 +180,8 @@ func retryAfter(err error) string {
 	var up *upstream.Error
 	var own *overLimit
 	switch {
+	case errors.Is(err, errElsewhere):
+		return "0"
 	case errors.As(err, &own):
 		return seconds(min(own.wait, maxClientWait))
 	case errors.As(err, &up) && up.RetryAfter > 0:

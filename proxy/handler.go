@@ -10,7 +10,7 @@
 // not-found limit), manifests.go, blobs.go and lists.go (the answers),
 // ratelimit.go (waiting for a rate-limited registry), answer.go (the response),
 // errors.go (errors as clients see them), log.go (the log line of a request),
-// bypass.go and images.go (what packages bypass and images are told of it).
+// bypass.go and images.go (what packages images and outage are told of it).
 package proxy
 
 import (
@@ -48,7 +48,9 @@ type Options struct {
 	NotFound  *access.NotFoundLimit
 	Bypass    *bypass.Monitor
 	Images    Images
+	Drill     Drill
 	Setup     Setup
+	Site      Site
 	Recent    *requests.Log // nil: the last requests are not kept
 	// RateLimitWait is the longest that a request waits for a registry that
 	// has answered 429.
@@ -75,6 +77,17 @@ type Setup interface {
 	// Answer returns the response to GET /setup. client is who asks, def the
 	// default registry of the port.
 	Answer(r *http.Request, client netip.Addr, def string) (status int, header http.Header, body []byte)
+}
+
+// Site knows the other boxes.
+type Site interface {
+	// FromBox reports whether a request comes from another box, as it says. The
+	// error says that it comes from this box itself.
+	FromBox(h http.Header) (bool, error)
+	// Has reports whether a box has this address.
+	Has(address netip.Addr) bool
+	// Via is what this box says of itself to other boxes.
+	Via() string
 }
 
 // entry is what differs between the ports that a Handler serves.
@@ -166,6 +179,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, at entry) {
 	h.keep(a, r, rt, err)
 	h.watch(a, r, rt, err)
 	h.noteImage(a, r, rt)
+	h.drill(a, r, rt)
 	if cut {
 		// The client must see that the response is incomplete.
 		panic(http.ErrAbortHandler)
@@ -224,6 +238,12 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	if rt.ns != "" {
 		a.set("Oci-Namespace", rt.ns)
 	}
+	var loop error
+	if rt.peer, loop = h.Site.FromBox(r.Header); rt.peer {
+		if via := h.Site.Via(); via != "" {
+			a.set("Via", via)
+		}
+	}
 	switch {
 	case rt.live:
 		return rt, h.serveHealth(a, r, true)
@@ -238,9 +258,14 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 	case rt.kind == kindPing:
 		return rt, h.servePing(a, r)
 	}
+	if loop != nil {
+		h.Log.Error("HUBCAP_SITE has this box under two names, or HUBCAP_SITE_SELF is wrong", "client", a.client)
+		return rt, errLoop
+	}
+	a.held = onlyIfCached(r.Header)
 	err = h.retryLimited(r.Context(), a, func() error {
 		repo, err := h.admit(a, r, rt, at.login)
-		if err == nil {
+		if err == nil && !a.held {
 			err = h.checkUncached(a, rt, repo)
 		}
 		if err == nil {
@@ -255,12 +280,12 @@ func (h *Handler) serve(a *answer, r *http.Request, at entry) (route, error) {
 // the client's token must be proved at the registry before cached content is
 // served. A list proves nothing, so an unproved client gets it from the registry.
 func (h *Handler) admit(a *answer, r *http.Request, rt route, login bool) (pull.Repository, error) {
-	repo, err := h.Pull.Repository(rt.upstream, rt.name, pull.Identity{Login: login, Token: bearer(r)})
+	repo, err := h.Pull.Repository(rt.upstream, rt.name, pull.Identity{Login: login, Token: bearer(r), Peer: rt.peer, Held: a.held})
 	a.view = repo.View
 	if a.view != access.Open {
 		h.Metrics.Restricted(a.view.String())
 	}
-	if err != nil || repo.Proved() || rt.kind != kindBlob && rt.kind != kindManifest {
+	if err != nil || a.held || repo.Proved() || rt.kind != kindBlob && rt.kind != kindManifest {
 		return repo, err
 	}
 	if err := h.checkNotFound(a); err != nil {
@@ -276,6 +301,18 @@ func bearer(r *http.Request) string {
 		return ""
 	}
 	return token
+}
+
+// onlyIfCached reports whether a client asks for what is held alone (RFC 9111, 5.2.1.7).
+func onlyIfCached(h http.Header) bool {
+	for _, line := range h.Values("Cache-Control") {
+		for one := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(one), "only-if-cached") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // serveContent answers from a repository.
@@ -371,7 +408,7 @@ func (h *Handler) fail(a *answer, r *http.Request, rt route, err error) (cut boo
 		a.set("Allow", "GET, HEAD")
 		a.set("Connection", "close")
 	}
-	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked || api == errOverLimit) {
+	if wait := retryAfter(err); wait != "" && (api == errLimited || api == errUnasked || api == errOverLimit || api == errElsewhere) {
 		a.set("Retry-After", wait)
 	}
 	body := api.body()

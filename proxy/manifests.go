@@ -43,6 +43,8 @@ func (a *answer) describe(found freshness.Answer) {
 	}
 	if a.result == resultStale {
 		a.set("Warning", `110 hubcap "Response is Stale"`)
+	}
+	if a.result == resultStale || a.held {
 		a.set("Age", strconv.FormatInt(int64(found.Age.Seconds()), 10))
 	}
 }

@@ -26,7 +26,7 @@ var errOverLimit = refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "you ha
 // what the cache does not hold. Content that a manifest of the repository names
 // is exempt: it exists.
 func (h *Handler) checkUncached(a *answer, rt route, repo pull.Repository) error {
-	if h.NotFound.Wait(a.client) == 0 || known(rt, repo) {
+	if h.NotFound.Wait(a.client) == 0 || known(rt, repo) || rt.peer && h.Site.Has(a.client) {
 		return nil
 	}
 	return h.checkNotFound(a)
@@ -58,6 +58,9 @@ func known(rt route, repo pull.Repository) bool {
 // upstream was asked and does not have the content or refused this client, or
 // if its response is not cached and is fetched again for each request.
 func (h *Handler) countNotFound(a *answer, rt route, err error) {
+	if rt.peer && h.Site.Has(a.client) { // it counts its own clients
+		return
+	}
 	var up *upstream.Error
 	refused := errors.As(err, &up) && !up.Failing() && !freshness.Remembered(err)
 	forwarded := err == nil && a.result == resultForwarded && rt.kind != kindManifest

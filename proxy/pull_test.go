@@ -667,6 +667,10 @@ func TestRandomReadersOfOneBlob(t *testing.T) {
 	t.Parallel()
 	const size = 12 * mib
 	body := fakehub.RandomBlob(21, size)
+	readers := 6
+	if testing.Short() {
+		readers = 3
+	}
 	for _, tc := range []struct {
 		name   string
 		script func(n int, q *fakehub.Request) *fakehub.Fault
@@ -711,7 +715,7 @@ func TestRandomReadersOfOneBlob(t *testing.T) {
 				})
 			}
 			var all sync.WaitGroup
-			for reader := range 6 {
+			for reader := range readers {
 				all.Go(func() { r.readAtRandom(t, d, body, uint64(reader)) })
 			}
 			all.Wait()

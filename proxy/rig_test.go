@@ -37,6 +37,7 @@ import (
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/server"
+	"hubcap/proxy/site"
 	"hubcap/proxy/upstream"
 )
 
@@ -90,6 +91,13 @@ type rigOptions struct {
 	minRate       int64 // bytes a second that a client must read
 
 	log io.Writer // instead of the rig's own
+
+	site     []string     // the boxes
+	sisters  []string     // of other sites
+	self     string       // which of them
+	listener net.Listener // of the mirror port; one of its own when nil
+	bucket   string       // the address of the S3 tier's
+	pace     string       // HUBCAP_BANDWIDTH
 }
 
 // defaults fills in what a test has not set.
@@ -126,6 +134,7 @@ type rig struct {
 	ledger  *eviction.Ledger
 	handler *proxy.Handler
 	pins    *pins.Pins
+	site    *site.Site
 	all     *metrics.Metrics
 	log     *testkit.Log
 	asked   atomic.Int64 // requests to registries and token services, answered or not
@@ -158,8 +167,13 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	must(t, err)
 	r.cache, r.ledger, r.handler, r.all, r.pins = s.Cache, s.Ledger, s.Handler, s.Metrics, s.Pins
+	r.site = s.Site
 	mirror := httptest.NewUnstartedServer(r.handler)
 	mirror.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	if o.listener != nil {
+		must(t, mirror.Listener.Close())
+		mirror.Listener = o.listener
+	}
 	mirror.Start()
 	r.url = mirror.URL
 	login := httptest.NewServer(r.handler.Login())
@@ -199,6 +213,14 @@ func (r *rig) config(o rigOptions) config.Config {
 		"RATE_LIMIT_WAIT": o.rateLimitWait.String(), "KEEP_DELETED": strconv.FormatBool(o.keepDeleted), "OFFLINE": strconv.FormatBool(o.offline),
 		"PREFETCH": string(config.PrefetchOff), "PINS_FILE": o.pinsFile,
 	}
+	if o.site != nil {
+		environ["SITE"], environ["SITE_SELF"] = strings.Join(o.site, ","), o.self
+	}
+	environ["SISTERS"] = strings.Join(o.sisters, ",")
+	if o.bucket != "" {
+		environ["S3_URL"], environ["S3_ACCESS_KEY"], environ["S3_SECRET_KEY"] = o.bucket, "key", "secret"
+	}
+	environ["BANDWIDTH"] = o.pace
 	if o.prefetch {
 		environ["PREFETCH"] = ""
 	}

@@ -28,6 +28,7 @@ type route struct {
 	digest   digest.Digest // of a manifest or blob asked for by digest, or of a referrers' subject
 	query    url.Values    // of tags and referrers, without ns
 	span     span          // of a blob
+	peer     bool          // another box asks, as it says
 }
 
 // reference is the manifest or blob that is asked for.

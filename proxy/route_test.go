@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -156,11 +157,10 @@ func TestNamesOfRegistries(t *testing.T) {
 	}
 }
 
-// meant returns the registry and repository of a parsed request, or the status of the error.
+// meant returns the registry and repository of a parsed request, or status and code of the error.
 func meant(rt route, err error) string {
-	if err != nil {
-		status, _, _ := strings.Cut(err.Error(), ":")
-		return status
+	if failed, ok := errors.AsType[*apiError](err); ok {
+		return fmt.Sprint(failed.status, " ", failed.code)
 	}
 	return rt.upstream.Host + " " + rt.name
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,4 +327,46 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestCutInTheCommit has somebody cut the file as soon as it has its name: what is
+// committed has the length that was written, or is no blob.
+func TestCutInTheCommit(t *testing.T) {
+	dir := t.TempDir()
+	s, d := open(t, dir), digest.FromString("content")
+	name, cuts := filepath.Join(dir, blobPath(d, Public)), 0
+	stop := make(chan struct{})
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.Truncate(name, 3)
+			}
+		}
+	})
+	for range 300 {
+		w, err := s.Create(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt([]byte("content"), 0); err != nil {
+			t.Fatal(err)
+		}
+		stat, err := w.Commit(7, Public)
+		switch {
+		case err != nil:
+			cuts++
+		case stat.Size != 7:
+			t.Fatalf("%d bytes are committed", stat.Size)
+		}
+		if err := s.Remove(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	cutting.Wait()
+	t.Logf("%d of 300 were cut", cuts)
 }

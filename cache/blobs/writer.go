@@ -111,7 +111,11 @@ func (w *Writer) Commit(size int64, class Class) (stat Stat, err error) {
 	failpoint.At(failpoint.CommitPlaced)
 	_ = w.store.removeNote(w.digest) // else the next start removes it
 	failpoint.At(failpoint.CommitTidied)
-	stat, err = w.store.Stat(w.file)
+	if stat, err = w.store.Stat(w.file); err == nil && stat.Size != size {
+		// Somebody else has changed the file since it has its name. What has this
+		// Stat is trusted, so it must be what was written.
+		err = fmt.Errorf("the file has %d bytes, and %d were written", stat.Size, size)
+	}
 	return stat, errors.Join(err, w.file.Close())
 }
 

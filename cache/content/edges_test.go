@@ -108,7 +108,7 @@ func TestEdgesModel(t *testing.T) {
 
 // TestEdgesMemory holds Edges to what its comment says.
 func TestEdgesMemory(t *testing.T) {
-	const images = 20_000
+	const images = 5_000
 	image := func(i int, layer func(n int) int) []Part {
 		all := parts(1_000_000 + i) // the config
 		for n := range 12 {

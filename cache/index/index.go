@@ -4,12 +4,12 @@
 // truth about bytes: a record that is lost or wrong costs an upstream request or
 // an eviction out of order, and no more; a pin has to be set again.
 //
-// Only this package knows Badger. Files: records.go (the records and their
-// keys), index.go (reading and writing them), pins.go (those of pins), schedules.go, pulls.go (what was pulled), offline.go,
-// iterate.go (iterators), open.go (the start), check.go (Badger's files opened
-// in a separate process first), database.go (one open Badger, and what happens
-// when it panics), dir.go (the data directory), snapshot.go (the copy that
-// survives the loss of the index), restore.go (a new index from the snapshot),
+// Only this package knows Badger. Files: records.go (the records and their keys),
+// index.go (reading and writing them), pins.go (those of pins), schedules.go, pulls.go
+// (what was pulled), offline.go, iterate.go (iterators), open.go (the start), check.go
+// (Badger's files opened in a separate process first), database.go (one open Badger,
+// and what happens when it panics), dir.go (the data directory), snapshot.go (the copy
+// that survives the loss of the index), restore.go (a new index from the snapshot),
 // room.go (disk space).
 package index
 
@@ -279,12 +279,31 @@ func (x *Index) delete(key string) error {
 
 // update changes a record that the snapshot has.
 func (x *Index) update(change func(*badger.Txn) error) error {
-	x.changed.Store(true)
+	return x.writeForSnapshot(func(db *database) error { return db.Update(change) })
+}
+
+// batchForSnapshot changes many records that the snapshot has.
+func (x *Index) batchForSnapshot(change func(*badger.WriteBatch) error) error {
+	return x.writeForSnapshot(func(db *database) error {
+		batch := db.NewWriteBatch()
+		defer batch.Cancel()
+		if err := change(batch); err != nil {
+			return err
+		}
+		return batch.Flush()
+	})
+}
+
+// writeForSnapshot notes a change after it is written: a snapshot clears the note
+// before it reads, so that one which runs meanwhile and misses the change is
+// followed by another.
+func (x *Index) writeForSnapshot(do func(*database) error) error {
+	defer x.changed.Store(true)
 	return x.write(func(db *database) error {
 		if err := x.room(db); err != nil {
 			return err
 		}
-		return db.Update(change)
+		return do(db)
 	})
 }
 

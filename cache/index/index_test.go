@@ -14,7 +14,14 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
+
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	os.Exit(testkit.Main{M: m}.Run())
+}
 
 func reopen(t *testing.T, dir string) *Index {
 	t.Helper()

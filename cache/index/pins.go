@@ -92,19 +92,7 @@ func (x *Index) DeletePins(all ...PinName) error {
 // changePins changes pins and syncs them. A snapshot follows at once: an operator
 // set them, and nobody but the operator could set them again.
 func (x *Index) changePins(change func(*badger.WriteBatch) error) error {
-	x.changed.Store(true)
-	err := x.write(func(db *database) error {
-		if err := x.room(db); err != nil {
-			return err
-		}
-		batch := db.NewWriteBatch()
-		defer batch.Cancel()
-		if err := change(batch); err != nil {
-			return err
-		}
-		return batch.Flush()
-	})
-	if err != nil {
+	if err := x.batchForSnapshot(change); err != nil {
 		return err
 	}
 	select {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -80,4 +81,24 @@ func TestPins(t *testing.T) {
 	}
 	x = reopen(t, dir)
 	check("after the loss of the index")
+}
+
+// TestChangeDuringSnapshot: a change that a snapshot does not have, because it is
+// written meanwhile, is in the next one.
+func TestChangeDuringSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	x := reopen(t, dir)
+	name := PinName{"docker.io", "library/nginx", "1"}
+	err := x.batchForSnapshot(func(batch *badger.WriteBatch) error {
+		x.changed.Store(true)
+		x.snapshot()
+		return batch.Set([]byte(name.key()), []byte("{}"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.snapshot()
+	if n, err := snapshotRecords(filepath.Join(dir, snapshotName)); err != nil || n != 1 {
+		t.Errorf("%d records, %v, want 1", n, err)
+	}
 }

@@ -57,19 +57,13 @@ type PullRecord struct {
 // PutPulled writes what is known of pulls, and removes what is nil, in one batch.
 // A name that is not valid is left out.
 func (x *Index) PutPulled(all map[PullName]*Pulled) error {
-	x.changed.Store(true)
-	return x.write(func(db *database) error {
-		if err := x.room(db); err != nil {
-			return err
-		}
-		batch := db.NewWriteBatch()
-		defer batch.Cancel()
+	return x.batchForSnapshot(func(batch *badger.WriteBatch) error {
 		for name, pulled := range all {
 			if err := putPulled(batch, name, pulled); err != nil {
 				return err
 			}
 		}
-		return batch.Flush()
+		return nil
 	})
 }
 

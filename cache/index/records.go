@@ -129,7 +129,9 @@ type Via string
 const (
 	ViaPull     Via = "pull"     // a client asked for a tag that was not known
 	ViaCheck    Via = "check"    // a known tag was revalidated, and had moved
+	ViaWarm     Via = "warm"     // it was fetched at an operator's wish, and no client asked
 	ViaOperator Via = "operator" // an operator froze the tag to it, or adopted it
+	ViaImport   Via = "import"   // an operator imported it
 	ViaList     Via = "list"     // not a tag: a list that its registry gave
 )
 

@@ -294,3 +294,40 @@ func TestYAMLBesideTheChart(t *testing.T) {
 		}
 	}
 }
+
+// TestSite: several pods know each other by the names that the headless service gives
+// them, and the network policy lets them reach each other. One pod, or pods whose
+// configuration says so, are caches of their own.
+func TestSite(t *testing.T) {
+	for set, want := range map[string]string{
+		"confined": "http://mirror-0.mirror-pods.mirrors.svc:5000,http://mirror-1.mirror-pods.mirrors.svc:5000", "default": "",
+	} {
+		out, err := helm(t, "template", "box", "hubcap", "--kube-version", kubernetes, "--namespace", "mirrors", "--values", "testdata/"+set+".yaml")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		objects := decode(t, out)
+		got := ""
+		for _, e := range objects["StatefulSet"][0].(*apps.StatefulSet).Spec.Template.Spec.Containers[0].Env {
+			if e.Name == "HUBCAP_SITE" {
+				got = e.Value
+			}
+		}
+		if got != want {
+			t.Errorf("%s: HUBCAP_SITE=%q, want %q", set, got, want)
+		}
+		for _, object := range objects["NetworkPolicy"] {
+			rules := object.(*networking.NetworkPolicy).Spec
+			own := func(p networking.NetworkPolicyPeer) bool {
+				return p.PodSelector != nil && maps.Equal(p.PodSelector.MatchLabels, rules.PodSelector.MatchLabels)
+			}
+			if !slices.ContainsFunc(rules.Ingress[0].From, own) || !slices.ContainsFunc(rules.Egress[1].To, own) {
+				t.Errorf("%s: the pods do not reach each other: %+v", set, rules)
+			}
+		}
+	}
+	out, err := helm(t, "template", "box", "hubcap", "--kube-version", kubernetes, "--set", "replicas=3,config.HUBCAP_SITE=")
+	if err != nil || strings.Contains(out, "hubcap-pods.default.svc") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

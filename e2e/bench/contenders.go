@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"hubcap/e2e/fakehub"
@@ -47,7 +47,9 @@ type bench struct {
 	programs map[string]string // paths
 	files    string            // the directory of those who serve files
 	seed     uint64            // of the next content
-	table    []row
+	settings []string          // of hubcap, beside those of every run
+	pair     pair              // made for this run
+	secured  *pair             // what contenders speak TLS with; nil if they do not
 }
 
 func newBench(reps int) (b *bench, err error) {
@@ -72,6 +74,9 @@ func newBench(reps int) (b *bench, err error) {
 	}
 	if b.programs[nginxName] != "" {
 		b.programs[nginxFilesName] = b.programs[nginxName]
+	}
+	if b.pair, err = newPair(b.dir); err != nil {
+		return nil, err
 	}
 	if b.hub, err = fakehub.New(fakehub.Options{}); err != nil {
 		return nil, err
@@ -130,7 +135,7 @@ func (b *bench) start(name string) (*contender, error) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return nil, err
 	}
-	c := &contender{name: name, url: "http://" + address, dir: dir}
+	c := &contender{name: name, url: b.secured.scheme() + address, dir: dir}
 	c.launch = func() (*process, error) { return b.launch(c, address) }
 	return c, c.restart()
 }
@@ -140,26 +145,12 @@ func (b *bench) launch(c *contender, address string) (*process, error) {
 	program := b.programs[c.name]
 	switch c.name {
 	case hubcapName:
-		admin, err := freeAddress()
-		if err != nil {
-			return nil, err
-		}
-		token, err := url.Parse(b.hub.TokenURL())
-		if err != nil {
-			return nil, err
-		}
-		return start(log, c.url+"/readyz", []string{
-			"HUBCAP_LISTEN=" + address, "HUBCAP_ADMIN_LISTEN=" + admin,
-			"HUBCAP_DATA_DIR=" + filepath.Join(c.dir, "data"), "HUBCAP_CACHE_SIZE=8GiB", "HUBCAP_MIN_FREE=1GiB",
-			"HUBCAP_MAX_CONNECTIONS_PER_CLIENT=1024", // all clients have one address
-			"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.hub.RegistryURL(),
-			"HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8", "HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host,
-		}, program)
+		return b.launchBox(c, address, slices.Concat(b.settings, b.secured.settings())...)
 	case plainName:
-		return start(log, c.url, nil, program, "-plain", b.files+"@"+address)
+		return start(log, c.url, nil, append([]string{program, "-plain", b.files + "@" + address}, b.secured.flags()...)...)
 	case nginxName, nginxFilesName:
 		conf := filepath.Join(c.dir, "nginx.conf")
-		text := fmt.Sprintf(nginxConf, c.dir, address, b.files, b.hub.RegistryURL())
+		text := fmt.Sprintf(nginxConf, c.dir, address, b.files, b.hub.RegistryURL(), b.secured.nginx())
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
@@ -180,6 +171,7 @@ func (b *bench) launch(c *contender, address string) (*process, error) {
 // client.
 const nginxConf = `
 worker_processes 2;
+worker_rlimit_nofile 8192;
 error_log %[1]s/error.log error;
 pid %[1]s/pid;
 events { worker_connections 4096; }
@@ -192,7 +184,7 @@ http {
 	proxy_temp_path %[1]s/temp;
 	proxy_cache_path %[1]s/cache levels=1:2 keys_zone=blobs:10m max_size=8g inactive=7d use_temp_path=off;
 	server {
-		listen %[2]s;
+		listen %[2]s%[5]s;
 		location / { root %[3]s; }
 		location /v2/ {
 			proxy_pass %[4]s;

@@ -1,8 +1,9 @@
 // Command bench measures hubcap side by side with what else could stand in its
 // place: a plain Go file server, nginx, distribution's proxy mode, and no cache
 // at all. All of them serve the same content in one run, from the same
-// stand-in for Docker Hub with its latency and caps, and every body is checked
-// against its digest.
+// stand-in for Docker Hub with its latency and caps. Bodies are checked against their
+// digests, except where the row is about the server's processor time or the client
+// drops them.
 //
 //	go run ./e2e/bench                                        prints the table
 //	go run ./e2e/bench -write deploy/docs/benchmarks.md       also writes it into that file
@@ -10,12 +11,16 @@
 // nginx and distribution (the program registry) are left out where they are
 // not in PATH. It runs on Linux, and wants a machine that does nothing else.
 //
-// Files: main.go (the run and the table), rows.go (what is measured), pull.go
+// Files: main.go (the run and the tables), rows.go and coldimages.go (what is
+// measured), tls.go (what is held, over TLS), idle.go (connections that wait),
+// drop.go (clients that drop bodies), beside.go (what is held, while other things
+// are fetched), fills.go (many layers at once), site.go (several boxes), pull.go
 // (clients), contenders.go (what is measured against what), process.go.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -32,11 +37,18 @@ func main() {
 	only := flag.String("only", "", "measure the rows whose name has this in it")
 	document := flag.String("write", "", "also write the table into this file, between its markers: deploy/docs/benchmarks.md")
 	plain := flag.String("plain", "", "serve the files of this directory (what the run starts for itself)")
+	probe := flag.String("probe", "", "time pulls of this address until the input ends (what the run starts for itself)")
+	var plainPair pair
+	flag.StringVar(&plainPair.certificate, "certificate", "", "serve them over TLS with this certificate")
+	flag.StringVar(&plainPair.key, "key", "", "its key")
 	flag.Parse()
 	var err error
-	if *plain != "" {
-		err = servePlain(*plain)
-	} else {
+	switch {
+	case *plain != "":
+		err = servePlain(*plain, plainPair)
+	case *probe != "":
+		err = printP99(*probe)
+	default:
 		err = run(*reps, *only, *document)
 	}
 	if err != nil {
@@ -51,9 +63,27 @@ func run(reps int, only, document string) error {
 		return err
 	}
 	defer b.close()
-	about := b.about()
-	fmt.Println(about)
-	for _, m := range measurements {
+	for _, t := range []*table{
+		{marker: "measured", names: names, measurements: measurements}, {marker: "sites", names: siteNames, measurements: siteMeasurements},
+	} {
+		if err := b.run(t, only); err != nil {
+			return err
+		}
+		if document == "" || len(t.rows) == 0 {
+			continue
+		}
+		if err := replaceBetween(document, "<!-- "+t.marker+" -->\n", "<!-- /"+t.marker+" -->\n", t.about+"\n\n"+t.markdown()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run measures the rows of a table whose name has only in it, and prints them.
+func (b *bench) run(t *table, only string) error {
+	t.about = b.about()
+	fmt.Println(t.about)
+	for _, m := range t.measurements {
 		if !strings.Contains(m.name, only) {
 			continue
 		}
@@ -64,15 +94,27 @@ func run(reps int, only, document string) error {
 		}
 		fmt.Printf("%s (%.0fs)\n", m.name, time.Since(began).Seconds())
 		for _, r := range rows {
-			b.table = append(b.table, r)
-			fmt.Println(r)
+			t.rows = append(t.rows, r)
+			fmt.Println(r.text(t.names))
 		}
 	}
-	fmt.Printf("\n%s", b.markdown())
-	if document == "" {
-		return nil
-	}
-	return replaceBetween(document, "<!-- measured -->\n", "<!-- /measured -->\n", about+"\n\n"+b.markdown())
+	fmt.Printf("\n%s", t.markdown())
+	return nil
+}
+
+// measurement makes rows of a table.
+type measurement struct {
+	name    string
+	measure func(b *bench) ([]row, error)
+}
+
+// table is measurements of the same contenders.
+type table struct {
+	marker       string   // of its place in the document
+	names        []string // of the contenders
+	measurements []measurement
+	about        string // what was measured where
+	rows         []row
 }
 
 // row is a line of the table: one figure of each contender.
@@ -81,7 +123,8 @@ type row struct {
 	unit  string               // of the figures
 	cells map[string][]float64 // by contender; all repetitions
 	words map[string]string    // instead of figures
-	to    string               // the contender that hubcap's ratio is to, or ""
+	of    string               // the contender whose ratio is given; hubcap if empty
+	to    string               // the contender that it is to, or ""
 	must  string               // the bar
 }
 
@@ -95,15 +138,16 @@ func (r row) cell(name string) string {
 	return strings.TrimSpace(figure(median(r.cells[name])) + " " + r.unit)
 }
 
-// ratio is hubcap's figure by that of the contender it is held against.
+// ratio is a contender's figure by that of the one it is held against.
 func (r row) ratio() string {
-	if r.to == "" || len(r.cells[hubcapName]) == 0 || len(r.cells[r.to]) == 0 {
+	of := cmp.Or(r.of, hubcapName)
+	if r.to == "" || len(r.cells[of]) == 0 || len(r.cells[r.to]) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f of %s", median(r.cells[hubcapName])/median(r.cells[r.to]), r.to)
+	return fmt.Sprintf("%.2f of %s", median(r.cells[of])/median(r.cells[r.to]), r.to)
 }
 
-func (r row) String() string {
+func (r row) text(names []string) string {
 	var cells []string
 	for _, name := range names {
 		if c := r.cell(name); c != "–" {
@@ -113,17 +157,21 @@ func (r row) String() string {
 	return fmt.Sprintf("  %s: %s; %s (must: %s)", r.what, strings.Join(cells, ", "), r.ratio(), r.must)
 }
 
-func (b *bench) markdown() string {
-	var t strings.Builder
-	fmt.Fprintf(&t, "| what | %s | hubcap's ratio | must |\n|%s\n", strings.Join(names, " | "), strings.Repeat("---|", len(names)+3))
-	for _, r := range b.table {
+func (t *table) markdown() string {
+	ratio := "hubcap's ratio"
+	if t.names[0] != hubcapName {
+		ratio = "ratio"
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "| what | %s | %s | must |\n|%s\n", strings.Join(t.names, " | "), ratio, strings.Repeat("---|", len(t.names)+3))
+	for _, r := range t.rows {
 		cells := []string{r.what}
-		for _, name := range names {
+		for _, name := range t.names {
 			cells = append(cells, r.cell(name))
 		}
-		fmt.Fprintf(&t, "| %s | %s | %s |\n", strings.Join(cells, " | "), r.ratio(), r.must)
+		fmt.Fprintf(&out, "| %s | %s | %s |\n", strings.Join(cells, " | "), r.ratio(), r.must)
 	}
-	return t.String()
+	return out.String()
 }
 
 // about says what was measured where and when.

@@ -32,8 +32,9 @@ func start(logFile, url string, environ []string, argv ...string) (*process, err
 		return nil, err
 	}
 	p := &process{cmd: cmd, log: log}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: anyCertificate(), DisableKeepAlives: true}}
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get(url)
+		resp, err := client.Get(url)
 		if err == nil {
 			resp.Body.Close()
 			return p, nil
@@ -91,13 +92,19 @@ func (p *process) cpu() time.Duration {
 }
 
 // peak is the most memory that the program has had resident, in bytes.
-func (p *process) peak() (bytes float64) {
+func (p *process) peak() float64 { return p.memory("VmHWM:") }
+
+// resident is the memory that the program has resident now, in bytes.
+func (p *process) resident() float64 { return p.memory("VmRSS:") }
+
+// memory is what the system says of the program's memory under a name.
+func (p *process) memory(name string) (bytes float64) {
 	for _, pid := range p.pids() {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			continue
 		}
-		_, rest, _ := strings.Cut(string(status), "VmHWM:")
+		_, rest, _ := strings.Cut(string(status), name)
 		if fields := strings.Fields(rest); len(fields) > 0 {
 			kib, _ := strconv.ParseFloat(fields[0], 64)
 			bytes += kib * 1024
@@ -115,11 +122,17 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// servePlain is bare net/http on a directory. It ends with its process.
-func servePlain(dir string) error {
+// servePlain is bare net/http on a directory, over TLS if there is a certificate. It
+// ends with its process.
+func servePlain(dir string, p pair) error {
 	root, address, ok := strings.Cut(dir, "@")
 	if !ok {
 		return errors.New("want directory@address")
 	}
-	return http.ListenAndServe(address, http.FileServer(http.Dir(root)))
+	server := http.Server{Addr: address, Handler: http.FileServer(http.Dir(root)), Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	if p.certificate == "" {
+		return server.ListenAndServe()
+	}
+	return server.ListenAndServeTLS(p.certificate, p.key)
 }

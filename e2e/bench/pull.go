@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,7 +29,7 @@ type puller struct {
 
 func newPuller(base string) *puller {
 	return &puller{base: base, client: &http.Client{
-		Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16, WriteBufferSize: 4 << 10, ReadBufferSize: 64 << 10},
+		Transport: &http.Transport{TLSClientConfig: anyCertificate(), DisableCompression: true, MaxIdleConnsPerHost: 16, WriteBufferSize: 4 << 10, ReadBufferSize: 64 << 10},
 	}}
 }
 
@@ -149,18 +151,43 @@ type raw struct {
 	in   *bufio.Reader
 	line []byte
 	buf  []byte
+
+	headers func() // called by drop when those of an answer are there; nil for nobody
 }
 
-func dial(base, path string) (*raw, error) {
-	host := strings.TrimPrefix(base, "http://")
-	conn, err := net.Dial("tcp", host)
-	if err != nil {
-		return nil, err
+// Sizes of a raw client's buffers.
+const (
+	largeBuffer = 256 << 10
+	smallBuffer = 4 << 10
+)
+
+// dialer makes raw clients of one path.
+type dialer func() (*raw, error)
+
+// dialer makes clients that speak TLS if the contender does.
+func (c *contender) dialer(path string, buffer int) dialer {
+	return c.dialerOver(anyCertificate(), path, buffer)
+}
+
+func (c *contender) dialerOver(config *tls.Config, path string, buffer int) dialer {
+	scheme, host, _ := strings.Cut(c.url, "://")
+	return func() (*raw, error) {
+		conn, err := net.Dial("tcp", host)
+		if err == nil && scheme == "https" {
+			conn, err = secure(&buffered{conn, bufio.NewReaderSize(conn, buffer)}, config)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return newRaw(conn, host, path, buffer), nil
 	}
+}
+
+func newRaw(conn net.Conn, host, path string, buffer int) *raw {
 	return &raw{
-		conn: conn, in: bufio.NewReaderSize(conn, 256<<10), buf: make([]byte, 256<<10),
+		conn: conn, in: bufio.NewReaderSize(conn, buffer), buf: make([]byte, buffer),
 		line: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\nAccept: %s\r\n\r\n", path, host, ocispec.MediaTypeImageManifest),
-	}, nil
+	}
 }
 
 // get sends the request and reads the answer; it returns the body's length.
@@ -179,27 +206,38 @@ func (c *raw) get() (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{resp.Body}, c.buf)
 }
 
-// load sends requests over connections, and returns the bytes of all bodies.
-func load(base, path string, connections, requests int) (bytes int64, err error) {
-	var mu sync.Mutex
-	err = together(connections, func(int) error {
-		c, err := dial(base, path)
-		if err != nil {
-			return err
-		}
-		defer c.conn.Close()
-		for range requests / connections {
-			n, err := c.get()
+// load sends requests over so many connections at a time, on each of them perConnection
+// and then over a new one. It returns the bytes of all bodies.
+func load(dial dialer, connections, requests, perConnection int) (int64, error) {
+	var bytes atomic.Int64
+	err := together(connections, func(int) error {
+		for range requests / connections / perConnection {
+			c, err := dial()
 			if err != nil {
 				return err
 			}
-			mu.Lock()
-			bytes += n
-			mu.Unlock()
+			n, err := c.getEach(perConnection)
+			bytes.Add(n)
+			if err != nil {
+				return err
+			}
 		}
 		return nil
 	})
-	return bytes, err
+	return bytes.Load(), err
+}
+
+// getEach sends n requests, closes the connection, and returns the bytes of all bodies.
+func (c *raw) getEach(n int) (bytes int64, err error) {
+	defer c.conn.Close()
+	for range n {
+		m, err := c.get()
+		bytes += m
+		if err != nil {
+			return bytes, err
+		}
+	}
+	return bytes, nil
 }
 
 // together calls f n times at once.

@@ -21,17 +21,21 @@ const mib = 1 << 20
 const repository = "library/demo"
 
 // measurements are what is measured, in the order of the table.
-var measurements = []struct {
-	name    string
-	measure func(b *bench) ([]row, error)
-}{
+var measurements = []measurement{
 	{"warm layers", warmLayers},
-	{"warm manifest", warmManifest},
+	{"warm small", warmSmall},
+	{"warm layers over TLS", warmLayersOverTLS},
+	{"warm manifest over TLS", warmManifestOverTLS},
+	{"idle connections", idleConnections},
 	{"warm tag pulls", warmTags},
-	{"cold image", coldImage},
+	{"cold image", coldImages},
 	{"cold layer", coldLayer},
 	{"cold range", coldRange},
+	{"cold fill", pacedFills},
+	{"500 cold layers", manyFills},
 	{"64 clients", manyClients},
+	{"64 clients that drop bodies", manyDroppers},
+	{"warm manifests beside cold fills", besideFills},
 	{"500 clients", oneTag},
 	{"faults", faults},
 }
@@ -85,14 +89,23 @@ func (b *bench) served(c *contender, name, cached string, body []byte) (string, 
 	return "/v2/" + cached, nil
 }
 
-var warm = []string{hubcapName, plainName, nginxFilesName, nginxName, distributionName}
+// Who serves what is held, all of them and one of each kind.
+var (
+	warm    = []string{hubcapName, plainName, nginxFilesName, nginxName, distributionName}
+	warmFew = []string{hubcapName, plainName, nginxFilesName}
+)
 
-// warmLayers is a layer of 64 MiB that is held, over 8 connections.
 func warmLayers(b *bench) ([]row, error) {
-	const size, requests = 64 * mib, 64
 	rows := collected(
 		row{what: "warm layers of 64 MiB, 8 connections", unit: "MiB/s", to: nginxFilesName, must: "≥ 0.9"},
 		row{what: "the same: CPU of the server a GiB", unit: "s", to: plainName, must: "≤ 1.15"})
+	return rows, b.heldLayers(rows, warm...)
+}
+
+// heldLayers measures a layer of 64 MiB that is held, over 8 connections: rows are how
+// fast it comes and what it costs the server.
+func (b *bench) heldLayers(rows []row, which ...string) error {
+	const size, requests = 64 * mib, 64
 	b.upstream(0, 0, 0)
 	b.seed++
 	body := fakehub.RandomBlob(b.seed, size)
@@ -104,7 +117,7 @@ func warmLayers(b *bench) ([]row, error) {
 				return err
 			}
 			before, began := c.cpu(), time.Now()
-			n, err := load(c.url, path, 8, requests)
+			n, err := load(c.dialer(path, largeBuffer), 8, requests, requests/8)
 			took, cpu := time.Since(began), c.cpu()-before
 			if err != nil || n != size*requests {
 				return fmt.Errorf("%d bytes: %w", n, err)
@@ -112,35 +125,57 @@ func warmLayers(b *bench) ([]row, error) {
 			rows[0].add(c, float64(n)/mib/took.Seconds())
 			rows[1].add(c, cpu.Seconds()/float64(n)*(1<<30))
 			return nil
-		}, warm...)
+		}, which...)
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return rows, nil
+	return nil
 }
 
-// warmManifest is a manifest that is held, by its tag, over 64 connections.
-func warmManifest(b *bench) ([]row, error) {
-	const requests = 64 * 1000
-	rows := collected(row{what: "warm manifest by tag, 64 connections, CPU of the server", unit: "µs", to: plainName, must: "≤ 1.0"})
-	b.upstream(0, 0, 0)
+// heldManifest has a contender hold a small manifest under a tag. It returns the path
+// that it is asked for by.
+func (b *bench) heldManifest(c *contender) (string, error) {
 	img := b.hub.Image(repository, "held", fakehub.RandomBlob(1, 1000))
+	return b.served(c, "manifest", repository+"/manifests/held", img.Body)
+}
+
+// warmSmall is what is small and held: a manifest by its tag, over 64 connections and
+// over a new one for each request, and a blob of 8 KiB, such as a config.
+func warmSmall(b *bench) ([]row, error) {
+	const requests, dialled = 64 * 1000, 64 * 200
+	rows := collected(
+		row{what: "warm manifest by tag, 64 connections, CPU of the server", unit: "µs", to: plainName, must: "≤ 0.8"},
+		row{what: "the same, a connection each", unit: "µs", to: plainName, must: "≤ 1.0"},
+		row{what: "warm blob of 8 KiB, 64 connections, CPU of the server", unit: "µs", to: plainName, must: "≤ 1.0"})
+	b.upstream(0, 0, 0)
+	b.seed++
+	body := fakehub.RandomBlob(b.seed, 8<<10)
+	blob := b.hub.AddBlob(repository, body)
 	for range b.reps {
 		err := b.each(func(c *contender) error {
-			requests := requests
-			if c.name == distributionName {
-				requests /= 16 // it asks the hub each time
-			}
-			path, err := b.served(c, "manifest", repository+"/manifests/held", img.Body)
+			manifest, err := b.heldManifest(c)
 			if err != nil {
 				return err
 			}
-			before := c.cpu()
-			if _, err := load(c.url, path, 64, requests); err != nil {
+			config, err := b.served(c, "config", repository+"/blobs/"+blob.String(), body)
+			if err != nil {
 				return err
 			}
-			rows[0].add(c, float64((c.cpu()-before).Microseconds())/float64(requests))
+			for i, one := range []struct {
+				path                    string
+				requests, perConnection int
+			}{{manifest, requests, requests / 64}, {manifest, dialled, 1}, {config, requests, requests / 64}} {
+				n, perConnection := one.requests, one.perConnection
+				if c.name == distributionName { // it asks the hub each time
+					n, perConnection = n/16, max(perConnection/16, 1)
+				}
+				before := c.cpu()
+				if _, err := load(c.dialer(one.path, largeBuffer), 64, n, perConnection); err != nil {
+					return err
+				}
+				rows[i].add(c, float64((c.cpu()-before).Microseconds())/float64(n))
+			}
 			return nil
 		}, warm...)
 		if err != nil {
@@ -154,63 +189,18 @@ func warmManifest(b *bench) ([]row, error) {
 func warmTags(b *bench) ([]row, error) {
 	rows := collected(row{what: "requests to the hub for 1,000 warm tag pulls", must: "0"})
 	b.upstream(0, 0, 0)
-	img := b.hub.Image(repository, "held", fakehub.RandomBlob(1, 1000))
 	err := b.each(func(c *contender) error {
-		path, err := b.served(c, "manifest", repository+"/manifests/held", img.Body)
+		path, err := b.heldManifest(c)
 		if err != nil {
 			return err
 		}
 		b.hub.Reset()
-		if _, err := load(c.url, path, 10, 1000); err != nil {
+		if _, err := load(c.dialer(path, largeBuffer), 10, 1000, 100); err != nil {
 			return err
 		}
 		rows[0].add(c, float64(len(b.hub.Log())))
 		return nil
 	}, hubcapName, nginxName, distributionName)
-	return rows, err
-}
-
-var cold = []string{hubcapName, nginxName, distributionName, directName}
-
-// coldImage is an image of 12 layers and 200 MiB that nobody holds, three
-// layers at a time as dockerd asks.
-func coldImage(b *bench) ([]row, error) {
-	rows := collected(row{what: "cold image, 12 layers, 200 MiB, 20 MB/s a connection", unit: "s", to: directName, must: "≤ 0.5"})
-	b.upstream(20*time.Millisecond, 20e6, 0)
-	sizes := make([]int64, 12)
-	for i := range sizes {
-		sizes[i] = 200 * mib / 12
-	}
-	err := b.each(func(c *contender) error {
-		for range b.reps {
-			tag, _ := b.content(repository, sizes...)
-			began := time.Now()
-			p := newPuller(c.url)
-			defer p.close()
-			m, err := p.manifest(repository, tag)
-			if err != nil {
-				return err
-			}
-			work := make(chan digest.Digest, len(m.Layers))
-			for _, layer := range m.Layers {
-				work <- layer.Digest
-			}
-			close(work)
-			err = together(3, func(int) error {
-				for d := range work {
-					if _, err := p.blob(repository, d); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			rows[0].add(c, time.Since(began).Seconds())
-		}
-		return nil
-	}, cold...)
 	return rows, err
 }
 
@@ -221,7 +211,7 @@ func coldLayer(b *bench) ([]row, error) {
 		row{what: "first byte of a cold 256 MiB layer, manifest included, 40 MB/s a connection", unit: "ms", to: directName, must: "≤ 0.65"},
 		row{what: "the same in a repository that was never pulled from", unit: "ms", to: directName},
 		row{what: "the whole of that layer", unit: "s", to: directName, must: "≤ 0.4"})
-	b.upstream(20*time.Millisecond, 40e6, 0)
+	b.upstream(near, 40e6, 0)
 	err := b.each(func(c *contender) error {
 		for i := range 2 * b.reps {
 			name, first := repository, rows[0]
@@ -265,7 +255,7 @@ func (b *bench) pullOne(c *contender) error {
 // coldRange is 1 MiB in the middle of a blob of 256 MiB that nobody holds.
 func coldRange(b *bench) ([]row, error) {
 	rows := collected(row{what: "1 MiB in the middle of a cold 256 MiB blob", unit: "ms", to: directName, must: "≤ 1.2"})
-	b.upstream(20*time.Millisecond, 40e6, 0)
+	b.upstream(near, 40e6, 0)
 	err := b.each(func(c *contender) error {
 		for range b.reps {
 			b.seed++
@@ -308,7 +298,7 @@ func manyClients(b *bench) ([]row, error) {
 		row{what: "64 clients, one cold 64 MiB layer, 40 MB/s a connection, 125 MB/s in all (direct: one client; plain Go: holds it)", unit: "s", to: directName, must: "≤ 1.25"},
 		row{what: "the same: bytes from the hub", unit: "×", must: "1"},
 		row{what: "the same: peak memory", unit: "MiB", must: "≤ 64"})
-	b.upstream(20*time.Millisecond, 40e6, 125e6)
+	b.upstream(near, 40e6, line)
 	for range b.reps {
 		err := b.each(func(c *contender) error {
 			_, layers := b.content(repository, size)
@@ -317,12 +307,8 @@ func manyClients(b *bench) ([]row, error) {
 					return err
 				}
 			}
-			clients := 64
-			if c.name == directName {
-				clients = 1
-			}
 			began := time.Now()
-			err := together(clients, func(int) error {
+			err := together(atOnce(c), func(int) error {
 				p := newPuller(c.url)
 				defer p.close()
 				_, err := p.blob(repository, layers[0])
@@ -348,6 +334,14 @@ func manyClients(b *bench) ([]row, error) {
 	return rows, nil
 }
 
+// atOnce is how many clients ask a contender for one layer at once.
+func atOnce(c *contender) int {
+	if c.name == directName {
+		return 1
+	}
+	return 64
+}
+
 // file puts the layer added last where plain Go serves it under its name.
 func (b *bench) file(d digest.Digest, size int) error {
 	dir := filepath.Join(b.files, "v2", repository, "blobs")
@@ -360,7 +354,7 @@ func (b *bench) file(d digest.Digest, size int) error {
 // oneTag is 500 clients that ask for one tag that nobody holds.
 func oneTag(b *bench) ([]row, error) {
 	rows := collected(row{what: "500 clients, one cold tag: manifest GETs + HEADs, tokens", must: "1+1, 1"})
-	b.upstream(20*time.Millisecond, 0, 0)
+	b.upstream(near, 0, 0)
 	err := b.each(func(c *contender) error {
 		tag, _ := b.content(repository, 1000)
 		b.hub.Reset()

@@ -27,14 +27,6 @@ type Registry struct {
 	Cut bool
 }
 
-// Checks are the names of what Run asks, in its order.
-func Checks() (names []string) {
-	for _, c := range checks {
-		names = append(names, c.name)
-	}
-	return names
-}
-
 // Run asks a registry about content that it holds, each check a subtest.
 func (r Registry) Run(t *testing.T, c *Content) {
 	for _, one := range checks {

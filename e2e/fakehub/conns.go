@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // conn is what the hub knows about one TCP connection.
@@ -16,6 +17,7 @@ type conn struct {
 	roles    []Role // that its listener plays
 	role     Role   // of its latest request; guarded by connections.mu
 	pace     pacer
+	answered atomic.Bool
 }
 
 // reset ends the connection with a TCP reset.

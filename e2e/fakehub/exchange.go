@@ -41,7 +41,12 @@ func (h *Hub) serve(role Role, w http.ResponseWriter, r *http.Request) {
 	}
 	q := e.snapshot()
 	x.fault = h.consult(q)
-	if sleep(x.ctx, h.options.Load().Latency+x.fault.Delay) != nil {
+	o := h.options.Load()
+	delay := o.Latency + x.fault.Delay
+	if o.Distant && !c.answered.Swap(true) {
+		delay += o.Latency
+	}
+	if sleep(x.ctx, delay) != nil {
 		panic(http.ErrAbortHandler)
 	}
 	if x.fault.CloseBeforeHeaders {
@@ -212,6 +217,10 @@ func (x *exchange) release() {
 // is one, is at the beginning of the span.
 func (x *exchange) body(src *source, reader io.Reader, s span) {
 	f := x.fault
+	window := new(sendWindow)
+	if o := x.hub.options.Load(); o.Distant {
+		window = newSendWindow(o.Latency)
+	}
 	for pos := s.start; ; {
 		if at(f.StallAt, pos) {
 			x.stall()
@@ -223,7 +232,14 @@ func (x *exchange) body(src *source, reader io.Reader, s span) {
 			break
 		}
 		limits := x.limits()
-		n := min(pieceSize(limits), s.end-pos)
+		size := pieceSize(limits)
+		if o := x.hub.options.Load(); o.WriteSize > 0 && len(limits) > 0 {
+			size = min(size, o.WriteSize)
+		}
+		n, err := window.take(x.ctx, min(size, s.end-pos), x.flush)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
 		for _, offset := range []*int64{f.StallAt, f.CutAt, f.CorruptAt} {
 			if offset != nil && *offset > pos {
 				n = min(n, *offset-pos)

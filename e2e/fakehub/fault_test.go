@@ -343,6 +343,23 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
+// TestDistant shows that a far hub takes a round trip to connect to, and one for each
+// window of a blob.
+func TestDistant(t *testing.T) {
+	const roundTrip = 20 * time.Millisecond
+	h := Start(t, Options{Anonymous: true, DirectBlobs: true, Latency: roundTrip, Distant: true})
+	d := h.AddBlob("library/far", RandomBlob(1, 7*firstWindow))          // 1 + 2 + 4 windows
+	for i, want := range []time.Duration{4 * roundTrip, 3 * roundTrip} { // the first one makes the connection
+		began := time.Now()
+		if got := do(t, h, "GET", h.RegistryURL()+"/v2/library/far/blobs/"+d.String()); len(got.body) != 7*firstWindow {
+			t.Fatalf("%d bytes", len(got.body))
+		}
+		if took := time.Since(began); took < want {
+			t.Errorf("request %d took %v, want %v at least", i, took, want)
+		}
+	}
+}
+
 // TestPacerArithmetic checks the rate without a clock: the last reservation
 // ends when all bytes are sent at the rate.
 func TestPacerArithmetic(t *testing.T) {

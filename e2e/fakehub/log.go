@@ -125,12 +125,13 @@ func (h *Hub) Count(filters ...Filter) int {
 	return n
 }
 
-// BytesSent returns the body bytes that all requests for a digest were sent,
-// manifests and blobs, at the registry and the CDN.
+// BytesSent returns the bytes of content that all requests for a digest were sent,
+// manifests and blobs, at the registry and the CDN. The texts of refusals are none:
+// a client whose first request is for a blob is told by one where its token is.
 func (h *Hub) BytesSent(d digest.Digest) int64 {
 	var n int64
 	for _, r := range h.Log() {
-		if r.Reference == d.String() {
+		if r.Reference == d.String() && r.Status < http.StatusMultipleChoices {
 			n += r.Sent
 		}
 	}

@@ -77,12 +77,20 @@ type Options struct {
 
 	// Latency passes before the headers of every answer.
 	Latency time.Duration
+	// Distant makes connections behave as those over a long way do, where Latency is
+	// the round trip: the first answer of each waits for one more, in which the
+	// connection is made, and the body of a blob begins with a window of ten packets,
+	// which doubles with each round trip (RFC 6928).
+	Distant bool
 	// ConnBandwidth caps the blob bytes a second of one TCP connection;
 	// 0 means no cap.
 	ConnBandwidth int64
 	// Bandwidth caps the blob bytes a second of all connections together;
 	// 0 means no cap.
 	Bandwidth int64
+	// WriteSize is the most bytes of a blob that are sent at once under a cap; 0 leaves
+	// that to the cap. Small ones arrive as packets of a network do.
+	WriteSize int64
 }
 
 // withDefaults fills in what was left at zero.

@@ -2,6 +2,7 @@ package fakehub
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -37,6 +38,41 @@ func (p *pacer) reserve(n, rate int64) time.Time {
 	at := p.next
 	p.next = at.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
 	return at
+}
+
+// firstWindow is what a TCP sender has under way before the first acknowledgement: ten
+// packets (RFC 6928).
+const firstWindow = 10 * 1460
+
+// sendWindow is what may be sent within one round trip of a Distant hub. The zero value
+// sends without limit.
+type sendWindow struct {
+	roundTrip time.Duration
+	size      int64 // bytes of this round trip
+	left      int64 // of them not sent yet
+	began     time.Time
+}
+
+func newSendWindow(roundTrip time.Duration) *sendWindow {
+	return &sendWindow{roundTrip: roundTrip, size: firstWindow, left: firstWindow, began: time.Now()}
+}
+
+// take returns how many of n bytes may be sent now. When all of this round trip are
+// sent, it flushes them and waits for the next one.
+func (w *sendWindow) take(ctx context.Context, n int64, flush func() error) (int64, error) {
+	if w.roundTrip == 0 {
+		return n, nil
+	}
+	if w.left == 0 {
+		if err := errors.Join(flush(), sleep(ctx, time.Until(w.began.Add(w.roundTrip)))); err != nil {
+			return 0, err
+		}
+		w.size *= 2
+		w.left, w.began = w.size, time.Now()
+	}
+	n = min(n, w.left)
+	w.left -= n
+	return n, nil
 }
 
 // limit is a pacer with its rate and how many senders share it.

@@ -54,7 +54,7 @@ func TestMonitoring(t *testing.T) {
 }
 
 var (
-	comparison = regexp.MustCompile(` (==|!=|<=|>=|<|>) `)
+	comparison = regexp.MustCompile(`\s(==|!=|<=|>=|<|>) `)
 	variables  = strings.NewReplacer("$__rate_interval", "30s", "$__range", "5m", "$instance", ".*")
 	tableRow   = regexp.MustCompile("(?m)^\\| [^|`]+ \\| `([^`]+)` \\|$")
 )

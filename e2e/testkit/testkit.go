@@ -1,6 +1,6 @@
 // Package testkit holds what the tests of many rooms share: a clock that only
 // the test moves, a log that can be read while it is written, the key of an
-// account that nobody has. It knows no room.
+// account that nobody has, certificates. It knows no room.
 package testkit
 
 import (

@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -156,7 +158,7 @@ func TestEstimates(t *testing.T) {
 			a := New(tc.samples)
 			all := make(map[digest.Digest]int64)
 			for _, r := range tc.requests {
-				a.Saw(r.digest, r.size)
+				a.Saw(r.digest, r.size, false, false)
 				all[r.digest] = r.size
 			}
 			var bytes int64
@@ -182,7 +184,7 @@ func TestMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	a := New(Samples)
 	for i := range 200_000 {
-		a.Saw(digest.FromString(fmt.Sprint(i)), 1<<20)
+		a.Saw(digest.FromString(fmt.Sprint(i)), 1<<20, false, false)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -199,25 +201,76 @@ func TestMemory(t *testing.T) {
 // are not known.
 func TestNothingSeen(t *testing.T) {
 	a := New(16)
-	a.Saw("sha256:00", -1)
+	a.Saw("sha256:00", -1, false, false)
 	if got := a.At(1 << 30); got != (Estimate{}) {
 		t.Errorf("%+v, want nothing", got)
 	}
-	a.Saw(digest.FromString("empty"), 0)
+	a.Saw(digest.FromString("empty"), 0, false, false)
 	if got := a.At(1 << 30); got != (Estimate{}) {
 		t.Errorf("%+v, want nothing", got)
 	}
 }
 
-func BenchmarkSaw(b *testing.B) {
-	requests := site(200_000, 400_000, 0.8, 4)
-	a := New(Samples)
-	for _, r := range requests {
-		a.Saw(r.digest, r.size)
+// TestImages: what a pull uses or fetches before it requests it was held before the
+// pull, or not; what is used and not requested again costs nothing.
+func TestImages(t *testing.T) {
+	a := New(16)
+	one, two, other := digest.FromString("1"), digest.FromString("2"), digest.FromString("3")
+	pull := func(held bool, all ...digest.Digest) {
+		for _, d := range all {
+			if a.Used(d); !held {
+				a.Fetched(d, 100)
+			}
+		}
+		for _, d := range all {
+			a.Saw(d, 100, true, false) // the rest of the image is there once it is requested
+		}
 	}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		r := requests[i%len(requests)]
-		a.Saw(r.digest, r.size)
+	pull(false, one, two)
+	a.Saw(other, 1000, false, false)
+	a.Fetched(other, 1000)
+	pull(true, one, two)
+	if got := a.Measured(); got.Requests != 0.4 {
+		t.Errorf("measured %v, want 2 of 5", got)
+	}
+	if small, large := a.At(1000), a.At(1400); small.Requests != 0 || large.Requests < 0.39 {
+		t.Errorf("%v and %v, want nothing and 2 of 5", small, large)
+	}
+	a.Used(digest.FromString("unknown"))
+	a.Saw(one, 100, false, false) // evicted
+	a.Saw(one, 100, false, true)
+	a.Fetched(one, 100)
+	a.Saw(one, 100, true, false)
+	if got := a.Measured(); got.Requests != 0.5 {
+		t.Errorf("measured %v, want 4 of 8", got)
+	}
+}
+
+// BenchmarkSaw prints the median of a lookup at a site with more objects than the
+// sample has, and at one where all are in it.
+func BenchmarkSaw(b *testing.B) {
+	for _, objects := range []int{400_000, 20_000} {
+		b.Run(fmt.Sprint(objects), func(b *testing.B) {
+			requests := site(objects, 400_000, 0.8, 4)
+			a := New(Samples)
+			for _, r := range requests {
+				a.Saw(r.digest, r.size, true, false)
+			}
+			clock, took := make([]time.Duration, 1000), make([]time.Duration, 0, b.N)
+			for i := range clock {
+				clock[i] = time.Since(time.Now())
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				r := requests[i%len(requests)]
+				hashOf(r.digest) // its digest is at hand, as that of a request is
+				before := time.Now()
+				a.Saw(r.digest, r.size, true, false)
+				took = append(took, time.Since(before))
+			}
+			slices.Sort(clock)
+			slices.Sort(took)
+			b.ReportMetric(float64((took[len(took)/2] - clock[len(clock)/2]).Nanoseconds()), "ns-median")
+		})
 	}
 }

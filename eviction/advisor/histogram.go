@@ -23,6 +23,18 @@ func (w *weighted) add(size int64, weight float64) {
 	w.Bytes += weight * float64(size)
 }
 
+func (w *weighted) scale(factor float64) {
+	w.Requests *= factor
+	w.Bytes *= factor
+}
+
+func (h *histogram) scale(factor float64) {
+	h.total.scale(factor)
+	for i := range h.buckets {
+		h.buckets[i].scale(factor)
+	}
+}
+
 // hit counts a request whose object was last used distance bytes ago; it stands
 // for weight requests.
 func (h *histogram) hit(distance float64, size int64, weight float64) {

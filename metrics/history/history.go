@@ -25,6 +25,10 @@ var (
 	Day  = Step{24 * time.Hour, 400}
 )
 
+// maxSeries is how many series a point has at most: the names of some follow from
+// the configuration and from what registries say.
+const maxSeries = 64
+
 // Read returns the present value of each series by its name, without those that
 // have none now. Counters only grow while the process runs: a point holds by how
 // much. Of the others it holds the last value. It must not use the History.
@@ -88,9 +92,15 @@ func (s Step) add(points []Point, now time.Time, values, grown map[string]float6
 		points = slices.Delete(points, 0, max(0, len(points)-s.keep))
 	}
 	last := points[len(points)-1].Values
-	maps.Copy(last, values)
 	for name, v := range grown {
-		last[name] += v
+		if _, known := last[name]; known || len(last) < maxSeries {
+			last[name] += v
+		}
+	}
+	for name, v := range values {
+		if _, known := last[name]; known || len(last) < maxSeries {
+			last[name] = v
+		}
 	}
 	return points
 }
@@ -104,7 +114,7 @@ func (h *History) Points(step Step, since time.Time) []Point {
 	if step == Day {
 		points = h.days
 	}
-	var found []Point
+	found := []Point{}
 	for _, p := range points {
 		if !p.Start.Before(since) {
 			found = append(found, Point{p.Start, maps.Clone(p.Values)})
@@ -122,7 +132,7 @@ type file struct {
 
 const version = 1
 
-// Save writes all points, some 100 KiB.
+// Save writes all points, some 200 KiB, at most 4 MiB.
 func (h *History) Save(w io.Writer) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

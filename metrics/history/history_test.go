@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -102,6 +103,25 @@ func TestBounded(t *testing.T) {
 	var file bytes.Buffer
 	if err := h.Save(&file); err != nil || file.Len() > 100<<10 {
 		t.Errorf("%d bytes, %v", file.Len(), err)
+	}
+}
+
+// TestManySeries keeps the first of them, and these go on.
+func TestManySeries(t *testing.T) {
+	n := 0.
+	h := New(func() (counters, values map[string]float64) {
+		values = make(map[string]float64)
+		for i := range 1000 {
+			values[fmt.Sprint("limit", i)] = 1
+		}
+		return map[string]float64{"saved": n}, values
+	}, testkit.NewClock(monday).Now)
+	for range 3 {
+		h.Sample()
+		n++
+	}
+	if p := h.Points(Day, time.Time{}); len(p) != 1 || len(p[0].Values) != maxSeries || p[0].Values["saved"] != 2 {
+		t.Errorf("%v", p)
 	}
 }
 

@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
 	"hubcap/proxy/logging"
+	"hubcap/proxy/memory"
 )
 
 // limitedClients is the largest number of clients whose not-found responses are
@@ -30,18 +30,14 @@ type NotFoundOptions struct {
 // may be called from any goroutine.
 type NotFoundLimit struct {
 	o       NotFoundOptions
-	clients *lru.Cache[netip.Addr, *rate.Limiter]
+	clients *memory.Memory[netip.Addr, *rate.Limiter]
 	until   atomic.Int64 // Unix nanoseconds until which any client may be over the limit
 	warning logging.Throttle
 }
 
 // NewNotFoundLimit returns a limit that no client has used yet.
 func NewNotFoundLimit(o NotFoundOptions) *NotFoundLimit {
-	clients, err := lru.New[netip.Addr, *rate.Limiter](limitedClients)
-	if err != nil {
-		panic(err) // only a size below one is an error
-	}
-	return &NotFoundLimit{o: o, clients: clients}
+	return &NotFoundLimit{o: o, clients: memory.New[netip.Addr, *rate.Limiter](limitedClients, nil)}
 }
 
 // Wait returns how long no upstream is asked for a client; 0 for a client below
@@ -61,7 +57,7 @@ func (l *NotFoundLimit) Wait(client netip.Addr) time.Duration {
 // Count counts a not-found response that a client has caused.
 func (l *NotFoundLimit) Count(client netip.Addr) {
 	bucket := rate.NewLimiter(rate.Limit(l.o.PerMinute)/60, l.o.PerMinute)
-	if before, known, _ := l.clients.PeekOrAdd(client, bucket); known {
+	if before, known := l.clients.KeepFirst(client, bucket); known {
 		bucket = before
 	}
 	now := l.o.Now()

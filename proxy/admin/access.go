@@ -37,8 +37,9 @@ const (
 
 // access decides who may do what at the port.
 type access struct {
-	tokens   map[right][sha256.Size]byte // hashes, which are compared at constant length; without those that there are not
+	tokens   map[right]func() string // empty for those that there are not
 	sessions *sessions
+	page     Page
 	wrong    *memory.Memory[netip.Prefix, int]
 	now      func() time.Time
 	log      *slog.Logger
@@ -46,16 +47,10 @@ type access struct {
 }
 
 func newAccess(o *Options) *access {
-	a := &access{
-		tokens: make(map[right][sha256.Size]byte), sessions: newSessions(o.Box.Now),
+	return &access{
+		tokens: map[right]func() string{acting: o.Token, viewing: o.ViewToken}, sessions: newSessions(o.Box.Now),
 		wrong: memory.New[netip.Prefix, int](addresses, o.Box.Now), now: o.Box.Now, log: o.Log,
 	}
-	for right, token := range map[right]string{acting: o.Token, viewing: o.ViewToken} {
-		if token != "" {
-			a.tokens[right] = sha256.Sum256([]byte(token))
-		}
-	}
-	return a
 }
 
 // errors of access, each with its status.
@@ -64,6 +59,7 @@ var (
 	errWrong     = &api.Error{Status: http.StatusUnauthorized, Detail: "this token is not right", Do: "it is in admin-token of the data directory"}
 	errTooMany   = &api.Error{Status: http.StatusTooManyRequests, Detail: "too many wrong tokens came from this address", Do: "try again after a minute, or from another address"}
 	errViewOnly  = &api.Error{Status: http.StatusForbidden, Detail: "with this token or link one may only look", Do: "show the token in admin-token of the data directory"}
+	errLink      = &api.Error{Status: http.StatusForbidden, Detail: "this link was used already, or is older than five minutes", Do: "hubcap login prints another one"}
 	errForeign   = &api.Error{Status: http.StatusForbidden, Detail: "this is none of the names of this port", Do: "add it to HUBCAP_ADMIN_NAMES"}
 	errOtherSite = &api.Error{Status: http.StatusForbidden, Detail: "a page of another origin has sent this request"}
 )
@@ -74,17 +70,21 @@ type caller struct {
 	by    string
 }
 
-// byKey is what a request's context has the caller's name under.
-type byKey struct{}
+// callerKey is what a request's context has the caller under.
+type callerKey struct{}
+
+func callerOf(ctx context.Context) caller {
+	if who, ok := ctx.Value(callerKey{}).(caller); ok {
+		return who
+	}
+	return caller{acting, "socket"} // needs no access
+}
 
 // By returns by which way in a request came: socket, token or browser.
-func By(ctx context.Context) string {
-	by, ok := ctx.Value(byKey{}).(string)
-	if !ok {
-		return "socket" // needs no access
-	}
-	return by
-}
+func By(ctx context.Context) string { return callerOf(ctx).by }
+
+// MayAct reports whether who sends a request may change something.
+func MayAct(ctx context.Context) bool { return callerOf(ctx).right == acting }
 
 // of returns who sends a request, by its token or its cookie.
 func (a *access) of(r *http.Request) (caller, *api.Error) {
@@ -99,14 +99,29 @@ func (a *access) of(r *http.Request) (caller, *api.Error) {
 	if a.tooMany(from) {
 		return caller{}, errTooMany
 	}
+	right := a.opens(token)
+	if right == nothing || !strings.EqualFold(scheme, "Bearer") {
+		a.failed(from)
+		return caller{}, errWrong
+	}
+	return caller{right, "token"}, nil
+}
+
+// opens returns what a token lets one do. Hashes are compared, which have one
+// length.
+func (a *access) opens(token string) right {
 	got := sha256.Sum256([]byte(token))
-	for right, want := range a.tokens {
-		if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			return caller{right, "token"}, nil
+	for right, text := range a.tokens {
+		if text == nil {
+			continue
+		}
+		one := text()
+		want := sha256.Sum256([]byte(one))
+		if one != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+			return right
 		}
 	}
-	a.failed(from)
-	return caller{}, errWrong
+	return nothing
 }
 
 func (a *access) tooMany(from netip.Prefix) bool {
@@ -155,7 +170,7 @@ func (a *access) require(needed func(*http.Request) right, next http.Handler) ht
 			refuse(w, *refused)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), byKey{}, who.by)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 	})
 }
 

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
+	"hubcap/proxy/admin/api"
 )
 
 const token = "0123456789abcdef0123456789abcdef"
@@ -35,8 +39,27 @@ func build(o Options) (port, socket http.Handler) {
 		o.Box = &Box{Now: time.Now, Events: NewEvents(0)}
 	}
 	o.Metrics, o.Health, o.Log = say("metrics"), say("ok"), slog.New(slog.DiscardHandler)
+	o.Page = func(http.Handler) Page { return blank{} }
 	o.Config = func(w io.Writer) error { _, err := io.WriteString(w, "settings"); return err }
 	return New(o)
+}
+
+// blank is a page with nothing on it.
+type blank struct{}
+
+func (blank) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/debug/") {
+		http.NotFound(w, r)
+		return
+	}
+	_, _ = fmt.Fprintf(w, "page, acting: %v", MayAct(r.Context()))
+}
+
+func (blank) SignIn(w http.ResponseWriter, _ *http.Request, wrong *api.Error) {
+	if wrong != nil {
+		w.WriteHeader(wrong.Status)
+	}
+	_, _ = io.WriteString(w, "token, please")
 }
 
 // ask sends a request as it is written.
@@ -65,7 +88,7 @@ func ask(t *testing.T, s *httptest.Server, line string, header ...string) (statu
 // TestAdmin sends what a browser, a client without the token and one with it may
 // send. Nothing here changes anything.
 func TestAdmin(t *testing.T) {
-	s := serve(t, Options{Token: token, ViewToken: viewToken, Names: []string{"box.example.com"}, Pprof: true})
+	s := serve(t, Options{Token: is(token), ViewToken: is(viewToken), Names: []string{"box.example.com"}, Pprof: true})
 	here, auth := "Host: 127.0.0.1:5001", "Authorization: Bearer "+token
 	for name, tc := range map[string]struct {
 		line   string
@@ -94,7 +117,14 @@ func TestAdmin(t *testing.T) {
 		"a login link without a token": {"POST /api/v1/login", []string{here, "Content-Length: 0"}, 401, ""},
 		"no cookie of this port":       {"GET /admin/config", []string{here, "Cookie: hubcap-admin=x"}, 401, ""},
 		"a wrong code":                 {"GET /login?code=x", []string{here}, 403, ""},
-		"no code":                      {"GET /login", []string{here}, 403, ""},
+		"no code":                      {"GET /login", []string{here}, 200, "token, please"},
+		"the page":                     {"GET /images", []string{here}, 303, ""},
+		"the page from another site":   {"GET /images", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, 200, ""},
+		"the page by token":            {"GET /images", []string{here, auth}, 200, "page, acting: true"},
+		"the page by view token":       {"GET /images", []string{here, "Authorization: Bearer " + viewToken}, 200, "page, acting: false"},
+		"a form without a token":       {"POST /do/purge", []string{here, "Content-Length: 0"}, 401, ""},
+		"a form and the view token":    {"POST /do/purge", []string{here, "Authorization: Bearer " + viewToken, "Content-Length: 0"}, 403, ""},
+		"the style":                    {"GET /static/style.css", []string{here}, 200, ""},
 		"a link on another page":       {"GET /livez", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, 200, "ok"},
 		"another page's frame":         {"GET /livez", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, 403, ""},
 		"another page's form":          {"POST /logout", []string{here, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Content-Length: 0"}, 403, ""},
@@ -108,10 +138,8 @@ func TestAdmin(t *testing.T) {
 		"no origin at all":             {"GET /admin/config", []string{here, auth, "Origin: null"}, 403, ""},
 		"another port is another one":  {"GET /admin/config", []string{here, auth, "Origin: http://127.0.0.1:80"}, 403, ""},
 		"from another site":            {"GET /metrics", []string{here, "Sec-Fetch-Site: cross-site"}, 403, ""},
-		"a purge":                      {"POST /admin/purge?what=*", []string{here, auth, "Content-Length: 0"}, 404, ""},
-		"a purge of the outside":       {"DELETE /admin/../../etc", []string{here, auth}, 404, ""},
-		"what is not there":            {"GET /admin/", []string{here, auth}, 404, ""},
-		"another method":               {"POST /metrics", []string{here, "Content-Length: 0"}, 405, ""},
+		"a path that is cleaned":       {"DELETE /admin/../../etc", []string{here, auth}, 404, ""},
+		"another method":               {"POST /metrics", []string{here, "Content-Length: 0"}, 401, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body := ask(t, s, tc.line, tc.header...)
@@ -129,7 +157,7 @@ func TestAdmin(t *testing.T) {
 }
 
 func TestPprofIsOffUntilAsked(t *testing.T) {
-	s := serve(t, Options{Token: token})
+	s := serve(t, Options{Token: is(token)})
 	if status, _ := ask(t, s, "GET /debug/pprof/", "Host: localhost", "Authorization: Bearer "+token); status != 404 {
 		t.Errorf("%d", status)
 	}
@@ -173,5 +201,36 @@ func TestToken(t *testing.T) {
 		if got, _, err := Token(name); err == nil || got != "" {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
+	}
+}
+
+// is is a token that does not change.
+func is(token string) func() string { return func() string { return token } }
+
+// TestTokenFileIsReadAgain: what is written into the file counts a second later, and
+// a file that is gone is made anew.
+func TestTokenFileIsReadAgain(t *testing.T) {
+	name, clock := filepath.Join(t.TempDir(), "admin-token"), testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+	read := TokenFile(name, clock.Now, slog.New(slog.DiscardHandler))
+	first := read()
+	for _, text := range []string{strings.Repeat("a", 32), strings.Repeat("b", 33), "short"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		clock.Advance(2 * time.Second)
+		want := text
+		if len(text) < minToken {
+			want = ""
+		}
+		if got := read(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(2 * time.Second)
+	if got := read(); len(got) < minToken || got == first {
+		t.Errorf("%q", got)
 	}
 }

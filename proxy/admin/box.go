@@ -2,7 +2,9 @@ package admin
 
 import (
 	"context"
-	"math"
+	"iter"
+	"net/http"
+	"net/netip"
 	"time"
 
 	"hubcap/cache"
@@ -10,25 +12,32 @@ import (
 	"hubcap/eviction/advisor"
 	"hubcap/metrics/history"
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/bundle"
 	"hubcap/proxy/bypass"
+	"hubcap/proxy/evict"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/images"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/problems"
 	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
+	"hubcap/proxy/site"
+	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
 
 // Box is what the API has to tell of and to do: the rooms behind it. Its methods
-// are what the routes answer, for the API and for the page. Every field is
-// required.
+// are what the routes answer. Every field but Site and Tier is required.
 type Box struct {
 	Name    string // of the machine
+	Boxes   []api.OtherBox
 	Version string
 	Since   time.Time // start of the process
 	Offline func() bool
+	Site    *site.Site // nil for a box that knows no other
 	Now     func() time.Time
 	Events  *Events
 
@@ -37,24 +46,34 @@ type Box struct {
 	Upstreams *upstream.Set
 	Clients   *bypass.Monitor
 	Requests  *requests.Log
+	Images    *images.Images
 	Tags      *freshness.Resolver
 	Warm      *warm.Warmer
 	Pins      *pins.Pins
 	Purge     *purge.Purger
+	Bundle    *bundle.Bundler
+	Evict     *evict.Evictor
 	Jobs      *jobs.List
 	Problems  *problems.List
+	Outage    *outage.Readiness
+	Switch    *outage.Offline
 	History   *history.History
+	Tier      *tier.Tier // nil for none
 }
 
-// GetStatus returns how the box is.
-func (b *Box) GetStatus(context.Context, *struct{}) (*api.Status, error) {
+// status returns how the box is.
+func (b *Box) status() api.Status {
 	fills, disk := b.Cache.Status(), b.Ledger.Status()
 	objects, _ := disk.Held()
-	s := &api.Status{
-		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(),
-		Today: b.today(), Limits: []api.Limit{}, Clients: b.clientCounts(),
-		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Pinned: disk.Pinned.Bytes, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
+	s := api.Status{
+		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(), Boxes: b.Boxes, Site: b.siteBoxes(),
+		Today: b.today(), Limits: []api.Limit{}, Clients: b.clientCounts(), Outage: b.Outage.Status().Summary,
+		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Pinned: disk.Pinned.Bytes, Guests: disk.Guests.Bytes, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
 		Fills: api.FillCounts{Running: fills.FillsRunning, Waiting: fills.FillsWaiting},
+	}
+	if disk.Evictions.Objects > 0 {
+		unused := seconds(disk.Evictions.Unused)
+		s.Disk.LastUnusedS = &unused
 	}
 	if len(s.Problems) > 0 {
 		s.State = api.StateDegraded
@@ -62,14 +81,51 @@ func (b *Box) GetStatus(context.Context, *struct{}) (*api.Status, error) {
 			s.State = api.StateCritical
 		}
 	}
-	for _, u := range b.Upstreams.Status() {
-		for _, one := range u.Identities {
-			if l := b.limit(u.Host, one); l != nil {
-				s.Limits = append(s.Limits, *l)
+	if b.Tier != nil {
+		status := b.Tier.Status()
+		s.Tier = &status
+	}
+	for host, i := range b.identities() {
+		if l := b.limit(host, i); l != nil {
+			s.Limits = append(s.Limits, *l)
+		}
+	}
+	return s
+}
+
+// identities iterates over the identities under which registries are asked, with the
+// registry.
+func (b *Box) identities() iter.Seq2[string, upstream.IdentityStatus] {
+	return func(yield func(string, upstream.IdentityStatus) bool) {
+		for _, u := range b.Upstreams.Status() {
+			for _, one := range u.Identities {
+				if !yield(u.Host, one) {
+					return
+				}
 			}
 		}
 	}
-	return s, nil
+}
+
+// siteBoxes returns the boxes that share what they hold.
+func (b *Box) siteBoxes() (all []api.SiteBox) {
+	for _, s := range b.Site.Status() {
+		one := api.SiteBox{Name: s.Name, Kind: "peer", State: "answers", Since: s.Failing, Until: s.Until, Why: s.Why, Wrong: s.Wrong}
+		switch {
+		case s.Self:
+			one.Kind = "self"
+		case s.Sister:
+			one.Kind = "sister"
+		}
+		switch {
+		case !s.Until.IsZero():
+			one.State = "rests"
+		case !s.Failing.IsZero():
+			one.State = "fails"
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // today returns the present day's point of the history.
@@ -80,15 +136,22 @@ func (b *Box) today() api.Today {
 		return api.Today{}
 	}
 	v := points[len(points)-1].Values
-	t := api.Today{
-		Requests: int64(v["requests"]), BytesOut: int64(v["client_bytes"]), BytesIn: int64(v["upstream_bytes"]),
-		Joined: int64(v["joined"]), Stale: int64(v["stale"]),
+	derive(v)
+	return api.Today{
+		Requests: int64(v["requests"]), BytesOut: int64(v["client_bytes"]), BytesIn: int64(v["upstream_bytes"]), BytesSaved: int64(v["saved_bytes"]),
+		Joined: int64(v["joined"]), Stale: int64(v["stale"]), HitRatio: v["hit_ratio"],
 	}
-	t.BytesSaved = max(t.BytesOut-t.BytesIn, 0)
-	if t.Requests > 0 {
-		t.HitRatio = v["cached"] / v["requests"]
+}
+
+// derive adds to a point what follows from its counters. Without requests there is
+// no hit ratio.
+func derive(v map[string]float64) {
+	if _, counted := v["client_bytes"]; counted {
+		v["saved_bytes"] = max(v["client_bytes"]-v["upstream_bytes"], 0)
 	}
-	return t
+	if v["requests"] > 0 {
+		v["hit_ratio"] = v["cached"] / v["requests"]
+	}
 }
 
 func (b *Box) clientCounts() api.ClientCounts {
@@ -97,54 +160,23 @@ func (b *Box) clientCounts() api.ClientCounts {
 	since := b.Now().Add(-day)
 	for _, one := range b.Clients.Clients() {
 		if one.LastLeft.After(since) {
-			c.LeftDay[one.Family.String()]++
+			c.LeftDay[one.Family]++
 		}
 	}
 	return c
 }
 
-// GetProblems returns what is wrong now.
-func (b *Box) GetProblems(context.Context, *struct{}) (*api.Problems, error) {
-	return &api.Problems{Problems: b.Problems.All()}, nil
-}
-
-// GetFills returns the running downloads.
-func (b *Box) GetFills(context.Context, *struct{}) (*api.Fills, error) {
-	fills := []api.Fill{}
-	for _, f := range b.Cache.Fills() {
-		fills = append(fills, fillOf(f))
-	}
-	return &api.Fills{Fills: fills}, nil
-}
-
-func fillOf(f cache.FillStatus) api.Fill {
-	one := api.Fill{
-		Digest: f.Digest.String(), Upstream: f.Host, Repository: f.Repository, State: f.State,
-		Size: max(f.Size, -1), Have: f.Present, Rate: f.Rate, Readers: f.Readers, Writers: f.Writers, Since: f.Since,
-	}
-	if f.Rate > 0 && f.Size >= f.Present {
-		left := int64(math.Ceil(float64(f.Size-f.Present) / float64(f.Rate)))
-		one.LeftS = &left
-	}
-	return one
-}
-
-// GetUpstreams returns the registries that are asked.
-func (b *Box) GetUpstreams(context.Context, *struct{}) (*api.Upstreams, error) {
+// upstreams returns the registries that are asked.
+func (b *Box) upstreams() api.Upstreams {
 	all := []api.Upstream{}
 	for _, u := range b.Upstreams.Status() {
-		one := api.Upstream{Host: u.Host, Configured: u.Configured, URL: u.URL, Offline: u.Offline, Identities: []api.Identity{}, Hosts: []api.Host{}}
+		one := api.Upstream{Host: u.Host, Configured: u.Configured, URL: u.URL, Offline: u.Offline, Identities: []api.Identity{}, Hosts: u.Hosts}
 		for _, i := range u.Identities {
-			one.Identities = append(one.Identities, api.Identity{
-				Identity: i.Identity, Repositories: i.Repositories, Limit: b.limit(u.Host, i), Credentials: credentialsOf(i),
-			})
-		}
-		for _, h := range u.Hosts {
-			one.Hosts = append(one.Hosts, b.host(h))
+			one.Identities = append(one.Identities, api.Identity{Identity: i.Identity, Repositories: i.Repositories, Limit: b.limit(u.Host, i), Credentials: i.Credentials})
 		}
 		all = append(all, one)
 	}
-	return &api.Upstreams{Upstreams: all}, nil
+	return api.Upstreams{Upstreams: all}
 }
 
 // limit returns the pull limit of an identity; nil if none was stated.
@@ -164,64 +196,83 @@ func (b *Box) limit(host string, i upstream.IdentityStatus) *api.Limit {
 	return one
 }
 
-func credentialsOf(i upstream.IdentityStatus) *api.Credentials {
-	c := i.Credentials
-	if c == nil {
-		return nil
-	}
-	return &api.Credentials{
-		Kind: string(c.Kind), Usable: c.Usable, Refused: c.Refused, Failure: c.Failure, Accepted: known(c.Accepted), Ends: known(c.Ends),
-	}
-}
-
-func (b *Box) host(h upstream.HostStatus) api.Host {
-	one := api.Host{
-		Host: h.Host, Role: h.Role, Circuit: h.Circuit, Since: known(h.Since),
-		Failure: h.Failure, LastFailure: known(h.LastFailure), Addresses: []string{},
-	}
-	if h.LimitedUntil.After(b.Now()) {
-		one.LimitedUntil = &h.LimitedUntil
-	}
-	for _, a := range h.Addresses {
-		one.Addresses = append(one.Addresses, a.String())
-	}
-	return one
-}
-
-// GetCapacity returns what a cache of another size would answer.
-func (b *Box) GetCapacity(context.Context, *struct{}) (*api.Capacity, error) {
-	estimates, ok := b.Cache.Capacity()
-	c := &api.Capacity{Known: ok, Budget: b.Ledger.Status().Budget, Scales: []api.Scale{}}
+// capacity returns what a cache of another size would answer.
+func (b *Box) capacity() api.Capacity {
+	advice, ok := b.Cache.Capacity()
+	c := api.Capacity{Known: ok, Budget: b.Ledger.Status().Budget, Scales: []api.Scale{}}
 	if !ok {
-		return c, nil
+		return c
 	}
-	for i, e := range estimates {
-		scale := advisor.Scales[i]
-		c.Scales = append(c.Scales, api.Scale{Scale: scale, Size: int64(scale * float64(c.Budget)), Requests: e.Requests, Bytes: e.Bytes})
+	for i, e := range advice.Scales {
+		one := api.Scale{Scale: advisor.Scales[i], Size: int64(advisor.Scales[i] * float64(c.Budget)), Requests: e.Requests, Bytes: e.Bytes}
+		if len(advice.Week) > 0 {
+			one.Week = &advice.Week[i]
+		}
+		c.Scales = append(c.Scales, one)
 	}
-	return c, nil
+	return c
 }
 
-// GetHistory returns points of the box's own series.
-func (b *Box) GetHistory(_ context.Context, q *api.HistoryQuery) (*api.History, error) {
+// series returns points of the box's own series.
+func (b *Box) series(_ context.Context, q *api.HistoryQuery) (api.History, error) {
 	step := history.Fine
 	if q.Step == "1d" {
 		step = history.Day
 	}
-	points := b.History.Points(step, q.Since)
-	if points == nil {
-		points = []api.Point{}
+	h := api.History{StepS: seconds(step.Length), Points: b.History.Points(step, q.Since)}
+	for _, p := range h.Points {
+		derive(p.Values)
 	}
-	return &api.History{StepS: seconds(step.Length), Points: points}, nil
+	return h, nil
 }
 
 // seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// known returns nil for the zero time.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
+// clients returns who has asked for content.
+func (b *Box) clients(_ context.Context, q *api.Page) (c api.Clients, _ error) {
+	c.Clients, c.Next = page(b.Clients.Clients(), *q)
+	return c, nil
+}
+
+// page returns a part of a list, and where the next one begins; 0 for nowhere.
+func page[T any](all []T, q api.Page) (rows []T, next int) {
+	all = all[min(q.After, len(all)):]
+	if len(all) <= q.Limit {
+		return all, 0
 	}
-	return &t
+	return all[:q.Limit], q.After + q.Limit
+}
+
+// lastRequests returns some of the last requests of clients.
+func (b *Box) lastRequests(_ context.Context, q *api.RequestsQuery) (api.Requests, error) {
+	f := requests.Filter{Result: q.Result, Image: q.Image}
+	if q.Client != "" {
+		var err error
+		if f.Client, err = network(q.Client); err != nil {
+			return api.Requests{}, &api.Error{
+				Status: http.StatusUnprocessableEntity, Detail: "client is neither an address nor a network",
+				Errors: []api.FieldErrors{{Location: "query.client", Message: "want an address or a network such as 10.1.0.0/16"}},
+			}
+		}
+	}
+	return api.Requests{Requests: b.Requests.After(q.After, q.Limit, f)}, nil
+}
+
+func network(text string) (netip.Prefix, error) {
+	if at, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(at, at.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
+}
+
+// bypasses returns who has gone around the box.
+func (b *Box) bypasses() api.Bypasses {
+	found := api.Bypasses{Suspicions: b.Clients.Suspicions(), Foreign: []api.Foreign{}}
+	for host, one := range b.identities() {
+		if one.Limit.Foreign > 0 {
+			found.Foreign = append(found.Foreign, api.Foreign{Upstream: host, Identity: one.Identity, Pulls: one.Limit.Foreign})
+		}
+	}
+	return found
 }

@@ -8,8 +8,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/bundle"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/jobs"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/pull"
 	"hubcap/proxy/purge"
@@ -71,10 +73,19 @@ var refusals = []struct {
 	{purge.ErrRequest, http.StatusBadRequest, "bad-purge", ""},
 	{purge.ErrUnknown, http.StatusNotFound, "nothing-here", ""},
 	{purge.ErrKept, http.StatusConflict, "kept", "unpin or thaw it, or use force"},
+	{bundle.ErrShared, http.StatusConflict, "shared", "say include_shared, if whoever gets the bundle may have it"},
+	{bundle.ErrNoBundle, http.StatusUnsupportedMediaType, "no-bundle", ""},
+	{bundle.ErrBroken, http.StatusUnsupportedMediaType, "broken-bundle", "send it again"},
+	{bundle.ErrNames, http.StatusUnprocessableEntity, "bad-name", ""},
+	{bundle.ErrTooMany, http.StatusRequestEntityTooLarge, "bundle-too-large", "make several bundles"},
+	{bundle.ErrNotStable, http.StatusConflict, "not-held", "begin again; a pin keeps an image from being evicted"},
+	{pins.ErrRequest, http.StatusUnprocessableEntity, "bad-pin", ""},
 	{pins.ErrNotPinned, http.StatusNotFound, "not-pinned", ""},
 	{pins.ErrFromFile, http.StatusConflict, "pinned-in-file", "change the file"},
 	{pins.ErrFrozen, http.StatusConflict, "pinned-by-freeze", "thaw the tag"},
 	{pins.ErrTooLarge, http.StatusConflict, "too-large", "raise HUBCAP_MAX_BLOB or HUBCAP_CACHE_SIZE"},
+	{outage.ErrConfigured, http.StatusConflict, "offline-by-configuration", ""},
+	{outage.ErrDuration, http.StatusUnprocessableEntity, "bad-duration", ""},
 	{jobs.ErrUnknown, http.StatusNotFound, "unknown-job", ""},
 	{jobs.ErrGone, http.StatusGone, "job-gone", "begin it again"},
 	{jobs.ErrOver, http.StatusConflict, "job-over", ""},

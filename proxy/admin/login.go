@@ -4,21 +4,25 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"io"
-	"maps"
+	"fmt"
+	"html"
 	"net/http"
-	"slices"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/memory"
 )
 
 const (
 	codeFor     = 5 * time.Minute     // how long a login link works
 	unusedFor   = 24 * time.Hour      // how long a browser stays logged in without a request
 	sessionFor  = 30 * 24 * time.Hour // how long at most
-	maxSessions = 64                  // browsers that are logged in, and links that were not used; the oldest make room
+	maxSessions = 64                  // browsers that are logged in, and links that were not used; those used longest ago make room
+
+	maxForm = 4 << 10 // bytes of a form with a token
 
 	cookieName = "hubcap-admin"
 )
@@ -27,47 +31,43 @@ const (
 // kept in memory only. Codes and cookies are random and of 130 bits; what is kept
 // is their hash.
 type sessions struct {
-	now func() time.Time
-
-	mu     sync.Mutex
-	links  map[[sha256.Size]byte]session // by code
-	logged map[[sha256.Size]byte]session // by cookie
+	now    func() time.Time
+	mu     sync.Mutex // a link works once, and nothing revives a session that is ended
+	links  *memory.Memory[secretHash, right]
+	logged *memory.Memory[secretHash, session] // by cookie
 }
 
+type secretHash [sha256.Size]byte
+
 type session struct {
-	right       right
-	began, used time.Time
+	right right
+	began time.Time
 }
 
 func newSessions(now func() time.Time) *sessions {
-	return &sessions{now: now, links: make(map[[sha256.Size]byte]session), logged: make(map[[sha256.Size]byte]session)}
+	return &sessions{now: now, links: memory.New[secretHash, right](maxSessions, now), logged: memory.New[secretHash, session](maxSessions, now)}
 }
 
-// add makes a link or a session, and returns its secret.
-func (s *sessions) add(to map[[sha256.Size]byte]session, right right) (secret string) {
+func hashOf(secret string) secretHash { return sha256.Sum256([]byte(secret)) }
+
+// begin makes a session, and returns its secret.
+func (s *sessions) begin(right right) (secret string) {
 	secret = rand.Text()
-	now := s.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(to) >= maxSessions {
-		delete(to, slices.MinFunc(slices.Collect(maps.Keys(to)), func(a, b [sha256.Size]byte) int { return to[a].used.Compare(to[b].used) }))
-	}
-	to[sha256.Sum256([]byte(secret))] = session{right: right, began: now, used: now}
+	s.logged.Put(hashOf(secret), session{right, s.now()}, unusedFor)
 	return secret
 }
 
 // exchange returns the secret of a new session for a link's code, which is then
 // used up; empty if the link does not work.
 func (s *sessions) exchange(code string) (secret string) {
-	key := sha256.Sum256([]byte(code))
 	s.mu.Lock()
-	link, ok := s.links[key]
-	delete(s.links, key)
-	s.mu.Unlock()
-	if !ok || s.now().Sub(link.began) >= codeFor {
+	defer s.mu.Unlock()
+	right, ok := s.links.Get(hashOf(code))
+	if !ok {
 		return ""
 	}
-	return s.add(s.logged, link.right)
+	s.links.Remove(hashOf(code))
+	return s.begin(right)
 }
 
 // of returns what the session of a request's cookie may do.
@@ -76,19 +76,14 @@ func (s *sessions) of(r *http.Request) right {
 	if err != nil {
 		return nothing
 	}
-	key, now := sha256.Sum256([]byte(cookie.Value)), s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.logged[key]
+	key := hashOf(cookie.Value)
+	one, ok := s.logged.Get(key)
 	if !ok {
 		return nothing
 	}
-	if now.Sub(one.used) >= unusedFor || now.Sub(one.began) >= sessionFor {
-		delete(s.logged, key)
-		return nothing
-	}
-	one.used = now
-	s.logged[key] = one
+	s.logged.Put(key, one, min(unusedFor, one.began.Add(sessionFor).Sub(s.now())))
 	return one.right
 }
 
@@ -97,51 +92,98 @@ func (s *sessions) end(r *http.Request) {
 	if cookie, err := r.Cookie(cookieName); err == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.logged, sha256.Sum256([]byte(cookie.Value)))
+		s.logged.Remove(hashOf(cookie.Value))
 	}
 }
 
 // link is the route that makes a login link.
-func (s *sessions) link(address string) func(context.Context, *api.LoginRequest) (*api.Login, error) {
-	return func(_ context.Context, in *api.LoginRequest) (*api.Login, error) {
+func (s *sessions) link(address string) answerer[api.LoginRequest, api.Login] {
+	return func(_ context.Context, in *api.LoginRequest) (api.Login, error) {
 		right := acting
 		if in.View {
 			right = viewing
 		}
-		path := "/login?code=" + s.add(s.links, right)
-		return &api.Login{URL: address + path, Path: path, Expires: s.now().Add(codeFor)}, nil
+		code := rand.Text()
+		s.links.Put(hashOf(code), right, codeFor)
+		path := "/login?code=" + code
+		return api.Login{URL: address + path, Path: path, Expires: s.now().Add(codeFor)}, nil
 	}
 }
 
-// login answers GET /login: a link's code becomes a cookie. The page that it
-// leads to is asked for by a page of this port, since a browser that came from
-// another one does not send the cookie with a redirect.
+// login answers GET /login: a link's code becomes a cookie; without a code there
+// is a form for a token.
 func (a *access) login(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Referrer-Policy", "no-referrer") // the code is in the address
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	from := origin(r)
-	if a.sessions.of(r) == nothing {
-		if a.tooMany(from) {
-			refuse(w, *errTooMany)
-			return
-		}
-		secret := a.sessions.exchange(r.URL.Query().Get("code"))
+	from, code := origin(r), r.URL.Query().Get("code")
+	switch {
+	case a.sessions.of(r) != nothing:
+	case code == "":
+		a.page.SignIn(w, r, nil)
+		return
+	case a.tooMany(from):
+		a.page.SignIn(w, r, errTooMany)
+		return
+	default:
+		secret := a.sessions.exchange(code)
 		if secret == "" {
 			a.failed(from)
-			refuse(w, api.Error{
-				Status: http.StatusForbidden, Detail: "this link was used already, or is older than five minutes", Do: "hubcap login prints another one",
-			})
+			a.page.SignIn(w, r, errLink)
 			return
 		}
 		http.SetCookie(w, cookie(r, secret, int(sessionFor.Seconds())))
 	}
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = io.WriteString(w, loggedIn) // the client has left
+	onward(w, "/")
 }
 
-const loggedIn = `<!doctype html>
-<html lang="en"><meta http-equiv="refresh" content="0; url=/"><title>hubcap</title><p>You are logged in. <a href="/">Go on</a></p></html>
+// loginByToken answers POST /login: a token becomes a cookie.
+func (a *access) loginByToken(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	from := origin(r)
+	if a.tooMany(from) {
+		a.page.SignIn(w, r, errTooMany)
+		return
+	}
+	right := a.opens(strings.TrimSpace(r.PostFormValue("token")))
+	if right == nothing {
+		a.failed(from)
+		a.page.SignIn(w, r, errWrong)
+		return
+	}
+	http.SetCookie(w, cookie(r, a.sessions.begin(right), int(sessionFor.Seconds())))
+	next := r.PostFormValue("next")
+	if len(next) < 2 || next[0] != '/' || strings.ContainsAny(next[1:2], `/\`) { // of another host
+		next = "/"
+	}
+	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+// signedIn sends browsers that are not logged in to the form for a token.
+func (a *access) signedIn(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "" || !safe(r) || a.sessions.of(r) != nothing:
+			page.ServeHTTP(w, r)
+		case crossOrigin(r): // the browser may have a cookie that it does not send from there
+			onward(w, r.URL.RequestURI())
+		default:
+			http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+		}
+	})
+}
+
+// onward answers with a page that leads to a path. The path is asked for by a page
+// of this port: a browser that came from another one does not send the cookie with
+// a redirect.
+func onward(w http.ResponseWriter, path string) {
+	h := w.Header()
+	h.Set("Referrer-Policy", "no-referrer") // a code may be in the address
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	path = html.EscapeString(path)
+	_, _ = fmt.Fprintf(w, onwardPage, path, path) // the client has left
+}
+
+const onwardPage = `<!doctype html>
+<html lang="en"><meta http-equiv="refresh" content="0; url=%s"><title>hubcap</title><p><a href="%s">Go on</a></p></html>
 `
 
 // logout answers POST /logout.

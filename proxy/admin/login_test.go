@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ func (v *visitor) link(body string) string {
 // browser then may do what the link was made for, and for how long.
 func TestLoginLink(t *testing.T) {
 	clock := testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
-	port, socket := build(Options{Token: token, Address: "http://box:5001", Box: &Box{Now: clock.Now}})
+	port, socket := build(Options{Token: is(token), Address: "http://box:5001", Box: &Box{Now: clock.Now}})
 	operator := &visitor{t: t, h: socket}
 	browser := func() *visitor { return &visitor{t: t, h: port, from: "192.0.2.1:4711"} }
 
@@ -131,7 +132,7 @@ func TestSessionsAreBounded(t *testing.T) {
 // anything, most are not looked at, and other addresses notice nothing.
 func TestWrongTokens(t *testing.T) {
 	clock := testkit.NewClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
-	port, socket := build(Options{Token: token, Address: "http://box:5001", Box: &Box{Now: clock.Now}})
+	port, socket := build(Options{Token: is(token), Address: "http://box:5001", Box: &Box{Now: clock.Now}})
 	browser := &visitor{t: t, h: port, from: "[2001:db8::1]:9"}
 	browser.want(200, "GET", (&visitor{t: t, h: socket}).link("{}"), "")
 	answers := make(map[int]int)
@@ -153,4 +154,34 @@ func TestWrongTokens(t *testing.T) {
 	(&visitor{t: t, h: port, from: "192.0.2.1:1", token: token}).want(200, "GET", "/admin/config", "")
 	clock.Advance(wrongFor)
 	right.want(200, "GET", "/admin/config", "")
+}
+
+// TestLoginByToken posts tokens as the form does: the right ones become cookies, and
+// the browser is led on within this port alone.
+func TestLoginByToken(t *testing.T) {
+	port, _ := build(Options{Token: is(token), ViewToken: is(viewToken)})
+	for _, tc := range []struct{ token, next, location string }{
+		{token, "/images?q=a", "/images?q=a"}, {" " + viewToken + "\n", "", "/"}, {token, "//evil.example.com", "/"}, {token, `/\evil.example.com`, "/"},
+		{token, "https://evil.example.com", "/"}, {token[1:], "/", ""}, {"", "/", ""},
+	} {
+		v := &visitor{t: t, h: port, from: "192.0.2.1:1"}
+		form := url.Values{"token": {tc.token}, "next": {tc.next}}
+		r := httptest.NewRequest("POST", "http://localhost/login", strings.NewReader(form.Encode()))
+		r.RemoteAddr = v.from
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		port.ServeHTTP(w, r)
+		if tc.location == "" {
+			if w.Code != 401 || len(w.Result().Cookies()) > 0 || !strings.Contains(w.Body.String(), "token, please") {
+				t.Errorf("%+v: %d %s", tc, w.Code, w.Body)
+			}
+			continue
+		}
+		if w.Code != 303 || w.Header().Get("Location") != tc.location {
+			t.Errorf("%+v: %d %v", tc, w.Code, w.Header())
+		}
+		v.cookie = w.Result().Cookies()[0]
+		v.want(200, "GET", "/images", "")
+		v.want(map[bool]int{true: 403, false: 200}[strings.Contains(tc.token, viewToken)], "POST", "/do/purge", "")
+	}
 }

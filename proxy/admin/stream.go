@@ -23,6 +23,8 @@ const (
 var eventTypes = map[string]reflect.Type{
 	api.EventJob:      reflect.TypeFor[api.Job](),
 	api.EventFill:     reflect.TypeFor[api.Fill](),
+	api.EventEviction: reflect.TypeFor[api.EvictionEvent](),
+	api.EventTag:      reflect.TypeFor[api.Tag](),
 	api.EventProblem:  reflect.TypeFor[api.ProblemEvent](),
 	api.EventUpstream: reflect.TypeFor[api.UpstreamEvent](),
 }

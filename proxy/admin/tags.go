@@ -35,110 +35,114 @@ func (b *Box) tag(ref string) (repo pull.Repository, at reference.Reference, err
 	return repo, at, err
 }
 
-// GetTagHistory returns what a tag has named, and what it means now.
-func (b *Box) GetTagHistory(_ context.Context, q *api.RefQuery) (*api.TagHistory, error) {
+// parseAll reads the names of images.
+func (b *Box) parseAll(names []string) (refs []reference.Reference, err error) {
+	for _, one := range names {
+		ref, err := b.parse(one)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
+// tagHistory returns what a tag has named, and what it means now.
+func (b *Box) tagHistory(_ context.Context, q *api.RefQuery) (h api.TagHistory, err error) {
 	repo, at, err := b.tag(q.Ref)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		h.Lines, h.Tag, err = repo.History(at.Tag)
 	}
-	lines, now, err := repo.History(at.Tag)
-	return &api.TagHistory{Tag: now, Lines: lines}, err
+	return h, err
 }
 
-// GetKeptTags returns the tags that do not follow their registry.
-func (b *Box) GetKeptTags(context.Context, *struct{}) (*api.KeptTags, error) {
-	kept := &api.KeptTags{Tags: b.Tags.Kept()}
-	if kept.Tags == nil {
-		kept.Tags = []api.Tag{}
-	}
-	return kept, nil
+// freeze freezes a tag: at once if the image is held whole, else by a job.
+func (b *Box) freeze(ctx context.Context, in *api.FreezeRequest) (api.TagChange, error) {
+	o := freshness.FreezeOrder{Until: in.Until, Note: in.Note}
+	return b.freezeTo(ctx, in.Ref, o, in.DryRun, func(_ pull.Repository, at reference.Reference, now digest.Digest) (digest.Digest, error) {
+		return cmp.Or(at.Digest, in.Digest, now), nil
+	})
 }
 
-// Freeze freezes a tag: at once if the image is held whole, else by a job.
-func (b *Box) Freeze(ctx context.Context, in *api.FreezeRequest) (*api.TagChange, error) {
-	repo, at, err := b.tag(in.Ref)
+// rollback freezes a tag to a digest that it named before.
+func (b *Box) rollback(ctx context.Context, in *api.RollbackRequest) (api.TagChange, error) {
+	o := freshness.FreezeOrder{Until: in.Until, Note: in.Note}
+	return b.freezeTo(ctx, in.Ref, o, in.DryRun, func(repo pull.Repository, at reference.Reference, _ digest.Digest) (digest.Digest, error) {
+		line, err := repo.RollbackTo(at.Tag, in.To)
+		return line.Digest, err
+	})
+}
+
+// choice returns what a tag is frozen to; now is what it names.
+type choice func(repo pull.Repository, at reference.Reference, now digest.Digest) (digest.Digest, error)
+
+// freezeTo freezes a tag to what is chosen; in a dry run it says what is fetched for
+// that.
+func (b *Box) freezeTo(ctx context.Context, ref string, o freshness.FreezeOrder, dry bool, choose choice) (change api.TagChange, err error) {
+	repo, at, err := b.tag(ref)
 	if err != nil {
-		return nil, err
+		return change, err
 	}
-	_, now, err := repo.History(at.Tag)
-	if err != nil {
-		return nil, err
+	if _, change.Tag, err = repo.History(at.Tag); err != nil {
+		return change, err
 	}
-	at.Digest = cmp.Or(at.Digest, digest.Digest(in.Digest), now.Digest)
+	if at.Digest, err = choose(repo, at, change.Tag.Digest); err != nil {
+		return change, err
+	}
 	if err := at.Digest.Validate(); err != nil {
-		return nil, invalid("digest", err.Error())
+		return change, invalid("digest", err.Error())
 	}
-	return b.freeze(ctx, at, now, freshness.FreezeOrder{Until: in.Until, Note: in.Note}, in.DryRun)
-}
-
-// Rollback freezes a tag to a digest that it named before.
-func (b *Box) Rollback(ctx context.Context, in *api.RollbackRequest) (*api.TagChange, error) {
-	repo, at, err := b.tag(in.Ref)
-	if err != nil {
-		return nil, err
-	}
-	line, err := repo.RollbackTo(at.Tag, in.To)
-	if err != nil {
-		return nil, err
-	}
-	_, now, err := repo.History(at.Tag)
-	if err != nil {
-		return nil, err
-	}
-	at.Digest = line.Digest
-	return b.freeze(ctx, at, now, freshness.FreezeOrder{Until: in.Until, Note: in.Note}, in.DryRun)
-}
-
-// freeze freezes the tag of a reference to its digest; in a dry run it says what
-// is fetched for that.
-func (b *Box) freeze(ctx context.Context, at reference.Reference, now api.Tag, o freshness.FreezeOrder, dry bool) (_ *api.TagChange, err error) {
-	change := &api.TagChange{Tag: now, Digest: at.Digest.String()}
+	change.Digest = at.Digest
 	if dry {
 		got, err := b.Warm.Image(ctx, at, warm.Request{DryRun: true}, nil)
 		change.Cost = &api.Cost{Objects: got.Missing, Bytes: got.Fetched, Held: got.Held, Pulls: got.Pulls, Unknown: got.Unknown}
 		return change, err
 	}
 	o.By = By(ctx)
-	change.Tag, change.Job, err = b.Warm.Freeze(ctx, at, o)
+	if change.Tag, change.Job, err = b.Warm.Freeze(ctx, at, o); err == nil && change.Job == nil {
+		b.Pins.Look() // it is not evicted any more
+	}
 	return change, err
 }
 
-// Thaw ends a freeze.
-func (b *Box) Thaw(_ context.Context, in *api.TagRequest) (*api.TagChange, error) {
-	repo, at, err := b.tag(in.Ref)
-	if err != nil {
-		return nil, err
-	}
-	if in.DryRun {
-		_, now, err := repo.History(at.Tag)
-		if err == nil && now.State != freshness.Frozen {
-			err = freshness.ErrNotFrozen
+// thaw ends a freeze. What the tag was frozen to is not pinned any more once it is
+// answered.
+func (b *Box) thaw(_ context.Context, in *api.TagRequest) (api.TagChange, error) {
+	return b.end(in, freshness.Frozen, freshness.ErrNotFrozen, func(repo pull.Repository, tag string) (now api.Tag, err error) {
+		if now, err = repo.Thaw(tag); err == nil {
+			b.Pins.Look()
 		}
-		return &api.TagChange{Tag: now}, err
-	}
-	now, err := repo.Thaw(at.Tag)
-	return &api.TagChange{Tag: now}, err
+		return now, err
+	})
 }
 
-// Adopt ends a cool-down: the tag moves now.
-func (b *Box) Adopt(ctx context.Context, in *api.TagRequest) (*api.TagChange, error) {
+// adopt ends a cool-down: the tag moves now.
+func (b *Box) adopt(ctx context.Context, in *api.TagRequest) (api.TagChange, error) {
+	change, err := b.end(in, freshness.Cooling, freshness.ErrNotCooling, func(repo pull.Repository, tag string) (api.Tag, error) {
+		return repo.Adopt(ctx, tag)
+	})
+	change.Digest = change.Tag.Digest
+	if moved := change.Tag.Moved; in.DryRun && moved != nil {
+		change.Digest = moved.Digest
+	}
+	return change, err
+}
+
+// end ends a state of a tag; in a dry run it says whether the tag is in it.
+func (b *Box) end(in *api.TagRequest, state freshness.TagState, other error, do func(pull.Repository, string) (api.Tag, error)) (change api.TagChange, err error) {
 	repo, at, err := b.tag(in.Ref)
 	if err != nil {
-		return nil, err
-	}
-	if in.DryRun {
-		_, now, err := repo.History(at.Tag)
-		if err == nil && now.State != freshness.Cooling {
-			err = freshness.ErrNotCooling
-		}
-		change := &api.TagChange{Tag: now}
-		if err == nil {
-			change.Digest = now.Moved.Digest.String()
-		}
 		return change, err
 	}
-	now, err := repo.Adopt(ctx, at.Tag)
-	return &api.TagChange{Tag: now, Digest: now.Digest.String()}, err
+	if !in.DryRun {
+		change.Tag, err = do(repo, at.Tag)
+		return change, err
+	}
+	_, change.Tag, err = repo.History(at.Tag)
+	if err == nil && change.Tag.State != state {
+		err = other
+	}
+	return change, err
 }
 
 // invalid returns the error of a field of a request's body.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/eviction"
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/jobs"
 )
@@ -14,7 +17,7 @@ const lookEvery = time.Second
 
 // Watch publishes what begins and ends in the rooms, until ctx ends.
 func (b *Box) Watch(ctx context.Context) {
-	w := &watcher{b: b, fills: make(map[string]api.Fill), problems: make(map[string]api.Problem), circuits: make(map[string]string)}
+	w := &watcher{b: b, fills: make(map[digest.Digest]api.Fill), problems: make(map[string]api.Problem), circuits: make(map[string]string)}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -30,15 +33,17 @@ func (b *Box) Watch(ctx context.Context) {
 // watcher has what was seen at the last look.
 type watcher struct {
 	b        *Box
-	fills    map[string]api.Fill    // by digest
+	fills    map[digest.Digest]api.Fill
 	problems map[string]api.Problem // by id
 	circuits map[string]string      // by upstream, role and host
+	evicted  eviction.Evictions
 }
 
 func (w *watcher) look() {
 	w.lookAtFills()
 	w.lookAtProblems()
 	w.lookAtUpstreams()
+	w.lookAtEvictions()
 	if w.b.Events.listened() {
 		for _, j := range w.b.Jobs.All() {
 			if j.State == jobs.Running {
@@ -49,10 +54,9 @@ func (w *watcher) look() {
 }
 
 func (w *watcher) lookAtFills() {
-	now := make(map[string]api.Fill)
+	now := make(map[digest.Digest]api.Fill)
 	listened := w.b.Events.listened()
-	for _, f := range w.b.Cache.Fills() {
-		one := fillOf(f)
+	for _, one := range w.b.Cache.Fills() {
 		now[one.Digest] = one
 		if before, known := w.fills[one.Digest]; !known || !before.Since.Equal(one.Since) {
 			w.b.Events.Publish(api.EventFill, one)
@@ -60,9 +64,9 @@ func (w *watcher) lookAtFills() {
 			w.b.Events.progress(api.EventFill, one)
 		}
 	}
-	for digest, one := range w.fills {
-		if _, runs := now[digest]; !runs {
-			one.State, one.Rate, one.LeftS = api.FillEnded, 0, nil
+	for d, one := range w.fills {
+		if _, runs := now[d]; !runs {
+			one.State, one.Rate, one.Left = api.FillEnded, 0, nil
 			w.b.Events.Publish(api.EventFill, one)
 		}
 	}
@@ -73,15 +77,16 @@ func (w *watcher) lookAtProblems() {
 	now := make(map[string]api.Problem)
 	for _, p := range w.b.Problems.All() {
 		now[p.ID] = p
-		if _, known := w.problems[p.ID]; !known {
-			w.b.Events.Publish(api.EventProblem, api.ProblemEvent{State: "begun", Problem: p})
+	}
+	tell := func(state string, all, others map[string]api.Problem) {
+		for id, p := range all {
+			if _, known := others[id]; !known {
+				w.b.Events.Publish(api.EventProblem, api.ProblemEvent{State: state, Problem: p})
+			}
 		}
 	}
-	for id, p := range w.problems {
-		if _, lasts := now[id]; !lasts {
-			w.b.Events.Publish(api.EventProblem, api.ProblemEvent{State: "ended", Problem: p})
-		}
-	}
+	tell("begun", now, w.problems)
+	tell("ended", w.problems, now)
 	w.problems = now
 }
 
@@ -94,9 +99,17 @@ func (w *watcher) lookAtUpstreams() {
 			key := u.Host + " " + h.Role + " " + h.Host
 			before, known := w.circuits[key]
 			if now[key] = h.Circuit; before != h.Circuit && (known || h.Circuit != "closed") {
-				w.b.Events.Publish(api.EventUpstream, api.UpstreamEvent{Upstream: u.Host, Host: w.b.host(h)})
+				w.b.Events.Publish(api.EventUpstream, api.UpstreamEvent{Upstream: u.Host, Host: h})
 			}
 		}
 	}
 	w.circuits = now
+}
+
+func (w *watcher) lookAtEvictions() {
+	now := w.b.Ledger.Status().Evictions
+	if n := now.Objects - w.evicted.Objects; n > 0 {
+		w.b.Events.Publish(api.EventEviction, api.EvictionEvent{Objects: n, Bytes: now.Bytes - w.evicted.Bytes, UnusedS: seconds(now.Unused)})
+	}
+	w.evicted = now
 }

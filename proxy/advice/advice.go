@@ -70,10 +70,16 @@ func HubOnly(box string) string {
 	return fmt.Sprintf("dockerd mirrors Docker Hub alone: %s/ghcr.io/owner/name, or containerd", box)
 }
 
-// TLSToPlainPort returns the text for a client that begins a TLS handshake at a
+// TLSToPlainPort returns the text for a client that speaks nothing but TLS to a
 // port without TLS. It shows "server gave HTTP response to HTTPS client".
 func TLSToPlainPort(client netip.Addr) string {
 	return fmt.Sprintf(`%s speaks TLS to the plain port: "insecure-registries" there, or HUBCAP_TLS_CERT_FILE here`, client)
+}
+
+// TokenHost returns the text for a registry that names a token service, by its
+// host and port, that it is not known to have. Nothing is sent there.
+func TokenHost(registry, host string) string {
+	return fmt.Sprintf("%s names the token service %s, which is not on its list: HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS=%s, if that is right", registry, host, host)
 }
 
 // UnknownAuthority returns the text for a host whose certificate is of an

@@ -275,7 +275,7 @@ func (m *Monitor) Suspicions() []Suspicion {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.decideLocked(m.o.Now())
-	all := slices.Clone(m.decided)
+	all := append([]Suspicion{}, m.decided...)
 	for i := range m.open {
 		all = append(all, m.open[i].told("open"))
 	}

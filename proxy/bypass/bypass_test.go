@@ -253,7 +253,7 @@ func TestLeftAndStayed(t *testing.T) {
 			}
 			for _, c := range r.Clients() {
 				want := int64(0)
-				if !tt.stayed && c.Address == one && c.Family == family {
+				if !tt.stayed && c.Address == one && c.Family == family.String() {
 					want = 1
 				}
 				if c.Left != want || c.LastLeft.IsZero() != (want == 0) {
@@ -396,9 +396,9 @@ func TestClients(t *testing.T) {
 	all := r.Clients()
 	at := start.Add(time.Hour + time.Second)
 	for i, want := range []Client{
-		{Address: one, Family: Docker, Pulls: 1, Bytes: 1500, LastSeen: at},
-		{Address: one, Family: Containers, Pulls: 2, LastSeen: at},
-		{Address: netip.MustParseAddr("10.0.1.0"), Family: Containerd, Pulls: 1, LastSeen: start},
+		{Address: one, Family: Docker.String(), Pulls: 1, Bytes: 1500, LastSeen: at},
+		{Address: one, Family: Containers.String(), Pulls: 2, LastSeen: at},
+		{Address: netip.MustParseAddr("10.0.1.0"), Family: Containerd.String(), Pulls: 1, LastSeen: start},
 	} {
 		if got := all[i]; !got.LastSeen.Equal(want.LastSeen) || got.Address != want.Address || got.Family != want.Family || got.Pulls != want.Pulls || got.Bytes != want.Bytes {
 			t.Errorf("%+v, want %+v", got, want)

@@ -1,7 +1,6 @@
 package bypass
 
 import (
-	"cmp"
 	"hash/maphash"
 	"math"
 	"net/netip"
@@ -131,17 +130,18 @@ func (t *clients) lastPull(addr netip.Addr) (last int64) {
 // Client is what is known of the clients of one family at one address, since
 // the start or since the address was last forgotten.
 type Client struct {
-	Address  netip.Addr
-	Family   Family
-	Pulls    int64 // images asked for: manifests by tag, and HEADs of manifests by digest
-	Bytes    int64 // of content that it was sent
-	LastSeen time.Time
-	Left     int64     // how often it has probably gone to the registry itself
-	LastLeft time.Time // zero for never
+	Address  netip.Addr `json:"address"`
+	Family   string     `json:"family" doc:"docker, containerd, buildkit, containers or other"`
+	Pulls    int64      `json:"pulls" doc:"Images asked for"` // manifests by tag, and HEADs of manifests by digest
+	Bytes    int64      `json:"bytes" doc:"Of content, sent to it"`
+	LastSeen time.Time  `json:"last_seen"`
+	Left     int64      `json:"left" doc:"How often it has probably gone to a registry itself"`
+	LastLeft time.Time  `json:"last_left,omitzero"` // zero for never
 }
 
 // all returns what is known, by address and family.
-func (t *clients) all() (all []Client) {
+func (t *clients) all() []Client {
+	all := []Client{}
 	for i := range t.slots {
 		c := t.slots[i].Load()
 		if c == nil {
@@ -153,7 +153,7 @@ func (t *clients) all() (all []Client) {
 				continue
 			}
 			one := Client{
-				Address: c.addr, Family: f, Pulls: u.pulls.Load(), Bytes: u.bytes.Load(), Left: u.left.Load(), LastSeen: time.Unix(u.seen.Load(), 0),
+				Address: c.addr, Family: f.String(), Pulls: u.pulls.Load(), Bytes: u.bytes.Load(), Left: u.left.Load(), LastSeen: time.Unix(u.seen.Load(), 0),
 			}
 			if at := u.leftAt.Load(); at != 0 {
 				one.LastLeft = time.Unix(at, 0)
@@ -161,9 +161,7 @@ func (t *clients) all() (all []Client) {
 			all = append(all, one)
 		}
 	}
-	slices.SortFunc(all, func(a, b Client) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Family, b.Family))
-	})
+	slices.SortStableFunc(all, func(a, b Client) int { return a.Address.Compare(b.Address) })
 	return all
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/units"
 )
 
 // wants runs a command line and checks its exit code and a pattern of its output.
@@ -22,10 +23,10 @@ func (h *hubcap) wants(code int, line, pattern string) {
 	}
 }
 
-// names returns the digest that a tag of library/demo has for clients.
-func (h *hubcap) names(tag string) string {
+// names returns the digest that library/demo:v1 has for clients.
+func (h *hubcap) names() string {
 	h.t.Helper()
-	resp, err := http.Head("http://" + h.mirror + "/v2/library/demo/manifests/" + tag)
+	resp, err := http.Head("http://" + h.mirror + "/v2/library/demo/manifests/v1")
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -39,6 +40,8 @@ func TestWarm(t *testing.T) {
 	h.hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
 	h.wants(Done, "warm demo:v1 --dry-run", `1 object, at least \d+ B, is fetched; that takes at least 1 pull`)
 	h.wants(Done, "warm demo:v1", `docker.io/library/demo:v1  fetched  1.0 MB\n1 of 1, 1.0 MB; 1 pull of docker.io used, 99 left`)
+	h.wants(Done, "images", `library/demo:v1 +- +1.0 MB +never +0 +fresh`)
+	h.wants(Done, "history demo:v1", ` +warm +served\n`)
 	h.wants(Done, "warm demo:v1", "held already(.|\n)*All of it is held")
 	h.wants(InPart, "warm demo:v1 demo:gone", "demo:gone +failed: manifest unknown at docker.io(.|\n)*1 of 2")
 	h.wants(Failed, "warm demo:gone", "warm failed: ")
@@ -55,6 +58,19 @@ func TestWarm(t *testing.T) {
 	h.wants(Usage, "warm demo:v1 --every 1", "invalid argument")
 	h.wants(Done, "schedules", `1 +24 h`)
 	h.wants(Done, "schedules --delete 1", "Nothing is fetched regularly")
+}
+
+func TestEvict(t *testing.T) {
+	h := start(t)
+	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 2_000_000))
+	h.pull()
+	h.wants(Usage, "evict", "usage: hubcap evict --bytes SIZE")
+	h.wants(Usage, "evict --bytes some", "want a size")
+	h.wants(Done, "evict --dry-run --bytes 1MB", `^1  2.0 MB  layer sha256:[0-9a-f]{12} of docker.io/library/demo:v1  unused \d s
+2.0 MB in 1 object would go; 1 image would no longer survive an outage.\n$`)
+	h.wants(Done, "evict --dry-run --bytes 1MB --json", `"kind": "layer"`)
+	h.wants(Done, "evict --bytes 1MB", `^2.0 MB in 1 object went.\n2.0 MB in 1 object goes; 1 image will no longer survive an outage.\n$`)
+	h.wants(Done, "evict --dry-run --bytes 1MB", `^0 B in 0 objects would go`)
 }
 
 // TestWarmAsJSON: every line is the job at a moment, the last one as it ended.
@@ -86,19 +102,19 @@ func TestTags(t *testing.T) {
 	second := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(2, 1000)).Manifest.Digest.String()
 	h.pull()
 	h.wants(NoImage, "history demo:v2", "this tag was not pulled here")
-	h.wants(Done, "history demo:v1", short(second)+".*served\n.*"+short(first)+"(.|\n)*following")
-	h.wants(Done, "rollback demo:v1 --dry-run", "demo:v1 is "+short(second)+" and becomes "+short(first)+". All of it is held")
-	if got := h.names("v1"); got != second {
+	h.wants(Done, "history demo:v1", units.Digest(second)+".*served\n.*"+units.Digest(first)+"(.|\n)*following")
+	h.wants(Done, "rollback demo:v1 --dry-run", "demo:v1 is "+units.Digest(second)+" and becomes "+units.Digest(first)+". All of it is held")
+	if got := h.names(); got != second {
 		t.Errorf("after a dry run it is %s", got)
 	}
-	h.wants(Done, "rollback demo:v1 --note broken", "demo:v1 is "+short(first)+": frozen since .* by .*: broken; "+short(second)+" at the registry")
-	if got := h.names("v1"); got != first {
+	h.wants(Done, "rollback demo:v1 --note broken", "demo:v1 is "+units.Digest(first)+": frozen since .* by .*: broken; "+units.Digest(second)+" at the registry")
+	if got := h.names(); got != first {
 		t.Errorf("after the rollback it is %s", got)
 	}
-	h.wants(Done, "history", "demo:v1 +"+short(first)+" +frozen")
+	h.wants(Done, "history", "demo:v1 +"+units.Digest(first)+" +frozen")
 	h.wants(Done, "thaw demo:v1", "demo:v1 is")
 	h.wants(Failed, "thaw demo:v1", "this tag is not frozen")
-	if got := h.names("v1"); got != second {
+	if got := h.names(); got != second {
 		t.Errorf("after the thaw it is %s", got)
 	}
 	h.wants(Done, "freeze demo:v1@"+first+" --for 7d", "frozen since .* until ")
@@ -122,5 +138,68 @@ func TestCompletion(t *testing.T) {
 	h.wants(Done, "__complete setup docker ans", "^ansible\n")
 	if r := run("__complete freeze d", "HUBCAP_DATA_DIR="+t.TempDir()); r.out != ":4\n" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestImages lists images, and pins, unpins, verifies and purges one.
+func TestImages(t *testing.T) {
+	h := start(t)
+	h.wants(Done, "images", "There is no such image here")
+	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
+	h.pull()
+	h.get("library/demo/manifests/v2")
+	h.wants(Done, "images --sort name", `library/demo:v1 +- +1.0 MB +\d+ s ago +1 +fresh\nlibrary/demo:v2 +- +.* of 1.0 MB +\d+ s ago +1 +gaps\n2 images, 1.0 MB held, 0 B of it shared`)
+	h.wants(Done, "images library/*:v1 --sort name --state held", `demo:v1(.|\n)*\n1 image, `)
+	h.wants(Usage, "images --sort age", "sort")
+	h.wants(Usage, "images [", "not a valid glob")
+	h.wants(Done, "image demo:v2", `missing: layer sha256:\w+ of -, .*\n(.|\n)*manifest +sha256:\w+ +\d+ B +yes +-\n· layer +sha256:\w+ +1.0 MB +no +-\n· config `)
+	h.wants(NoImage, "image demo:v9", "was not pulled here")
+
+	h.wants(Done, "pin demo:v1 --dry-run", "demo:v1 has 1.0 MB in 3 objects; 0 B of it is fetched")
+	h.wants(Done, "pins", "Nothing is pinned")
+	h.wants(Done, "pin demo:v1 --note keep --until 2099-01-02", "demo:v1 is pinned")
+	h.wants(Done, "pins", `demo:v1 +1.0 MB +held +token +2099-01-02 00:00 +keep\n1 pin, 1.0 MB`)
+	h.wants(Done, "images --state pinned", "demo:v1 .*fresh, pinned")
+	h.wants(Usage, "pin demo:v1 --until tomorrow", "want a date such as")
+	h.wants(Usage, "pin demo:v1 --until 2001-01-01", "this time is past")
+	h.wants(Failed, "purge demo:v1", "it is kept; force purges it")
+	h.wants(Done, "__complete unpin d", "^docker.io/library/demo:v1\n:4\n")
+	h.wants(Done, "unpin demo:v1 --dry-run", "demo:v1 with 1.0 MB is pinned")
+	h.wants(Done, "unpin demo:v1", "It is pinned no more; 0 pins are left")
+	h.wants(Failed, "unpin demo:v1", "it is not pinned")
+
+	h.wants(Done, "verify demo:v1", `right +3 files +1.0 MB`)
+	h.wants(Done, "verify --detach", `^\w+-\d+\n`)
+	h.wants(Failed, "verify demo:v9", "nothing of this image is held")
+
+	h.wants(Done, "pin demo:v1", "is pinned")
+	h.wants(InPart, "purge library/demo", `1 tag, \d object.* are gone: docker.io/library/demo:v2; docker.io/library/demo:v1 stays: `)
+	h.wants(Done, "purge library/* --force --dry-run", `1 tag, 3 objects and 1.0 MB would go: docker.io/library/demo:v1.`)
+	h.wants(Done, "purge demo:v1 --force", "1 tag, 3 objects and 1.0 MB are gone")
+	h.wants(NoImage, "purge demo:v1", "there is nothing of it here")
+	h.wants(Usage, "purge sha256:12", "invalid checksum digest length")
+}
+
+// TestProblems: the exit code tells scripts whether anything is wrong.
+func TestProblems(t *testing.T) {
+	if r := start(t).run("problems"); r.code != Done || r.out != "Nothing is wrong.\n" {
+		t.Errorf("%+v", r)
+	}
+	body := `{"problems":[{"id":"x","severity":"warning","since":"2001-01-01T00:00:00Z","what":"A","impact":"B","do":"C","runbook":"r"}]}`
+	r := run("problems", answering(t, 200, "application/json", body)...)
+	if r.code != InPart || !regexp.MustCompile(`^! since 2001-01-01 \d\d:00  A\n +B\n +Do: C\n$`).MatchString(r.out) || r.errs != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestStatusOfBoxes: the status has a line for each other box, with what is wrong.
+func TestStatusOfBoxes(t *testing.T) {
+	body := `{"box":"berlin","state":"degraded","problems":[],"site":[{"name":"http://a:5000","kind":"self","state":"answers"},{"name":"http://b:5000","kind":"peer","state":"answers"},
+	{"name":"http://c:5000","kind":"peer","state":"rests","since":"2001-01-01T00:00:00Z","until":"2001-01-01T00:00:10Z","why":"W","wrong":"X"},{"name":"http://d:5000","kind":"sister","state":"fails","since":"2001-01-01T00:00:00Z","why":"W"}]}`
+	r := run("status", answering(t, 200, "application/json", body)...)
+	want := `peer +http://b:5000 answers *\npeer +http://c:5000 is not asked until 2001-01-01 \d\d:00: W; X *\nsister +http://d:5000 fails since 2001-01-01 \d\d:00: W *\n`
+	if r.code != Done || !regexp.MustCompile(want).MatchString(r.out) || strings.Contains(r.out, "http://a:5000") {
+		t.Errorf("%+v, want %s", r, want)
 	}
 }

@@ -38,7 +38,14 @@ type box struct {
 
 // find returns the hubcap that the user means: --box, HUBCAP_URL, or the one of
 // this machine. The token goes to the first two alone.
-func (p *program) find() (*box, error) {
+func (p *program) find() (_ *box, err error) {
+	if p.box == nil {
+		p.box, err = p.locate()
+	}
+	return p.box, err
+}
+
+func (p *program) locate() (*box, error) {
 	c, err := config.LoadClient(p.Environ)
 	if err != nil {
 		return nil, err
@@ -167,6 +174,11 @@ func (b *box) document(ctx context.Context, method, path string, query url.Value
 		}
 		content, contentType = bytes.NewReader(text), "application/json"
 	}
+	return b.answer(ctx, method, path, query, contentType, content)
+}
+
+// answer sends a request and returns the JSON document that is answered.
+func (b *box) answer(ctx context.Context, method, path string, query url.Values, contentType string, content io.Reader) ([]byte, error) {
 	resp, err := b.send(ctx, method, path, query, contentType, content)
 	if err != nil {
 		return nil, err
@@ -179,12 +191,22 @@ func (b *box) document(ctx context.Context, method, path string, query url.Value
 	return text, nil
 }
 
-// ask asks a route as document does and returns the answer.
-func ask[T any](ctx context.Context, b *box, method, path string, query url.Values, body any) (answer T, err error) {
-	text, err := b.document(ctx, method, path, query, body)
-	if err == nil && len(text) > 0 { // a 204 has none
+// ask asks a route as document does, at the hubcap that the user means, and returns
+// the answer, also as it came.
+func ask[T any](ctx context.Context, p *program, method, path string, query url.Values, body any) (answer T, text []byte, err error) {
+	b, err := p.find()
+	if err != nil {
+		return answer, nil, err
+	}
+	if text, err = b.document(ctx, method, path, query, body); err == nil && len(text) > 0 { // a 204 has none
 		err = b.decode(text, &answer)
 	}
+	return answer, text, err
+}
+
+// get asks a route that changes nothing.
+func get[T any](ctx context.Context, p *program, path string, query url.Values) (answer T, err error) {
+	answer, _, err = ask[T](ctx, p, http.MethodGet, path, query, nil)
 	return answer, err
 }
 
@@ -196,4 +218,4 @@ func (b *box) decode(text []byte, into any) error {
 }
 
 // noImage are the types of the errors that say that there is no such image.
-var noImage = []string{"urn:hubcap:unknown-registry", "urn:hubcap:unknown-tag", "urn:hubcap:not-in-history"}
+var noImage = []string{"urn:hubcap:unknown-registry", "urn:hubcap:unknown-tag", "urn:hubcap:unknown-image", "urn:hubcap:nothing-here", "urn:hubcap:not-in-history"}

@@ -3,8 +3,9 @@
 //
 // Files: cli.go (the tree of commands, exit codes), local.go (what is done beside a
 // hubcap), box.go (how one is found and asked), look.go (its state), traffic.go (its
-// clients), act.go (what has a cost), tags.go, jobs.go, progress.go, complete.go
-// (what shells offer), output.go (tables, words and units).
+// clients), act.go (what has a cost), images.go, tags.go, jobs.go, outage.go, bundle.go
+// (images over an air gap), layout.go (their files), progress.go, complete.go (what
+// shells offer), output.go (tables and sentences).
 package cli
 
 import (
@@ -46,7 +47,7 @@ func failed(code int, format string, args ...any) error {
 }
 
 // told is a failure that what the command printed has shown.
-func told(code int, why string) error {
+func told(code int, why string) error { //nolint:unparam // where it is called one is to see the code
 	return &Failure{Code: code, Err: errors.New(why), Told: true}
 }
 
@@ -77,6 +78,7 @@ type Options struct {
 // program is the commands with what they have in common.
 type program struct {
 	Options
+	box    *box   // nil before one is asked
 	at     string // --box
 	asJSON bool   // --json
 	dryRun bool   // --dry-run
@@ -156,4 +158,16 @@ func takes(least, most int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// command returns a command that takes from least to most arguments; see takes.
+// Images complete those that are called REF or GLOB.
+func (p *program) command(use, does string, least, most int, run func(ctx context.Context, args []string) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: does, Args: takes(least, most), RunE: func(cmd *cobra.Command, args []string) error {
+		return run(cmd.Context(), args)
+	}}
+	if strings.Contains(use, "REF") || strings.Contains(use, "GLOB") {
+		cmd.ValidArgsFunction = p.completeImages
+	}
+	return cmd
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // arguments are those of the reading commands that need some.
-var arguments = map[string]string{}
+var arguments = map[string]string{"image": "demo:v1"}
 
 // TestReadingCommands runs every command that changes nothing against a hubcap
 // that has served a pull, as text and with --json.
@@ -79,6 +79,16 @@ func TestFollowLog(t *testing.T) {
 	if err := <-ended; err != nil || len(lines) > 0 {
 		t.Errorf("%v, %d more lines", err, len(lines))
 	}
+}
+
+// TestLog says where the bytes of each answer came from.
+func TestLog(t *testing.T) {
+	h := start(t)
+	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.pull()
+	h.get("library/demo/manifests/v1")
+	h.wants(Done, "log", `127.0.0.1 +other +library/demo:v1  miss  \d+ B  \d+ ms  from docker.io, kept\n(.|\n)*library/demo:v1  hit  \d+ B  \d+ ms  nothing from the internet\n`)
+	h.wants(Done, "log --result failed", "There was no such request")
 }
 
 // lineWriter receives what is written, line by line.
@@ -162,29 +172,5 @@ func TestTheTokenIsSentToTheBoxAlone(t *testing.T) {
 	defer s.Close()
 	if r := run("status", "HUBCAP_URL="+s.URL, "HUBCAP_TOKEN=secret"); r.code != NoBox || asked {
 		t.Errorf("%+v, asked: %v", r, asked)
-	}
-}
-
-func TestUnits(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 9_949: "9.9 kB", 9_950: "10 kB", 999_499: "999 kB", 999_500: "1.0 MB", 67_108_864: "67 MB", 1_200_000_000: "1.2 GB"} {
-		if got := size(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-	for _, tc := range []struct {
-		part, whole int64
-		want        string
-	}{{138e6, 151e6, "138 of 151 MB"}, {0, 65e6, "0 of 65 MB"}, {3e3, 2e9, "3.0 kB of 2.0 GB"}} {
-		if got := sizeOf(tc.part, tc.whole); got != tc.want {
-			t.Errorf("%s, want %s", got, tc.want)
-		}
-	}
-	for n, want := range map[int64]string{0: "0 s", 59: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h", 172800: "2 d", -5: "0 s"} {
-		if got := seconds(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-	if percent(.999) != "99 %" || percent(1) != "100 %" || percent(0) != "0 %" {
-		t.Error(percent(.999), percent(1), percent(0))
 	}
 }

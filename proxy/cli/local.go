@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"fmt"
+	"context"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -15,43 +15,16 @@ import (
 
 // local returns the commands that ask no API.
 func (p *program) local() []*cobra.Command {
-	serve := &cobra.Command{
-		Use:   "serve",
-		Short: "Serve, as hubcap without a command does",
-		Args:  takes(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return p.Serve(cmd.Context()) },
+	return []*cobra.Command{
+		p.command("serve", "Serve, as hubcap without a command does", 0, 0, func(ctx context.Context, _ []string) error { return p.Serve(ctx) }),
+		p.command("config", "Print every variable, its default and its value, and fail where the start would", 0, 0, p.config),
+		p.command("version", "Print the version", 0, 0, func(context.Context, []string) error { return p.say("%s", p.Version) }),
+		p.command("healthcheck", "Exit with 0 when the hubcap of this configuration is ready", 0, 0, p.healthcheck),
+		p.doctor(), p.login(), p.setup(), p.completion(),
 	}
-	settings := &cobra.Command{
-		Use:   "config",
-		Short: "Print every variable, its default and its value, and fail where the start would",
-		Args:  takes(0, 0),
-		RunE:  func(*cobra.Command, []string) error { return p.config() },
-	}
-	version := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.Stdout, p.Version)
-			return err
-		},
-	}
-	healthcheck := &cobra.Command{
-		Use:   "healthcheck",
-		Short: "Exit with 0 when the hubcap of this configuration is ready",
-		Args:  takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			c, err := config.Load(p.Environ)
-			if err != nil {
-				return err
-			}
-			return server.Healthcheck(c)
-		},
-	}
-	return []*cobra.Command{serve, settings, version, healthcheck, p.doctor(), p.login(), p.setup(), p.completion()}
 }
 
-func (p *program) config() error {
+func (p *program) config(context.Context, []string) error {
 	if err := config.Print(p.Stdout, p.Environ); err != nil {
 		return err
 	}
@@ -62,40 +35,34 @@ func (p *program) config() error {
 	return server.Check(c)
 }
 
-func (p *program) doctor() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Check what hubcap needs, before its start and beside a running one, and say what to do",
-		Args:  takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return doctor.Run(cmd.Context(), doctor.Options{Environ: p.Environ, Version: p.Version}).Print(p.Stdout, p.asJSON)
-		},
+func (p *program) healthcheck(context.Context, []string) error {
+	c, err := config.Load(p.Environ)
+	if err != nil {
+		return err
 	}
+	return server.Healthcheck(c)
+}
+
+func (p *program) doctor() *cobra.Command {
+	does := "Check what hubcap needs, before its start and beside a running one, and say what to do"
+	cmd := p.command("doctor", does, 0, 0, func(ctx context.Context, _ []string) error {
+		return doctor.Run(ctx, doctor.Options{Environ: p.Environ, Version: p.Version}).Print(p.Stdout, p.asJSON)
+	})
 	p.withJSON(cmd)
 	return cmd
 }
 
 // login prints a link that logs a browser in.
 func (p *program) login() *cobra.Command {
-	var view bool
-	cmd := &cobra.Command{
-		Use:   "login",
-		Short: "Print a link that logs a browser in, once, within five minutes",
-		Args:  takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := p.find()
-			if err != nil {
-				return err
-			}
-			link, err := ask[api.Login](cmd.Context(), b, http.MethodPost, "login", nil, api.LoginRequest{View: view})
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(p.Stdout, plain(link.URL))
+	var in api.LoginRequest
+	cmd := p.command("login", "Print a link that logs a browser in, once, within five minutes", 0, 0, func(ctx context.Context, _ []string) error {
+		link, _, err := ask[api.Login](ctx, p, http.MethodPost, "login", nil, in)
+		if err != nil {
 			return err
-		},
-	}
-	cmd.Flags().BoolVar(&view, "view", false, "the browser may look and change nothing")
+		}
+		return p.say("%s", link.URL)
+	})
+	cmd.Flags().BoolVar(&in.View, "view", false, "the browser may look and change nothing")
 	p.withBox(cmd)
 	return cmd
 }
@@ -119,29 +86,26 @@ With ansible or cloud-init as FORM it is printed for many hosts.`,
 
 // completion prints a script for a shell, as cobra makes it.
 func (p *program) completion() *cobra.Command {
-	return &cobra.Command{
-		Use:   "completion SHELL",
-		Short: "Print the script that completes commands in bash, zsh, fish or powershell",
-		Long: `Print the script that completes commands and names of images in a shell.
+	cmd := p.command("completion SHELL", "Print the script that completes commands in bash, zsh, fish or powershell", 1, 1, nil)
+	cmd.Long = `Print the script that completes commands and names of images in a shell.
 
     bash        hubcap completion bash >/etc/bash_completion.d/hubcap
     zsh         hubcap completion zsh >"${fpath[1]}/_hubcap"
     fish        hubcap completion fish >~/.config/fish/completions/hubcap.fish
-    powershell  hubcap completion powershell | Out-String | Invoke-Expression`,
-		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
-		Args:      takes(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			switch root := cmd.Root(); args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(p.Stdout, true)
-			case "zsh":
-				return root.GenZshCompletion(p.Stdout)
-			case "fish":
-				return root.GenFishCompletion(p.Stdout, true)
-			case "powershell":
-				return root.GenPowerShellCompletionWithDesc(p.Stdout)
-			}
-			return failed(Usage, "completion: no such shell; there are: bash, zsh, fish, powershell")
-		},
+    powershell  hubcap completion powershell | Out-String | Invoke-Expression`
+	cmd.ValidArgs = []string{"bash", "zsh", "fish", "powershell"}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch root := cmd.Root(); args[0] {
+		case "bash":
+			return root.GenBashCompletionV2(p.Stdout, true)
+		case "zsh":
+			return root.GenZshCompletion(p.Stdout)
+		case "fish":
+			return root.GenFishCompletion(p.Stdout, true)
+		case "powershell":
+			return root.GenPowerShellCompletionWithDesc(p.Stdout)
+		}
+		return failed(Usage, "completion: no such shell; there are: bash, zsh, fish, powershell")
 	}
+	return cmd
 }

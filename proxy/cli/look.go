@@ -1,24 +1,38 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"hubcap/proxy/admin/api"
+	"hubcap/proxy/admin/words"
+	"hubcap/proxy/units"
 )
 
 // looking returns the commands that change nothing.
 func (p *program) looking() []*cobra.Command {
-	all := []*cobra.Command{p.status(), p.fills(), p.upstreams(), p.clients(), p.log(), p.jobs(), p.history(), p.capacity()}
+	return p.asking(
+		view(p, "status", "Show what is wrong, what was saved, which limits are near", p.printStatus), p.problems(), p.images(), p.image(),
+		view(p, "pins", "List what is never evicted to make room", p.printPins),
+		view(p, "fills", "List the downloads that run now", printFills),
+		view(p, "upstreams", "List the registries that are asked: limits, credentials, circuits", p.printUpstreams),
+		p.clients(), p.log(),
+		view(p, "jobs", "List long work: what runs, and what has ended", p.printJobs), p.history(),
+		view(p, "capacity", "Estimate what a smaller or larger cache would answer", printCapacity),
+		view(p, "holdings", "List the digests of all that is stored: what an export for this box may leave out", printHoldings), p.outage(),
+	)
+}
+
+// asking gives commands that ask a hubcap the flags --box and --json.
+func (p *program) asking(all ...*cobra.Command) []*cobra.Command {
 	for _, c := range all {
 		p.withBox(c)
 		p.withJSON(c)
@@ -36,76 +50,124 @@ func (p *program) withJSON(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.asJSON, "json", false, "print JSON: one document, or an object a line where the output goes on")
 }
 
-// show prints what a route answers, by print or as JSON, and returns it.
-func show[T any](ctx context.Context, p *program, path string, query url.Values, print func(w io.Writer, answer T) error) (answer T, err error) {
-	b, err := p.find()
-	if err != nil {
-		return answer, err
+// show prints what a route answers, by write or as JSON, and returns it.
+func show[T any](ctx context.Context, p *program, path string, query url.Values, write func(o *output, answer T)) (T, error) {
+	answer, document, err := ask[T](ctx, p, http.MethodGet, path, query, nil)
+	switch {
+	case err != nil:
+	case p.asJSON:
+		err = writeJSON(p.Stdout, document)
+	default:
+		err = p.print(func(o *output) { write(o, answer) })
 	}
-	text, err := b.document(ctx, http.MethodGet, path, query, nil)
-	if err != nil {
-		return answer, err
-	}
-	if err := b.decode(text, &answer); err != nil {
-		return answer, err
-	}
-	if p.asJSON {
-		return answer, writeJSON(p.Stdout, text)
-	}
-	return answer, print(p.Stdout, answer)
+	return answer, err
 }
 
 // view returns a command without arguments that prints what a route answers.
-func view[T any](p *program, name, does string, print func(w io.Writer, answer T) error) *cobra.Command {
-	return &cobra.Command{Use: name, Short: does, Args: takes(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
-		_, err := show(cmd.Context(), p, name, nil, print)
+func view[T any](p *program, name, does string, write func(o *output, answer T)) *cobra.Command {
+	return p.command(name, does, 0, 0, func(ctx context.Context, _ []string) error {
+		_, err := show(ctx, p, name, nil, write)
 		return err
-	}}
-}
-
-func (p *program) status() *cobra.Command {
-	return view(p, "status", "Show what is wrong, what was saved, which limits are near", func(w io.Writer, s api.Status) error {
-		state := strings.ToUpper(s.State)
-		if s.Offline {
-			state += ", offline"
-		}
-		_, _ = fmt.Fprintf(w, "%s  hubcap %s  up %s  %s\n", plain(s.Box), plain(s.Version), span(p.Now().Sub(s.Since)), plain(state))
-		for _, one := range s.Problems {
-			_, _ = fmt.Fprintf(w, "! since %s: %s\n  %s\n  do: %s\n", p.clock(one.Since), plain(one.What), plain(one.Impact), plain(one.Do))
-		}
-		t := newTable(w)
-		t.row("saved today", fmt.Sprintf("%s (%s)", sizeOf(s.Today.BytesSaved, s.Today.BytesOut), percent(ratio(s.Today.BytesSaved, s.Today.BytesOut))))
-		t.row("from the cache", fmt.Sprintf("%s of %s today; %d joined a download, %d stale", percent(s.Today.HitRatio), count(s.Today.Requests, "request"), s.Today.Joined, s.Today.Stale))
-		for _, l := range s.Limits {
-			if l.Remaining >= 0 {
-				t.row(l.Upstream, limit(l))
-			}
-		}
-		t.row("around the box", around(s.Clients.LeftDay))
-		t.row("disk", fmt.Sprintf("%s, %s; %s free on the file system", sizeOf(s.Disk.Used, s.Disk.Budget), count(s.Disk.Objects, "object"), size(s.Disk.Free)))
-		t.row("now", fmt.Sprintf("%s, %d waiting; %s in the last hour, %d in a day", count(s.Fills.Running, "download"), s.Fills.Waiting, count(s.Clients.Hour, "client"), s.Clients.Day))
-		return t.end()
 	})
 }
 
-func ratio(part, whole int64) float64 {
-	if whole == 0 {
-		return 0
+func (p *program) printStatus(o *output, s api.Status) {
+	state := strings.ToUpper(s.State)
+	if s.Offline {
+		state += ", offline"
 	}
-	return float64(part) / float64(whole)
+	o.line("%-60s  %s", fmt.Sprintf("%s  hubcap %s  up %s", s.Box, s.Version, p.moment().Since(s.Since)), state)
+	p.printProblems(o, s.Problems)
+	saved := fmt.Sprintf("%s (%s)", units.BytesOf(s.Today.BytesSaved, s.Today.BytesOut), units.Percent(units.Ratio(s.Today.BytesSaved, s.Today.BytesOut)))
+	cached := fmt.Sprintf("%s of %s; %d joined, %d stale", units.Percent(s.Today.HitRatio), units.Count(s.Today.Requests, "request"), s.Today.Joined, s.Today.Stale)
+	rows := [][]string{{"saved today", saved, ""}, {"from the cache", cached}}
+	for _, l := range s.Limits {
+		if l.Remaining >= 0 {
+			rows = append(rows, []string{l.Upstream, limit(l), "hubcap upstreams"})
+		}
+	}
+	now := fmt.Sprintf("%s, %d waiting; %s in an hour, %d in a day",
+		units.Count(s.Fills.Running, "download"), s.Fills.Waiting, units.Count(s.Clients.Hour, "client"), s.Clients.Day)
+	rows = append(rows,
+		[]string{"around the box", around(s.Clients.LeftDay), "hubcap clients"}, []string{"outage", survive(s.Outage), "hubcap outage"},
+		[]string{"disk", disk(s.Disk), "hubcap capacity"}, []string{"now", now, "hubcap fills"})
+	for _, one := range s.Site {
+		if one.Kind != "self" {
+			rows = append(rows, []string{one.Kind, one.Name + " " + p.moment().SiteBox(one)})
+		}
+	}
+	if s.Tier != nil {
+		rows = append(rows, []string{"S3 tier", s.Tier.Words()})
+	}
+	if len(s.Boxes) > 0 {
+		rows = append(rows, []string{"other boxes", otherBoxes(s.Boxes)})
+	}
+	o.table(nil, rows)
 }
 
-// limit describes a pull limit: 18 of 100 pulls left, for 40 min.
+// survive describes how many images would survive an outage.
+func survive(o api.OutageSummary) string {
+	switch {
+	case o.Checked.IsZero():
+		return "not known yet"
+	case o.Images == 0:
+		return "no image was pulled within " + units.Count(o.Days, "day")
+	}
+	return fmt.Sprintf("%d of %s of %s would survive", o.Ready, units.Count(o.Images, "image"), units.Count(o.Days, "day"))
+}
+
+func disk(d api.Disk) string {
+	used := units.BytesOf(d.Used, d.Budget)
+	if d.LastUnusedS == nil {
+		return fmt.Sprintf("%s, %s", used, units.Count(d.Objects, "object"))
+	}
+	return used + "; what went last was unused for " + units.Seconds(*d.LastUnusedS)
+}
+
+func otherBoxes(all []api.OtherBox) string {
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = fmt.Sprintf("%s (%s)", one.Name, one.URL)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p *program) problems() *cobra.Command {
+	return p.command("problems", "Show what is wrong and what to do; exit code 3 if anything is", 0, 0, func(ctx context.Context, _ []string) error {
+		a, err := show(ctx, p, "problems", nil, func(o *output, a api.Problems) {
+			if len(a.Problems) == 0 {
+				o.line("Nothing is wrong.")
+			}
+			p.printProblems(o, a.Problems)
+		})
+		if err == nil && len(a.Problems) > 0 {
+			return told(InPart, "something is wrong")
+		}
+		return err
+	})
+}
+
+func (p *program) printProblems(o *output, all []api.Problem) {
+	for _, one := range all {
+		lead := "! since " + p.clock(one.Since) + "  "
+		indent := strings.Repeat(" ", len(lead))
+		o.line("%s%s", lead, one.What)
+		o.line("%s%s", indent, one.Impact)
+		o.line("%sDo: %s", indent, one.Do)
+	}
+}
+
+// limit describes a pull limit: 18 of 100 left, ~40 min; at least 31 not by this box.
 func limit(l api.Limit) string {
-	text := fmt.Sprintf("%d of %d pulls left (%s)", l.Remaining, l.Limit, l.Identity)
-	if l.Limit < 0 {
-		text = fmt.Sprintf("%s left (%s)", count(l.Remaining, "pull"), l.Identity)
+	text := words.Limit(&l)
+	if l.Identity != "anonymous" {
+		text += " (" + l.Identity + ")"
 	}
 	if l.LastsS != nil {
-		text += ", at this pace for " + seconds(*l.LastsS)
+		text += ", ~" + units.Seconds(*l.LastsS)
 	}
 	if l.ForeignPulls > 0 {
-		text += fmt.Sprintf("; at least %d were not by this box", l.ForeignPulls)
+		text += fmt.Sprintf("; at least %d not by this box", l.ForeignPulls)
 	}
 	return text
 }
@@ -114,106 +176,62 @@ func limit(l api.Limit) string {
 func around(left map[string]int) string {
 	var families []string
 	for _, family := range slices.Sorted(maps.Keys(left)) {
-		families = append(families, fmt.Sprintf("%s: %s", family, count(left[family], "client")))
+		families = append(families, fmt.Sprintf("%s: %s", family, units.Count(left[family], "client")))
 	}
-	if len(families) == 0 {
-		return "no client in a day"
-	}
-	return strings.Join(families, ", ") + " in a day"
+	return cmp.Or(strings.Join(families, ", "), "no client") + " in a day"
 }
 
-func (p *program) fills() *cobra.Command {
-	return view(p, "fills", "List the downloads that run now", func(w io.Writer, a api.Fills) error {
-		if len(a.Fills) == 0 {
-			_, err := fmt.Fprintln(w, "No download runs.")
-			return err
+func printFills(o *output, a api.Fills) {
+	heading := []string{"DIGEST", "FROM", "STATE", "DONE", "RATE", "LEFT", "READERS"}
+	tabulate(o, "No download runs.", heading, a.Fills, func(f api.Fill) []string {
+		done := units.Bytes(f.Present)
+		if f.Size >= 0 {
+			done = units.BytesOf(f.Present, f.Size)
 		}
-		t := newTable(w, "DIGEST", "FROM", "STATE", "DONE", "RATE", "LEFT", "READERS")
-		for _, f := range a.Fills {
-			done, left := size(f.Have), "-"
-			if f.Size >= 0 {
-				done = sizeOf(f.Have, f.Size)
-			}
-			if f.LeftS != nil {
-				left = seconds(*f.LeftS)
-			}
-			t.row(short(f.Digest), strings.Trim(f.Upstream+"/"+f.Repository, "/"), f.State, done, size(f.Rate)+"/s", left, fmt.Sprint(f.Readers))
-		}
-		return t.end()
+		from := strings.Trim(f.Host+"/"+f.Repository, "/")
+		return []string{units.Digest(f.Digest), from, f.State, done, units.Bytes(f.Rate) + "/s", left(f.Left), fmt.Sprint(f.Readers)}
 	})
 }
 
-func (p *program) upstreams() *cobra.Command {
-	return view(p, "upstreams", "List the registries that are asked: limits, credentials, circuits", func(w io.Writer, a api.Upstreams) error {
-		if len(a.Upstreams) == 0 {
-			_, err := fmt.Fprintln(w, "No registry has been asked yet.")
-			return err
-		}
-		t := newTable(w, "REGISTRY", "AS", "PULLS", "CREDENTIALS", "FAILS")
-		for _, u := range a.Upstreams {
-			fails := failing(u, p.clock)
-			for _, i := range u.Identities {
-				pulls := "-"
-				if i.Limit != nil && i.Limit.Remaining >= 0 {
-					pulls = fmt.Sprintf("%d of %d left", i.Limit.Remaining, i.Limit.Limit)
-				}
-				t.row(u.Host, i.Identity, pulls, credentials(i.Credentials), fails)
-			}
-		}
-		return t.end()
-	})
+// left describes how many seconds are left; nil for an unknown number.
+func left(s *int64) string {
+	if s == nil {
+		return "-"
+	}
+	return units.Seconds(*s)
 }
 
-// credentials describes how the box's credentials do.
-func credentials(c *api.Credentials) string {
+func (p *program) printUpstreams(o *output, a api.Upstreams) {
+	var rows [][]string
+	for _, u := range a.Upstreams {
+		fails := cmp.Or(p.moment().Fails(u), "-")
+		for _, i := range u.Identities {
+			rows = append(rows, []string{u.Host, i.Identity, cmp.Or(words.Limit(i.Limit), "-"), cmp.Or(words.Credentials(i.Credentials), "-"), fails})
+		}
+	}
+	o.list("No registry has been asked yet.", []string{"REGISTRY", "AS", "PULLS", "CREDENTIALS", "FAILS"}, rows)
+}
+
+// weekly describes what a cache of another size would fetch.
+func weekly(s api.Scale) string {
 	switch {
-	case c == nil:
-		return "-"
-	case c.Refused:
-		return "refused"
-	case c.Failure != "":
-		return "not available: " + c.Failure
-	case !c.Usable:
-		return "not used"
+	case s.Week == nil || s.Scale == 1:
+		return ""
+	case *s.Week < 0:
+		return units.Bytes(-*s.Week) + " a week more"
 	default:
-		return "in use"
+		return units.Bytes(*s.Week) + " a week less"
 	}
 }
 
-// failing describes which hosts of an upstream are not asked at present, and why.
-func failing(u api.Upstream, clock func(time.Time) string) string {
-	if u.Offline {
-		return "offline: not asked"
+func printCapacity(o *output, c api.Capacity) {
+	var rows [][]string
+	for _, s := range c.Scales {
+		name := units.Bytes(s.Size)
+		if s.Scale == 1 {
+			name += " (now)"
+		}
+		rows = append(rows, []string{name, units.Percent(s.Requests), units.Percent(s.Bytes), weekly(s)})
 	}
-	var all []string
-	for _, h := range u.Hosts {
-		if h.LimitedUntil != nil {
-			all = append(all, fmt.Sprintf("%s limits pulls until %s", h.Host, clock(*h.LimitedUntil)))
-		}
-		if h.Circuit != "closed" && h.Since != nil {
-			all = append(all, fmt.Sprintf("%s since %s: %s", h.Host, clock(*h.Since), h.Failure))
-		}
-	}
-	if len(all) == 0 {
-		return "-"
-	}
-	return strings.Join(all, "; ")
-}
-
-func (p *program) capacity() *cobra.Command {
-	return view(p, "capacity", "Estimate what a smaller or larger cache would answer", func(w io.Writer, c api.Capacity) error {
-		if !c.Known {
-			_, err := fmt.Fprintln(w, "Not known yet: more pulls have to be seen first.")
-			return err
-		}
-		t := newTable(w, "CACHE", "REQUESTS", "BYTES")
-		for _, s := range c.Scales {
-			name := size(s.Size)
-			if s.Scale == 1 {
-				name += " (now)"
-			}
-			t.row(name, percent(s.Requests), percent(s.Bytes))
-		}
-		return t.end()
-	})
+	o.list("Not known yet: more pulls have to be seen first.", []string{"CACHE", "REQUESTS", "BYTES", "FROM THE INTERNET"}, rows)
 }

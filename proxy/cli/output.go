@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"hubcap/proxy/admin/words"
 )
 
 // plain returns a text of a hubcap as it may be written to a terminal: in one line,
@@ -25,27 +27,56 @@ func plain(text string) string {
 	}, text)
 }
 
-// table writes columns, whose width follows from what is in them.
-type table struct{ w *tabwriter.Writer }
+// output is what a command prints, made in memory.
+type output struct{ strings.Builder }
 
-// newTable returns a table with a heading, or without one.
-func newTable(w io.Writer, heading ...string) *table {
-	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	if len(heading) > 0 {
-		t.row(heading...)
-	}
-	return t
+// line adds a line.
+func (o *output) line(format string, args ...any) {
+	o.WriteString(plain(fmt.Sprintf(format, args...)) + "\n")
 }
 
-// row adds a row. Nothing is written before end.
-func (t *table) row(cells ...string) {
-	for i, one := range cells {
-		cells[i] = plain(one)
+// table adds rows below a heading, or without one, in columns whose width follows from
+// what is in them.
+func (o *output) table(heading []string, rows [][]string) {
+	w := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
+	if heading != nil {
+		rows = append([][]string{heading}, rows...)
 	}
-	_, _ = fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) // end has the error
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, one := range row {
+			cells[i] = plain(one)
+		}
+		_, _ = fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) // memory has no errors
+	}
+	_ = w.Flush()
 }
 
-func (t *table) end() error { return t.w.Flush() }
+// list adds a table, or a sentence where it has no rows.
+func (o *output) list(none string, heading []string, rows [][]string) {
+	if len(rows) == 0 {
+		o.line("%s", none)
+		return
+	}
+	o.table(heading, rows)
+}
+
+// tabulate adds a table with a row for each of all, or a sentence where there are none.
+func tabulate[T any](o *output, none string, heading []string, all []T, cells func(T) []string) {
+	rows := make([][]string, len(all))
+	for i, one := range all {
+		rows[i] = cells(one)
+	}
+	o.list(none, heading, rows)
+}
+
+// print prints what write makes.
+func (p *program) print(write func(o *output)) error {
+	var o output
+	write(&o)
+	_, err := io.WriteString(p.Stdout, o.String())
+	return err
+}
 
 // writeJSON writes a JSON document of a hubcap with line breaks.
 func writeJSON(w io.Writer, document []byte) error {
@@ -67,83 +98,28 @@ func (p *program) printJSON(answer any) error {
 	return writeJSON(p.Stdout, document)
 }
 
-// size returns a number of bytes in decimal units, as docker writes them.
-func size(n int64) string {
-	v, units := float64(n), []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
-	i := 0
-	for ; v >= 999.5; i++ {
-		v /= 1000
+// printAnswer prints an answer, by write or as JSON.
+func printAnswer[T any](p *program, answer T, write func(o *output, answer T)) error {
+	if p.asJSON {
+		return p.printJSON(answer)
 	}
-	if i > 0 && v < 9.95 {
-		return fmt.Sprintf("%.1f %s", v, units[i])
-	}
-	return fmt.Sprintf("%.0f %s", v, units[i])
+	return p.print(func(o *output) { write(o, answer) })
 }
 
-// sizeOf returns a part of a number of bytes: 138 of 151 MB.
-func sizeOf(part, whole int64) string {
-	p, w := size(part), size(whole)
-	if number, unit, _ := strings.Cut(p, " "); part == 0 || strings.HasSuffix(w, " "+unit) {
-		p = number
-	}
-	return p + " of " + w
+// say prints a sentence.
+func (p *program) say(format string, args ...any) error {
+	return p.print(func(o *output) { o.line(format, args...) })
 }
 
-// percent returns a share of 0 to 1. What is not all is not 100 %.
-func percent(share float64) string {
-	if share < 1 {
-		share = min(share, .99)
-	}
-	return fmt.Sprintf("%.0f %%", share*100)
-}
+// sentence makes one sentence of several parts.
+func sentence(parts []string) string { return strings.Join(parts, "; ") + "." }
 
-// span returns a duration in its largest unit.
-func span(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", d/time.Hour)
-	default:
-		return fmt.Sprintf("%d d", d/(24*time.Hour))
-	}
-}
-
-func seconds(n int64) string { return span(time.Duration(n) * time.Second) }
+// moment is the present one, on the user's clock.
+func (p *program) moment() words.Moment { return words.Moment{Now: p.Now().Local()} }
 
 // ago returns how long a time is past.
-func (p *program) ago(t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return span(p.Now().Sub(t)) + " ago"
-}
+func (p *program) ago(t time.Time) string { return p.moment().Ago(t) }
 
 // clock returns a time as the user's clock shows it, without the date if that is
 // today.
-func (p *program) clock(t time.Time) string {
-	t, now := t.Local(), p.Now().Local()
-	if t.Year() == now.Year() && t.YearDay() == now.YearDay() {
-		return t.Format("15:04")
-	}
-	return t.Format("2006-01-02 15:04")
-}
-
-// count returns a number with the word for what is counted.
-func count[N int | int64](n N, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	if strings.HasSuffix(word, "y") {
-		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(word, "y"))
-	}
-	return fmt.Sprintf("%d %ss", n, word)
-}
-
-// short returns a digest as docker shortens it.
-func short(digest string) string {
-	algorithm, hex, _ := strings.Cut(digest, ":")
-	return algorithm + ":" + hex[:min(len(hex), 12)]
-}
+func (p *program) clock(t time.Time) string { return p.moment().Clock(t) }

@@ -23,18 +23,19 @@ var outputs = []struct {
 	"problems":[{"id":"pulls-end-soon/docker.io","severity":"warning","since":"` + at(9, 40) + `","what":"Docker Hub grants 18 more pulls","impact":"new images are refused then","do":"log the box in"}],
 	"today":{"requests":18211,"hit_ratio":0.94,"bytes_out":412316860416,"bytes_in":37580963840,"bytes_saved":374735896576,"joined":214,"stale":0},
 	"limits":[{"upstream":"docker.io","identity":"anonymous","limit":100,"remaining":18,"window_s":21600,"lasts_s":2400,"foreign_pulls":31}],
-	"disk":{"used":312000000000,"budget":400000000000,"objects":8120,"free":96000000000},
+	"disk":{"used":312000000000,"budget":400000000000,"objects":8120,"last_unused_s":3542400,"free":96000000000},
 	"clients":{"day":78,"hour":41,"left_day":{"docker":2,"buildkit":1}},"fills":{"running":2,"waiting":0}}`, want: `
-berlin  hubcap 1.4.0  up 26 d  DEGRADED
-! since 09:40: Docker Hub grants 18 more pulls
-  new images are refused then
-  do: log the box in
+berlin  hubcap 1.4.0  up 26 d                                 DEGRADED
+! since 09:40  Docker Hub grants 18 more pulls
+               new images are refused then
+               Do: log the box in
 saved today     375 of 412 GB (91 %)
-from the cache  94 % of 18211 requests today; 214 joined a download, 0 stale
-docker.io       18 of 100 pulls left (anonymous), at this pace for 40 min; at least 31 were not by this box
-around the box  buildkit: 1 client, docker: 2 clients in a day
-disk            312 of 400 GB, 8120 objects; 96 GB free on the file system
-now             2 downloads, 0 waiting; 41 clients in the last hour, 78 in a day
+from the cache  94 % of 18211 requests; 214 joined, 0 stale
+docker.io       18 of 100 left, ~40 min; at least 31 not by this box        hubcap upstreams
+around the box  buildkit: 1 client, docker: 2 clients in a day              hubcap clients
+outage          not known yet                                               hubcap outage
+disk            312 of 400 GB; what went last was unused for 41 d           hubcap capacity
+now             2 downloads, 0 waiting; 41 clients in an hour, 78 in a day  hubcap fills
 `},
 	{line: "fills", answer: `{"fills":[{"digest":"sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4","upstream":"docker.io","repository":"library/python",
 	"state":"filling","size":67108864,"have":33554432,"rate":21000000,"readers":14,"left_s":2}]}`, want: `
@@ -46,10 +47,10 @@ sha256:a3ed95caeb02  docker.io/library/python  filling  34 of 67 MB  21 MB/s  2 
 REGISTRY  AS           PULLS  CREDENTIALS  FAILS
 ghcr.io   credentials  -      in use       ghcr.io:443 since 11:58: connection refused
 `},
-	{line: "capacity", answer: `{"known":true,"budget":400000000000,"scales":[{"scale":1,"size":400000000000,"requests":0.88,"bytes":0.7},{"scale":2,"size":800000000000,"requests":0.94,"bytes":0.8}]}`, want: `
-CACHE         REQUESTS  BYTES
+	{line: "capacity", answer: `{"known":true,"budget":400000000000,"scales":[{"scale":1,"size":400000000000,"requests":0.88,"bytes":0.7},{"scale":2,"size":800000000000,"requests":0.94,"bytes":0.8,"week_bytes":41000000000}]}`, want: `
+CACHE         REQUESTS  BYTES  FROM THE INTERNET
 400 GB (now)  88 %      70 %
-800 GB        94 %      80 %
+800 GB        94 %      80 %  41 GB a week less
 `},
 	{line: "clients", answer: `{"clients":[{"address":"10.1.2.7","family":"docker","pulls":3,"bytes":3400000,"last_seen":"` + at(11, 57) + `","left":1,"last_left":"` + at(10, 0) + `"}]}`, want: `
 ADDRESS   FAMILY  PULLS  BYTES   SEEN       WENT AROUND THE BOX
@@ -67,8 +68,8 @@ SINCE  DIGEST       CONFIRMED  VIA
 03:40  sha256:9aa0  5 h ago    pull   served
 docker.io/library/python:3.12: cooling; sha256:5e1c at the registry since 08:12, is taken over 20:12
 `},
-	{line: "log", answer: `{"requests":[{"id":7,"at":"` + at(11, 59) + `","client":"10.1.2.7","family":"docker","method":"GET","kind":"manifest","registry":"docker.io","repository":"library/gone","tag":"\u001b[2J","status":404,"result":"not_found","took_s":1.24,"error":"manifest unknown"}]}`, want: `
-11:59:00  10.1.2.7        docker     not_found       0 B    1.2 s  docker.io/library/gone:?[2J  404 manifest unknown
+	{line: "log", answer: `{"requests":[{"id":7,"at":"` + at(11, 59) + `","client":"10.1.2.7","family":"docker","method":"GET","kind":"manifest","registry":"docker.io","repository":"library/gone","tag":"\u001b[2J","status":404,"result":"not_found","took_s":1.24,"error":"404 manifest unknown"}]}`, want: `
+11:59:00  10.1.2.7        docker      library/gone:?[2J  not_found  0 B  1.2 s  404 manifest unknown
 `},
 }
 

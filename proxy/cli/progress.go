@@ -10,6 +10,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
+
+	"hubcap/proxy/units"
 )
 
 // plainEvery is how often progress is written as a line, where there is no
@@ -46,9 +48,9 @@ func isTerminal(stream any) bool {
 // set says how many bytes of how many are done, at how many a second. left is in
 // seconds, nil if that is not known.
 func (o *progress) set(done, total, rate int64, left *int64) {
-	text := fmt.Sprintf("%s  %s  %s/s", percent(ratio(done, total)), sizeOf(done, total), size(rate))
+	text := fmt.Sprintf("%s  %s  %s/s", units.Percent(units.Ratio(done, total)), units.BytesOf(done, total), units.Bytes(rate))
 	if left != nil {
-		text += "  " + seconds(*left)
+		text += "  " + units.Seconds(*left)
 	}
 	if o.bars != nil {
 		o.text.Store(&text)
@@ -62,10 +64,11 @@ func (o *progress) set(done, total, rate int64, left *int64) {
 	}
 }
 
-// end takes the bar away.
+// end takes the bar away. It may be called again.
 func (o *progress) end() {
 	if o.bars != nil {
 		o.bar.Abort(true)
 		o.bars.Wait()
+		o.bars = nil
 	}
 }

@@ -56,7 +56,7 @@ func (h *hubcap) onTerminal(line, answer string) (shown string, code int) {
 func TestTerminal(t *testing.T) {
 	h := start(t)
 	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
-	if shown, code := h.onTerminal("warm demo:v1", "n\n"); code != Failed || !strings.Contains(shown, "Go on? [y/N] hubcap: nothing was changed") {
+	if shown, code := h.onTerminal("warm demo:v1", "n\n"); code != Failed || !strings.Contains(shown, "Go on? [y/N]") || !strings.Contains(shown, "hubcap: nothing was changed") {
 		t.Errorf("%d %q", code, shown)
 	}
 	if shown, code := h.onTerminal("warm demo:v1", "y\n"); code != Done || !strings.Contains(shown, "[") || !strings.Contains(shown, "1 of 1, 1.0 MB") {

@@ -2,12 +2,12 @@
 // default, its check. It alone reads the environment. What it returns is
 // valid, and is not looked at twice.
 //
-// Files: config.go (the variables), types.go (sizes, durations, …), ports.go
-// (further mirror ports), freshness.go (tags, and registries in trouble),
-// upstreams.go (the registries), numbers.go (what there are several of),
-// credentials.go (what hubcap shows registries),
-// visibility.go (for whom their content is), describe.go (hubcap config),
-// client.go (what the commands need).
+// Files: config.go (the variables), types.go (sizes, durations, …), ports.go (further
+// mirror ports), freshness.go (tags, and registries in trouble), upstreams.go (the
+// registries), numbers.go (what there are several of), credentials.go (what hubcap
+// shows registries), visibility.go (for whom their content is), describe.go (hubcap
+// config), site.go (other boxes), tier.go (the S3 store), client.go (what the commands
+// need).
 package config
 
 import (
@@ -56,6 +56,7 @@ type variables struct {
 	AdminCertFile   string    `env:"ADMIN_TLS_CERT_FILE" means:"PEM certificate of the admin port, which then speaks TLS; read again when it changes"`
 	AdminKeyFile    string    `env:"ADMIN_TLS_KEY_FILE" means:"PEM key of that certificate"`
 	AdminNames      Names     `env:"ADMIN_NAMES" means:"host names under which the admin port may be called, separated by commas; IP addresses, localhost and the machine's own name always work"`
+	Boxes           Boxes     `env:"BOXES" means:"admin ports of other hubcaps, to which the page and hubcap status link: berlin=https://berlin.lan:5001,https://paris.lan:5001"`
 	Pprof           Switch    `env:"PPROF" envDefault:"false" means:"true serves Go profiles below /debug/pprof/ on the admin port; they need the admin token"`
 	DataDir         string    `env:"DATA_DIR" envDefault:"./data" means:"directory for blobs, partial fills and the index"`
 	CacheSize       Share     `env:"CACHE_SIZE" means:"maximum size of everything in the data directory, at least 64MiB; in bytes, or as a percentage of the file system such as 60%"`
@@ -69,6 +70,7 @@ type variables struct {
 	RateLimitWait   Wait      `env:"RATE_LIMIT_WAIT" envDefault:"10s" means:"how long a request for uncached content may wait after the upstream answered 429 with Retry-After; 0 answers at once"`
 	Offline         Switch    `env:"OFFLINE" envDefault:"false" means:"true never asks an upstream; only cached content is served"`
 	OutageDays      Days      `env:"OUTAGE_DAYS" envDefault:"30" means:"for how many days after a pull an image counts for outage readiness: whether it could be pulled again with all registries down"`
+	OutageRepair    Switch    `env:"OUTAGE_REPAIR" envDefault:"false" means:"true has what such images lack fetched each night at three o'clock, local time, behind the clients; a fifth of each registry's pull limit is left to them"`
 	VerifyInterval  Duration  `env:"VERIFY_INTERVAL" envDefault:"7d" means:"how long an unchanged file counts as verified before it is hashed again"`
 	FillConnections Count     `env:"FILL_CONNECTIONS" envDefault:"4" means:"connections to the upstream for one large blob, 1 to 16; 1 requests the blob as a whole"`
 	Prefetch        Prefetch  `env:"PREFETCH" envDefault:"on-pull" means:"on-pull: when the first layer of an image is requested, its other blobs are fetched too, with lower priority; off: only requested blobs are fetched"`
@@ -86,11 +88,19 @@ type variables struct {
 	AllowClients    Prefixes  `env:"ALLOW_CLIENTS" means:"IP ranges of clients that may pull, separated by commas"`
 	TrustedProxies  Prefixes  `env:"TRUSTED_PROXIES" means:"IP ranges of reverse proxies whose X-Forwarded-For header is trusted, separated by commas; none when empty"`
 	MaxConnections  Limit     `env:"MAX_CONNECTIONS" means:"maximum number of client connections that are served at a time, at least 32; further ones wait"`
-	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES"`
+	MaxPerClient    Limit     `env:"MAX_CONNECTIONS_PER_CLIENT" means:"maximum number of connections of one client address that are served at a time, at least 32 and at most half of all; further ones wait for those of the same address; no limit for HUBCAP_TRUSTED_PROXIES and the boxes of HUBCAP_SITE"`
 	NotFoundLimit   Limit     `env:"NOT_FOUND_LIMIT" envDefault:"1000" means:"maximum number of upstream not-found responses per minute and client address, at least 32; beyond it, requests for uncached content get 429"`
 	MinClientRate   Rate      `env:"MIN_CLIENT_RATE" envDefault:"8KiB" means:"minimum rate at which a client must read a response, in bytes per second, at least 16B; slower clients are disconnected"`
 	PinsFile        string    `env:"PINS_FILE" means:"file of images to keep: a reference a line, such as 'ghcr.io/acme/app:1.4 platforms=linux/amd64,linux/arm64' (the platforms may be left out), and # before a comment; read again when it changes"`
 	NotifyURL       Secret    `env:"NOTIFY_URL" means:"address to which each problem is posted as JSON, ten minutes after it begins and at its end; a secret, since it may hold a token"`
+	Site            SiteBoxes `env:"SITE" means:"the mirror ports of the boxes of this site, separated by commas, the same on each of them: 'http://hubcap-0:5000,http://hubcap-1:5000'. Each blob is fetched from its registry once for all of them; a box of its own when empty"`
+	SiteSelf        string    `env:"SITE_SELF" means:"which entry of HUBCAP_SITE this box is; the one with the machine's name or address when empty"`
+	Sisters         SiteBoxes `env:"SISTERS" means:"the mirror ports of boxes of other sites, separated by commas: they are asked for blobs above 1 MiB that they hold, before a registry, and have 300 ms to answer. Nobody is asked when empty"`
+	S3URL           Bucket    `env:"S3_URL" means:"bucket of an S3 store behind the boxes, which is asked for blobs before their registry and is given what came from one: 'https://s3.example.com:9000/bucket'; none when empty"`
+	S3Region        string    `env:"S3_REGION" envDefault:"us-east-1" means:"region of the bucket"`
+	S3AccessKey     Secret    `env:"S3_ACCESS_KEY" means:"access key for the bucket; with the secret key, what the AWS SDK finds (environment, files, instance) when empty"`
+	S3SecretKey     Secret    `env:"S3_SECRET_KEY" means:"secret key for the bucket"`
+	S3Write         Switch    `env:"S3_WRITE" envDefault:"true" means:"false only reads the bucket, for boxes whose link to it is narrow"`
 	LogLevel        LogLevel  `env:"LOG_LEVEL" envDefault:"info" means:"debug, info, warn or error"`
 	LogFormat       LogFormat `env:"LOG_FORMAT" envDefault:"text" means:"text, or json for log collectors"`
 }
@@ -134,6 +144,12 @@ func load(environ []string) (c Config, err error) {
 		return c, err
 	}
 	if err := c.checkPorts(); err != nil {
+		return c, err
+	}
+	if err := c.checkSite(); err != nil {
+		return c, err
+	}
+	if err := c.setS3(values); err != nil {
 		return c, err
 	}
 	if c.Offline {
@@ -250,6 +266,7 @@ const masked = credentials.Masked
 
 func isSecret(name string) bool {
 	return name == Prefix+"NOTIFY_URL" || name == Prefix+"TOKEN" || strings.HasSuffix(name, "_PASSWORD") || strings.HasSuffix(name, "_USERNAME") ||
+		name == Prefix+"S3_ACCESS_KEY" || name == Prefix+"S3_SECRET_KEY" ||
 		strings.HasPrefix(name, upstreamPrefix) && strings.HasSuffix(name, "_TOKEN")
 }
 

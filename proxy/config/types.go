@@ -77,6 +77,22 @@ func parseSize(s string) (int64, error) {
 	return 0, errors.New("want a size such as 50GiB, 500GB or a number of bytes")
 }
 
+// Bytes is a size above zero: 50GiB, 500GB, 1073741824.
+type Bytes int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := parseSize(strings.TrimSpace(string(text)))
+	if err == nil && n == 0 {
+		err = errors.New("want a size above zero")
+	}
+	*b = Bytes(n)
+	return err
+}
+
+// MarshalText has encoders write it in bytes.
+func (b Bytes) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(b), 10), nil }
+
 // Bandwidth is a number of bytes a second; 0 where none is set.
 type Bandwidth int64
 

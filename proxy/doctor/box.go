@@ -204,7 +204,7 @@ func (d *doctor) clients() {
 	}
 	what := fmt.Sprintf("%.0f requests for manifests and blobs since the start", pulls)
 	if n := d.box.sum("hubcap_clients", `window="1d"`); n > 0 {
-		what += fmt.Sprintf(", %.0f clients in the last day", n)
+		what += fmt.Sprintf("; clients in the last day: %.0f", n)
 	}
 	d.add("clients", OK, what, "")
 }

@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"hubcap/e2e/testbox"
 	"hubcap/e2e/testkit"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,7 +18,6 @@ import (
 
 	"hubcap/e2e/fakehub"
 	"hubcap/proxy/advice"
-	"hubcap/proxy/config"
 	"hubcap/proxy/server"
 )
 
@@ -197,32 +196,9 @@ func TestBesideAnotherHubcap(t *testing.T) {
 // run runs a hubcap with the patient's settings until the test ends.
 func run(t *testing.T, p *patient) {
 	t.Helper()
-	c, err := config.Load(p.settings())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := server.New(c, server.Options{
-		Log: slog.New(slog.DiscardHandler), Version: "test", Environ: p.settings(), Proxy: p.o.Proxy,
-		Adjust: func(s *server.Settings) { s.ProblemInterval = 20 * time.Millisecond },
+	testbox.Run(t, p.settings(), server.Options{
+		Version: "test", Proxy: p.o.Proxy, Adjust: func(s *server.Settings) { s.ProblemInterval = 20 * time.Millisecond },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		s.Close()
-	})
-	for deadline := time.Now().Add(20 * time.Second); server.Healthcheck(c) != nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("hubcap is not ready")
-		}
-	}
 }
 
 // TestFailures shows what the doctor says of what keeps hubcap from working, each
@@ -262,8 +238,10 @@ func TestFailures(t *testing.T) {
 		"a wrong password": {hub: fakehub.Options{RateLimit: 100, Users: map[string]string{"box": "other"}}, change: func(_ *testing.T, p *patient) {
 			p.environ["UPSTREAM_0_USERNAME"], p.environ["UPSTREAM_0_PASSWORD"] = "box", canary
 		}, check: "credentials", state: Failed, parts: []string{advice.LoginRefused(advice.Login{Registry: "docker.io", Limit: 100, Window: 6 * time.Hour})}},
-		"a private address":    {change: func(_ *testing.T, p *patient) { p.environ["UPSTREAM_0_PRIVATE_CIDRS"] = "10.0.0.0/8" }, check: "registry", state: Failed, parts: []string{"docker.io: ", "127.0.0.1 is 127.0.0.1, a private address: HUBCAP_UPSTREAM_<n>_PRIVATE_CIDRS=127.0.0.0/16 allows it"}},
-		"an unknown authority": {hub: fakehub.Options{TLS: true}, change: func(*testing.T, *patient) {}, check: "registry", state: Failed, parts: []string{"shows a certificate of", "HUBCAP_CA_FILE=", "set that variable"}},
+		"a private address":                  {change: func(_ *testing.T, p *patient) { p.environ["UPSTREAM_0_PRIVATE_CIDRS"] = "10.0.0.0/8" }, check: "registry", state: Failed, parts: []string{"docker.io: ", "127.0.0.1 is 127.0.0.1, a private address: HUBCAP_UPSTREAM_<n>_PRIVATE_CIDRS=127.0.0.0/16 allows it"}},
+		"an unknown authority":               {hub: fakehub.Options{TLS: true}, change: func(*testing.T, *patient) {}, check: "registry", state: Failed, parts: []string{"shows a certificate of", "HUBCAP_CA_FILE=", "set that variable"}},
+		"a token service that is not listed": {change: func(_ *testing.T, p *patient) { delete(p.environ, "UPSTREAM_0_TOKEN_HOSTS") }, check: "registry", state: Failed, parts: []string{"docker.io names the token service 127.0.0.1:", "which is not on its list", "set that variable"}},
+		"a registry in Docker Hub's place":   {change: func(_ *testing.T, p *patient) { p.hub.DeleteTag(limitRepository, limitTag) }, check: "registry", state: Warning, parts: []string{"docker.io answers in", "but not about its pull limit", "nothing, if HUBCAP_UPSTREAM_<n>_URL"}},
 		"a dead registry": {change: func(t *testing.T, p *patient) {
 			p.environ["UPSTREAM_0_URL"] = "http://127.0.0.1:" + testkit.FreePort(t)
 		}, check: "registry", state: Failed, parts: []string{"docker.io: ", "connection refused", "check route and firewall"}},

@@ -122,7 +122,10 @@ func (d *doctor) names(all []*registry) {
 		if r.unresolved == nil {
 			continue
 		}
-		failed = append(failed, fmt.Sprintf("%s (%v)", r.entry.URL.Hostname(), short(r.unresolved)))
+		one := fmt.Sprintf("%s (%v)", r.entry.URL.Hostname(), short(r.unresolved))
+		if !slices.Contains(failed, one) { // lscr.io is at ghcr.io
+			failed = append(failed, one)
+		}
 		if r.wanted {
 			state = Failed
 		}
@@ -184,8 +187,14 @@ func (d *doctor) answers(all []*registry) {
 			d.add("registry", Failed, r.entry.Host+": "+withoutURL(r.failure).Error(), registryAdvice(r.failure))
 		case r.failure != nil:
 			d.add("registry", Warning, r.entry.Host+": "+withoutURL(r.failure).Error(), registryAdvice(r.failure))
+		case r.status.TokenHost.Host != "":
+			state := Warning
+			if r.wanted {
+				state = Failed
+			}
+			d.add("registry", state, advice.TokenHost(r.entry.Host, r.status.TokenHost.Host), "set that variable; until then no image that needs a token comes from there")
 		case r.limitFailed != nil:
-			d.add("registry", Warning, fmt.Sprintf("%s, but not about its pull limit: %v", answers(r), r.limitFailed), registryAdvice(r.limitFailed))
+			d.add("registry", Warning, fmt.Sprintf("%s, but not about its pull limit: %v", answers(r), r.limitFailed), limitAdvice(r.limitFailed))
 		case r.wanted:
 			d.limits(r)
 		default:
@@ -234,6 +243,15 @@ func registryAdvice(err error) string {
 	default:
 		return "check route and firewall; behind a proxy set HTTPS_PROXY"
 	}
+}
+
+// limitAdvice returns what to do about a Docker Hub that answers, but not about
+// its pull limit.
+func limitAdvice(err error) string {
+	if upstream.IsKind(err, upstream.NotFound) || upstream.IsKind(err, upstream.Denied) {
+		return "nothing, if HUBCAP_UPSTREAM_<n>_URL is a registry that stands in for Docker Hub"
+	}
+	return registryAdvice(err)
 }
 
 // credentials reports on the box's credentials for a registry.

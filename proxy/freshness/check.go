@@ -25,13 +25,15 @@ func (r *Resolver) recheck(ctx context.Context, repo Repository, tag string, kno
 		known, ok := r.tags.get(name)
 		switch {
 		case !ok:
-			return r.fetchTag(ctx, repo, tag)
+			answer, err := r.fetchTag(ctx, repo, tag)
+			return r.orElsewhere(ctx, repo, tag, answer, err)
 		case r.fresh(repo, tag, known):
 			return r.withBody(repo, r.describe(known, Fresh)), nil
 		}
 		answer, err := r.askAgain(ctx, repo, tag, known)
 		if err != nil {
-			return r.afterFailure(ctx, repo, name, question, known, err)
+			answer, err = r.afterFailure(ctx, repo, name, question, known, err)
+			return r.orElsewhere(ctx, repo, tag, answer, err)
 		}
 		r.failures.Forget(question)
 		return answer, nil
@@ -107,7 +109,7 @@ func (r *Resolver) askAgain(ctx context.Context, repo Repository, tag string, kn
 		return Answer{}, err
 	}
 	r.refusals.answered(repo)
-	moved := r.moved(d, asked)
+	moved := r.moved(repo, d, asked)
 	if d.Digest == known.Digest {
 		return r.withBody(repo, r.describe(r.tags.update(name, lazily, moved), Confirmed)), nil
 	}

@@ -85,6 +85,9 @@ func (r *Resolver) tagStatus(name index.Name, known index.Tag) TagStatus {
 		Name: name, Shared: name.Restricted, Digest: known.Digest, State: r.stateOf(known), Asked: known.Asked(),
 		Ref: reference.Reference{Registry: name.Registry, Repository: name.Repository, Tag: name.Name}.String(),
 	}
+	if known.Digest == "" {
+		s.State = Forgotten
+	}
 	if s.State == Frozen {
 		f := known.Frozen
 		s.Frozen = &Freeze{f.Since, f.Until, f.Note, f.By, f.Deleted}
@@ -102,7 +105,7 @@ func (r *Resolver) tagStatus(name index.Name, known index.Tag) TagStatus {
 // by name. It waits until the index has been read, at the start.
 func (r *Resolver) Kept() []TagStatus {
 	<-r.tags.counted
-	var all []TagStatus
+	all := []TagStatus{}
 	for name, known := range r.tags.allKept() {
 		if r.stateOf(known) != Following {
 			all = append(all, r.tagStatus(name, known))

@@ -20,8 +20,9 @@ type TagState string
 // The states of a tag.
 const (
 	Following TagState = "following"
-	Frozen    TagState = "frozen"  // an operator keeps it at one digest
-	Cooling   TagState = "cooling" // it has moved at its registry, and the new digest waits for its cool-down
+	Frozen    TagState = "frozen"    // an operator keeps it at one digest
+	Cooling   TagState = "cooling"   // it has moved at its registry, and the new digest waits for its cool-down
+	Forgotten TagState = "forgotten" // for Options.Changed only
 )
 
 // stateOf returns the state of a tag. One whose freeze has ended follows its
@@ -84,17 +85,21 @@ func (r *Resolver) whole(repo Repository, d digest.Digest) bool {
 //
 // A tag may move in memory once the new manifest is in memory, and in the index
 // once the manifest is on disk.
-func (r *Resolver) moved(d upstream.Descriptor, asked time.Time) func(index.Tag, bool) index.Tag {
+func (r *Resolver) moved(repo Repository, d upstream.Descriptor, asked time.Time) func(index.Tag, bool) index.Tag {
+	first, next := index.ViaPull, index.ViaCheck
+	if repo.Warm {
+		first, next = index.ViaWarm, index.ViaWarm
+	}
 	return func(known index.Tag, ok bool) index.Tag {
 		switch {
 		case !ok:
-			return tagAt(d, asked, index.ViaPull)
+			return tagAt(d, asked, first)
 		case r.newer(known, asked):
 			return known
 		case r.frozen(known): // meanwhile
-			return known.Named(d.Digest, asked, index.ViaCheck)
+			return known.Named(d.Digest, asked, next)
 		default:
-			return known.Moved(tagAt(d, asked, index.ViaCheck))
+			return known.Moved(tagAt(d, asked, next))
 		}
 	}
 }

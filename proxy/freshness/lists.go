@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -31,7 +32,8 @@ type list struct {
 	name      index.Name
 	mediaType string
 	ask       func(context.Context) (all any, err error)
-	keep      func(body []byte) bool // whether it is written to the index
+	others    func(context.Context) (all any, age time.Duration, err error) // what they hold; Repository.Elsewhere is not nil
+	keep      func(body []byte) bool                                        // whether it is written to the index
 }
 
 // Tags returns all tags of a repository: a JSON array, in the order of their
@@ -39,7 +41,12 @@ type list struct {
 func (r *Resolver) Tags(ctx context.Context, repo Repository) (Answer, error) {
 	return r.list(ctx, repo, list{
 		name: repo.name(index.KindTagList, ""), mediaType: "application/json",
-		ask:  func(ctx context.Context) (any, error) { return repo.Registry(ctx).Tags(ctx, repo.Name) },
+		ask: func(ctx context.Context) (any, error) { return repo.Registry(ctx).Tags(ctx, repo.Name) },
+		others: func(ctx context.Context) (any, time.Duration, error) {
+			tags, age, err := repo.Elsewhere.Tags(ctx)
+			slices.Sort(tags)
+			return slices.Compact(tags), age, err
+		},
 		keep: func([]byte) bool { return true },
 	})
 }
@@ -52,6 +59,10 @@ func (r *Resolver) Referrers(ctx context.Context, repo Repository, subject diges
 		ask: func(ctx context.Context) (any, error) {
 			found, err := repo.Registry(ctx).Referrers(ctx, repo.Name, subject)
 			return Index{2, ocispec.MediaTypeImageIndex, found}, err
+		},
+		others: func(ctx context.Context) (any, time.Duration, error) {
+			found, age, err := repo.Elsewhere.Referrers(ctx, subject)
+			return Index{2, ocispec.MediaTypeImageIndex, found}, age, err
 		},
 		// A client can make up any number of digests to which nothing refers.
 		keep: func(body []byte) bool { return len(body) > emptyIndex || r.holds(repo, subject) },
@@ -121,10 +132,13 @@ func (r *Resolver) renew(ctx context.Context, repo Repository, l list, question 
 		r.refusals.answered(repo)
 		return r.keepList(repo, l, body, known, asked), nil
 	case !ok:
-		return Answer{}, r.remember(repo, key, err)
-	default:
-		return r.afterFailure(ctx, repo, l.name, question, known, err)
+		return r.listElsewhere(ctx, repo, l, r.remember(repo, key, err))
 	}
+	answer, err := r.afterFailure(ctx, repo, l.name, question, known, err)
+	if err != nil {
+		return r.listElsewhere(ctx, repo, l, err)
+	}
+	return answer, nil
 }
 
 // body asks for the list and returns it as it is stored.

@@ -85,9 +85,9 @@ func (r *Resolver) Rollback(ctx context.Context, repo Repository, tag, to string
 	return r.Freeze(ctx, repo, tag, o)
 }
 
-// RollbackTo returns the line in the history of a tag of which to is the digest or
-// its beginning, with or without its algorithm. An empty to stands for the latest one that clients were given
-// before the present one.
+// RollbackTo returns the line in the history of a tag of which to is the digest or its
+// beginning, with or without its algorithm. An empty to stands for the latest one that
+// clients were given before the present one.
 func (r *Resolver) RollbackTo(repo Repository, tag, to string) (Line, error) {
 	lines, now, err := r.History(repo, tag)
 	if err != nil {

@@ -38,6 +38,21 @@ type Repository struct {
 	// the upstream is asked, and may itself ask it for a proof.
 	Registry   func(ctx context.Context) Registry
 	Restricted *Restricted // nil for a public repository
+	// Peer says that another box asks: what it asks for joins no request that may
+	// wait for a box.
+	Peer bool
+	Warm bool // no client asks: histories say so
+	// Elsewhere is asked while the upstream fails, for what is not held; nil for
+	// nobody. It is believed then, and its word is not kept.
+	Elsewhere Elsewhere
+}
+
+// Elsewhere knows what others hold of a repository: other boxes, which ask no upstream
+// for it. Each answer comes with how long ago an upstream confirmed it.
+type Elsewhere interface {
+	Tag(ctx context.Context, tag string) (m upstream.Manifest, age time.Duration, err error)
+	Tags(ctx context.Context) (tags []string, age time.Duration, err error)
+	Referrers(ctx context.Context, subject digest.Digest) (all []json.RawMessage, age time.Duration, err error)
 }
 
 // Restricted is what is particular to a restricted repository. That the client
@@ -79,6 +94,9 @@ func (p Repository) key() string {
 func (p Repository) question(kind, key string) string {
 	if p.Restricted != nil {
 		kind += " " + p.Restricted.Client
+	}
+	if p.Peer {
+		kind += " for a box"
 	}
 	return kind + " " + key
 }

@@ -2,13 +2,16 @@
 // the upstream is asked again, and what is served while it fails. It knows tags,
 // digests and time; it knows neither HTTP requests nor files.
 //
-// Files: repository.go (what is asked about), resolver.go (tags and digests),
-// check.go (stale tags, and failing upstreams), keep.go (tags that do not follow
-// their registry: frozen, and in their cool-down), operator.go (freeze, roll back,
-// thaw, adopt), history.go (the past of a tag), head.go (HEAD against GET), lists.go (lists of tags and referrers), rules.go (TTLs), coalesce.go
-// (concurrent requests for the same thing), failures.go (the negative cache),
-// refusals.go (registries that refuse everything), tags.go (what is known, in
-// memory and in the index), outage.go (what would be answered in an outage), status.go (what an operator can see).
+// Files: repository.go (what is asked about), resolver.go (tags and digests), check.go
+// (stale tags, and failing upstreams), keep.go (tags that do not follow their registry:
+// frozen, and in their cool-down), operator.go (freeze, roll back, thaw, adopt),
+// import.go (tags that an operator brings), history.go (the past of a tag), head.go
+// (HEAD against GET), lists.go (lists of tags and referrers), rules.go (TTLs),
+// coalesce.go (concurrent requests for the same thing), failures.go (the negative
+// cache), refusals.go (registries that refuse everything), elsewhere.go (what is held,
+// for others, and what others hold while the upstream fails), tags.go (what is known, in
+// memory and in the index), outage.go (what would be answered in an outage), status.go
+// (what an operator can see).
 package freshness
 
 import (
@@ -41,18 +44,21 @@ type Store interface {
 	Has(want cache.Want) bool
 }
 
-// Options is what a Resolver needs; every field but Rules, Cooldowns and
-// KeepDeleted is required.
+// Options is what a Resolver needs; every field but Rules, Cooldowns, KeepDeleted
+// and Changed is required.
 type Options struct {
 	Store       Store
 	Index       *index.Index
 	Rules       []Rule // where none matches, Repository.TTL applies
 	Cooldowns   []Cooldown
 	KeepDeleted bool // keep serving what the upstream has deleted
-	Metrics     *metrics.Fills
-	Now         func() time.Time
-	After       func(time.Duration) <-chan time.Time // time.After on the clock of Now
-	Log         *slog.Logger
+	// Changed is called with each tag that names another digest than before, whose
+	// registry does, or whose freeze has changed. It must not block.
+	Changed func(TagStatus)
+	Metrics *metrics.Fills
+	Now     func() time.Time
+	After   func(time.Duration) <-chan time.Time // time.After on the clock of Now
+	Log     *slog.Logger
 }
 
 // Resolver returns what tags and digests name. Concurrent requests for the same
@@ -72,7 +78,11 @@ type Resolver struct {
 
 // New returns a Resolver, which must be closed.
 func New(o Options) *Resolver {
-	return &Resolver{o: o, tags: newTags(o.Index, o.Metrics, o.Log), failures: NewFailures(o.Now), refusals: newRefusals(o.Now, o.Log)}
+	r := &Resolver{o: o, tags: newTags(o.Index, o.Metrics, o.Log), failures: NewFailures(o.Now), refusals: newRefusals(o.Now, o.Log)}
+	if o.Changed != nil {
+		r.tags.changed = func(name index.Name, now index.Tag) { o.Changed(r.tagStatus(name, now)) }
+	}
+	return r
 }
 
 // Close writes to the index what it does not have yet.
@@ -119,21 +129,28 @@ func (r *Resolver) Head(ctx context.Context, repo Repository, tag string) (Answe
 		return r.recheck(ctx, repo, tag, known)
 	}
 	return r.share(ctx, repo.question("head", name.String()), func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(name)
-		if ok && r.fresh(repo, tag, known) {
-			return r.describe(known, Fresh), nil
-		}
-		asked := r.o.Now()
-		d, err := r.headUnknown(ctx, repo, tag, name.String())
-		switch {
-		case errors.Is(err, errNoHead):
-			return r.fetchTag(ctx, repo, tag)
-		case err != nil:
-			return Answer{}, err
-		}
-		r.tags.update(name, lazily, r.moved(d, asked))
-		return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: HeadOnly}, nil
+		answer, err := r.headTag(ctx, repo, tag)
+		return r.orElsewhere(ctx, repo, tag, answer, err)
 	})
+}
+
+// headTag asks what a tag names of which nothing is held.
+func (r *Resolver) headTag(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	name := repo.tag(tag)
+	known, ok := r.tags.get(name)
+	if ok && r.fresh(repo, tag, known) {
+		return r.describe(known, Fresh), nil
+	}
+	asked := r.o.Now()
+	d, err := r.headUnknown(ctx, repo, tag, name.String())
+	switch {
+	case errors.Is(err, errNoHead):
+		return r.fetchTag(ctx, repo, tag)
+	case err != nil:
+		return Answer{}, err
+	}
+	r.tags.update(name, lazily, r.moved(repo, d, asked))
+	return Answer{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, State: HeadOnly}, nil
 }
 
 // Get returns the manifest that a tag names. An unknown tag costs one GET; a
@@ -175,20 +192,27 @@ func (r *Resolver) complete(ctx context.Context, repo Repository, tag string, an
 // fetchOnce fetches the manifest of a tag: by digest if the tag is known and
 // fresh by then, else by tag. Concurrent calls share one fetch.
 func (r *Resolver) fetchOnce(ctx context.Context, repo Repository, tag string) (Answer, error) {
-	name := repo.tag(tag)
-	return r.share(ctx, repo.question("get", name.String()), func(ctx context.Context) (Answer, error) {
-		known, ok := r.tags.get(name)
-		if !ok || !r.fresh(repo, tag, known) {
-			return r.fetchTag(ctx, repo, tag)
-		}
-		fetched, err := r.Digest(ctx, repo, known.Digest)
-		if isGone(err) && !r.frozen(known) { // the tag may have moved since
-			r.forget(name, known)
-			return r.fetchTag(ctx, repo, tag)
-		}
-		fetched.Tag = r.stateOf(known)
-		return fetched, err
+	return r.share(ctx, repo.question("get", repo.tag(tag).String()), func(ctx context.Context) (Answer, error) {
+		answer, err := r.fetchKnown(ctx, repo, tag)
+		return r.orElsewhere(ctx, repo, tag, answer, err)
 	})
+}
+
+// fetchKnown fetches the manifest of a tag: by digest if the tag is known and fresh,
+// else by tag.
+func (r *Resolver) fetchKnown(ctx context.Context, repo Repository, tag string) (Answer, error) {
+	name := repo.tag(tag)
+	known, ok := r.tags.get(name)
+	if !ok || !r.fresh(repo, tag, known) {
+		return r.fetchTag(ctx, repo, tag)
+	}
+	fetched, err := r.Digest(ctx, repo, known.Digest)
+	if isGone(err) && !r.frozen(known) { // the tag may have moved since
+		r.forget(name, known)
+		return r.fetchTag(ctx, repo, tag)
+	}
+	fetched.Tag = r.stateOf(known)
+	return fetched, err
 }
 
 // Digest returns the manifest of a digest, and fetches it if it is not held.
@@ -197,7 +221,7 @@ func (r *Resolver) Digest(ctx context.Context, repo Repository, d digest.Digest)
 		return held(m, Fresh), nil
 	}
 	return r.share(ctx, repo.question("digest", repo.digest(d)), func(ctx context.Context) (Answer, error) {
-		if fetching, ok := r.byTag.Load(repo.key()); ok {
+		if fetching, ok := r.byTag.Load(repo.key()); ok && !repo.Peer {
 			<-fetching.(chan struct{}) // it may bring this manifest
 		}
 		return r.fetch(ctx, repo, d, func() {})
@@ -241,7 +265,7 @@ func (r *Resolver) fetchTag(ctx context.Context, repo Repository, tag string) (A
 	if known, ok := r.tags.get(name); ok && !r.follows(repo, tag, known, m.Digest, asked) {
 		return r.stays(repo, name, known, m.Digest, asked), nil
 	}
-	moved := r.moved(m.Descriptor, asked)
+	moved := r.moved(repo, m.Descriptor, asked)
 	answer := r.keep(repo, m, func() { r.tags.update(name, synced, moved) })
 	r.tags.update(name, notYet, moved)
 	return answer, nil

@@ -82,8 +82,9 @@ func (r *Resolver) fresh(repo Repository, tag string, known index.Tag) bool {
 	return rule.Immutable || age >= 0 && age < rule.TTL
 }
 
-// freshList is fresh for a list that was confirmed the time age ago. A rule applies if it matches all tags of the
-// repository; where tags are immutable, the list still grows.
+// freshList is fresh for a list that was confirmed the time age ago. A rule applies if
+// it matches all tags of the repository; where tags are immutable, the list still
+// grows.
 func (r *Resolver) freshList(repo Repository, age time.Duration) bool {
 	ttl := repo.TTL
 	if rule := r.rule(repo, ""); !rule.Immutable {

@@ -30,6 +30,11 @@ type tags struct {
 	done    chan struct{} // closed when write has ended
 	writing sync.Mutex    // held while the index is written; taken before mu
 
+	// changed is called without a lock when a tag begins or ceases to name a digest,
+	// and when what an operator wants of it changes. Of one that is forgotten it is
+	// called with the zero Tag. nil for nobody.
+	changed func(name index.Name, now index.Tag)
+
 	counted chan struct{} // closed when kept and known are complete
 
 	mu        sync.Mutex
@@ -163,14 +168,40 @@ func (t *tags) all(registry, repository string) iter.Seq2[index.Name, index.Tag]
 // update replaces what is known of a name by what change makes of it, and
 // returns that. No other change comes between. change must not block.
 func (t *tags) update(name index.Name, how saving, change func(known index.Tag, ok bool) index.Tag) index.Tag {
+	known, tag := t.replace(name, how, change)
+	if named(known, tag) {
+		t.tell(name, tag)
+	}
+	return tag
+}
+
+func (t *tags) replace(name index.Name, how saving, change func(known index.Tag, ok bool) index.Tag) (known, tag index.Tag) {
 	defer t.mu.Unlock()
 	known, ok := t.lookup(name)
-	tag := change(known, ok)
+	tag = change(known, ok)
 	t.set(name, tag, ok)
 	if how != notYet {
 		t.enqueue(name, tag, how)
 	}
-	return tag
+	return known, tag
+}
+
+// named reports whether a change of a tag is one that tags.changed is called for.
+func named(before, now index.Tag) bool {
+	candidate := func(t index.Tag) (d digest.Digest) {
+		if t.Candidate != nil {
+			d = t.Candidate.Digest
+		}
+		return d
+	}
+	return before.Digest != now.Digest || candidate(before) != candidate(now) || before.Frozen != now.Frozen
+}
+
+// tell calls changed. t.mu is not held.
+func (t *tags) tell(name index.Name, now index.Tag) {
+	if t.changed != nil && name.Kind == index.KindTag {
+		t.changed(name, now)
+	}
 }
 
 // set records a tag in memory; ok reports whether it was known. t.mu is held.
@@ -201,10 +232,17 @@ func (t *tags) save(name index.Name, d digest.Digest, how saving) {
 // forget removes a tag, unless it no longer names d, or keep reports that it
 // stays.
 func (t *tags) forget(name index.Name, d digest.Digest, keep func(index.Tag) bool) {
+	if t.drop(name, d, keep) {
+		t.tell(name, index.Tag{})
+	}
+}
+
+// drop is forget, and reports whether the tag was known.
+func (t *tags) drop(name index.Name, d digest.Digest, keep func(index.Tag) bool) bool {
 	defer t.mu.Unlock()
 	now, ok := t.lookup(name)
 	if ok && (now.Digest != d || keep(now)) {
-		return
+		return false
 	}
 	if ok && name.Kind == index.KindTag {
 		t.known--
@@ -212,6 +250,7 @@ func (t *tags) forget(name index.Name, d digest.Digest, keep func(index.Tag) boo
 	t.memory.Remove(name)
 	delete(t.kept, name)
 	t.queue(name, &change{remove: true})
+	return ok
 }
 
 // enqueue has a tag written. t.mu is held.

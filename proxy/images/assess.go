@@ -19,6 +19,14 @@ type verdict struct {
 // from now on. It asks none, reads no file as a rule, and is no use of what is
 // held.
 func (m *Images) assess(one *image, now time.Time) Image {
+	return m.assessOn(one, now, Terms{Days: m.o.Days})
+}
+
+// assessOn is assess on any terms.
+func (m *Images) assessOn(one *image, now time.Time, terms Terms) Image {
+	if m.usual(terms) {
+		one.open.Store(false) // what is learned from here on opens it again
+	}
 	row := Image{Ref: one.reference().String(), Used: one.at(), Pulls: one.pulls(now), Digest: one.current(), Platforms: []Platform{}}
 	row.Pinned = m.o.Pinned != nil && m.o.Pinned(one.reference())
 	served, repo, err := m.inOutage(one)
@@ -28,7 +36,7 @@ func (m *Images) assess(one *image, now time.Time) Image {
 	if served.Named != "" {
 		row.Digest = served.Named
 	}
-	a := assessment{Images: m, image: one, repo: repo, now: now, counted: make(map[digest.Digest]bool)}
+	a := assessment{Images: m, image: one, repo: repo, now: now, Terms: terms, counted: make(map[digest.Digest]bool)}
 	if tag := served.Tag; tag != nil {
 		row.State = tag.State
 		if tag.FreshFor >= 0 {
@@ -52,43 +60,59 @@ func (m *Images) assess(one *image, now time.Time) Image {
 		}
 	}
 	wanted = wanted || len(row.Platforms) == 0 && len(*one.platforms.Load()) > 0
-	switch {
-	case !wanted || !m.inWindow(one.at(), now):
-	case refused:
-		row.Outage = Refused
-	case gaps:
-		row.Outage = Gaps
-	default:
-		row.Outage = Ready
+	if wanted && within(one.at(), now, terms.Days) {
+		row.Outage = outageOf(refused, gaps)
 	}
-	one.verdict.Store(&verdict{row.Outage, row.Size, row.Held})
+	if m.usual(terms) {
+		one.verdict.Store(&verdict{row.Outage, row.Size, row.Held})
+		one.settle(served, row.Outage)
+	}
 	return row
+}
+
+func outageOf(refused, gaps bool) Outage {
+	switch {
+	case refused:
+		return Refused
+	case gaps:
+		return Gaps
+	}
+	return Ready
 }
 
 // inOutage returns what a client at a mirror port would be answered with. repo is
 // nil where it is refused in any case.
-func (m *Images) inOutage(one *image) (pull.Outcome, *pull.Repository, error) {
+func (m *Images) inOutage(one *image) (served pull.Outcome, repo *pull.Repository, err error) {
+	if repo, err = m.repository(one); err == nil {
+		served, err = repo.InOutage(one.request())
+	}
+	return served, repo, err
+}
+
+// repository returns that of an image, as clients at a mirror port see it; nil with
+// the error where they are refused it.
+func (m *Images) repository(one *image) (*pull.Repository, error) {
 	up, ok := m.o.Upstreams.Find(one.registry)
 	if !ok {
-		return pull.Outcome{}, nil, errNotConfigured
+		return nil, errNotConfigured
 	}
 	repo, err := m.o.Pull.Repository(up, one.name, pull.Identity{})
 	if err != nil {
-		return pull.Outcome{}, nil, err
+		return nil, err
 	}
-	served, err := repo.InOutage(one.request())
-	return served, &repo, err
+	return &repo, nil
 }
 
-// inWindow reports whether a use counts as one of late.
-func (m *Images) inWindow(used, now time.Time) bool {
-	return !used.IsZero() && now.Sub(used) < time.Duration(m.o.Days)*24*time.Hour
+// within reports whether something was used within so many days before now.
+func within(used, now time.Time, days int) bool {
+	return !used.IsZero() && now.Sub(used) < time.Duration(days)*24*time.Hour
 }
 
 // assessment is the assessing of one image.
 type assessment struct {
 	*Images
 	*image
+	Terms
 	repo    *pull.Repository // nil where it is refused
 	now     time.Time
 	counted map[digest.Digest]bool // in the row's sizes
@@ -107,6 +131,7 @@ func (a *assessment) platform(m manifest, row *Image) Platform {
 		p.Used, p.Pulls = a.at(), a.pulls(a.now)
 	}
 	var size, held int64
+	whole := m.held
 	count := func(part content.Part, as Part, needed bool) {
 		stored := a.repo != nil && a.repo.Stores(part)
 		n := max(part.Size, 0)
@@ -121,8 +146,12 @@ func (a *assessment) platform(m manifest, row *Image) Platform {
 				held += n
 			}
 		}
-		if needed && !stored {
-			p.Gaps = append(p.Gaps, a.gap(part, as))
+		switch {
+		case needed && !stored:
+			whole = false
+			p.Gaps = append(p.Gaps, a.gap(part, as, p.Used))
+		case needed && a.Verified && !a.o.Cache.Verified(part.Digest):
+			p.Gaps = append(p.Gaps, Gap{Part: as, Digest: part.Digest, Size: part.Size, Why: NotVerified})
 		}
 	}
 	count(a.self(m), ManifestPart, true)
@@ -136,7 +165,7 @@ func (a *assessment) platform(m manifest, row *Image) Platform {
 		}
 		count(part, as, part.Is(content.RoleNeeded))
 	}
-	p.Wanted = a.wanted(known) || m.key == "" || m.held && len(p.Gaps) == 0
+	p.Wanted = a.wanted(known) || m.key == "" || whole
 	if p.Wanted || p.Held > 0 && m.held && held > 0 {
 		row.Size += size
 		row.Held += held
@@ -161,11 +190,11 @@ func (a *assessment) wanted(known *platform) bool {
 	if known == nil {
 		return false
 	}
-	return a.inWindow(known.at(), a.now) || len(*a.platforms.Load()) == 1 && a.inWindow(a.at(), a.now)
+	return within(known.at(), a.now, a.Days) || len(*a.platforms.Load()) == 1 && within(a.at(), a.now, a.Days)
 }
 
-// gap says why a part is missing.
-func (a *assessment) gap(part content.Part, as Part) Gap {
+// gap says why a part of a platform is missing that was last used at a time.
+func (a *assessment) gap(part content.Part, as Part, used time.Time) Gap {
 	g := Gap{Part: as, Digest: part.Digest, Size: part.Size, Why: NeverFetched}
 	lost, gone := a.o.Cache.Gone(part.Digest)
 	_, held := a.o.Ledger.Size(part.Digest)
@@ -180,6 +209,8 @@ func (a *assessment) gap(part content.Part, as Part) Gap {
 		g.Why, g.At = Evicted, lost.At
 	case a.moved:
 		g.Why, g.At = Moved, a.since
+	case !used.IsZero() && used.Before(a.started):
+		g.Why = LostBefore // what was lost is remembered since the start only
 	}
 	return g
 }

@@ -6,10 +6,11 @@
 // An image is a tag or a digest that a client was given the manifest of, and has a
 // platform for each manifest that it stands for: one, or those of an index.
 //
-// Files: images.go (the whole), pulls.go (what clients are given), uses.go (how
-// often), layout.go (which layer is of which platform), records.go (the index),
-// assess.go (what would be served in an outage, and what is missing), walk.go (all of them), list.go
-// (the list of images), tree.go (one image, and all digests held).
+// Files: images.go (the whole), pulls.go (what clients are given), uses.go (how often),
+// layout.go (which layer is of which platform), records.go (the index), assess.go (what
+// would be served in an outage, and what is missing), walk.go (all of them), settled.go
+// (those that need no look), list.go (the list of images), tree.go (one image, and all
+// digests held).
 package images
 
 import (
@@ -17,6 +18,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,8 +64,9 @@ var errNotConfigured = errors.New("its registry is not configured")
 // Images is what is known of the images that clients pull. Its methods are safe
 // for concurrent use.
 type Images struct {
-	o    Options
-	seed maphash.Seed
+	o       Options
+	seed    maphash.Seed
+	started time.Time
 	// shards have the repositories, by the hash of their name. A map is not
 	// changed but replaced, so that what a client is given is counted without a
 	// lock; so are the maps and lists of a repository.
@@ -71,16 +74,18 @@ type Images struct {
 
 	mu    sync.Mutex       // held while one of the maps and lists is replaced
 	pairs int              // images and platforms; guarded by mu
+	count int              // images that there ever were; guarded by mu
 	gone  []index.PullName // forgotten, and still in the index; guarded by mu
 
 	walking sync.Mutex // held during Walk
+	walks   int        // number of walks; guarded by walking
 	walk    atomic.Pointer[Summary]
 }
 
 // New returns Images that know what the index has. Run writes to it what is
 // learned.
 func New(o Options) *Images {
-	m := &Images{o: o, seed: maphash.MakeSeed()}
+	m := &Images{o: o, seed: maphash.MakeSeed(), started: o.Now()}
 	empty := make(map[repositoryKey]*repository)
 	for i := range m.shards {
 		m.shards[i].Store(&empty)
@@ -119,8 +124,9 @@ type Image struct {
 	Served    string     `json:"served,omitempty"` // the earlier digest that would be served in an outage
 	Used      time.Time  `json:"used,omitzero"`    // when a client was last given its manifest
 	Pulls     int        `json:"pulls_30d"`
-	Size      int64      `json:"size"` // bytes of its platforms that are wanted or held in part; what they share counts once
-	Held      int64      `json:"held"` // of these
+	Size      int64      `json:"size"`   // bytes of its platforms that are wanted or held in part; what they share counts once
+	Held      int64      `json:"held"`   // of these
+	Shared    int64      `json:"shared"` // of these, bytes that manifests of other images name too
 	Platforms []Platform `json:"platforms"`
 }
 
@@ -145,6 +151,13 @@ const (
 	Gaps    Outage = "gaps"    // something of them is missing
 	Refused Outage = "refused" // what is held may not be served then
 )
+
+// Missing returns what an image lacks of the platforms that clients want: bytes,
+// where their size is known, and manifests, each of which is a pull of its registry.
+func (i Image) Missing() (bytes int64, manifests int) {
+	i.Platforms = slices.Clone(i.Platforms)
+	return onlyWanted(&i, make(map[digest.Digest]bool))
+}
 
 // Part is what is missing.
 type Part string
@@ -175,5 +188,7 @@ const (
 	TooLarge     Why = "above HUBCAP_MAX_BLOB"
 	NeverFetched Why = "never fetched"
 	Moved        Why = "the tag has moved, the new image was never pulled"
+	LostBefore   Why = "not held when hubcap started"
 	Hidden       Why = "held, but not shown in this repository"
+	NotVerified  Why = "held, but not verified of late"
 )

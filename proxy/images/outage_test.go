@@ -170,6 +170,8 @@ func (s *site) play(count int) {
 				s.settle()
 				s.restart()
 			}
+		case 11:
+			s.Images.Walk(images.Terms{Days: 30}) // what it finds is known to the later ones
 		}
 	}
 	s.settle()
@@ -229,9 +231,13 @@ func (s *site) survives(repo, reference, key string) error {
 
 // TestOutageAgrees plays random sites, cuts the line, and has a client pull every
 // image: those that are said to be ready are pulled in full, and of the others no
-// platform that is said to have gaps.
+// platform that is said to have gaps. They are 1,000 images, and few in the short
+// form.
 func TestOutageAgrees(t *testing.T) {
-	const sites, most = 10, 110
+	sites, most := 10, 110
+	if testing.Short() {
+		sites, most = 3, 30
+	}
 	counts := make(map[string]int)
 	for n := range uint64(sites) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -258,6 +264,9 @@ func TestOutageAgrees(t *testing.T) {
 		})
 	}
 	t.Log(counts)
+	if testing.Short() {
+		return
+	}
 	for _, what := range []string{"ready", "gaps", "refused", "ready by an earlier digest", "a platform with gaps",
 		string(images.Evicted), string(images.NeverFetched), string(images.TooLarge), string(images.Moved), string(images.Hidden)} {
 		if counts[what] == 0 {
@@ -270,6 +279,7 @@ func TestOutageAgrees(t *testing.T) {
 func (s *site) check(t *testing.T, counts map[string]int, cut bool) {
 	page, err := s.Images.List(images.Query{})
 	must(t, err)
+	s.reported(t, page.Images)
 	if cut {
 		s.hub.Down()
 		_, _, _ = s.ask(http.MethodGet, manifestPath("library/a", "unknown")) // it is noticed
@@ -309,6 +319,32 @@ func (s *site) check(t *testing.T, counts map[string]int, cut bool) {
 		if ready := row.Outage == images.Ready; ready == failed && len(row.Platforms) > 0 {
 			t.Errorf("%s: %s, and pulls fail: %v\n%+v", row.Ref, text(row), failed, row)
 		}
+	}
+}
+
+// reported checks that the report says the same as the rows of the images.
+func (s *site) reported(t *testing.T, rows []images.Image) {
+	t.Helper()
+	report := s.Outage.Report(images.Terms{})
+	count := make(map[images.Outage]int)
+	not := make(map[string]images.Outage)
+	for _, row := range rows {
+		count[row.Outage]++
+		if row.Outage == images.Gaps || row.Outage == images.Refused {
+			not[row.Ref] = row.Outage
+		}
+	}
+	if report.Ready != count[images.Ready] || report.Gaps != count[images.Gaps] || report.Refused != count[images.Refused] || report.Images != report.Ready+len(not) {
+		t.Errorf("the report says %+v, the rows %v", report.Summary, count)
+	}
+	for _, row := range report.Not {
+		if not[row.Ref] != row.Outage {
+			t.Errorf("%s is %s in the report, and %s in its row", row.Ref, row.Outage, not[row.Ref])
+		}
+		delete(not, row.Ref)
+	}
+	if len(not) > 0 {
+		t.Errorf("the report lacks %v", not)
 	}
 }
 

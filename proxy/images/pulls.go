@@ -47,9 +47,11 @@ type repository struct {
 // uses.last is 0 and added is false.
 type image struct {
 	*repository
-	tag  string
-	of   digest.Digest // where tag is empty
-	uses               // of its manifest
+	tag string
+	of  digest.Digest // where tag is empty
+
+	number int // in the order in which images became known
+	uses       // of its manifest
 
 	added     atomic.Bool                          // by Add
 	asked     atomic.Int64                         // when a client last asked for it, seconds since 1970
@@ -60,6 +62,8 @@ type image struct {
 
 	learned atomic.Bool // something that was not known, and is not in the index yet
 	changed atomic.Bool // since it was written
+	open    atomic.Bool // something has been learned since settled was set
+	settled atomic.Pointer[settled]
 	verdict atomic.Pointer[verdict]
 }
 
@@ -237,7 +241,8 @@ func (m *Images) addLocked(registry, name, tag string) *image {
 		return one
 	}
 	tag = strings.Clone(tag)
-	one := &image{repository: repo, tag: tag}
+	m.count++
+	one := &image{repository: repo, tag: tag, number: m.count}
 	if d := digest.Digest(tag); d.Validate() == nil { // a tag has no colon
 		one.tag, one.of = "", d
 	}
@@ -263,6 +268,7 @@ func (m *Images) names(one *image, d digest.Digest) {
 	d = digest.Digest(strings.Clone(d.String()))
 	one.named.Store(&d)
 	one.layout.Store(nil)
+	one.open.Store(true)
 	if parts, held := m.o.Cache.Parts(d); held && !isIndex(parts) {
 		m.want(one, "")
 	}
@@ -278,6 +284,7 @@ func (m *Images) want(one *image, key string) *platform {
 	p := new(platform)
 	replace(&one.platforms, func(all map[string]*platform) { all[key] = p })
 	one.learned.Store(true)
+	one.open.Store(true)
 	m.pairs++
 	return p
 }

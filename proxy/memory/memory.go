@@ -50,6 +50,13 @@ func (m *Memory[K, V]) Put(key K, value V, life time.Duration) {
 // Keep sets the value of a key until it is removed or displaced.
 func (m *Memory[K, V]) Keep(key K, value V) { m.entries.Add(key, entry[V]{value: value}) }
 
+// KeepFirst keeps a value as Keep does, unless the key has one that was kept:
+// it then returns that one and true.
+func (m *Memory[K, V]) KeepFirst(key K, value V) (before V, known bool) {
+	e, known, _ := m.entries.PeekOrAdd(key, entry[V]{value: value})
+	return e.value, known
+}
+
 // Remove removes a key.
 func (m *Memory[K, V]) Remove(key K) { m.entries.Remove(key) }
 

@@ -50,6 +50,12 @@ func TestBound(t *testing.T) {
 	if got, want := maps.Collect(m.All()), map[int]int{1: 1, 3: 3}; !maps.Equal(got, want) || m.Len() != 2 {
 		t.Errorf("All = %v, want %v; Len = %d", got, want, m.Len())
 	}
+	if before, known := m.KeepFirst(3, 4); before != 3 || !known {
+		t.Errorf("a key that is kept: %d, %v", before, known)
+	}
+	if before, known := m.KeepFirst(4, 4); before != 0 || known {
+		t.Errorf("a new key: %d, %v", before, known)
+	}
 	for range m.All() {
 		break
 	}

@@ -216,6 +216,10 @@ func (p *Pins) Run(ctx context.Context) {
 	}
 }
 
+// Look finds what is pinned now. Run does so regularly; who has changed what a tag is
+// frozen to need not wait for that.
+func (p *Pins) Look() { p.look() }
+
 // Known is closed once Run has told the ledger what is pinned, and it may evict.
 func (p *Pins) Known() <-chan struct{} { return p.known }
 

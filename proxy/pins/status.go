@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/metrics"
+	"hubcap/proxy/reference"
 )
 
 // State says whether a pinned image is here.
@@ -62,6 +63,14 @@ func (p *Pins) List() []Status {
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.By, b.By)) })
 	return all
+}
+
+// Pinned reports whether an image is pinned, here yet or not. A frozen tag alone
+// is not.
+func (p *Pins) Pinned(r reference.Reference) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pins[r.String()] != nil || p.wanted[r.String()] != nil
 }
 
 // explain says why a pin is in a state other than Held. p.mu is held.

@@ -17,13 +17,15 @@ import (
 
 // LimitsOptions is what Limits needs; every field but Exempt is required.
 type LimitsOptions struct {
-	Total     int            // connections that are served at a time, at all ports under the limits
-	PerClient int            // those of them that may be of one address
-	Waiting   int            // connections that are accepted and wait to be served; one address may have half of them
-	Exempt    []netip.Prefix // addresses that PerClient and its half of Waiting do not hold for: proxies, with many clients behind them
-	Now       func() time.Time
-	Metrics   *metrics.Ports
-	Log       *slog.Logger
+	Total     int // connections that are served at a time, at all ports under the limits
+	PerClient int // those of them that may be of one address
+	Waiting   int // connections that are accepted and wait to be served; one address may have half of them
+	// Exempt reports whether PerClient and its half of Waiting do not hold for an address
+	// now, as many clients are behind it. It must not block; nil for none.
+	Exempt  func(netip.Addr) bool
+	Now     func() time.Time
+	Metrics *metrics.Ports
+	Log     *slog.Logger
 }
 
 // Limits bounds the connections of the ports that share it, so that no address
@@ -199,14 +201,14 @@ func (l *Limits) remove(c *conn) {
 	l.Metrics.Closed(c.from.name)
 }
 
-// client is an address's entry.
+// client is the entry of an address that connects.
 func (l *Limits) client(addr netip.Addr) *clientConns {
 	who := l.clients[addr]
 	if who == nil {
-		exempt := slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(addr) })
-		who = &clientConns{addr: addr, exempt: exempt, open: make(map[*conn]struct{})}
+		who = &clientConns{addr: addr, open: make(map[*conn]struct{})}
 		l.clients[addr] = who
 	}
+	who.exempt = l.Exempt != nil && l.Exempt(addr)
 	return who
 }
 
@@ -349,7 +351,11 @@ func (l *listener) acceptAll() {
 			l.wake.Broadcast()
 			return
 		}
-		l.limits.enter(&conn{TCPConn: tcp, from: l}, addrOf(tcp))
+		one := &conn{TCPConn: tcp, from: l}
+		if l.plain == nil {
+			one.gather = new(gather)
+		}
+		l.limits.enter(one, addrOf(tcp))
 	}
 }
 
@@ -365,6 +371,7 @@ func (l *listener) Close() error {
 type conn struct {
 	*net.TCPConn
 	from   *listener
+	gather *gather // nil at a port without TLS
 	client *clientConns
 	read   bool        // something was read
 	idle   atomic.Bool // waits for its next request

@@ -1,10 +1,10 @@
 // Package port is a TCP port with an HTTP server: connection limits, TLS and
 // shutdown. It knows addresses and certificates; it does not know what is served.
 //
-// Files: port.go, group.go (several that end together), limits.go (how many
-// connections there may be), certificate.go (a certificate that changes under a
-// running port), plain.go (clients that speak TLS to a port without it),
-// status.go.
+// Files: port.go, group.go (several that end together), limits.go (how many connections
+// there may be), gather.go (bodies over TLS), certificate.go (a certificate that
+// changes under a running port), plain.go (clients that speak TLS to a port without
+// it), status.go.
 package port
 
 import (
@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -62,7 +63,7 @@ func Listen(o Options) (*Port, error) {
 		},
 	}
 	if o.CertFile == "" {
-		p.plain = &plain{name: o.Name, now: o.Now, log: o.Log, warned: &o.Limits.spokeTLS}
+		p.plain = &plain{name: o.Name, now: o.Now, log: o.Log, warned: &o.Limits.spokeTLS, wait: fallBack, trying: make(map[netip.Addr]*time.Timer)}
 	} else {
 		var err error
 		if p.certificate, err = loadCertificate(o); err != nil {
@@ -83,6 +84,8 @@ func Listen(o Options) (*Port, error) {
 			// for; multiplexed over one, layers come at half the speed.
 			NextProtos:     []string{"http/1.1"},
 			GetCertificate: p.certificate.get,
+			// Records of full size from the first on: a layer is long.
+			DynamicRecordSizingDisabled: true,
 		})
 	}
 	return p, nil
@@ -188,8 +191,12 @@ func connOf(c net.Conn) *conn {
 // errors of clients.
 func heard(h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c := r.Context().Value(connKey{}).(*conn); !c.heard.Load() {
+		c := r.Context().Value(connKey{}).(*conn)
+		if !c.heard.Load() {
 			c.heard.Store(true)
+		}
+		if c.gather != nil {
+			w = &securedWriter{w, c}
 		}
 		defer func() {
 			p := recover()

@@ -2,19 +2,13 @@ package port
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -29,23 +23,17 @@ import (
 )
 
 // pair writes a certificate of that name, and its key.
-func pair(t *testing.T, certFile, keyFile, name string, expires time.Time) {
+func pair(t testing.TB, certFile, keyFile, name string, expires time.Time) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, key, err := testkit.Certificate(func(c *x509.Certificate) {
+		c.Subject.CommonName, c.NotAfter, c.IPAddresses = name, expires, []net.IP{net.IPv4(127, 0, 0, 1)}
+	})
 	must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: expires,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
-	write(t, certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	write(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	write(t, certFile, cert)
+	write(t, keyFile, key)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +41,7 @@ func must(t *testing.T, err error) {
 }
 
 // write makes a file that looks changed, however coarse the system's clock is.
-func write(t *testing.T, name string, content []byte) {
+func write(t testing.TB, name string, content []byte) {
 	t.Helper()
 	before, err := os.Stat(name)
 	must(t, os.WriteFile(name, content, 0o600))
@@ -70,14 +58,18 @@ type rig struct {
 	now       atomic.Int64 // nanoseconds since 1970
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB, handler ...http.HandlerFunc) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem"), log: new(testkit.Log)}
 	pair(t, r.cert, r.key, "first", time.Now().Add(time.Hour))
 	r.now.Store(time.Now().UnixNano())
 	var err error
-	r.Port, err = Listen(r.options())
+	o := r.options()
+	for _, h := range handler {
+		o.Handler = h
+	}
+	r.Port, err = Listen(o)
 	must(t, err)
 	served := make(chan error, 1)
 	go func() { served <- r.Serve() }()

@@ -11,7 +11,7 @@ import (
 type Status struct {
 	Name        string
 	Certificate *CertificateStatus // nil without TLS
-	TLSClient   netip.Addr         // that last spoke TLS to this port without TLS; invalid for none
+	TLSClient   netip.Addr         // that last spoke TLS, and nothing else, to this port without TLS; invalid for none
 	TLSAt       time.Time          // when it did
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 
 	"hubcap/cache"
 	"hubcap/metrics"
@@ -28,6 +29,13 @@ const (
 	queueLimit = 4096
 )
 
+// The bounds of what is fetched at a time, by the bytes that it stands for: small
+// blobs take round trips, and hardly any of the line.
+const (
+	large    = 8 << 20   // bytes; what is larger, or of unknown size, stands for as many
+	smallest = 512 << 10 // bytes that a blob stands for at least
+)
+
 // Store fetches blobs.
 type Store interface {
 	// Fetch fetches a blob that no client has requested and returns its length in
@@ -38,7 +46,7 @@ type Store interface {
 // Options is what a Prefetcher needs; every field is required.
 type Options struct {
 	Store   Store
-	Workers int // blobs that are fetched at a time
+	AtATime int // blobs of 8 MiB and more, over one connection each; more of those that are smaller, 16 at most in place of one
 	Now     func() time.Time
 	Metrics *metrics.Prefetch
 	Log     *slog.Logger
@@ -86,9 +94,7 @@ func New(o Options) *Prefetcher {
 func (p *Prefetcher) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	for range p.Workers {
-		all.Go(func() { p.work(ctx) })
-	}
+	all.Go(func() { p.work(ctx) })
 	tick := time.NewTicker(wasteAfter / 10)
 	defer tick.Stop()
 	for {
@@ -151,13 +157,27 @@ func (p *Prefetcher) Blob(repository string, d digest.Digest) {
 	}
 }
 
+// work fetches what is queued, in order, as many blobs at a time as there may be.
 func (p *Prefetcher) work(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	places := semaphore.NewWeighted(int64(p.AtATime) * large)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case j := <-p.queue:
-			p.fetch(ctx, j)
+			takes := int64(large)
+			if j.want.Size >= 0 {
+				takes = min(max(j.want.Size, smallest), large)
+			}
+			if places.Acquire(ctx, takes) != nil {
+				return
+			}
+			all.Go(func() {
+				defer places.Release(takes)
+				p.fetch(ctx, j)
+			})
 		}
 	}
 }

@@ -70,7 +70,7 @@ func running(t *testing.T, s *store, f func(t *testing.T, p *Prefetcher, m *metr
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := metrics.New()
-		p := New(Options{Store: s, Workers: 2, Now: time.Now, Metrics: m.Prefetch, Log: slog.New(slog.DiscardHandler)})
+		p := New(Options{Store: s, AtATime: 2, Now: time.Now, Metrics: m.Prefetch, Log: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		all.Go(func() { p.Run(ctx) })
@@ -111,7 +111,7 @@ func TestFailureEndsAnImage(t *testing.T) {
 	running(t, s, func(t *testing.T, p *Prefetcher, m *metrics.Metrics) {
 		p.Manifest("hub/a", named(100), wants(1, 2, 3, 4, 5, 6, 7, 8))
 		p.Blob("hub/a", named(1))
-		if got := s.taken(); len(got) > 2 { // one a worker
+		if got := s.taken(); len(got) > 2 { // those that are fetched at a time
 			t.Errorf("%d blobs asked for after a failure", len(got))
 		}
 		if v, _ := m.Value("hubcap_prefetch_blobs_total"); v != 0 {
@@ -168,4 +168,33 @@ func TestConfigBeginsNothing(t *testing.T) {
 			t.Errorf("brought %v, want the other layer and the config", got)
 		}
 	})
+}
+
+// TestAtATime: of large blobs, and of those whose size is not known, only some are
+// fetched at a time; of small ones more, by their bytes.
+func TestAtATime(t *testing.T) {
+	for _, tc := range []struct {
+		size int64
+		want int
+	}{{-1, 2}, {large + 1, 2}, {large / 2, 4}, {0, 32}} {
+		gate := make(chan struct{})
+		s := &store{fetch: func(digest.Digest) (int64, error) { <-gate; return 1, nil }}
+		running(t, s, func(t *testing.T, p *Prefetcher, _ *metrics.Metrics) {
+			gate = make(chan struct{})
+			p.Manifest("hub/a", named(100), func() (all, _ []cache.Want) {
+				for i := range 100 {
+					all = append(all, cache.Want{Digest: named(i), Size: tc.size})
+				}
+				return all, nil
+			})
+			p.Blob("hub/a", named(0))
+			if got := len(s.taken()); got != tc.want {
+				t.Errorf("%d blobs of %d bytes at a time, want %d", got, tc.size, tc.want)
+			}
+			close(gate)
+			if got := len(s.taken()); got != 99-tc.want {
+				t.Errorf("%d blobs afterwards, want %d", got, 99-tc.want)
+			}
+		})
+	}
 }

@@ -15,8 +15,11 @@ import (
 	"hubcap/proxy/advice"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
+	"hubcap/proxy/site"
+	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -38,8 +41,12 @@ type Facts struct {
 	Clients        []bypass.Client
 	Pins           pins.Overview
 	Pinned         []pins.Status
-	Gateway        netip.Addr // a suspected one; invalid for none
-	LogLost        time.Time  // when lines of the log were last dropped; zero for never
+	Outage         outage.Status
+	Offline        outage.OfflineStatus
+	Boxes          []site.BoxStatus
+	Tier           *tier.Status // nil for none
+	Gateway        netip.Addr   // a suspected one; invalid for none
+	LogLost        time.Time    // when lines of the log were last dropped; zero for never
 }
 
 // The bounds of the rules.
@@ -54,6 +61,11 @@ const (
 	growShare    = 0.9                 // of the cache size, that there must be room for
 	pullWindow   = 6 * time.Hour       // of a pull limit that does not state it: Docker Hub's
 	scrubbedLate = 2                   // verify intervals
+	failsLong    = 2 * time.Minute     // since a box gave no answer
+	wrongLately  = time.Hour           // since an object of the tier was wrong
+	// since no blob has been written to the tier: one that fails is tried again
+	notWrittenLong = 10 * time.Second
+	gapsLong       = 6 * time.Hour // since too few images would survive an outage
 )
 
 // finder collects the problems that facts show.
@@ -78,8 +90,10 @@ func (f Facts) Find() []Problem {
 	if !f.LogLost.IsZero() && f.Now.Sub(f.LogLost) < lately {
 		all.add(logLost, "", "lines of the log were dropped, the last ones at "+f.LogLost.Format(time.TimeOnly))
 	}
-	if slices.ContainsFunc(f.Upstreams, func(u upstream.Status) bool { return u.Offline }) {
-		all.add(offline, "", "no registry is asked")
+	all.outage()
+	all.boxes()
+	if f.Tier != nil {
+		all.tier(*f.Tier)
 	}
 	return all.found
 }
@@ -236,6 +250,9 @@ func (f *finder) upstream(u upstream.Status) {
 	if len(limited) > 0 {
 		f.add(tooManyRequests, u.Host, u.Host+" wants no requests: "+strings.Join(limited, ", "))
 	}
+	if t := u.TokenHost; t.Host != "" && f.Now.Sub(t.At) < lately {
+		f.add(tokenHostRefused, u.Host, advice.TokenHost(u.Host, t.Host))
+	}
 	for _, identity := range u.Identities {
 		f.login(u, identity)
 		f.pulls(u, identity)
@@ -347,6 +364,51 @@ func (f *finder) tags() {
 		if !explained(s.Registry) {
 			f.add(tagsStale, s.Registry, fmt.Sprintf("%d answers about tags of %s were stale", s.Answers, s.Registry)).Since = s.Since
 		}
+	}
+}
+
+// boxes finds other boxes that fail, and entries of their lists that are wrong.
+func (f *finder) boxes() {
+	for _, b := range f.Boxes {
+		if b.Wrong != "" {
+			f.add(listWrong, b.Name, b.Wrong)
+		}
+		if !b.Failing.IsZero() && f.Now.Sub(b.Failing) > failsLong {
+			f.add(boxFails, b.Name, b.Name+" gives no answer: "+b.Why).Since = b.Failing
+		}
+	}
+}
+
+// outage finds that too few images would survive an outage, and that the box plays
+// one.
+func (f *finder) outage() {
+	if o := f.Outage; !o.Short.IsZero() && f.Now.Sub(o.Short) > gapsLong {
+		what := fmt.Sprintf("%d of %d images that clients have pulled within %d days could not be pulled in full if all registries failed now", o.Images-o.Ready, o.Images, o.Days)
+		if o.Missing > 0 {
+			what += fmt.Sprintf(": %s are missing", advice.Size(o.Missing))
+		}
+		f.add(outageGaps, "", what).Since = o.Short
+	}
+	if !f.Offline.On {
+		return
+	}
+	what := "no registry is asked"
+	if !f.Offline.Until.IsZero() {
+		what += " until " + f.Offline.Until.Format("2006-01-02 15:04 MST")
+	}
+	f.add(offline, "", what).Since = f.Offline.Since
+}
+
+// tier finds that the bucket behind the boxes is not asked, takes nothing, or lies.
+func (f *finder) tier(t tier.Status) {
+	if t.Open {
+		f.add(tierFails, "", t.Bucket+": "+t.Why).Since = t.Since
+	}
+	if t.WriteFailure != "" && f.Now.Sub(t.WriteSince) > notWrittenLong {
+		f.add(tierNotWritten, "", fmt.Sprintf("%s: %s; %d blobs wait", t.Bucket, t.WriteFailure, t.Queue)).Since = t.WriteSince
+	}
+	if !t.WrongAt.IsZero() && f.Now.Sub(t.WrongAt) < wrongLately {
+		f.add(tierWrong, "", fmt.Sprintf("%s: the object of %s is something else", t.Bucket, t.Wrong)).Since = t.WrongAt
 	}
 }
 

@@ -14,8 +14,12 @@ import (
 	"hubcap/proxy/access"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/freshness"
+	"hubcap/proxy/images"
+	"hubcap/proxy/outage"
 	"hubcap/proxy/pins"
 	"hubcap/proxy/port"
+	"hubcap/proxy/site"
+	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
 )
@@ -107,6 +111,9 @@ var wrong = []struct {
 	{"connection-limit/waiting", "are closed", met(metrics.LimitWaiting)},
 	{"file-descriptors-exhausted", "descriptors", met(metrics.LimitDescriptors)},
 	{"clients-behind-one-address", "10.1.2.9", func(f *Facts) { f.Gateway = client }},
+	{"token-host-refused/docker.io", "docker.io names the token service auth.corp:443, which is not on its list: HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS=auth.corp:443", func(f *Facts) {
+		f.Upstreams[0].TokenHost = upstream.RefusedTokenHost{Host: "auth.corp:443", At: now.Add(-9 * time.Minute)}
+	}},
 	{"tls-to-plain-port/admin", "10.1.2.9 speaks TLS to the plain port", func(f *Facts) { f.Ports[1].TLSClient, f.Ports[1].TLSAt = client, now.Add(-9*time.Minute) }},
 	{"clients-refused", "this mirror does not serve 10.1.2.9: HUBCAP_ALLOW_CLIENTS", func(f *Facts) {
 		f.Refusals.Clients = []access.RefusedClient{{Client: client, Last: now}}
@@ -116,8 +123,8 @@ var wrong = []struct {
 	}},
 	{"clients-go-around", "10.1.2.9 (docker) went around this box, and 1 more", func(f *Facts) {
 		f.Clients = []bypass.Client{
-			{Address: client, Family: bypass.Containerd, LastLeft: now.Add(-59 * time.Minute)},
-			{Address: client, Family: bypass.Docker, LastLeft: now.Add(-time.Minute)},
+			{Address: client, Family: bypass.Containerd.String(), LastLeft: now.Add(-59 * time.Minute)},
+			{Address: client, Family: bypass.Docker.String(), LastLeft: now.Add(-time.Minute)},
 		}
 	}},
 	{"pins-do-not-fit", "pinned images need 90.0 GiB, and 80.0 GiB can be pinned", func(f *Facts) { f.Pins = pins.Overview{Bytes: 90 << 30, Limit: 80 << 30} }},
@@ -136,7 +143,28 @@ var wrong = []struct {
 		f.Pins.File = pins.FileStatus{Path: "/etc/pins", Bad: []pins.BadLine{{Line: 7, Why: "what"}, {Line: 9}}}
 	}},
 	{"log-lines-lost", "dropped", func(f *Facts) { f.LogLost = now.Add(-9 * time.Minute) }},
-	{"offline", "no registry", func(f *Facts) { f.Upstreams[0].Offline = true }},
+	{"outage-gaps", "2 of 40 images that clients have pulled within 30 days could not be pulled in full if all registries failed now: 3 MiB are missing", func(f *Facts) {
+		f.Outage = outage.Status{Summary: images.Summary{Days: 30, Images: 40, Ready: 38, Missing: 3 << 20}, Short: now.Add(-7 * time.Hour)}
+	}},
+	{"box-fails/http://hubcap-1:5000", "http://hubcap-1:5000 gives no answer: no such host", func(f *Facts) {
+		f.Boxes = []site.BoxStatus{{Name: "http://hubcap-1:5000", Failing: now.Add(-3 * time.Minute), Why: "no such host"}, {Name: "http://hubcap-2:5000", Failing: now.Add(-time.Minute), Why: "just now"}}
+	}},
+	{"box-list-wrong/http://hubcap-1:5000", "http://hubcap-1:5000 has another HUBCAP_SITE than this box", func(f *Facts) {
+		f.Boxes = []site.BoxStatus{{Name: "http://hubcap-1:5000", Wrong: "http://hubcap-1:5000 has another HUBCAP_SITE than this box"}}
+	}},
+	{"tier-fails", "https://s3.lan/hubcap: the bucket does not exist", func(f *Facts) {
+		f.Tier = &tier.Status{Bucket: "https://s3.lan/hubcap", Open: true, Since: now, Why: "the bucket does not exist"}
+	}},
+	{"tier-not-written", "https://s3.lan/hubcap: it is full; 7 blobs wait", func(f *Facts) {
+		f.Tier = &tier.Status{Bucket: "https://s3.lan/hubcap", WriteFailure: "it is full", WriteSince: now.Add(-time.Minute), Queue: 7}
+	}},
+	{"tier-wrong-content", "https://s3.lan/hubcap: the object of sha256:1 is something else", func(f *Facts) {
+		f.Tier = &tier.Status{Bucket: "https://s3.lan/hubcap", Wrong: "sha256:1", WrongAt: now.Add(-time.Minute)}
+	}},
+	{"offline", "no registry is asked", func(f *Facts) { f.Offline = outage.OfflineStatus{On: true, Configured: true} }},
+	{"offline", "no registry is asked until 2026-11-28 12:30 UTC", func(f *Facts) {
+		f.Offline = outage.OfflineStatus{On: true, Since: now, Until: now.Add(30 * time.Minute)}
+	}},
 }
 
 // TestFind shows that each state of a room is its one problem, that each kind is

@@ -97,6 +97,11 @@ var (
 		"public repositories are pulled without them, under the anonymous limit; of others only cached content is served", "`hubcap doctor`; `hubcap_upstream_credential_failures_total`",
 		"renew the credentials",
 	}
+	tokenHostRefused = Kind{
+		"token-host-refused", Warning, "a registry named a token service that is not on its list within the last ten minutes",
+		"no image that needs a token comes from that registry: clients get 404, or what is cached", "the log names the token service",
+		"set HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS, if the token service is the registry's own; else a stranger answers in its place",
+	}
 	certificateExpired = Kind{
 		"certificate-expired", Critical, "the certificate of a port has expired",
 		"clients refuse to connect and go to the registry themselves", "`openssl x509 -noout -enddate -in` the file that the problem names",
@@ -128,7 +133,7 @@ var (
 		"if it is a proxy, name it in HUBCAP_TRUSTED_PROXIES; if it is a gateway, give hubcap an address that clients reach without it",
 	}
 	tlsToPlain = Kind{
-		"tls-to-plain-port", Warning, "a client spoke TLS to a port without TLS within the last ten minutes",
+		"tls-to-plain-port", Warning, "a client spoke nothing but TLS to a port without TLS within the last ten minutes",
 		"that client goes to the registry itself, or fails", "that client's configuration: it shows `server gave HTTP response to HTTPS client`",
 		`add the box to the client's "insecure-registries", or set HUBCAP_TLS_CERT_FILE`,
 	}
@@ -162,15 +167,45 @@ var (
 		"what such a line names is not kept; of a file that cannot be read, what it last said holds", "the log names each line, and what is wrong with it",
 		"correct the file; it is read again when it changes",
 	}
+	boxFails = Kind{
+		"box-fails", Warning, "another box, of HUBCAP_SITE or HUBCAP_SISTERS, has given no answer for two minutes",
+		"pulls go on: what that box would give comes from the next one, or from the registry", "`hubcap status`; the log has the error; `curl` the box's `/livez` from this one",
+		"start that box, or correct its entry in the list",
+	}
+	listWrong = Kind{
+		"box-list-wrong", Warning, "an entry of HUBCAP_SITE or HUBCAP_SISTERS is this box, a box that has another entry, or no hubcap of the site; or another box has another list",
+		"pulls go on, and some blobs are fetched from their registry more than once", "`hubcap status`; `hubcap config` on each box",
+		"set the same HUBCAP_SITE on each box, each box in it once",
+	}
 	logLost = Kind{
 		"log-lines-lost", Warning, "lines of the log were dropped within the last ten minutes",
 		"the log is incomplete; no request waits for it", "`hubcap_log_lines_lost_total`; whether journald or the container engine keeps up",
 		"check what reads hubcap's standard error",
 	}
 	offline = Kind{
-		"offline", Warning, "HUBCAP_OFFLINE is set",
-		"only cached content can be pulled, and no tag moves", "`hubcap config`",
-		"unset HUBCAP_OFFLINE, unless it is meant to be so",
+		"offline", Warning, "HUBCAP_OFFLINE is set, or an operator has taken the box offline",
+		"only cached content can be pulled, and no tag moves", "`hubcap offline` says which, and until when",
+		"end it by hubcap offline off, or unset HUBCAP_OFFLINE, unless it is meant to be so",
+	}
+	outageGaps = Kind{
+		"outage-gaps", Warning, "for six hours, less than 95 % of the images that clients have pulled of late could be pulled in full if all registries failed",
+		"nobody yet; in an outage, clients that need the other images would fail", "`hubcap outage` names the images, what they lack, and why",
+		"fetch what is missing (hubcap outage --repair), each night with HUBCAP_OUTAGE_REPAIR=true",
+	}
+	tierFails = Kind{
+		"tier-fails", Warning, "the bucket of the S3 tier fails and is not asked for blobs",
+		"nobody; what this box does not hold comes from its registry", "`hubcap_tier_reads_total`; the log; the S3 store's own log",
+		"mend what the text says (HUBCAP_S3_URL, HUBCAP_S3_REGION, the keys, the store); the bucket is tried again every ten seconds",
+	}
+	tierNotWritten = Kind{
+		"tier-not-written", Warning, "the bucket of the S3 tier takes no blobs",
+		"nobody yet; a new box, or one that has lost its disk, fetches new blobs from their registry", "`hubcap_tier_writes_total`, `hubcap_tier_queue`; the S3 store's own log",
+		"make room in the bucket or let the keys write to it; set HUBCAP_S3_WRITE=false if this box is only to read",
+	}
+	tierWrong = Kind{
+		"tier-wrong-content", Warning, "an object of the S3 tier's bucket has given wrong bytes within the last hour",
+		"nobody; no client gets such bytes, and the blob comes from its registry", "the log names the object; who else writes to the bucket",
+		"find out who changed the object; a box that writes to the bucket overwrites it when it next fetches the blob",
 	}
 )
 
@@ -179,7 +214,9 @@ func Kinds() []Kind {
 	return []Kind{
 		readOnly, full, writesFail, noDescriptors, pullsExhausted, certificateExpired,
 		noInodes, readsFail, indexInMemory, cannotGrow, scrubLate,
-		upstreamFails, tooManyRequests, refusesAll, tagsStale, pullsEndSoon, credentialsFail,
-		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, goAround, pinsDoNotFit, pinnedMissing, pinsFile, logLost, offline,
+		upstreamFails, tooManyRequests, refusesAll, tagsStale, pullsEndSoon, credentialsFail, tokenHostRefused,
+		certificateExpires, certificateUnusable, connectionLimit, oneGateway, tlsToPlain, clientsRefused, notConfigured, goAround, pinsDoNotFit, pinnedMissing, pinsFile, outageGaps,
+		boxFails, listWrong,
+		tierFails, tierNotWritten, tierWrong, logLost, offline,
 	}
 }

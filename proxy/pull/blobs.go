@@ -26,7 +26,12 @@ type Blob struct {
 // the held blob is served where it came from that upstream; otherwise the bytes
 // have to come from there now.
 func (r Repository) Blob(ctx context.Context, d digest.Digest, off int64) (Blob, error) {
-	r.puller.o.Prefetch.Blob(r.FullName(), d)
+	if r.held {
+		return r.heldBlob(d)
+	}
+	if !r.peer {
+		r.puller.o.Prefetch.Blob(r.FullName(), d)
+	}
 	size, _ := r.puller.o.Cache.Named(d)
 	want := r.want(d, size)
 	want.Off = off
@@ -76,6 +81,9 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 		defer blob.Close()
 		return blob.Size, true, nil
 	}
+	if r.held {
+		return 0, false, ErrUnheld
+	}
 	restricted, ask := errors.Is(err, cache.ErrRestricted), r.client
 	if restricted {
 		ask = r.prover
@@ -83,6 +91,11 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	size, err = askForBlob(r, http.MethodHead, d, func() (int64, error) {
 		return ask(ctx, Reference{Digest: d, Blob: true}).HeadBlob(ctx, r.Name, d)
 	})
+	if err != nil && r.failing(err) {
+		if size, none := r.puller.o.Site.HeldSize(ctx, r.Upstream.Host, r.Name, d); none == nil {
+			return size, false, nil
+		}
+	}
 	if err != nil {
 		return 0, false, r.heard(err)
 	}
@@ -99,7 +112,7 @@ func (r Repository) has(d digest.Digest) bool { return r.puller.o.Cache.Has(r.wa
 func (r Repository) want(d digest.Digest, size int64) cache.Want {
 	restricted := r.View.Restricted()
 	want := cache.Want{
-		Digest: d, Size: size, Host: r.Upstream.Host, Source: source{r, d},
+		Digest: d, Size: size, Host: r.Upstream.Host, Source: r.source(d), Near: r.near(d, size), Peer: r.peer,
 		Restricted: restricted, Granted: restricted && r.puller.o.Links.Linked(r.Upstream.Host, r.Name, d),
 	}
 	if restricted {
@@ -124,10 +137,10 @@ func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 		return s.client(ctx, Reference{Digest: s.digest, Blob: true}).OpenBlob(ctx, s.Name, s.digest, off, n)
 	})
 	if err != nil {
-		return nil, err
+		return s.openElsewhere(ctx, s.digest, off, n, err)
 	}
 	s.linkTo(s.digest)
-	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size}, nil
+	return &cache.Stream{Body: blob.Body, Off: blob.Off, End: blob.End, Size: blob.Size, Part: blob.Part}, nil
 }
 
 // askForBlob asks an upstream about a blob by method, unless it answered a

@@ -86,8 +86,9 @@ func (r Repository) prover(ctx context.Context, f Reference) *upstream.Client {
 // asks the upstream.
 func (r Repository) questionOf(client func(ctx context.Context) *upstream.Client) freshness.Repository {
 	return freshness.Repository{
-		Host: r.Upstream.Host, Name: r.Name, TTL: r.Upstream.TagTTL, StaleFor: r.staleFor(), Restricted: r.restricted(),
-		Registry: func(ctx context.Context) freshness.Registry { return client(ctx) },
+		Host: r.Upstream.Host, Name: r.Name, TTL: r.Upstream.TagTTL, StaleFor: r.staleFor(), Restricted: r.restricted(), Warm: r.Warm, Peer: r.peer,
+		Registry:  func(ctx context.Context) freshness.Registry { return r.registry(client(ctx)) },
+		Elsewhere: r.elsewhere(),
 	}
 }
 

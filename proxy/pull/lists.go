@@ -18,6 +18,9 @@ var ErrNotKept = errors.New("the list is not stored")
 // Tags returns all tags of the repository: a JSON array, in the order of their
 // bytes. The error may be ErrNotKept.
 func (r Repository) Tags(ctx context.Context) (freshness.Answer, error) {
+	if r.held {
+		return r.orUnheld(r.puller.o.Tags.HeldTags(r.question()))
+	}
 	if !r.proved {
 		return freshness.Answer{}, ErrNotKept
 	}
@@ -27,6 +30,9 @@ func (r Repository) Tags(ctx context.Context) (freshness.Answer, error) {
 // Referrers returns the freshness.Index of the manifests that refer to subject,
 // as JSON. The error may be ErrNotKept.
 func (r Repository) Referrers(ctx context.Context, subject digest.Digest) (freshness.Answer, error) {
+	if r.held {
+		return r.orUnheld(r.puller.o.Tags.HeldReferrers(r.question(), subject))
+	}
 	if !r.proved {
 		return freshness.Answer{}, ErrNotKept
 	}

@@ -14,11 +14,14 @@ import (
 // in trouble the answer may be an earlier digest of the tag, or the error
 // ErrIncomplete.
 func (r Repository) Manifest(ctx context.Context, f Reference, describe bool) (freshness.Answer, error) {
+	if r.held {
+		return r.heldManifest(f)
+	}
 	found, err := r.find(ctx, f, describe)
 	if err != nil {
 		return found, r.heard(err)
 	}
-	if found, err = r.inTrouble(f, found); err != nil {
+	if found, err = r.inTrouble(ctx, f, found); err != nil {
 		return found, err
 	}
 	r.follow(found, describe)
@@ -46,7 +49,7 @@ func (r Repository) follow(found freshness.Answer, describe bool) {
 	if found.State == freshness.Fetched {
 		r.puller.fetched.Keep(r.FullName(), struct{}{})
 	}
-	if describe {
+	if describe || r.peer {
 		return
 	}
 	r.puller.o.Prefetch.Manifest(r.FullName(), found.Digest, func() (layers, others []cache.Want) {

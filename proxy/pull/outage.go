@@ -42,12 +42,18 @@ func (r Repository) InOutage(f Reference) (o Outcome, err error) {
 	if !r.has(o.Named) {
 		return o, ErrNotHeld
 	}
-	served, ok := r.servedInTrouble(o.Named, func() iter.Seq[digest.Digest] { return r.puller.o.Tags.EarlierDigests(r.question(), f.Tag) })
+	whole := func(d digest.Digest) bool { return r.Whole(d).Whole }
+	served, ok := r.servedInTrouble(o.Named, whole, func() iter.Seq[digest.Digest] { return r.puller.o.Tags.EarlierDigests(r.question(), f.Tag) })
 	if !ok {
 		return o, ErrIncomplete
 	}
 	o.Served = served
 	return o, nil
+}
+
+// Outlook returns what a tag would be answered with in an outage, held or not.
+func (r Repository) Outlook(tag string) (o freshness.Outlook, known bool) {
+	return r.puller.o.Tags.Outlook(r.question(), tag)
 }
 
 // Stores reports whether a part of a manifest is held as the manifest describes

@@ -4,10 +4,13 @@
 // tags; it knows no HTTP request.
 //
 // Files: pull.go (a Repository), identity.go (credentials and visibility),
-// manifests.go, blobs.go and lists.go (what a repository serves), fetch.go (what
-// is fetched without a client), whole.go (which images could be pulled without
-// the upstream), trouble.go (while the upstream fails), tags.go (tags for
-// operators), outage.go (what would be served if all upstreams failed).
+// manifests.go, blobs.go and lists.go (what a repository serves), fetch.go (what is
+// fetched without a client), import.go (what an operator brings), whole.go (which
+// images could be pulled without the upstream), trouble.go (while the upstream fails),
+// tags.go (tags for operators), near.go (other boxes, and the bucket behind them),
+// sitewhole.go (images that boxes and bucket hold together), held.go (what is given to
+// who asks for what is held alone), outage.go (what would be served if all upstreams
+// failed).
 package pull
 
 import (
@@ -15,16 +18,19 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
 
 	"hubcap/cache"
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/memory"
 	"hubcap/proxy/prefetch"
+	"hubcap/proxy/site"
+	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 )
 
-// Options is what a Puller needs; every field but Prefetch and Patience is
+// Options is what a Puller needs; every field but Prefetch, Site, Tier and Patience is
 // required.
 type Options struct {
 	Cache      *cache.Cache
@@ -33,6 +39,8 @@ type Options struct {
 	Grants     *access.Grants
 	Links      *access.Links
 	Prefetch   *prefetch.Prefetcher // nil for none
+	Site       *site.Site           // nil for a box that knows no other
+	Tier       *tier.Tier           // nil for none
 	// Patience is the longest Retry-After of an upstream that still counts as
 	// one that answers.
 	Patience time.Duration
@@ -49,6 +57,8 @@ type Puller struct {
 	o       Options
 	absent  *freshness.Failures              // blobs that were not found, by repository
 	fetched *memory.Memory[string, struct{}] // repositories that an upstream gave a manifest of
+	pulls   singleflight.Group               // in a site: of manifests by digest at registries, and questions whether the boxes hold an image
+	atSite  *memory.Memory[string, bool]     // whether they do
 }
 
 // maxFetched is how many repositories are in Puller.fetched.
@@ -56,13 +66,16 @@ const maxFetched = 4096
 
 // New returns a Puller.
 func New(o Options) *Puller {
-	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: memory.New[string, struct{}](maxFetched, nil)}
+	return &Puller{o: o, absent: freshness.NewFailures(o.Now), fetched: memory.New[string, struct{}](maxFetched, nil), atSite: memory.New[string, bool](maxAtSite, o.Now)}
 }
 
 // Why a repository is refused.
 var (
 	ErrDenied = errors.New("the operator does not allow this repository")
 	ErrHidden = errors.New("this repository is not shown at a port where nobody logs in")
+	// ErrElsewhere refuses another box, which has to ask elsewhere: restricted
+	// content does not cross between boxes.
+	ErrElsewhere = errors.New("this box does not give it to another one")
 )
 
 // Repository is a repository of one upstream as one client sees it. Two are
@@ -71,11 +84,14 @@ type Repository struct {
 	Upstream *upstream.Upstream
 	Name     string // as the upstream knows it
 	View     access.View
+	Warm     bool // no client asks: histories of tags say so
 
 	puller *Puller
 	caller *upstream.Client // sends the client's own token; nil unless View is access.Own
 	asker  access.TokenHash // the client's token in this repository
 	proved bool             // this client may pull: the upstream has said so, or every client may
+	peer   bool             // another box asks
+	held   bool             // for what is held alone
 }
 
 // Identity is what is known of a client: the port it connected to and the token
@@ -83,12 +99,17 @@ type Repository struct {
 type Identity struct {
 	Login bool   // clients can log in at the port
 	Token string // empty for none
+	Peer  bool   // it is another box of the site, as it says
+	Held  bool   // it asks for what is held alone: the error is ErrUnheld for the rest
 }
 
-// Repository returns a repository as a client sees it. The error is ErrDenied
-// or ErrHidden; the repository is valid in any case, for logs and metrics.
+// Repository returns a repository as a client sees it. The error is ErrDenied,
+// ErrHidden or ErrElsewhere; the repository is valid in any case, for logs and metrics.
 func (p *Puller) Repository(up *upstream.Upstream, name string, who Identity) (Repository, error) {
-	r := Repository{Upstream: up, Name: name, View: access.ViewOf(up, name, who.Login), puller: p, proved: true}
+	r := Repository{Upstream: up, Name: name, View: access.ViewOf(up, name, who.Login), puller: p, proved: true, peer: who.Peer, held: who.Held}
+	if r.peer && r.View.Restricted() {
+		return r, ErrElsewhere
+	}
 	switch r.View {
 	case access.Denied:
 		return r, ErrDenied

@@ -20,13 +20,17 @@ import (
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 	"hubcap/proxy/access"
 	"hubcap/proxy/freshness"
 	"hubcap/proxy/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testkit.Main{M: m}) }
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	goleak.VerifyTestMain(testkit.Main{M: m})
+}
 
 // rig is a Puller with a cache, in front of a fakehub. No HTTP server of
 // hubcap's is involved.
@@ -54,7 +58,7 @@ func newRig(t *testing.T) *rig {
 		Limit: 1 << 30, SmallSize: mib, SmallShare: 0.05, High: 1, Low: 0.9, Now: r.clock.Now, Metrics: all.Space,
 	})
 	r.cache = cache.New(cache.Options{
-		Store: store, Index: idx, MaxBlob: 1 << 30, ManifestMemory: mib, Ledger: ledger,
+		Store: store, Index: idx, MaxBlob: 1 << 30, ManifestMemory: mib, Ledger: ledger, Capacity: advisor.NewCapacity(time.Now),
 		FlushInterval: time.Hour, SweepInterval: time.Hour, StartWithin: time.Hour, Patience: time.Minute, VerifyInterval: 7 * 24 * time.Hour, Now: r.clock.Now,
 		Connections: 1, MaxFills: 64, MaxConnections: 64, MaxPerHost: 16, Metrics: all, Log: log,
 	})

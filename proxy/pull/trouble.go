@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"context"
 	"errors"
 	"iter"
 	"slices"
@@ -27,11 +28,14 @@ var ErrIncomplete = errors.New("the upstream fails, and not all of the image is 
 //     the tag is frozen.
 //  3. Else the manifest itself if any layer of it is held.
 //  4. Else ErrIncomplete.
-func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.Answer, error) {
+//
+// In a site, an image counts as whole if the boxes hold it together.
+func (r Repository) inTrouble(ctx context.Context, f Reference, found freshness.Answer) (freshness.Answer, error) {
 	if found.State == freshness.HeadOnly || !r.troubled() {
 		return found, nil
 	}
-	d, ok := r.servedInTrouble(found.Digest, func() iter.Seq[digest.Digest] { return r.puller.o.Tags.EarlierDigests(r.question(), f.Tag) })
+	whole := func(d digest.Digest) bool { return r.Whole(d).Whole || r.wholeAtSite(ctx, d) }
+	d, ok := r.servedInTrouble(found.Digest, whole, func() iter.Seq[digest.Digest] { return r.puller.o.Tags.EarlierDigests(r.question(), f.Tag) })
 	switch {
 	case !ok:
 		return found, ErrIncomplete
@@ -47,13 +51,14 @@ func (r Repository) inTrouble(f Reference, found freshness.Answer) (freshness.An
 }
 
 // servedInTrouble returns the digest that inTrouble answers with instead of d; ok
-// is false where that is none. earlier returns what the tag named before.
-func (r Repository) servedInTrouble(d digest.Digest, earlier func() iter.Seq[digest.Digest]) (served digest.Digest, ok bool) {
-	if r.Whole(d).Whole {
+// is false where that is none. whole reports whether an image can be pulled in whole,
+// and earlier returns what the tag named before.
+func (r Repository) servedInTrouble(d digest.Digest, whole func(digest.Digest) bool, earlier func() iter.Seq[digest.Digest]) (served digest.Digest, ok bool) {
+	if whole(d) {
 		return d, true
 	}
 	for before := range earlier() {
-		if r.has(before) && r.Whole(before).Whole {
+		if r.has(before) && whole(before) {
 			if !r.holdsLayer(d, r.blobsOfImage(before)) {
 				return before, true
 			}

@@ -63,15 +63,13 @@ func New(o Options) *Purger { return &Purger{o} }
 type Request struct {
 	// Ref is a full or short reference with a tag, or a digest, in which case it is
 	// as Digest.
-	Ref string `json:"ref,omitempty"`
-	// Repository is a glob of repositories, or of their tags, as in
-	// freshness.Rule: library/*, ghcr.io/acme/**:pr-*.
-	Repository string `json:"repository,omitempty"`
-	// Digest is a manifest or blob, which goes even if something else names it.
-	// Tags that name it stay, and have it fetched again.
-	Digest digest.Digest `json:"digest,omitempty"`
-	DryRun bool          `json:"dry_run,omitempty"`
-	Force  bool          `json:"force,omitempty"` // also what is pinned or frozen
+	Ref string `json:"ref,omitempty" maxLength:"600"`
+	// Repository is a glob of repositories, or of their tags, as in freshness.Rule.
+	Repository string `json:"repository,omitempty" maxLength:"600" doc:"Glob of repositories, or of their tags: library/*, ghcr.io/acme/**:pr-*"`
+	// Digest is a manifest or blob. Tags that name it stay, and have it fetched again.
+	Digest digest.Digest `json:"digest,omitempty" maxLength:"200" doc:"A manifest or blob, which goes even if something else names it"`
+	DryRun bool          `json:"dry_run,omitempty" doc:"Say what would go, and remove nothing"`
+	Force  bool          `json:"force,omitempty" doc:"Also what is pinned or frozen"`
 }
 
 // Result is what went, or would go.

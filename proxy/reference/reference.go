@@ -61,6 +61,18 @@ func isHost(first string) bool {
 	return strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first
 }
 
+// Names returns the first three of some references, for people.
+func Names(refs []Reference) string {
+	var names []string
+	for _, ref := range refs[:min(len(refs), 3)] {
+		names = append(names, ref.String())
+	}
+	if len(refs) > 3 {
+		names = append(names, "…")
+	}
+	return strings.Join(names, " ")
+}
+
 // String returns the full reference, as Parse reads it: docker.io/library/nginx:1.27.
 func (r Reference) String() string {
 	s := r.Registry + "/" + r.Repository

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/proxy/admin/api"
 )
 
 // call sends a request to the admin port with the token of the data directory,
@@ -46,7 +47,7 @@ func TestRoutes(t *testing.T) {
 	dir := t.TempDir()
 	b := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_OFFLINE=true")
 	b.get(b.mirror, "/v2/")
-	for _, path := range []string{"status", "problems", "fills", "upstreams", "clients", "clients?after=5", "requests", "requests?client=127.0.0.0/8&result=local&image=v2", "bypasses", "capacity", "history", "openapi.json"} {
+	for _, path := range []string{"status", "problems", "fills", "upstreams", "clients", "clients?after=5", "images", "requests", "requests?client=127.0.0.0/8&result=local&image=v2", "bypasses", "capacity", "history", "openapi.json"} {
 		status, header, body := b.call(dir, "GET", "/api/v1/"+path)
 		if status != 200 || !strings.HasSuffix(header.Get("Content-Type"), "json") || !json.Valid(body) || bytes.Contains(body, []byte("null")) {
 			t.Errorf("%s: %d %s", path, status, body)
@@ -99,6 +100,36 @@ func (b *box) events(dir string) (until func(kind, part string) string) {
 		}
 		b.t.Fatalf("no event %s with %s: %v", kind, part, lines.Err())
 		return ""
+	}
+}
+
+// TestEventsOfTagsAndEvictions: a tag that is pulled, frozen and purged, a job, and
+// what makes room for more than the cache can hold.
+func TestEventsOfTagsAndEvictions(t *testing.T) {
+	hub := fakehub.Start(t, fakehub.Options{})
+	dir := t.TempDir()
+	b := start(t, append(behind(t, hub), "HUBCAP_DATA_DIR="+dir, "HUBCAP_ALLOW_CLIENTS=127.0.0.0/8")...)
+	c := newContract(b, dir)
+	until := b.events(dir)
+	hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
+	b.get(b.mirror, "/v2/library/demo/manifests/v1")
+	until("tag", `"ref":"docker.io/library/demo:v1"`)
+	c.ask(200, "POST", "image/freeze", `{"ref":"demo:v1"}`)
+	until("job", `"kind":"freeze"`)
+	until("tag", `"state":"frozen"`)
+	c.ask(200, "POST", "purge", `{"ref":"demo:v1","force":true}`)
+	until("tag", `"state":"forgotten"`)
+	for i := range uint64(6) {
+		img := hub.Image("library/big", fmt.Sprint("v", i), fakehub.RandomBlob(10+i, 15<<20))
+		b.get(b.mirror, "/v2/library/big/blobs/"+img.Layers[0].Digest.String())
+	}
+	var e api.EvictionEvent
+	if err := json.Unmarshal([]byte(until("eviction", "")), &e); err != nil || e.Objects < 1 || e.Bytes < 1<<20 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	var s api.Status
+	if err := json.Unmarshal(c.ask(200, "GET", "status", ""), &s); err != nil || s.Disk.LastUnusedS == nil {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

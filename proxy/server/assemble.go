@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -9,13 +10,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hubcap/cache"
 	"hubcap/cache/blobs"
 	"hubcap/cache/index"
 	"hubcap/eviction"
+	"hubcap/eviction/advisor"
 	"hubcap/metrics"
 	"hubcap/proxy"
 	"hubcap/proxy/access"
+	"hubcap/proxy/admin/api"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
@@ -23,6 +28,7 @@ import (
 	"hubcap/proxy/pull"
 	"hubcap/proxy/setup"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/network"
 )
 
 // openStore opens the data directory and settles the sizes.
@@ -35,7 +41,7 @@ func (s *Server) openStore() (err error) {
 	if s.settings.Disk, err = sizeDisk(&s.config, s.store, s.log); err != nil {
 		return refusedDir(s.config.DataDir, err)
 	}
-	s.settings.Process = sizeProcess(s.log)
+	s.settings.Process = sizeProcess(asksPlaces(s.config), s.log)
 	if s.o.Adjust != nil {
 		s.o.Adjust(&s.settings)
 	}
@@ -94,8 +100,19 @@ func (s *Server) openCache() error {
 		High: set.HighWatermark, Low: set.LowWatermark, Now: s.o.Now, Metrics: s.Metrics.Space,
 	})
 	s.Ledger.AwaitPins() // openPins tells it
+	capacity := advisor.NewCapacity(s.o.Now)
+	s.keep("capacity", capacity)
+	var guest func(digest.Digest) bool
+	if s.Site.HasBoxes() {
+		guest = func(d digest.Digest) bool { return !s.Site.Owns(d) }
+	}
+	var kept func(digest.Digest)
+	if s.Tier != nil {
+		kept = s.Tier.Keep
+	}
 	s.Cache = cache.New(cache.Options{
-		Store: s.store, Index: s.index, Ledger: s.Ledger,
+		Guest: guest, Kept: kept,
+		Store: s.store, Index: s.index, Ledger: s.Ledger, Capacity: capacity,
 		MinFree: set.MinFree, MaxBlob: set.MaxBlob, Reserve: set.Reserve, Ballast: set.Ballast, Growth: set.Growth,
 		ManifestMemory: set.Manifests, FlushInterval: set.FlushInterval, SweepInterval: set.SweepInterval, StartWithin: set.StartWithin,
 		MaxFills: set.Fills, Connections: int(c.FillConnections), MaxConnections: set.Transfers, MaxPerHost: maxPerHost,
@@ -104,14 +121,26 @@ func (s *Server) openCache() error {
 	})
 	s.tags = freshness.New(freshness.Options{
 		Store: s.Cache, Index: s.index, Rules: c.TagRules, Cooldowns: c.TagCooldown, KeepDeleted: bool(c.KeepDeleted),
+		Changed: func(t freshness.TagStatus) { s.events.Publish(api.EventTag, t) },
 		Metrics: s.Metrics.Fills, Now: s.o.Now, After: s.o.After, Log: s.log,
 	})
 	// The cache is closed first: the tags learn of what it still writes.
 	s.closers = append(s.closers, s.tags.Close, s.Cache.Close)
+	s.untilClose(s.boundGarbage)
 	if c.Prefetch != config.PrefetchOff {
 		s.startPrefetch()
 	}
 	return nil
+}
+
+// rootCAs returns what has the authorities that are trusted besides registries: the
+// system's and those of HUBCAP_CA_FILE.
+func (s *Server) rootCAs() func() *x509.CertPool {
+	o := network.Options{Now: s.o.Now, Log: s.log}
+	if s.config.CAFile.CAFile != nil {
+		o.CAFiles = []*network.CAFile{s.config.CAFile.CAFile}
+	}
+	return network.New(o).RootCAs
 }
 
 // startBypass watches until Close who goes around the box.
@@ -131,7 +160,7 @@ func (s *Server) untilClose(run func(ctx context.Context)) {
 // startPrefetch prefetches until Close.
 func (s *Server) startPrefetch() {
 	s.prefetch = prefetch.New(prefetch.Options{
-		Store: s.Cache, Workers: prefetchAtATime, Now: s.o.Now, Metrics: s.Metrics.Prefetch, Log: s.log,
+		Store: s.Cache, AtATime: prefetchAtATime, Now: s.o.Now, Metrics: s.Metrics.Prefetch, Log: s.log,
 	})
 	s.untilClose(s.prefetch.Run)
 }
@@ -145,20 +174,21 @@ func (s *Server) openHandler() error {
 	}
 	s.links = access.NewLinks(s.index, s.Metrics.Fills, s.log)
 	s.puller = pull.New(pull.Options{
-		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch,
+		Cache: s.Cache, Tags: s.tags, Prefetch: s.prefetch, Site: s.Site, Tier: s.Tier,
 		Identities: access.NewIdentities(now), Grants: access.NewGrants(now), Links: s.links,
 		Patience: time.Duration(c.RateLimitWait), StalePublic: c.StaleIfError.Public(), StalePrivate: c.StaleIfError.Private(), Now: now,
 	})
 	s.startImages()
+	s.startDrill()
 	s.gateway, s.refusals = access.NewGateway(s.log), access.NewRefusals(now, s.log)
 	s.startBypass()
 	s.Handler = proxy.New(proxy.Options{
 		Upstreams: s.upstreams, Pull: s.puller, Cache: s.Cache,
 		Clients: access.NewClients(allowed, c.TrustedProxies), Gateway: s.gateway, Refusals: s.refusals,
-		RateLimitWait: time.Duration(c.RateLimitWait),
-		Setup:         setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
-		NotFound:      access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
-		Bypass:        s.bypass, Recent: s.requests, Images: s.Images,
+		RateLimitWait: time.Duration(c.RateLimitWait), Site: s.Site,
+		Setup:    setup.New(setup.Options{Mirrors: mirrorsOf(c), Pulls: s.bypass, Now: now}),
+		NotFound: access.NewNotFoundLimit(access.NotFoundOptions{PerMinute: int(c.NotFoundLimit), Now: now, Log: s.log}),
+		Bypass:   s.bypass, Recent: s.requests, Images: s.Images, Drill: s.drill,
 		MinRate: int64(c.MinClientRate), Now: now, Sleep: s.o.Sleep, Metrics: s.Metrics.Requests, Log: s.log,
 	})
 	s.log.Info("hubcap starts", "version", s.o.Version, "registries", hosts(c), "default", c.DefaultUpstream)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -10,49 +11,64 @@ import (
 	"hubcap/metrics/history"
 )
 
-// How often the history takes the counters, and how often it is saved: what a
-// crash may lose.
-const (
-	sampleEvery = time.Minute
-	saveEvery   = 5 * time.Minute
-)
+// sampleEvery is how often the history takes the counters.
+const sampleEvery = time.Minute
 
 // openHistory takes up the box's own series where the last process left them,
 // and continues them until Close.
 func (s *Server) openHistory() error {
 	s.history = history.New(s.readSeries, s.o.Now)
-	file := s.store.Dir("history")
-	if err := s.loadHistory(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("the history of earlier runs cannot be read and begins anew", "file", file, "err", err)
-	}
+	s.keep("history", s.history)
 	s.untilClose(func(ctx context.Context) {
-		sample, save := time.NewTicker(sampleEvery), time.NewTicker(saveEvery)
+		defer s.history.Sample()
+		sample := time.NewTicker(sampleEvery)
 		defer sample.Stop()
-		defer save.Stop()
 		for ctx.Err() == nil {
 			select {
 			case <-sample.C:
 				s.history.Sample()
-				continue
-			case <-save.C:
 			case <-ctx.Done():
-				s.history.Sample()
-			}
-			if err := replaceFile(file, s.history.Save); err != nil {
-				s.log.Warn("the history cannot be saved", "file", file, "err", err)
 			}
 		}
 	})
 	return nil
 }
 
-func (s *Server) loadHistory(file string) error {
+// kept is what is kept over a restart in a small file of its own.
+type kept interface {
+	Load(r io.Reader) error // leaves it as it was after an error
+	Save(w io.Writer) error
+}
+
+// keep loads what the last process has saved in a file of the data directory, and
+// saves it at the interval of snapshots, which is what a crash may lose, and at Close.
+func (s *Server) keep(name string, what kept) {
+	file := s.store.Dir(name)
+	if err := loadFile(file, what.Load); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("what earlier runs saved cannot be read, so it begins anew", "file", file, "err", err)
+	}
+	s.untilClose(func(ctx context.Context) {
+		tick := time.NewTicker(s.settings.SnapshotInterval)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+			if err := replaceFile(file, what.Save); err != nil {
+				s.log.Warn("what is to survive a restart cannot be saved", "file", file, "err", err)
+			}
+		}
+	})
+}
+
+func loadFile(file string, load func(io.Reader) error) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return s.history.Load(f)
+	return load(f)
 }
 
 // readSeries is the history's Read. A limit's series is named after its upstream
@@ -66,6 +82,10 @@ func (s *Server) readSeries() (counters, values map[string]float64) {
 	}
 	ledger := s.Ledger.Status()
 	values = map[string]float64{"cache_bytes": float64(ledger.Used()), "cache_budget_bytes": float64(ledger.Budget)}
+	if outage := s.Images.Summary(); !outage.Checked.IsZero() {
+		values["outage_images"], values["outage_ready"] = float64(outage.Images), float64(outage.Ready)
+		values["outage_missing_bytes"] = float64(outage.Missing)
+	}
 	for _, u := range s.upstreams.Status() {
 		for _, identity := range u.Identities {
 			if limit := identity.Limit; limit.Remaining >= 0 && !limit.Stated.IsZero() {

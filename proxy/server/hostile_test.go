@@ -32,12 +32,12 @@ func TestHostileInput(t *testing.T) {
 	}
 	var raw []string
 	for _, v := range values {
-		for _, path := range []string{"image/history?ref=", "requests?limit=", "clients?after=", "history?since=", "history?step=", "events?kind=", "jobs/", v + "?"} {
+		for _, path := range []string{"image/history?ref=", "image?ref=", "image/tree?ref=", "images?after=", "images?sort=", "images?limit=", "requests?limit=", "clients?after=", "history?since=", "history?step=", "events?kind=", "jobs/", v + "?"} {
 			raw = append(raw, fmt.Sprintf("GET /api/v1/%s%s HTTP/1.1\r\nHost: localhost\r\n%sConnection: close\r\n\r\n", path, v, token))
 		}
 	}
 	for _, body := range bodies {
-		for _, path := range []string{"POST /api/v1/image/freeze", "POST /api/v1/image/rollback", "POST /api/v1/image/thaw", "PUT /api/v1/pins", "POST /api/v1/warm", "POST /api/v1/purge"} {
+		for _, path := range []string{"POST /api/v1/image/freeze", "POST /api/v1/image/rollback", "POST /api/v1/image/thaw", "PUT /api/v1/pins", "POST /api/v1/warm", "POST /api/v1/purge", "POST /api/v1/evict"} {
 			head := fmt.Sprintf("%s HTTP/1.1\r\nHost: localhost\r\n%sConnection: close\r\nContent-Length: %d\r\n", path, token, len(body))
 			raw = append(raw, head+"Content-Type: application/json\r\n\r\n"+body, head+"Content-Type: text/xml\r\n\r\n"+body)
 		}

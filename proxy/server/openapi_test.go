@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -107,6 +106,7 @@ func (c *contract) ask(status int, method, path, body string) []byte {
 // TestContract asks each route of the API in good and bad forms, and holds each
 // answer against the OpenAPI document.
 func TestContract(t *testing.T) {
+	openapi3filter.RegisterBodyDecoder("application/x-tar", openapi3filter.FileBodyDecoder)
 	hub := fakehub.Start(t, fakehub.Options{})
 	hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
 	dir := shortDir(t)
@@ -115,7 +115,7 @@ func TestContract(t *testing.T) {
 	b.get(b.mirror, "/v2/library/demo/manifests/v1")
 	for _, path := range []string{
 		"status", "problems", "fills", "upstreams", "clients", "clients?after=1&limit=5", "requests", "requests?client=127.0.0.1&result=miss&image=demo&after=0",
-		"bypasses", "capacity", "history", "history?step=1d&since=2026-11-28T10:00:00Z", "tags", "image/history?ref=demo:v1", "schedules", "jobs", "pins", "eviction", "eviction?bytes=1",
+		"bypasses", "capacity", "history", "history?step=1d&since=2026-11-28T10:00:00Z", "images?q=library/*&registry=docker.io&state=held&sort=size&limit=1", "image?ref=demo:v1", "image/tree?ref=demo:v1", "tags", "image/history?ref=demo:v1", "schedules", "jobs", "pins", "eviction", "eviction?bytes=1", "holdings",
 	} {
 		c.ask(200, "GET", path, "")
 	}
@@ -141,6 +141,9 @@ var contractRows = []struct {
 	{422, "GET", unknownQuery, ""},
 	{422, "GET", "requests?limit=2001", ""},
 	{422, "GET", "history?step=2d", ""},
+	{422, "GET", "images?sort=age", ""},
+	{404, "GET", "image?ref=demo:v2", ""},
+	{404, "GET", "image/tree?ref=demo:v2", ""},
 	{422, "GET", "image/history", ""},
 	{404, "GET", "image/history?ref=other", ""},
 	{404, "GET", "image/history?ref=registry.lan/x", ""},
@@ -165,6 +168,17 @@ var contractRows = []struct {
 	{200, "DELETE", "pins?ref=demo:v1", ""},
 	{404, "DELETE", "pins?ref=other", ""},
 
+	{200, "GET", "outage", ""},
+	{200, "GET", "outage?days=7", ""},
+	{422, "GET", "outage?days=0", ""},
+	{200, "POST", "outage/repair", `{"dry_run":true}`},
+	{422, "POST", "outage/repair", `{"dry":true}`},
+	{200, "POST", "outage/repair", `{}`},
+	{200, "PUT", "offline", `{"on":true,"for_s":60}`},
+	{200, "GET", "offline", ""},
+	{422, "PUT", "offline", `{"on":true,"for_s":-1}`},
+	{200, "PUT", "offline", `{"on":false}`},
+
 	{200, "POST", "warm", `{"refs":["demo:v1"],"dry_run":true}`},
 	{422, "POST", "warm", `{"refs":[]}`},
 	{200, "POST", "warm", `{"refs":["demo:v1"],"every_s":3600,"platforms":["all"]}`},
@@ -172,6 +186,14 @@ var contractRows = []struct {
 	{200, "GET", "schedules", ""},
 	{200, "DELETE", "schedules/1", ""},
 	{404, "DELETE", "schedules/1", ""},
+	{200, "POST", "export", `{"refs":["demo:v1"],"dry_run":true}`},
+	{200, "POST", "export", `{"refs":["demo:v1"],"platforms":["linux/amd64"],"not_in":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}`},
+	{422, "POST", "export", `{"refs":[]}`},
+	{404, "POST", "export", `{"refs":["registry.lan/x"]}`},
+	{415, "POST", "import?dry_run=true", ""},
+	{415, "POST", "import?as=quay.io/a/b&partial=true&force=true", ""},
+	{422, "POST", "import?partial=maybe", ""},
+
 	{404, "GET", "jobs/none", ""},
 	{404, "DELETE", "jobs/none", ""},
 }
@@ -204,9 +226,14 @@ func (c *contract) jobs() {
 	c.ask(200, "POST", "verify", `{"ref":"demo:v1"}`)
 	c.ask(200, "POST", "verify", `{}`)
 	c.ask(404, "POST", "verify", `{"ref":"none:v9"}`)
-	dry := c.ask(200, "POST", "purge", `{"repository":"library/*","force":true,"dry_run":true}`)
+	c.ask(200, "POST", "evict", `{"bytes":1000000,"dry_run":true}`)
+	c.ask(200, "POST", "evict", `{"bytes":1}`)
+	c.ask(422, "POST", "evict", `{"bytes":0}`)
 	var would, did api.Purged
-	if err := errors.Join(json.Unmarshal(dry, &would), json.Unmarshal(c.ask(200, "POST", "purge", `{"repository":"library/*","force":true}`), &did)); err != nil {
+	if err := json.Unmarshal(c.ask(200, "POST", "purge", `{"repository":"library/*","force":true,"dry_run":true}`), &would); err != nil { // what was frozen is let go
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(c.ask(200, "POST", "purge", `{"repository":"library/*","force":true}`), &did); err != nil {
 		t.Fatal(err)
 	}
 	if would.Objects != did.Objects || would.Bytes != did.Bytes || did.Objects == 0 {

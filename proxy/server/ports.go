@@ -173,7 +173,7 @@ func (s *Server) clientLimits() *port.Limits {
 		s.log.Warn("HUBCAP_MAX_CONNECTIONS is more than file descriptors and memory are for", "connections", total, "enough_for", process.Connections)
 	}
 	return port.NewLimits(port.LimitsOptions{
-		Total: total, PerClient: perClient, Waiting: process.Waiting, Exempt: c.TrustedProxies,
+		Total: total, PerClient: perClient, Waiting: process.Waiting, Exempt: s.manyClients,
 		Now: s.o.Now, Metrics: s.Metrics.Ports, Log: s.log,
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"hubcap/proxy/problems"
-	"hubcap/proxy/upstream/network"
 )
 
 // openProblems makes the list of what is wrong, and what notifies of it.
@@ -15,13 +14,8 @@ func (s *Server) openProblems() error {
 	o := problems.Options{Facts: s.facts(), Every: s.settings.ProblemInterval, Metrics: s.Metrics, Log: s.log}
 	if s.config.NotifyURL != "" {
 		box, _ := os.Hostname() // empty is as good as unknown
-		var files []*network.CAFile
-		if s.config.CAFile.CAFile != nil {
-			files = append(files, s.config.CAFile.CAFile)
-		}
-		trusted := network.New(network.Options{CAFiles: files, Now: s.o.Now, Log: s.log})
 		s.notifier = problems.NewNotifier(problems.NotifierOptions{
-			URL: string(s.config.NotifyURL), Box: box, Proxy: s.o.Proxy, RootCAs: trusted.RootCAs,
+			URL: string(s.config.NotifyURL), Box: box, Proxy: s.o.Proxy, RootCAs: s.rootCAs(),
 			Now: s.o.Now, After: s.o.After, Log: s.log,
 		})
 		o.Notify = s.notifier.Notify
@@ -50,11 +44,16 @@ func (s *Server) facts() func() problems.Facts {
 			Now: s.o.Now(), Started: s.started, VerifyInterval: time.Duration(s.config.VerifyInterval), MinFree: s.settings.MinFree,
 			Cache: s.Cache.Status(), Ledger: s.Ledger.Status(), Upstreams: s.upstreams.Status(), Tags: s.tags.Status(),
 			Limits: s.limits.Status(), Refusals: s.refusals.Status(), Clients: s.bypass.Clients(), Pins: s.Pins.Overview(), Pinned: s.Pins.List(),
+			Outage: s.Outage.Status(), Offline: s.Offline.Status(), Boxes: s.Site.Status(),
 		}
 		f.Space, _ = s.store.Space() // zero where it cannot be read
 		f.Gateway, _ = s.gateway.Suspect()
 		for _, p := range s.ports {
 			f.Ports = append(f.Ports, p.Status())
+		}
+		if s.Tier != nil {
+			status := s.Tier.Status()
+			f.Tier = &status
 		}
 		if s.o.LogLost != nil {
 			if now := s.o.LogLost(); now != lost {

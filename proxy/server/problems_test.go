@@ -59,6 +59,7 @@ func TestProblems(t *testing.T) {
 	defer hook.Close()
 	dir := t.TempDir()
 	b := start(t, "HUBCAP_DATA_DIR="+dir, "HUBCAP_OFFLINE=true", "HUBCAP_NOTIFY_URL="+hook.URL+"/canary-hook")
+	b.get(b.mirror, "/v2/harbor.corp/team/app/manifests/v1")
 	conn, err := net.Dial("tcp", b.mirror)
 	if err != nil {
 		t.Fatal(err)
@@ -67,8 +68,7 @@ func TestProblems(t *testing.T) {
 	if _, err := conn.Write([]byte{0x16, 3, 1, 0, 1, 0, '\n', '\n'}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.ReadAll(conn)
-	b.get(b.mirror, "/v2/harbor.corp/team/app/manifests/v1")
+	_, _ = io.ReadAll(conn) // plain HTTP from here on would be taken for the client's second try
 	want := map[string]string{
 		"offline": "no registry is asked", "tls-to-plain-port/mirror": "127.0.0.1 speaks TLS to the plain port", "registry-not-configured": "1 client asks for harbor.corp",
 	}

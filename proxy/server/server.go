@@ -3,14 +3,15 @@
 // the end. It is the only package that knows all the others. It knows neither
 // arguments nor signals.
 //
-// Files: server.go (start and end), assemble.go (the rooms, bottom up),
-// settings.go (what is not for the operator to choose), process.go and disk.go
-// (sizes that follow from the machine), ports.go (listening), operator.go and
-// socket.go (the admin port), problems.go (what is wrong), history.go (the box's own series), drain.go (the last requests),
-// systemd.go (what systemd is told), check.go (what would stop the start),
-// healthcheck.go, setup.go (what clients are told), warm.go (images that no client asked for),
-// pins.go (images that are kept),
-// version.go.
+// Files: server.go (start and end), assemble.go (the rooms, bottom up), settings.go
+// (what is not for the operator to choose), process.go, garbage.go and disk.go (sizes
+// that follow from the machine), ports.go (listening), operator.go and socket.go (the
+// admin port), problems.go (what is wrong), history.go (the box's own series), drain.go
+// (the last requests), systemd.go (what systemd is told), check.go (what would stop the
+// start), healthcheck.go, setup.go (what clients are told), warm.go (images that no
+// client asked for), pins.go (images that are kept), images.go (those that clients
+// pull), bundle.go (over an air gap), site.go (other boxes), tier.go (the S3 store),
+// outage.go (what would survive an outage, offline), version.go.
 package server
 
 import (
@@ -29,6 +30,7 @@ import (
 	"hubcap/proxy"
 	"hubcap/proxy/access"
 	"hubcap/proxy/admin"
+	"hubcap/proxy/bundle"
 	"hubcap/proxy/bypass"
 	"hubcap/proxy/config"
 	"hubcap/proxy/freshness"
@@ -42,6 +44,8 @@ import (
 	"hubcap/proxy/pull"
 	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
+	"hubcap/proxy/site"
+	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/warm"
 )
@@ -86,10 +90,14 @@ type Server struct {
 	Metrics *metrics.Metrics
 	Images  *images.Images
 	Offline *outage.Offline
-	Warm    *warm.Warmer // fetches images that no client asked for
-	Jobs    *jobs.List   // what an operator began
+	Outage  *outage.Readiness // which images would survive an outage
+	Warm    *warm.Warmer      // fetches images that no client asked for
+	Jobs    *jobs.List        // what an operator began
 	Purge   *purge.Purger
+	Bundle  *bundle.Bundler
 	Pins    *pins.Pins // images that are kept
+	Site    *site.Site // the other boxes; nil for a box of its own
+	Tier    *tier.Tier // the S3 store; nil for none
 
 	config   config.Config
 	o        Options
@@ -109,6 +117,7 @@ type Server struct {
 	links    *access.Links
 	requests *requests.Log
 	puller   *pull.Puller
+	drill    *outage.Drill
 	refusals *access.Refusals
 	limits   *port.Limits // of clients; nil before Serve, as ports
 	ports    port.Group
@@ -139,12 +148,13 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.log.Warn(warning)
 	}
 	for _, open := range []func() error{
-		s.openStore, s.openIndex, s.openOffline, s.openUpstreams, s.openCache,
+		s.openStore, s.openIndex, s.openOffline, s.openUpstreams, s.openSite, s.openTier, s.openCache, s.startTier,
 		s.openTags,
 		s.openHandler,
-		s.openWarm,
+		s.openWarm, s.openBundle,
 		s.openPins,
 		s.openPurge,
+		s.openOutage,
 		s.openProblems, s.openHistory,
 		s.openAdmin,
 	} {

@@ -23,7 +23,10 @@ import (
 	"hubcap/proxy/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	goleak.VerifyTestMain(testkit.Main{M: m})
+}
 
 // soon is how long a test waits for what should happen at once.
 const soon = 20 * time.Second
@@ -39,7 +42,8 @@ type box struct {
 	cancel  context.CancelFunc
 	clock   *atomic.Int64 // how far its clock is ahead, in nanoseconds
 	done    chan struct{}
-	err     error // of New or Serve, once done is closed
+	server  *Server // once it is ready
+	err     error   // of New or Serve, once done is closed
 }
 
 // launch starts a hubcap; it may fail.
@@ -71,6 +75,7 @@ func launch(t *testing.T, environ ...string) *box {
 			return
 		}
 		defer s.Close()
+		b.server = s
 		b.err = s.Serve(ctx)
 	}()
 	t.Cleanup(func() {

@@ -7,9 +7,9 @@ const (
 	smallSize  = 1 << 20 // bytes; smaller objects are manifests, configs and small layers
 	smallShare = 0.05    // of the cache, reserved for small objects: it gains most at little cost to the layers
 
-	maxPerHost = 24 // connections of the fills from one upstream
+	maxPerHost = 48 // connections of the fills from one upstream
 
-	prefetchAtATime = 4 // blobs, each over one connection
+	prefetchAtATime = 8 // blobs of 8 MiB and more, each over one connection; prefetching has more of those that are smaller
 
 	headerTimeout = 5 * time.Second // for the head of a client's request
 	idleTimeout   = time.Minute     // until a client's next request

@@ -30,6 +30,9 @@ func PrintSetup(w io.Writer, environ, args []string) error {
 // configuration, as GET /setup at its mirror port has it. form is one of
 // setup's.
 func Setup(c config.Config, client, form string) (string, error) {
+	if self, err := selfOf(&c); err == nil && self >= 0 {
+		c.SiteSelf = c.Site[self].String()
+	}
 	address := reachable(string(c.Listen))
 	if host, number, err := net.SplitHostPort(address); err == nil {
 		address = net.JoinHostPort(setup.CertifiedName(c.TLSCertFile, host), number)
@@ -41,7 +44,12 @@ func Setup(c config.Config, client, form string) (string, error) {
 // mirrorsOf returns what clients are told of the mirror ports. Registries of
 // which a mirror port shows nothing are left out.
 func mirrorsOf(c config.Config) setup.Mirrors {
-	m := setup.Mirrors{CertFile: c.TLSCertFile, CAFile: c.CAFile.String()}
+	m := setup.Mirrors{CertFile: c.TLSCertFile, CAFile: c.CAFile.String(), SiteDefault: c.DefaultUpstream}
+	for i, u := range c.Site {
+		if i != c.Self() {
+			m.Others = append(m.Others, u)
+		}
+	}
 	for _, u := range c.Upstreams {
 		if u.Visibility != upstream.Passthrough {
 			m.Registries = append(m.Registries, u.Host)

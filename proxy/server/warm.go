@@ -23,7 +23,7 @@ func (s *Server) openWarm() (err error) {
 	})
 	s.closers = append(s.closers, s.Jobs.Close)
 	s.Warm, err = warm.New(warm.Options{
-		Pull: s.puller, Upstreams: s.upstreams, Cache: s.Cache, Jobs: s.Jobs, Records: s.index,
+		Pull: s.puller, Upstreams: s.upstreams, Cache: s.Cache, Jobs: s.Jobs, Records: s.index, Fetched: s.Images.Add,
 		AtATime: prefetchAtATime, Now: s.o.Now, Log: s.log,
 	})
 	if err != nil {

@@ -112,14 +112,25 @@ func hashOf(text string) string {
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-var page = template.Must(template.New("page.html").Funcs(template.FuncMap{"code": code}).ParseFS(files, "text/page.html"))
+var page = template.Must(template.New("page.html").Funcs(template.FuncMap{"code": Code}).ParseFS(files, "text/page.html"))
 
-// section is what the page shows of one client.
-type section struct {
+// Section is what a page shows of one client.
+type Section struct {
 	client
-	Text  string
-	Steps string
-	Notes []string
+	Text  string   // the file that it reads, or commands
+	Steps string   // a shell script that applies it
+	Notes []string // what stands in `backquotes` is code
+}
+
+// Sections returns a section for each client.
+func (b Box) Sections() (all []Section) {
+	for _, c := range clients {
+		all = append(all, Section{
+			client: c, Text: b.render(c, "file"), Steps: b.render(c, "steps"),
+			Notes: strings.Split(strings.TrimSpace(b.render(c, "notes")), "\n"),
+		})
+	}
+	return all
 }
 
 // html returns the page.
@@ -130,16 +141,10 @@ func (p *Page) html(b Box, client netip.Addr) []byte {
 		Loopback bool
 		Client   netip.Addr
 		Ago      string // since the client's last pull; empty if that is not known
-		Sections []section
-	}{Box: b, Style: template.CSS(style), Loopback: isLoopback(b.Address), Client: client} //nolint:gosec // an embedded file
+		Sections []Section
+	}{Box: b, Sections: b.Sections(), Style: template.CSS(style), Loopback: isLoopback(b.Address), Client: client} //nolint:gosec // an embedded file
 	if at, ok := p.Pulls.LastPull(client); ok {
 		data.Ago = ago(p.Now().Sub(at))
-	}
-	for _, c := range clients {
-		data.Sections = append(data.Sections, section{
-			client: c, Text: b.render(c, "file"), Steps: b.render(c, "steps"),
-			Notes: strings.Split(strings.TrimSpace(b.render(c, "notes")), "\n"),
-		})
 	}
 	var out bytes.Buffer
 	if err := page.Execute(&out, data); err != nil {
@@ -148,8 +153,8 @@ func (p *Page) html(b Box, client netip.Addr) []byte {
 	return out.Bytes()
 }
 
-// code returns a line of text as HTML: what stands in `backquotes` is code.
-func code(line string) template.HTML {
+// Code returns a line of text as HTML: what stands in `backquotes` is code.
+func Code(line string) template.HTML {
 	var out strings.Builder
 	for i, part := range strings.Split(line, "`") {
 		part = template.HTMLEscapeString(part)

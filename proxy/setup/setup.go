@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -23,25 +24,29 @@ import (
 // Box is what a client is told of a hubcap.
 type Box struct {
 	TLS        bool
-	Address    string   // host:port of a mirror port, as clients reach it
-	Default    string   // the registry of requests at that port that name none
-	HubAddress string   // host:port of the mirror port whose default is Docker Hub, if that is another one; empty if there is none
-	Registries []string // that can be pulled from; "*.example.com" is a pattern
-	CA         []byte   // PEM of the certificate that clients have to trust; nil if they need none
+	Address    string     // host:port of a mirror port, as clients reach it
+	Default    string     // the registry of requests at that port that name none
+	HubAddress string     // host:port of the mirror port whose default is Docker Hub, if that is another one; empty if there is none
+	Registries []string   // that can be pulled from; "*.example.com" is a pattern
+	Others     []*url.URL // the mirror ports of the other boxes of the site, at which a client goes on when this one fails
+	CA         []byte     // PEM of the certificate that clients have to trust; nil if they need none
 }
 
 // Mirrors is what the mirror ports of a box have in common.
 type Mirrors struct {
-	Registries []string // as in Box
-	HubPort    string   // number of the mirror port whose default registry is Docker Hub; empty if there is none
-	CertFile   string   // PEM certificate of the ports; empty without TLS
-	CAFile     string   // PEM certificates of the site's own authorities; may be empty
+	Registries []string   // as in Box
+	HubPort    string     // number of the mirror port whose default registry is Docker Hub; empty if there is none
+	CertFile   string     // PEM certificate of the ports; empty without TLS
+	CAFile     string     // PEM certificates of the site's own authorities; may be empty
+	Others     []*url.URL // as in Box, of the mirror ports whose default registry is SiteDefault
+
+	SiteDefault string
 }
 
 // Box returns what is told of the mirror port that clients reach at an address,
 // a host:port. def is the port's default registry.
 func (m Mirrors) Box(address string, secured bool, def string) Box {
-	b := Box{TLS: secured, Address: address, Default: def, Registries: m.Registries}
+	b := Box{TLS: secured, Address: address, Default: def, Registries: m.Registries, Others: m.others(address, def)}
 	if secured {
 		b.CA = Authority(m.CertFile, m.CAFile)
 	}
@@ -49,6 +54,15 @@ func (m Mirrors) Box(address string, secured bool, def string) Box {
 		b.HubAddress = address[:strings.LastIndexByte(address, ':')+1] + m.HubPort
 	}
 	return b
+}
+
+// others returns the mirror ports of the other boxes that do what the one at an address
+// does, whose default registry is def.
+func (m Mirrors) others(address, def string) []*url.URL {
+	if def != m.SiteDefault {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(m.Others), func(u *url.URL) bool { return u.Host == address })
 }
 
 // URL returns the address of the mirror port.
@@ -94,7 +108,24 @@ func isPattern(host string) bool { return strings.HasPrefix(host, "*") }
 
 // Location is a registry, and where clients find its repositories that cannot
 // name a registry but in the repository's name.
-type Location struct{ Registry, At string }
+type Location struct {
+	Registry, At string
+	Elsewhere    []Mirror // the same at other boxes
+}
+
+// Mirror is an address, and whether TLS is spoken there.
+type Mirror struct {
+	At  string
+	TLS bool
+}
+
+// elsewhere returns what a path below a box's address is at the others.
+func (b Box) elsewhere(path string) (all []Mirror) {
+	for _, u := range b.Others {
+		all = append(all, Mirror{u.Host + path, u.Scheme == "https"})
+	}
+	return all
+}
 
 // Locations returns those of the registries whose names can be part of a
 // repository's name: with a dot and without a port.
@@ -103,9 +134,9 @@ func (b Box) Locations() []Location {
 	for _, host := range b.Hosts() {
 		switch {
 		case host == b.Default:
-			all = append(all, Location{host, b.Address})
+			all = append(all, Location{host, b.Address, b.elsewhere("")})
 		case strings.Contains(host, ".") && !strings.Contains(host, ":"):
-			all = append(all, Location{host, b.Address + "/" + host})
+			all = append(all, Location{host, b.Address + "/" + host, b.elsewhere("/" + host)})
 		}
 	}
 	return all
@@ -116,7 +147,7 @@ func (b Box) Locations() []Location {
 func (b Box) Example() Location {
 	all := b.Locations()
 	if len(all) == 0 {
-		return Location{b.Default, b.Address}
+		return Location{Registry: b.Default, At: b.Address}
 	}
 	if i := slices.IndexFunc(all, func(l Location) bool { return l.Registry == "ghcr.io" }); i >= 0 {
 		return all[i]

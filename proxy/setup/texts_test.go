@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -22,9 +23,15 @@ const caPEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 // boxes are one of each kind.
 var boxes = map[string]Box{
-	"plain":        {Address: "berlin.lan:5000", Default: "docker.io", Registries: registries},
-	"public TLS":   {Address: "berlin.example.com:443", Default: "docker.io", Registries: registries, TLS: true},
-	"own TLS":      {Address: "[fd00::1]:5000", Default: "docker.io", Registries: registries, TLS: true, CA: []byte(caPEM)},
+	"plain":      {Address: "berlin.lan:5000", Default: "docker.io", Registries: registries},
+	"public TLS": {Address: "berlin.example.com:443", Default: "docker.io", Registries: registries, TLS: true},
+	"own TLS":    {Address: "[fd00::1]:5000", Default: "docker.io", Registries: registries, TLS: true, CA: []byte(caPEM)},
+	"a site": {Address: "berlin.lan:5000", Default: "docker.io", Registries: registries, Others: []*url.URL{
+		{Scheme: "http", Host: "hamburg.lan:5000"}, {Scheme: "https", Host: "bremen.lan:5000"},
+	}},
+	"a site with TLS": {Address: "berlin.lan:5000", Default: "docker.io", Registries: registries, TLS: true, CA: []byte(caPEM), Others: []*url.URL{
+		{Scheme: "https", Host: "bremen.lan:5000"},
+	}},
 	"further port": {Address: "berlin.lan:5002", Default: "registry.example.com:8443", HubAddress: "berlin.lan:5000", Registries: registries},
 }
 
@@ -68,6 +75,14 @@ func fromYAML(t *testing.T, text string, into ...any) {
 	}
 }
 
+// urls are those of the other boxes.
+func urls(b Box) (all []string) {
+	for _, u := range b.Others {
+		all = append(all, u.String())
+	}
+	return all
+}
+
 func expect(t *testing.T, what string, got, want any) {
 	t.Helper()
 	g, _ := json.Marshal(got)
@@ -106,7 +121,14 @@ func TestContainerd(t *testing.T) {
 		if b.CA != nil {
 			want.CA = "hubcap.crt"
 		}
-		expect(t, "hosts.toml", got.Host, map[string]host{b.URL(): want})
+		all := map[string]host{b.URL(): want}
+		for _, u := range b.Others {
+			all[u.String()] = want
+		}
+		expect(t, "hosts.toml", got.Host, all)
+		if len(b.Others) > 0 && strings.Index(text, b.URL()) > strings.Index(text, b.Others[0].String()) {
+			t.Error("this box is not the first one")
+		}
 		if !strings.Contains(text, "containerd\n  # 2.1") {
 			t.Error("no word about the versions that know dial_timeout")
 		}
@@ -138,7 +160,7 @@ func TestK3s(t *testing.T) {
 			var got registriesYAML
 			fromYAML(t, text, &got)
 			for _, host := range b.Hosts() {
-				if m := got.Mirrors[host]; !slices.Equal(m.Endpoint, []string{b.URL()}) || len(m.Rewrite) > 0 {
+				if m := got.Mirrors[host]; !slices.Equal(m.Endpoint, append([]string{b.URL()}, urls(b)...)) || len(m.Rewrite) > 0 {
 					t.Errorf("%s: %+v", host, m)
 				}
 			}
@@ -178,12 +200,20 @@ func TestTalos(t *testing.T) {
 	forBoxes(t, "talos", Plain, func(t *testing.T, b Box, text string) {
 		var m mirror
 		var ca tls
+		others := make([]tls, len(b.Others))
 		documents := []any{&m}
 		if b.CA != nil {
 			documents = append(documents, &ca)
+			for i := range others {
+				documents = append(documents, &others[i])
+			}
 		}
 		fromYAML(t, text, documents...)
-		if want := (head{"v1alpha1", "RegistryMirrorConfig", "*"}); m.head != want || m.SkipFallback || !slices.Equal(m.Endpoints, []endpoint{{URL: b.URL()}}) {
+		endpoints := []endpoint{{URL: b.URL()}}
+		for _, u := range urls(b) {
+			endpoints = append(endpoints, endpoint{URL: u})
+		}
+		if want := (head{"v1alpha1", "RegistryMirrorConfig", "*"}); m.head != want || m.SkipFallback || !slices.Equal(m.Endpoints, endpoints) {
 			t.Errorf("%+v", m)
 		}
 		if b.CA == nil {
@@ -191,6 +221,11 @@ func TestTalos(t *testing.T) {
 		}
 		if want := (tls{head: head{"v1alpha1", "RegistryTLSConfig", b.Address}, CA: caPEM}); ca != want {
 			t.Errorf("%+v", ca)
+		}
+		for i, u := range b.Others {
+			if want := (tls{head: head{"v1alpha1", "RegistryTLSConfig", u.Host}, CA: caPEM}); others[i] != want {
+				t.Errorf("%+v", others[i])
+			}
 		}
 	})
 }
@@ -212,10 +247,14 @@ func TestContainersRegistries(t *testing.T) {
 				Registry []registry `toml:"registry"`
 			}
 			fromTOML(t, text, &got)
-			want := []registry{
-				{"docker.io", "docker.io", []mirror{{b.Address, !b.TLS}}},
-				{"ghcr.io", "ghcr.io", []mirror{{b.Address + "/ghcr.io", !b.TLS}}},
+			mirrors := func(path string) []mirror {
+				all := []mirror{{b.Address + path, !b.TLS}}
+				for _, u := range b.Others {
+					all = append(all, mirror{u.Host + path, u.Scheme == "http"})
+				}
+				return all
 			}
+			want := []registry{{"docker.io", "docker.io", mirrors("")}, {"ghcr.io", "ghcr.io", mirrors("/ghcr.io")}}
 			if b.Default != "docker.io" { // it can be named only where it need not be
 				want = []registry{
 					{b.Default, b.Default, []mirror{{b.Address, true}}},
@@ -243,6 +282,17 @@ func TestBuildKit(t *testing.T) {
 		want := map[string]registry{}
 		for _, host := range []string{"docker.io", "ghcr.io", "registry.example.com:8443"} {
 			want[host] = registry{Mirrors: []string{b.Address}}
+			for _, u := range b.Others {
+				want[host] = registry{Mirrors: append(want[host].Mirrors, u.Host)}
+			}
+		}
+		for _, u := range b.Others {
+			switch {
+			case u.Scheme == "http":
+				want[u.Host] = registry{PlainHTTP: new(true)}
+			case b.CA != nil:
+				want[u.Host] = registry{RootCAs: []string{"/etc/buildkit/hubcap.crt"}}
+			}
 		}
 		switch {
 		case b.CA != nil:

@@ -38,6 +38,7 @@ type Blob struct {
 	Off  int64 // offset in the blob at which Body begins
 	End  int64 // at which it ends, exclusive; negative when not stated
 	Size int64 // bytes of the whole blob; negative when not stated
+	Part bool  // the registry has answered a range
 }
 
 // OpenBlob requests n bytes of a blob from off, or all to its end when n is
@@ -60,7 +61,7 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 	case http.StatusPartialContent:
 		first, end, size, ok := contentRange(resp.Header.Get("Content-Range"))
 		if ok && first == off && header.Get("Range") != "" && (n < 0 || end <= off+n) {
-			return &Blob{Body: resp.Body, Off: off, End: end, Size: size}, nil
+			return &Blob{Body: resp.Body, Off: off, End: end, Size: size, Part: true}, nil
 		}
 		resp.Body.Close()
 		return nil, c.invalid(req, "Content-Range %.100q for the range %q", resp.Header.Get("Content-Range"), header.Get("Range"))

@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"hubcap/metrics"
+	"hubcap/proxy/advice"
 	"hubcap/proxy/logging"
 	"hubcap/proxy/upstream/network"
 )
@@ -25,6 +27,7 @@ type guard struct {
 	base    http.RoundTripper
 	metrics *metrics.Upstream
 	warned  logging.Throttle
+	refused atomic.Pointer[RefusedTokenHost] // the last one; nil for none
 }
 
 // RoundTrip implements http.RoundTripper, for all but token requests.
@@ -68,18 +71,17 @@ func (g *guard) isTokenService(realm string) bool {
 	return network.HostPort(u) == network.HostPort(g.URL) || slices.Contains(g.TokenHosts, network.HostPort(u))
 }
 
-// refuseRealm counts and logs a token service that is not on the list.
+// refuseRealm counts, keeps and logs a token service that is not on the list.
 func (g *guard) refuseRealm(realm string) {
 	g.metrics.Blocked()
-	if !g.warned.Allow(g.Now()) {
-		return
-	}
-	host := "(not an address)"
+	host, now := "(not an address)", g.Now()
 	if u, err := url.Parse(realm); err == nil {
 		host = u.Host
 	}
-	g.Log.Warn("a registry names a token service that is not on its list; nothing was sent there. If it is right, add it to HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS",
-		"upstream", g.Label, "token_host", host)
+	g.refused.Store(&RefusedTokenHost{host, now})
+	if g.warned.Allow(now) {
+		g.Log.Warn(advice.TokenHost(g.Label, host), "upstream", g.Label, "token_host", host)
+	}
 }
 
 // checkRedirect is the HTTP client's CheckRedirect. A request follows a redirect

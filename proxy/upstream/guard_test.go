@@ -202,8 +202,11 @@ func TestRefusedRealmIsSaid(t *testing.T) {
 		wantKind(t, err, Denied)
 		s.check(t, err, nil)
 	}
+	if got := s.client.Status().TokenHost; got.Host != "127.0.0.3:1" || got.At.IsZero() {
+		t.Errorf("the status has %+v", got)
+	}
 	text := s.client.log.String()
-	if strings.Count(text, "token_host=127.0.0.3:1\n") != 1 {
+	if strings.Count(text, "token_host=127.0.0.3:1\n") != 1 || !strings.Contains(text, "HUBCAP_UPSTREAM_<n>_TOKEN_HOSTS=127.0.0.3:1") {
 		t.Errorf("the log says\n%s", text)
 	}
 	if n := s.client.refusals(t); n != 3 {

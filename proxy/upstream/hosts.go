@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -77,9 +78,13 @@ func (h *hosts) all() (all []*host) {
 }
 
 // status returns the state of the hosts, by name.
-func (h *hosts) status() (all []HostStatus) {
+func (h *hosts) status() []HostStatus {
+	all := []HostStatus{}
 	for _, one := range h.all() {
-		s := HostStatus{Host: one.name, Role: h.role(one.name), LimitedUntil: one.backoff.ends()}
+		s := HostStatus{Host: one.name, Role: h.role(one.name), Addresses: []netip.Addr{}}
+		if one.backoff.wait() > 0 {
+			s.LimitedUntil = one.backoff.ends()
+		}
 		one.circuit.status(&s)
 		all = append(all, s)
 	}

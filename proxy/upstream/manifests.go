@@ -93,6 +93,23 @@ func (c *Client) GetManifest(ctx context.Context, repository, reference string) 
 	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body, m.Parts()}, nil
 }
 
+// ManifestOf returns the manifest with the digest d that a body is, announced as
+// mediaType by whoever gave it: its bytes and its type are checked as a registry's
+// are.
+func ManifestOf(d digest.Digest, mediaType string, body []byte) (Manifest, error) {
+	if got := d.Algorithm().FromBytes(body); got != d {
+		return Manifest{}, fmt.Errorf("a manifest that hashes to %s and not to %s", got, d)
+	}
+	m, err := content.Parse(body)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("a manifest that is not served: %w", err)
+	}
+	if mediaType, err = manifestType(mediaType, m); err != nil {
+		return Manifest{}, err
+	}
+	return Manifest{Descriptor{Digest: d, MediaType: mediaType, Size: int64(len(body))}, body, m.Parts()}, nil
+}
+
 // mayPull returns an Error while the registry allows no pulls. A HEAD, which is
 // none, finds out at intervals whether it does again.
 func (c *Client) mayPull(ctx context.Context, repository, reference string) error {

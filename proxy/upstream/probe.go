@@ -31,6 +31,9 @@ func (c *Client) Probe(ctx context.Context) (Probe, error) {
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized {
 		return Probe{}, c.refusal(req, resp)
 	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		c.guard.choose(resp.Header.Values("WWW-Authenticate"), c.login != nil) // Status tells of a token service that is refused
+	}
 	p := Probe{Took: took}
 	p.Date, _ = http.ParseTime(resp.Header.Get("Date")) // zero when it is missing
 	return p, nil

@@ -25,6 +25,14 @@ type Status struct {
 	Offline    bool             // no requests are sent
 	Identities []IdentityStatus // anonymous first
 	Hosts      []HostStatus     // that have been asked lately, by name
+	TokenHost  RefusedTokenHost // the last one; zero for none
+}
+
+// RefusedTokenHost is a token service that a registry named and that is not on
+// its list.
+type RefusedTokenHost struct {
+	Host string // as the registry wrote it
+	At   time.Time
 }
 
 // IdentityStatus is the state of one identity under which an upstream is asked.
@@ -49,14 +57,14 @@ type LimitStatus struct {
 
 // HostStatus is the state of a host behind an upstream.
 type HostStatus struct {
-	Host         string       // with its port
-	Role         string       // registry, token (token service) or redirect (redirect target such as a CDN)
-	Circuit      string       // closed, half_open or open
-	Since        time.Time    // of the circuit's state; zero when it never changed
-	LastFailure  time.Time    // of a request; zero for none
-	Failure      string       // what that was: "no connection", "failed" (5xx or no answer) or "no blob" (broken off)
-	LimitedUntil time.Time    // a 429 keeps requests from it before; zero or past for none
-	Addresses    []netip.Addr // that it was last connected at, by any identity; empty behind an outgoing proxy
+	Host         string       `json:"host" doc:"With its port"`
+	Role         string       `json:"role" doc:"registry, token (service) or redirect (target, such as a CDN)"`
+	Circuit      string       `json:"circuit" enum:"closed,half_open,open" doc:"open: it fails and is not asked for a while"`
+	Since        time.Time    `json:"since,omitzero" doc:"Of the circuit's state"` // zero when it never changed
+	LastFailure  time.Time    `json:"last_failure,omitzero"`                       // zero for none
+	Failure      string       `json:"failure,omitempty" doc:"Of the last request that failed: no connection, failed (5xx or no answer) or no blob (broken off)"`
+	LimitedUntil time.Time    `json:"limited_until,omitzero" doc:"A 429 keeps requests from it until then"` // zero for none
+	Addresses    []netip.Addr `json:"addresses" doc:"At which it was last connected"`                       // by any identity; empty behind an outgoing proxy
 }
 
 // Status returns the state of each upstream, sorted by host. Those of a pattern
@@ -83,6 +91,9 @@ func (u *Upstream) Status() Status {
 			one.Repositories = p.repositories
 			s.Identities = append(s.Identities, one)
 			p.own.addAddresses(s.Hosts)
+			if other := p.own.guard.refused.Load(); other != nil && other.At.After(s.TokenHost.At) {
+				s.TokenHost = *other
+			}
 		}
 	}
 	return s
@@ -96,6 +107,9 @@ func (c *Client) Status() Status {
 		Identities: []IdentityStatus{c.identityStatus()}, Hosts: c.o.hosts.status(),
 	}
 	c.addAddresses(s.Hosts)
+	if refused := c.guard.refused.Load(); refused != nil {
+		s.TokenHost = *refused
+	}
 	return s
 }
 

@@ -23,6 +23,7 @@ func (w *Warmer) Repository(ref reference.Reference) (pull.Repository, error) {
 	if err != nil {
 		return pull.Repository{}, fmt.Errorf("%s: %w", ref, err)
 	}
+	repository.Warm = true
 	return repository, nil
 }
 

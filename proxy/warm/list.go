@@ -56,28 +56,15 @@ func (w *Warmer) Start(kind jobs.Kind, refs []reference.Reference, req Request) 
 	if _, _, err := parsePlatforms(req.Platforms); err != nil {
 		return jobs.Job{}, err
 	}
-	return w.o.Jobs.Start(jobs.Work{Kind: kind, What: what(refs), Run: func(ctx context.Context, t *jobs.Task) error {
+	return w.o.Jobs.Start(jobs.Work{Kind: kind, What: reference.Names(refs), Run: func(ctx context.Context, t *jobs.Task) error {
 		return w.list(ctx, t, refs, req)
 	}})
-}
-
-// what names a list in a job.
-func what(refs []reference.Reference) string {
-	names := make([]string, 0, 4)
-	for i, ref := range refs {
-		if i == 3 {
-			names = append(names, "…")
-			break
-		}
-		names = append(names, ref.String())
-	}
-	return strings.Join(names, " ")
 }
 
 // list is the work of Start.
 func (w *Warmer) list(ctx context.Context, t *jobs.Task, refs []reference.Reference, req Request) error {
 	all := &listProgress{of: make([]Progress, len(refs)), task: t}
-	t.Live(func() (bytes, rate int64) { return w.running(all.running()) })
+	t.Live(func() (bytes, rate int64) { return w.Running(all.running()) })
 	each(refs, func(i int, ref reference.Reference) {
 		if ctx.Err() != nil {
 			return
@@ -87,7 +74,7 @@ func (w *Warmer) list(ctx context.Context, t *jobs.Task, refs []reference.Refere
 			return
 		}
 		t.Item(item(ref, got, req.DryRun, err))
-		w.countPulls(t, ref, got.Pulls)
+		w.CountPulls(t, ref, got.Pulls)
 	})
 	return context.Cause(ctx)
 }
@@ -119,9 +106,9 @@ func item(ref reference.Reference, got Result, dry bool, err error) jobs.Item {
 	return one
 }
 
-// countPulls notes the pulls that an image took, where its registry counts them.
-func (w *Warmer) countPulls(t *jobs.Task, ref reference.Reference, used int) {
-	repository, err := w.repository(ref)
+// CountPulls notes the pulls that an image took, where its registry counts them.
+func (w *Warmer) CountPulls(t *jobs.Task, ref reference.Reference, used int) {
+	repository, err := w.Repository(ref)
 	if err != nil {
 		return
 	}
@@ -130,8 +117,8 @@ func (w *Warmer) countPulls(t *jobs.Task, ref reference.Reference, used int) {
 	}
 }
 
-// running returns how many bytes of fills there are, and how many come in a second.
-func (w *Warmer) running(wanted map[digest.Digest]bool) (bytes, rate int64) {
+// Running returns how many bytes of the wanted fills there are, and how many come in a second.
+func (w *Warmer) Running(wanted map[digest.Digest]bool) (bytes, rate int64) {
 	for _, f := range w.o.Cache.Fills() {
 		if wanted[f.Digest] {
 			bytes, rate = bytes+f.Present, rate+f.Rate

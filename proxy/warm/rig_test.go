@@ -25,7 +25,10 @@ import (
 	"hubcap/proxy/warm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testkit.Main{M: m}) }
+func TestMain(m *testing.M) {
+	testkit.InMemory()
+	goleak.VerifyTestMain(testkit.Main{M: m})
+}
 
 const (
 	kib  = 1 << 10

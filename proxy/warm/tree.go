@@ -133,7 +133,11 @@ func (f *fetch) add(ctx context.Context, m content.Manifest, depth int) error {
 		f.addParts(m.Parts())
 		return nil
 	}
-	for _, child := range choose(m.Manifests, f.wanted, f.all) {
+	children := choose(m.Manifests, f.wanted, f.all)
+	if f.all && f.req.Attestations {
+		children = m.Manifests
+	}
+	for _, child := range children {
 		if f.seen[child.Digest] || depth == 0 || len(f.manifests) == maxManifests {
 			continue
 		}

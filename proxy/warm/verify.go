@@ -13,7 +13,6 @@ import (
 	"hubcap/cache/content"
 	"hubcap/eviction"
 	"hubcap/proxy/jobs"
-	"hubcap/proxy/pull"
 	"hubcap/proxy/reference"
 )
 
@@ -50,7 +49,7 @@ func (w *Warmer) known(ref reference.Reference) (digest.Digest, error) {
 	if ref.Digest != "" {
 		return ref.Digest, nil
 	}
-	repository, err := w.repository(ref)
+	repository, err := w.Repository(ref)
 	if err != nil {
 		return "", err
 	}
@@ -58,19 +57,6 @@ func (w *Warmer) known(ref reference.Reference) (digest.Digest, error) {
 		return d, nil
 	}
 	return "", fmt.Errorf("%s: %w", ref, ErrNotHeld)
-}
-
-// repository returns the repository of a reference, as an anonymous client sees it.
-func (w *Warmer) repository(ref reference.Reference) (pull.Repository, error) {
-	up, ok := w.o.Upstreams.Find(ref.Registry)
-	if !ok {
-		return pull.Repository{}, fmt.Errorf("%s: %w", ref, ErrUnknownRegistry)
-	}
-	r, err := w.o.Pull.Repository(up, ref.Repository, pull.Identity{})
-	if err != nil {
-		return r, fmt.Errorf("%s: %w", ref, err)
-	}
-	return r, nil
 }
 
 // files returns all files that are held.

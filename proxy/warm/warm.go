@@ -35,9 +35,12 @@ type Options struct {
 	Cache     *cache.Cache
 	Jobs      *jobs.List
 	Records   Records
-	AtATime   int // blobs that are fetched at a time, for all images together
-	Now       func() time.Time
-	Log       *slog.Logger
+	// Fetched is called with each image that is held whole now: a tag, or a digest
+	// where none was asked for. Nil for nobody.
+	Fetched func(reference.Reference)
+	AtATime int // blobs that are fetched at a time, for all images together
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // Warmer fetches images. Its methods may be called at any time from any goroutine.
@@ -61,6 +64,9 @@ type Request struct {
 	// one that the tag names or named; else linux on the box's own architecture. An image that is
 	// no index is fetched whatever it is for.
 	Platforms []string
+	// Attestations, with AllPlatforms, fetches also what an index says about its
+	// images: every manifest that it names.
+	Attestations bool
 	// KeepPulls is the share of the registry's pull limit, from 0 to 1, that is
 	// left to clients: what would take more is pull.ErrPullsKept.
 	KeepPulls float64
@@ -141,7 +147,7 @@ func (e *Error) Unwrap() error { return e.Err }
 func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request, progress func(Progress)) (Result, error) {
 	f := &fetch{w: w, ref: ref, req: req, report: progress, seen: make(map[digest.Digest]bool), result: Result{Ref: ref.String()}}
 	var err error
-	if f.repository, err = w.repository(ref); err != nil {
+	if f.repository, err = w.Repository(ref); err != nil {
 		return f.result, err
 	}
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
@@ -152,6 +158,12 @@ func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request
 	}
 	if err == nil && !req.DryRun {
 		err = f.settle()
+	}
+	if err == nil && !req.DryRun && !req.ManifestsOnly && w.o.Fetched != nil {
+		if ref.Registry = f.repository.Upstream.Host; ref.Tag != "" {
+			ref.Digest = ""
+		}
+		w.o.Fetched(ref)
 	}
 	return f.result, err
 }

@@ -3,37 +3,134 @@
 // sizes are bytes, fields that end in _s are seconds. What a room returns in that
 // form is handed out as it is; the names here are then aliases.
 //
-// Files: api.go (the state of the box), traffic.go (clients, requests, events),
-// error.go.
+// Files: api.go (the state of the box), traffic.go (clients, requests, events), images.go (tags,
+// pins, jobs, bundles, outages), error.go.
 package api
 
 import (
 	"time"
 
+	"hubcap/cache"
 	"hubcap/metrics/history"
+	"hubcap/proxy/bundle"
+	"hubcap/proxy/bypass"
+	"hubcap/proxy/evict"
+	"hubcap/proxy/freshness"
+	"hubcap/proxy/images"
+	"hubcap/proxy/jobs"
+	"hubcap/proxy/outage"
+	"hubcap/proxy/pins"
 	"hubcap/proxy/problems"
+	"hubcap/proxy/purge"
+	"hubcap/proxy/requests"
+	"hubcap/proxy/tier"
+	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/credentials"
+	"hubcap/proxy/warm"
 )
 
 type (
-	// Problem is something that is wrong now.
-	Problem = problems.Problem
+	// Client is what the clients of one family at one address have done, since the start
+	// or since the address was last forgotten.
+	Client = bypass.Client
+	// Credentials is how the box's credentials for an upstream do.
+	Credentials = credentials.Status
+	// EvictedObject is an object that was evicted, or would be.
+	EvictedObject = evict.Object
+	// Eviction is what was evicted to make room, or would be.
+	Eviction = evict.Result
+	// Estimate is what fetching some images would take.
+	Estimate = warm.Estimate
+	// Fill is a download into the cache, with any number of readers.
+	Fill = cache.FillStatus
+	// Gap is something that is missing of an image.
+	Gap = images.Gap
+	// Host is a host behind an upstream.
+	Host = upstream.HostStatus
+	// Image is a tag or digest that clients have pulled, with its platforms.
+	Image = images.Image
+	// Images is a page of the images that clients have pulled.
+	Images = images.Page
+	// ImagesQuery is which images are listed, and in which order.
+	ImagesQuery = images.Query
+	// Imported is what came of a bundle.
+	Imported = bundle.Imported
+	// ImportQuery says how a bundle is taken in.
+	ImportQuery = bundle.Intake
+	// Job is long work.
+	Job = jobs.Job
+	// Line is one digest in the history of a tag.
+	Line = freshness.Line
+	// Node is a manifest or blob of an image, with what it names.
+	Node = images.Node
+	// Offline is whether the box asks registries.
+	Offline = outage.OfflineStatus
+	// Outage is which images would survive an outage.
+	Outage = outage.Report
+	// OutageSummary is how many images would survive an outage.
+	OutageSummary = images.Summary
+	// Pin is a pinned image.
+	Pin = pins.Status
+	// PinCost is what a pin takes.
+	PinCost = pins.Cost
+	// Platform is one of the images that an index has, or the image itself.
+	Platform = images.Platform
 	// Point is what happened in one step of the history.
 	Point = history.Point
+	// Problem is something that is wrong now.
+	Problem = problems.Problem
+	// Purged is what went, or would go.
+	Purged = purge.Result
+	// PurgeRequest says what is to go.
+	PurgeRequest = purge.Request
+	// Repair is what a repair fetches.
+	Repair = outage.Repair
+	// Request is a request of a client that was answered.
+	Request = requests.Request
+	// Schedule is images that are fetched again and again.
+	Schedule = warm.Schedule
+	// Suspicion is an answer after which a client may have gone to the registry.
+	Suspicion = bypass.Suspicion
+	// Tag is what a tag means now.
+	Tag = freshness.TagStatus
+	// Tier is the S3 bucket behind the boxes.
+	Tier = tier.Status
 )
 
 // Status is how the box is, at one look.
 type Status struct {
-	Box      string       `json:"box" doc:"Name of the machine"`
-	Version  string       `json:"version"`
-	Since    time.Time    `json:"since" doc:"Start of the process"`
-	State    string       `json:"state" enum:"ok,degraded,critical" doc:"ok: there is no problem; degraded: there are warnings; critical: clients fail, or will soon"`
-	Offline  bool         `json:"offline" doc:"No upstream is asked"`
-	Problems []Problem    `json:"problems" doc:"The critical ones first"`
-	Today    Today        `json:"today"`
-	Limits   []Limit      `json:"limits" doc:"Pull limits that registries have stated"`
-	Disk     Disk         `json:"disk"`
-	Clients  ClientCounts `json:"clients"`
-	Fills    FillCounts   `json:"fills"`
+	Box      string        `json:"box" doc:"Name of the machine"`
+	Version  string        `json:"version"`
+	Since    time.Time     `json:"since" doc:"Start of the process"`
+	State    string        `json:"state" enum:"ok,degraded,critical" doc:"ok: there is no problem; degraded: there are warnings; critical: clients fail, or will soon"`
+	Offline  bool          `json:"offline" doc:"No upstream is asked"`
+	Problems []Problem     `json:"problems" doc:"The critical ones first"`
+	Today    Today         `json:"today"`
+	Limits   []Limit       `json:"limits" doc:"Pull limits that registries have stated"`
+	Outage   OutageSummary `json:"outage" doc:"As of the last look, every five minutes"`
+	Disk     Disk          `json:"disk"`
+	Clients  ClientCounts  `json:"clients"`
+	Fills    FillCounts    `json:"fills"`
+	Site     []SiteBox     `json:"site,omitempty" doc:"The boxes of HUBCAP_SITE, and those of HUBCAP_SISTERS after them"`
+	Tier     *Tier         `json:"tier,omitempty" doc:"The S3 bucket behind the boxes, asked before registries; absent without one"`
+	Boxes    []OtherBox    `json:"boxes,omitempty" doc:"Other hubcaps, as HUBCAP_BOXES names them"`
+}
+
+// OtherBox is another hubcap, for links to it.
+type OtherBox struct {
+	Name string `json:"name"`
+	URL  string `json:"url" doc:"Of its admin port"`
+}
+
+// SiteBox is a box that shares what it holds.
+type SiteBox struct {
+	Name  string    `json:"name" doc:"As the list has it"`
+	Kind  string    `json:"kind" enum:"self,peer,sister" doc:"self: this box; peer: of this site; sister: of another site"`
+	State string    `json:"state" enum:"answers,rests,fails" doc:"rests: it is not asked for a while; fails: it has given no answer since"`
+	Since time.Time `json:"since,omitzero" doc:"Since when it fails"`
+	Until time.Time `json:"until,omitzero" doc:"Until when it is not asked"`
+	Why   string    `json:"why,omitempty" doc:"It rests or fails"`
+	Wrong string    `json:"wrong,omitempty" doc:"What is wrong with its entry, or with the list"`
 }
 
 // The values of Status.State.
@@ -69,12 +166,14 @@ type Limit struct {
 
 // Disk is how the disk is used.
 type Disk struct {
-	Used       int64 `json:"used" doc:"Bytes of the budget that are in use, partial downloads and the index included"`
-	Budget     int64 `json:"budget" doc:"Bytes that the cache may use"`
-	Pinned     int64 `json:"pinned" doc:"Bytes of what is never evicted to make room"`
-	Objects    int   `json:"objects" doc:"Manifests and blobs that are held"`
-	Filesystem int64 `json:"filesystem" doc:"Size of the file system; 0 while it cannot be read"`
-	Free       int64 `json:"free" doc:"Bytes of the file system that hubcap may still write"`
+	Used        int64  `json:"used" doc:"Bytes of the budget that are in use, partial downloads and the index included"`
+	Budget      int64  `json:"budget" doc:"Bytes that the cache may use"`
+	Guests      int64  `json:"guests" doc:"Bytes of copies of what other boxes of the site own; they use the room that the rest leaves"`
+	Pinned      int64  `json:"pinned" doc:"Bytes of what is never evicted to make room"`
+	Objects     int    `json:"objects" doc:"Manifests and blobs that are held"`
+	LastUnusedS *int64 `json:"last_unused_s,omitempty" doc:"For how long what was evicted last had not been used; absent while nothing was since the start"`
+	Filesystem  int64  `json:"filesystem" doc:"Size of the file system; 0 while it cannot be read"`
+	Free        int64  `json:"free" doc:"Bytes of the file system that hubcap may still write"`
 }
 
 // ClientCounts is how many addresses have asked for content.
@@ -101,21 +200,6 @@ type Fills struct {
 	Fills []Fill `json:"fills" doc:"The oldest first"`
 }
 
-// Fill is a download into the cache, with any number of readers.
-type Fill struct {
-	Digest     string    `json:"digest"`
-	Upstream   string    `json:"upstream,omitempty" doc:"Registry that was asked first"`
-	Repository string    `json:"repository,omitempty" doc:"Of the request that began it, for content that not everybody may see"`
-	State      string    `json:"state" doc:"waiting, asking, filling, committing or stopping"`
-	Size       int64     `json:"size" doc:"Of the whole; -1 while unknown"`
-	Have       int64     `json:"have" doc:"Bytes that are there"`
-	Rate       int64     `json:"rate" doc:"Bytes a second, over the last seconds"`
-	Readers    int       `json:"readers" doc:"Clients that read it"`
-	Writers    int       `json:"writers" doc:"Connections that bring it"`
-	LeftS      *int64    `json:"left_s,omitempty" doc:"Until the end at that rate; absent when that is not known"`
-	Since      time.Time `json:"since"`
-}
-
 // Upstreams is the registries that are asked.
 type Upstreams struct {
 	Upstreams []Upstream `json:"upstreams" doc:"By name"`
@@ -139,32 +223,9 @@ type Identity struct {
 	Credentials  *Credentials `json:"credentials,omitempty"`
 }
 
-// Credentials is how the box's credentials for an upstream do. They themselves
-// are not shown.
-type Credentials struct {
-	Kind     string     `json:"kind" doc:"Where they come from; empty for a configured user name and password"`
-	Usable   bool       `json:"usable" doc:"They are shown to the registry at present"`
-	Refused  bool       `json:"refused" doc:"They are held back, because the registry has lately refused them"`
-	Failure  string     `json:"failure,omitempty" doc:"Of the last attempt to get them from where they come from"`
-	Accepted *time.Time `json:"accepted,omitempty" doc:"When the registry last accepted them"`
-	Ends     *time.Time `json:"ends,omitempty" doc:"When those at hand end"`
-}
-
-// Host is a host behind an upstream.
-type Host struct {
-	Host         string     `json:"host" doc:"With its port"`
-	Role         string     `json:"role" doc:"registry, token (service) or redirect (target, such as a CDN)"`
-	Circuit      string     `json:"circuit" enum:"closed,half_open,open" doc:"open: it fails and is not asked for a while"`
-	Since        *time.Time `json:"since,omitempty" doc:"Of the circuit's state"`
-	Failure      string     `json:"failure,omitempty" doc:"Of the last request that failed"`
-	LastFailure  *time.Time `json:"last_failure,omitempty"`
-	LimitedUntil *time.Time `json:"limited_until,omitempty" doc:"A 429 keeps requests from it until then"`
-	Addresses    []string   `json:"addresses" doc:"At which it was last connected"`
-}
-
 // Capacity is what a cache of another size would answer.
 type Capacity struct {
-	Known  bool    `json:"known" doc:"False while more is to be seen, or while the estimate for the present size differs from what was measured"`
+	Known  bool    `json:"known" doc:"False while fewer bytes were requested than the cache holds, or while no estimate comes within 5 points of what was measured"`
 	Budget int64   `json:"budget"`
 	Scales []Scale `json:"scales" doc:"By size; empty while not known"`
 }
@@ -173,8 +234,9 @@ type Capacity struct {
 type Scale struct {
 	Scale    float64 `json:"scale" doc:"As a multiple of the present size"`
 	Size     int64   `json:"size"`
-	Requests float64 `json:"requests" doc:"Share of the requests that it would answer, 0 to 1"`
+	Requests float64 `json:"requests" doc:"Share of the requests for what it would have held before the pull began, 0 to 1"`
 	Bytes    float64 `json:"bytes" doc:"Share of their bytes"`
+	Week     *int64  `json:"week_bytes,omitempty" doc:"Bytes a week that it would fetch less than the present one; negative for more; absent on the first day"`
 }
 
 // HistoryQuery is which points of the series are asked for.
@@ -186,7 +248,7 @@ type HistoryQuery struct {
 // History is the box's own series.
 type History struct {
 	StepS  int64   `json:"step_s"`
-	Points []Point `json:"points" doc:"In order; the last one is not over"`
+	Points []Point `json:"points" doc:"In order; the last one is not over. Of the step: client_bytes, upstream_bytes, saved_bytes, requests, cached, joined, stale, hit_ratio. At its end: pulls_left/<upstream>/<identity>, outage_images, outage_ready, outage_missing_bytes, cache_bytes, cache_budget_bytes. A series without a value is not there"`
 }
 
 // LoginRequest is what a login link is to be for.

@@ -3,30 +3,10 @@ package api
 import (
 	"time"
 
-	"hubcap/proxy/freshness"
-	"hubcap/proxy/jobs"
-	"hubcap/proxy/pins"
-	"hubcap/proxy/purge"
-	"hubcap/proxy/warm"
-)
+	"github.com/opencontainers/go-digest"
 
-type (
-	// Line is one digest in the history of a tag.
-	Line = freshness.Line
-	// Tag is what a tag means now.
-	Tag = freshness.TagStatus
-	// Job is long work.
-	Job = jobs.Job
-	// Estimate is what fetching some images would take.
-	Estimate = warm.Estimate
-	// Schedule is images that are fetched again and again.
-	Schedule = warm.Schedule
-	// Pin is a pinned image.
-	Pin = pins.Status
-	// PinCost is what a pin takes.
-	PinCost = pins.Cost
-	// Purged is what went, or would go.
-	Purged = purge.Result
+	"hubcap/proxy/bundle"
+	"hubcap/proxy/pins"
 )
 
 // RefQuery names an image.
@@ -47,11 +27,11 @@ type KeptTags struct {
 
 // FreezeRequest has a tag answered with one digest until it is thawed.
 type FreezeRequest struct {
-	Ref    string    `json:"ref" minLength:"1" maxLength:"600"`
-	Digest string    `json:"digest,omitempty" maxLength:"200" doc:"The present one when absent"`
-	Until  time.Time `json:"until,omitzero" doc:"When the freeze ends by itself"`
-	Note   string    `json:"note,omitempty" maxLength:"500"`
-	DryRun bool      `json:"dry_run,omitempty" doc:"Say what would happen, and change nothing"`
+	Ref    string        `json:"ref" minLength:"1" maxLength:"600"`
+	Digest digest.Digest `json:"digest,omitempty" maxLength:"200" doc:"The present one when absent"`
+	Until  time.Time     `json:"until,omitzero" doc:"When the freeze ends by itself"`
+	Note   string        `json:"note,omitempty" maxLength:"500"`
+	DryRun bool          `json:"dry_run,omitempty" doc:"Say what would happen, and change nothing"`
 }
 
 // RollbackRequest freezes a tag to a digest that it named before.
@@ -71,10 +51,10 @@ type TagRequest struct {
 
 // TagChange is what an order about a tag does.
 type TagChange struct {
-	Tag    Tag    `json:"tag" doc:"As it is now"`
-	Digest string `json:"digest,omitempty" doc:"That clients are given once it is done"`
-	Cost   *Cost  `json:"cost,omitempty" doc:"In a dry run"`
-	Job    *Job   `json:"job,omitempty" doc:"It is done when this job ends, which fetches what is missing"`
+	Tag    Tag           `json:"tag" doc:"As it is now"`
+	Digest digest.Digest `json:"digest,omitempty" doc:"That clients are given once it is done"`
+	Cost   *Cost         `json:"cost,omitempty" doc:"In a dry run"`
+	Job    *Job          `json:"job,omitempty" doc:"It is done when this job ends, which fetches what is missing"`
 }
 
 // Cost is what an action takes.
@@ -138,15 +118,6 @@ type UnpinQuery struct {
 	DryRun bool `query:"dry_run" doc:"Say what is pinned, and change nothing"`
 }
 
-// PurgeRequest says what is to go. One of the first three is set.
-type PurgeRequest struct {
-	Ref        string `json:"ref,omitempty" maxLength:"600"`
-	Repository string `json:"repository,omitempty" maxLength:"600" doc:"Glob of repositories, or of their tags: library/*, ghcr.io/acme/**:pr-*"`
-	Digest     string `json:"digest,omitempty" maxLength:"200" doc:"A manifest or blob, which goes even if something else names it"`
-	DryRun     bool   `json:"dry_run,omitempty" doc:"Say what would go, and remove nothing"`
-	Force      bool   `json:"force,omitempty" doc:"Also what is pinned or frozen"`
-}
-
 // VerifyRequest has files hashed by a job.
 type VerifyRequest struct {
 	Ref string `json:"ref,omitempty" maxLength:"600" doc:"Of an image; all files when absent"`
@@ -157,17 +128,45 @@ type EvictionQuery struct {
 	Bytes int64 `query:"bytes" minimum:"1" default:"1073741824"`
 }
 
-// Eviction is what would be evicted to make room, in that order.
-type Eviction struct {
-	Objects []Evicted `json:"objects" doc:"At most 1,000"`
-	Bytes   int64     `json:"bytes" doc:"Of these objects"`
-	Pinned  int64     `json:"pinned" doc:"Bytes that are passed over"`
+// EvictRequest is EvictionQuery with what is to be done.
+type EvictRequest struct {
+	Bytes  int64 `json:"bytes" minimum:"1" doc:"On disk, at least"`
+	DryRun bool  `json:"dry_run,omitempty" doc:"Say what would be evicted, and evict nothing"`
 }
 
-// Evicted is an object that would be evicted.
-type Evicted struct {
-	Digest  string    `json:"digest"`
-	Size    int64     `json:"size"`
-	Used    time.Time `json:"used" doc:"Last"`
-	Partial bool      `json:"partial,omitempty" doc:"A download that was not finished"`
+// Holdings is what is stored.
+type Holdings struct {
+	Digests []digest.Digest `json:"digests" doc:"Of manifests and blobs, sorted"`
+}
+
+// ExportRequest says what is exported.
+type ExportRequest struct {
+	Refs          []string        `json:"refs" minItems:"1" maxItems:"10000"`
+	Platforms     []string        `json:"platforms,omitempty" maxItems:"20" doc:"Such as linux/amd64, or all; those that are pulled here when absent"`
+	NotIn         []digest.Digest `json:"not_in,omitempty" maxItems:"1000000" doc:"Digests that are left out: what the holdings of the other box list"`
+	IncludeShared bool            `json:"include_shared,omitempty" doc:"Also images that were pulled with the credentials of this box"`
+	DryRun        bool            `json:"dry_run,omitempty" doc:"Say what would be fetched first and how large the bundle is, as JSON; fetch and write nothing"`
+}
+
+// ExportCost is what an export takes.
+type ExportCost struct {
+	Estimate Estimate     `json:"estimate" doc:"What would be fetched first"`
+	Plan     *bundle.Plan `json:"plan,omitempty" doc:"The bundle, where nothing is to be fetched"`
+}
+
+// OutageQuery is which images count.
+type OutageQuery struct {
+	Days     int  `query:"days" minimum:"1" maximum:"3650" doc:"Those that clients have pulled within so many days; HUBCAP_OUTAGE_DAYS when absent"`
+	Verified bool `query:"verified" doc:"Of an image that would survive, each file must have been verified within HUBCAP_VERIFY_INTERVAL too"`
+}
+
+// RepairRequest has what images lack fetched.
+type RepairRequest struct {
+	DryRun bool `json:"dry_run,omitempty" doc:"Say what would be fetched, and fetch nothing"`
+}
+
+// OfflineRequest takes the box offline, or ends that.
+type OfflineRequest struct {
+	On   bool  `json:"on" doc:"Ask no registry"`
+	ForS int64 `json:"for_s,omitempty" minimum:"1" maximum:"31536000" doc:"Seconds, after which the box asks registries again; until that is ordered when absent"`
 }

@@ -1,20 +1,5 @@
 package api
 
-import (
-	"net/netip"
-	"time"
-
-	"hubcap/proxy/bypass"
-	"hubcap/proxy/requests"
-)
-
-type (
-	// Request is a request of a client that was answered.
-	Request = requests.Request
-	// Suspicion is an answer after which a client may have gone to the registry.
-	Suspicion = bypass.Suspicion
-)
-
 // Page is which part of a long list is asked for.
 type Page struct {
 	After int `query:"after" minimum:"0" doc:"next of the page before"`
@@ -25,18 +10,6 @@ type Page struct {
 type Clients struct {
 	Clients []Client `json:"clients" doc:"By address and family"`
 	Next    int      `json:"next,omitempty" doc:"after of the next page; absent on the last one"`
-}
-
-// Client is what the clients of one family at one address have done, since the
-// start or since the address was last forgotten.
-type Client struct {
-	Address  netip.Addr `json:"address"`
-	Family   string     `json:"family" doc:"docker, containerd, buildkit, containers or other"`
-	Pulls    int64      `json:"pulls" doc:"Images asked for"`
-	Bytes    int64      `json:"bytes" doc:"Of content, sent to it"`
-	LastSeen time.Time  `json:"last_seen"`
-	Left     int64      `json:"left" doc:"How often it has probably gone to a registry itself"`
-	LastLeft *time.Time `json:"last_left,omitempty"`
 }
 
 // RequestsQuery is which of the last requests are asked for.
@@ -68,9 +41,11 @@ type Foreign struct {
 
 // The kinds of events.
 const (
+	EventEviction = "eviction"
 	EventFill     = "fill"
 	EventJob      = "job"
 	EventProblem  = "problem"
+	EventTag      = "tag"
 	EventUpstream = "upstream"
 )
 
@@ -80,13 +55,21 @@ const FillEnded = "ended"
 // EventsQuery is which events are asked for.
 type EventsQuery struct {
 	LastEventID int64    `header:"Last-Event-ID" doc:"The last event that was received; those after it that are kept come first"`
-	Kind        []string `query:"kind" enum:"fill,job,problem,upstream" doc:"Kinds of events, separated by commas; all when absent"`
+	Kind        []string `query:"kind" enum:"eviction,fill,job,problem,tag,upstream" doc:"Kinds of events, separated by commas; all when absent"`
 }
 
 // ProblemEvent is a problem that has begun or ended.
 type ProblemEvent struct {
 	State   string  `json:"state" enum:"begun,ended"`
 	Problem Problem `json:"problem"`
+}
+
+// EvictionEvent is what was evicted to make room since the event before, within a
+// second or so.
+type EvictionEvent struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+	UnusedS int64 `json:"unused_s" doc:"For how long the last of them had not been used"`
 }
 
 // UpstreamEvent is a host behind an upstream whose circuit has changed.

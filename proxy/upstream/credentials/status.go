@@ -5,16 +5,16 @@ import "time"
 // Status is the state of a registry's credentials at one moment. It holds no
 // secret.
 type Status struct {
-	Kind      Kind      // empty for a configured username and password
-	Usable    bool      // they are shown to the registry at present
-	Accepted  time.Time // when they last were; zero for never
-	Refused   bool      // they are held back, because the registry has lately refused them
-	RefusedAt time.Time // when the registry last refused them; zero when it has accepted them since
-	Failure   string    // of the last attempt to get them from their source; empty for none
-	Asked     time.Time // when the source was last asked; zero for never
-	Renewed   bool      // the source is asked again; false for what the environment holds
-	Renew     time.Time // when the source is next asked
-	Ends      time.Time // when those at hand end, as far as that is known; zero without any
+	Kind      Kind      `json:"kind" doc:"Where they come from; empty for a configured user name and password"`
+	Usable    bool      `json:"usable" doc:"They are shown to the registry at present"`
+	Accepted  time.Time `json:"accepted,omitzero" doc:"When the registry last accepted them"` // zero for never
+	Refused   bool      `json:"refused" doc:"They are held back, because the registry has lately refused them"`
+	RefusedAt time.Time `json:"-"` // when the registry last refused them; zero when it has accepted them since
+	Failure   string    `json:"failure,omitempty" doc:"Of the last attempt to get them from where they come from"`
+	Asked     time.Time `json:"-"`                                          // when the source was last asked; zero for never
+	Renewed   bool      `json:"-"`                                          // the source is asked again; false for what the environment holds
+	Renew     time.Time `json:"-"`                                          // when the source is next asked
+	Ends      time.Time `json:"ends,omitzero" doc:"When those at hand end"` // as far as that is known; zero without any
 }
 
 // Status returns the state of the credentials. It asks nothing.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -43,6 +42,17 @@ func ReadCAFile(path string) (*CAFile, error) {
 
 // Path returns the file's name.
 func (f *CAFile) Path() string { return f.path }
+
+// AddTo adds the certificates, as they are in the file now, to a pool.
+func (f *CAFile) AddTo(pool *x509.CertPool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.read(); err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	pool.AppendCertsFromPEM(f.pem)
+	return nil
+}
 
 func (f *CAFile) read() error {
 	pem, err := os.ReadFile(f.path)
@@ -86,12 +96,10 @@ func (f *CAFile) reload(log *slog.Logger) {
 // RootCAs returns the certificate authorities that are trusted, the system's and
 // those of CAFiles, as one pool, the same until a file changes; nil for the
 // system's alone.
-func (n *Network) RootCAs() *x509.CertPool { return n.current().TLSClientConfig.RootCAs }
-
-// current returns the transport, a new one when the authorities have changed.
-// Running requests keep their connections; later ones get none that was made
-// under the previous authorities.
-func (n *Network) current() *http.Transport {
+func (n *Network) RootCAs() *x509.CertPool {
+	if len(n.CAFiles) == 0 {
+		return nil
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	sum := 0
@@ -101,22 +109,16 @@ func (n *Network) current() *http.Transport {
 		pems[i], version = f.current(n.Now(), n.Log)
 		sum += version
 	}
-	if n.transport != nil && sum == n.version {
-		return n.transport
+	if n.roots != nil && sum == n.version {
+		return n.roots
 	}
-	if n.transport != nil {
-		defer n.transport.CloseIdleConnections() // also those that become idle later
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
 	}
-	var roots *x509.CertPool
-	if len(pems) > 0 {
-		var err error
-		if roots, err = x509.SystemCertPool(); err != nil {
-			roots = x509.NewCertPool()
-		}
-		for _, pem := range pems {
-			roots.AppendCertsFromPEM(pem)
-		}
+	for _, pem := range pems {
+		roots.AppendCertsFromPEM(pem)
 	}
-	n.version, n.transport = sum, n.newTransport(roots)
-	return n.transport
+	n.version, n.roots = sum, roots
+	return roots
 }

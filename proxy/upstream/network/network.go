@@ -5,7 +5,7 @@
 //
 // Files: network.go (a request and its connection), dial.go (which of a name's
 // addresses is connected to, outgoing proxies), addresses.go (which may be),
-// authorities.go (certificates).
+// authorities.go (certificates), transport.go (requests under those trusted now).
 package network
 
 import (
@@ -49,9 +49,11 @@ type Network struct {
 	answered *memory.Memory[string, netip.Addr] // the address that a host:port was last connected at
 	proxies  sync.Map                           // host:port of outgoing proxies, whose addresses are exempt
 
-	mu        sync.Mutex
-	version   int // of all CAFiles together, when transport was made
-	transport *http.Transport
+	transport *Transport
+
+	mu      sync.Mutex
+	version int            // of all CAFiles together, when roots was made
+	roots   *x509.CertPool // nil before, and without CAFiles
 }
 
 // hostsKept bounds how many hosts' addresses are remembered: an upstream chooses
@@ -60,10 +62,12 @@ const hostsKept = 64
 
 // New returns a Network without connections.
 func New(o Options) *Network {
-	return &Network{
+	n := &Network{
 		Options: o, trust: trustIdle, lookup: net.DefaultResolver.LookupNetIP,
 		answered: memory.New[string, netip.Addr](hostsKept, nil),
 	}
+	n.transport = NewTransport(n.RootCAs, n.newTransport)
+	return n
 }
 
 // Address returns the address at which a host:port was last connected; ok is
@@ -111,7 +115,7 @@ func (n *Network) RoundTrip(req *http.Request) (*http.Response, error) {
 	again := (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
 	resp, err, dead := n.send(req, again)
 	if dead {
-		n.current().CloseIdleConnections()
+		n.transport.CloseIdleConnections()
 		resp, err, _ = n.send(req, false)
 	}
 	return resp, err
@@ -131,7 +135,7 @@ func (n *Network) send(req *http.Request, again bool) (resp *http.Response, err 
 			w.begin(got)
 		}
 	}})
-	resp, err = n.current().RoundTrip(req.WithContext(ctx))
+	resp, err = n.transport.RoundTrip(req.WithContext(ctx))
 	n.count(resp, err)
 	reused := w.end()
 	dead = errors.Is(context.Cause(ctx), errDeadConnection)

@@ -36,7 +36,7 @@ func TestLongIdleConnection(t *testing.T) {
 		Proxy: http.ProxyFromEnvironment, Metrics: metrics.New().Upstreams.Of("registry.test", "anonymous"),
 	})
 	n.trust = 0
-	defer func() { n.current().CloseIdleConnections() }()
+	defer func() { n.transport.CloseIdleConnections() }()
 	get := func(method string) error {
 		req, err := http.NewRequestWithContext(t.Context(), method, server.URL, nil)
 		if err != nil {

@@ -28,6 +28,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{- /* The mirror ports of the pods, by the names that the headless service gives them. */ -}}
+{{- define "hubcap.site" -}}
+{{- $boxes := list }}
+{{- range $i := until (int .Values.replicas) }}
+{{- $boxes = append $boxes (printf "%s://%s-%d.%s-pods.%s.svc:5000" (lower (include "hubcap.scheme" $)) (include "hubcap.fullname" $) $i (include "hubcap.fullname" $) $.Release.Namespace) }}
+{{- end }}
+{{- join "," $boxes }}
+{{- end }}
+
 {{- define "hubcap.scheme" -}}
 {{ ternary "HTTPS" "HTTP" (ne .Values.tls.secretName "") }}
 {{- end }}

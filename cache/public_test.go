@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"hubcap/cache/fill"
+)
+
+// shelf is a Nearer with one place.
+type shelf struct{ Source }
+
+func (s shelf) Places() []Place {
+	return []Place{{Source: s.Source, Name: "store", Wrong: func() {}, Store: true}}
+}
+func (shelf) Boxes() bool { return false }
+
+// refuses is a source that gives nothing.
+func refuses() *origin {
+	return &origin{script: func(int64, int64, io.Reader) (io.Reader, error) { return nil, fill.ErrSource }}
+}
+
+// TestKept is told of public blobs of registries alone: neither of restricted ones,
+// nor of what a place has given. Only public files can be opened.
+func TestKept(t *testing.T) {
+	var mu sync.Mutex
+	var kept []digest.Digest
+	r := newRig(t, rigOptions{change: func(o *Options) {
+		o.Kept = func(d digest.Digest) {
+			mu.Lock()
+			defer mu.Unlock()
+			kept = append(kept, d)
+		}
+	}})
+	get := func(seed uint64, want func(w *Want, body []byte)) ([]byte, digest.Digest) {
+		body, d := randomContent(seed, 100*kib)
+		w := Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body)), Host: home}
+		want(&w, body)
+		b, err := r.Open(t.Context(), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		r.settle()
+		return body, d
+	}
+	body, public := get(901, func(*Want, []byte) {})
+	_, secret := get(902, func(w *Want, _ []byte) { w.Restricted = true })
+	_, near := get(903, func(w *Want, body []byte) {
+		w.Near, w.Source = shelf{&origin{body: body}}, refuses()
+	})
+	_, absent := get(904, func(w *Want, _ []byte) { w.Near = shelf{refuses()} })
+	if want := []digest.Digest{public, absent}; !slices.Equal(kept, want) {
+		t.Errorf("kept %v, want %v", kept, want)
+	}
+	if _, err := r.OpenPublic(secret); err == nil {
+		t.Error("a restricted file is open")
+	}
+	if f, err := r.OpenPublic(near); err != nil {
+		t.Error(err)
+	} else if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	f, err := r.OpenPublic(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.o.Ledger.Evict(public)
+	r.Remove(public)
+	got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size))
+	if err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.OpenPublic(public); err == nil {
+		t.Error("an evicted blob is open")
+	}
+}

@@ -1,0 +1,238 @@
+package bundle_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/goleak"
+
+	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
+	"hubcap/proxy/bundle"
+	"hubcap/proxy/config"
+	"hubcap/proxy/reference"
+	"hubcap/proxy/server"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testkit.Main{M: m}) }
+
+const (
+	kib  = 1 << 10
+	mib  = 1 << 20
+	repo = "library/demo"
+)
+
+type rigOptions struct {
+	hub     *fakehub.Hub // nil: the box is offline
+	environ []string
+	cache   int64
+}
+
+// rig is a box in front of a fakehub, or a box that is offline.
+type rig struct {
+	*server.Server
+	t      testing.TB
+	log    *testkit.Log
+	mirror string // URL
+}
+
+func newRig(t testing.TB, o rigOptions) *rig {
+	t.Helper()
+	r := &rig{t: t, log: new(testkit.Log)}
+	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_PREFETCH=off", "HUBCAP_UPSTREAM_0_HOST=docker.io"}
+	if o.hub == nil {
+		environ = append(environ, "HUBCAP_OFFLINE=true")
+	} else {
+		token, err := url.Parse(o.hub.TokenURL())
+		must(t, err)
+		environ = append(environ, "HUBCAP_UPSTREAM_0_URL="+o.hub.RegistryURL(), "HUBCAP_UPSTREAM_0_TOKEN_HOSTS="+token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8,::1/128")
+	}
+	c, err := config.Load(append(environ, o.environ...))
+	must(t, err)
+	size := cmp.Or(o.cache, 256*mib)
+	r.Server, err = server.New(c, server.Options{
+		Log: slog.New(slog.NewTextHandler(r.log, nil)), Version: "test",
+		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
+		Adjust: func(s *server.Settings) {
+			s.Disk = server.Disk{Cache: size, MaxBlob: size / 2, Reserve: mib}
+			s.HighWatermark, s.LowWatermark = 1, 0.9
+			s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
+		},
+	})
+	must(t, err)
+	mirror := httptest.NewServer(r.Handler)
+	r.mirror = mirror.URL
+	t.Cleanup(sync.OnceFunc(func() { mirror.Close(); r.Close() }))
+	return r
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func refs(t testing.TB, names ...string) (all []reference.Reference) {
+	t.Helper()
+	for _, name := range names {
+		one, err := reference.Parse(name, reference.DockerHub)
+		must(t, err)
+		all = append(all, one)
+	}
+	return all
+}
+
+// try is an answer at the mirror port.
+func (r *rig) try(path string) (int, []byte) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, r.mirror+"/v2/"+path, nil)
+	must(r.t, err)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	must(r.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(r.t, err)
+	return resp.StatusCode, body
+}
+
+// serves checks that the box serves a manifest by a tag, and the blobs of images.
+func (r *rig) serves(name, tag string, want v1.Descriptor, images ...fakehub.Image) {
+	r.t.Helper()
+	status, body := r.try(name + "/manifests/" + tag)
+	if status != http.StatusOK || int64(len(body)) != want.Size || want.Digest.Algorithm().FromBytes(body) != want.Digest {
+		r.t.Errorf("%s:%s: %d %.200s\n%s", name, tag, status, body, r.log)
+	}
+	for _, image := range images {
+		for _, d := range append([]v1.Descriptor{image.Manifest, image.Config}, image.Layers...) {
+			kind := "blobs"
+			if d.Digest == image.Manifest.Digest {
+				kind = "manifests"
+			}
+			if status, body := r.try(name + "/" + kind + "/" + d.Digest.String()); status != http.StatusOK || int64(len(body)) != d.Size {
+				r.t.Errorf("%s: %d, %d bytes", d.Digest, status, len(body))
+			}
+		}
+	}
+}
+
+// objects returns how many manifests and blobs are stored.
+func (r *rig) objects() (n int) {
+	for range r.Cache.Objects() {
+		n++
+	}
+	return n
+}
+
+// export returns the bundle of an order, which has the size that was said.
+func (r *rig) export(o bundle.Order) []byte {
+	r.t.Helper()
+	plan, err := r.Bundle.Plan(r.t.Context(), o)
+	if err != nil {
+		r.t.Fatalf("%v\n%s", err, r.log)
+	}
+	var b bytes.Buffer
+	must(r.t, plan.Write(r.t.Context(), &b, nil))
+	if int64(b.Len()) != plan.Bytes {
+		r.t.Errorf("%d bytes were said, and it has %d", plan.Bytes, b.Len())
+	}
+	return b.Bytes()
+}
+
+func (r *rig) take(text []byte, o bundle.Intake) bundle.Imported {
+	r.t.Helper()
+	got, err := r.Bundle.Import(r.t.Context(), bytes.NewReader(text), o, nil)
+	if err != nil {
+		r.t.Fatalf("%v\n%s", err, r.log)
+	}
+	return got
+}
+
+// via returns how the tag came to its present digest, empty if it is not known.
+func (r *rig) via(name string) string {
+	r.t.Helper()
+	ref := refs(r.t, name)[0]
+	repository, err := r.Warm.Repository(ref)
+	must(r.t, err)
+	lines, now, err := repository.History(ref.Tag)
+	if err != nil {
+		return ""
+	}
+	i := slices.IndexFunc(lines, func(l freshLine) bool { return l.Digest == now.Digest })
+	return string(lines[i].Via)
+}
+
+// entry is a file of a tar.
+type entry struct {
+	tar.Header
+	body []byte
+}
+
+func entries(t testing.TB, text []byte) (all []entry) {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(text)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		must(t, err)
+		body, err := io.ReadAll(r)
+		must(t, err)
+		all = append(all, entry{*h, body})
+	}
+}
+
+func archive(t testing.TB, all ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range all {
+		if e.Size == 0 {
+			e.Size = int64(len(e.body))
+		}
+		e.Mode, e.Format = 0o644, tar.FormatUnknown
+		must(t, w.WriteHeader(&e.Header))
+		_, err := w.Write(e.body)
+		must(t, err)
+	}
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+func plain(name string, body []byte) entry {
+	return entry{tar.Header{Name: name, Typeflag: tar.TypeReg}, body}
+}
+
+// multi is an index of two platforms and an attestation.
+type multi struct {
+	top                  v1.Descriptor
+	amd64, arm64, attest fakehub.Image
+}
+
+func newMulti(hub *fakehub.Hub, tag string, seed uint64) (m multi) {
+	platform := func(d v1.Descriptor, name string) v1.Descriptor {
+		os, arch, _ := strings.Cut(name, "/")
+		d.Platform = &v1.Platform{OS: os, Architecture: arch}
+		return d
+	}
+	shared := fakehub.RandomBlob(seed, 3*kib)
+	m.amd64 = hub.Image(repo, "", shared, fakehub.RandomBlob(seed+1, 100*kib))
+	m.arm64 = hub.Image(repo, "", shared, fakehub.RandomBlob(seed+2, 9*mib))
+	m.attest = hub.Image(repo, "", fakehub.RandomBlob(seed+3, kib))
+	m.top = hub.Index(repo, tag, m.amd64.Manifest, platform(m.arm64.Manifest, "linux/arm64"), platform(m.attest.Manifest, "unknown/unknown"))
+	return m
+}

@@ -1,0 +1,63 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"hubcap/cache"
+	"hubcap/metrics"
+	"hubcap/proxy/config"
+	"hubcap/proxy/site"
+)
+
+// openSite finds out which box of the site this one is. It connects to none.
+func (s *Server) openSite() error {
+	c := &s.config
+	if len(c.Site) == 0 && len(c.Sisters) == 0 {
+		return nil
+	}
+	self, err := selfOf(c)
+	if err != nil {
+		return fmt.Errorf("HUBCAP_SITE=%s: %w", c.Site, err)
+	}
+	if self >= 0 {
+		c.SiteSelf = c.Site[self].String()
+	}
+	o := site.Options{
+		Boxes: c.Site, Self: self, Sisters: c.Sisters, UserAgent: "hubcap/" + s.o.Version,
+		RootCAs: s.rootCAs(), Longest: time.Duration(c.HeaderTimeout) + time.Duration(c.StallTimeout), MaxManifest: cache.MaxManifest,
+		Now: s.o.Now, Metrics: s.Metrics.Site, Log: s.log,
+	}
+	s.Site = site.New(o)
+	s.closers = append(s.closers, s.Site.Close)
+	s.untilClose(s.Site.Run)
+	s.Metrics.Watch(s.Site.Export, metrics.PlaceBoxes)
+	if len(c.Site) > 0 {
+		s.log.Info("site", "boxes", c.Site.String(), "self", c.Site[self].String())
+	}
+	if len(c.Sisters) > 0 {
+		s.log.Info("sisters", "boxes", c.Sisters.String())
+	}
+	return nil
+}
+
+// selfOf returns which box of its site this one is, negative without a site.
+func selfOf(c *config.Config) (int, error) {
+	if self := c.Self(); self >= 0 || len(c.Site) == 0 {
+		return self, nil
+	}
+	return site.Self(context.Background(), c.Site)
+}
+
+// asksPlaces reports whether places are asked before registries, over connections of
+// their own.
+func asksPlaces(c config.Config) bool { return len(c.Site) > 0 || len(c.Sisters) > 0 }
+
+// manyClients reports whether an address stands for many clients: a proxy, or another box
+// of the site.
+func (s *Server) manyClients(address netip.Addr) bool {
+	return slices.ContainsFunc(s.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(address) }) || s.Site.Has(address)
+}
