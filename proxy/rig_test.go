@@ -94,6 +94,8 @@ type rigOptions struct {
 
 	site     []string     // the boxes
 	sisters  []string     // of other sites
+
+	sistersTimeout time.Duration // 20 s when 0
 	self     string       // which of them
 	listener net.Listener // of the mirror port; one of its own when nil
 	bucket   string       // the address of the S3 tier's
@@ -217,6 +219,7 @@ func (r *rig) config(o rigOptions) config.Config {
 		environ["SITE"], environ["SITE_SELF"] = strings.Join(o.site, ","), o.self
 	}
 	environ["SISTERS"] = strings.Join(o.sisters, ",")
+	environ["SISTERS_TIMEOUT"] = cmp.Or(o.sistersTimeout, 20*time.Second).String() // however busy the machine is
 	if o.bucket != "" {
 		environ["S3_URL"], environ["S3_ACCESS_KEY"], environ["S3_SECRET_KEY"] = o.bucket, "key", "secret"
 	}

@@ -296,7 +296,7 @@ func TestSistersInTrouble(t *testing.T) {
 			t.Parallel()
 			hub := fakehub.Start(t, fakehub.Options{})
 			hub.AddBlob("library/demo", body)
-			r := newRig(t, rigOptions{hub: hub, sisters: []string{liar(t, tc.answer)}})
+			r := newRig(t, rigOptions{hub: hub, sisters: []string{liar(t, tc.answer)}, sistersTimeout: 300 * time.Millisecond})
 			begun := time.Now()
 			got, err := r.try(t.Context(), http.MethodGet, blobPath("demo", d))
 			if ok := err == nil && got.err == nil && got.StatusCode == 200; ok != tc.first || ok && string(got.body) != string(body) {

@@ -95,7 +95,8 @@ type variables struct {
 	NotifyURL       Secret    `env:"NOTIFY_URL" means:"address to which each problem is posted as JSON, ten minutes after it begins and at its end; a secret, since it may hold a token"`
 	Site            SiteBoxes `env:"SITE" means:"the mirror ports of the boxes of this site, separated by commas, the same on each of them: 'http://hubcap-0:5000,http://hubcap-1:5000'. Each blob is fetched from its registry once for all of them; a box of its own when empty"`
 	SiteSelf        string    `env:"SITE_SELF" means:"which entry of HUBCAP_SITE this box is; the one with the machine's name or address when empty"`
-	Sisters         SiteBoxes `env:"SISTERS" means:"the mirror ports of boxes of other sites, separated by commas: they are asked for blobs above 1 MiB that they hold, before a registry, and have 300 ms to answer. Nobody is asked when empty"`
+	Sisters         SiteBoxes `env:"SISTERS" means:"the mirror ports of boxes of other sites, separated by commas: they are asked for blobs above 1 MiB that they hold, before a registry. Nobody is asked when empty"`
+	SistersTimeout  Duration  `env:"SISTERS_TIMEOUT" envDefault:"300ms" means:"how long after it is connected a sister may take until its answer begins; one that takes longer is not asked for a while"`
 	S3URL           Bucket    `env:"S3_URL" means:"bucket of an S3 store behind the boxes, which is asked for blobs before their registry and is given what came from one: 'https://s3.example.com:9000/bucket'; none when empty"`
 	S3Region        string    `env:"S3_REGION" envDefault:"us-east-1" means:"region of the bucket"`
 	S3AccessKey     Secret    `env:"S3_ACCESS_KEY" means:"access key for the bucket; with the secret key, what the AWS SDK finds (environment, files, instance) when empty"`

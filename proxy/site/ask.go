@@ -31,7 +31,8 @@ type question struct {
 	path   string // below /v2/
 	header http.Header
 	// What it holds is asked for: it is to fetch nothing and to wait for nothing, so
-	// that its answer begins within this time. 0 for what it may fetch.
+	// that its answer begins within this time once it is connected, however far away
+	// it is. 0 for what it may fetch.
 	held time.Duration
 }
 
@@ -39,18 +40,19 @@ type question struct {
 // asked for is errElsewhere. The caller closes the body.
 func (s *Site) ask(ctx context.Context, b *box, q question) (*http.Response, error) {
 	silence := s.watchSilence(ctx, b)
-	req, err := s.request(silence.ctx, b, q)
+	asking, head := silence.ctx, context.CancelFunc(func() {})
+	if q.held > 0 {
+		asking, head = silence.answersWithin(q.held)
+	}
+	req, err := s.request(asking, b, q)
 	if err != nil {
 		silence.end()
 		return nil, err
 	}
 	s.o.Metrics.Asked(b.place)
 	silence.begin()
-	if q.held > 0 {
-		slow := time.AfterFunc(q.held, func() { silence.cancel(errSlow) })
-		defer slow.Stop()
-	}
 	resp, err := s.http.Do(req)
+	head()
 	silence.answered()
 	if err != nil {
 		err = silence.cause(err)
@@ -111,8 +113,8 @@ func (s *Site) refused(b *box, resp *http.Response) error {
 func (s *Site) broke(ctx context.Context, b *box, err error) {
 	switch {
 	case ctx.Err() != nil:
-	case errors.Is(err, errSlow) && b.sister(): // it is far away
-		s.rest(b, restSlow, err)
+	case b.sister(): // it is far away, and never the only one
+		s.rest(b, restSister, err)
 	default:
 		s.rest(b, restFailed, err)
 	}

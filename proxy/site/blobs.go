@@ -74,7 +74,7 @@ type source struct {
 func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	q := question{host: s.host, path: s.name + "/blobs/" + s.digest.String(), header: rangeHeader(off, n)}
 	if s.box.sister() {
-		q.held = sisterWithin
+		q.held = s.site.o.SisterTime
 	}
 	return s.site.open(ctx, s.box, q)
 }

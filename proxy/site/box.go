@@ -8,11 +8,11 @@ import (
 	"hubcap/metrics"
 )
 
-// For how long a box is not asked: one that failed, a sister that is too slow, a box
-// that gave wrong bytes, and one that is this box under another name.
+// For how long a box is not asked: one that failed, a sister that did, a box that
+// gave wrong bytes, and one that is this box under another name.
 const (
 	restFailed = 10 * time.Second
-	restSlow   = time.Minute
+	restSister = time.Minute
 	restWrong  = time.Minute
 	restSelf   = time.Hour
 )

@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"errors"
+	"net/http/httptrace"
 	"sync"
 	"time"
 )
@@ -47,6 +48,16 @@ func (s *Site) watchSilence(ctx context.Context, b *box) *silence {
 	w.timer = time.AfterFunc(time.Hour, w.look)
 	w.timer.Stop()
 	return w
+}
+
+// answersWithin returns a context for a request whose answer is to begin at most d after
+// it has a connection, which has bounds of its own: a box may be far away. The caller
+// calls answered when the answer has begun or is given up.
+func (w *silence) answersWithin(d time.Duration) (ctx context.Context, answered func()) {
+	slow := time.AfterFunc(time.Hour, func() { w.cancel(errSlow) })
+	slow.Stop()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { slow.Reset(d) }}
+	return httptrace.WithClientTrace(w.ctx, trace), func() { slow.Stop() }
 }
 
 // begin notes that the next byte is waited for from now on.

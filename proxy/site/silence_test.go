@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,64 @@ func (s *Site) dialBy(dial func(ctx context.Context, network, address string) (n
 
 // swallow reads all, and never answers.
 func swallow(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+// TestFarSister: a sister's time counts from when it is connected; one that takes longer,
+// or cannot be connected, is not asked for a minute.
+func TestFarSister(t *testing.T) {
+	const connects, within = 700 * time.Millisecond, 300 * time.Millisecond
+	for name, tc := range map[string]struct {
+		answers time.Duration // after the connection
+		dial    error
+		want    error
+		took    time.Duration
+	}{
+		"in time":     {200 * time.Millisecond, nil, nil, connects + 200*time.Millisecond},
+		"too late":    {400 * time.Millisecond, nil, errSlow, connects + within},
+		"unreachable": {0, os.ErrDeadlineExceeded, os.ErrDeadlineExceeded, connects},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				far := nameOf(1, false)
+				s := New(options(func(o *Options) { o.Sisters, o.SisterTime = []*url.URL{far}, within }))
+				t.Cleanup(s.Close)
+				s.dialBy(func(context.Context, string, string) (net.Conn, error) {
+					time.Sleep(connects)
+					if tc.dial != nil {
+						return nil, tc.dial
+					}
+					near, far := net.Pipe()
+					go func() {
+						_, _ = far.Read(make([]byte, 4096))
+						time.Sleep(tc.answers)
+						_, _ = io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+						far.Close()
+					}()
+					return near, nil
+				})
+				begun := time.Now()
+				stream, err := source{near{site: s, host: "docker.io", name: "library/demo", digest: digest.FromString("x"), sisters: true}, s.sisters[0]}.Open(t.Context(), 0, -1)
+				if !errors.Is(err, tc.want) {
+					t.Fatalf("%v, want %v", err, tc.want)
+				}
+				if took := time.Since(begun); took != tc.took {
+					t.Errorf("it took %s, want %s", took, tc.took)
+				}
+				if err == nil {
+					stream.Body.Close()
+					return
+				}
+				time.Sleep(59 * time.Second)
+				if n := len(s.awake(s.sisters)); n != 0 {
+					t.Errorf("%d sisters are asked", n)
+				}
+				time.Sleep(2 * time.Second)
+				if n := len(s.awake(s.sisters)); n != 1 {
+					t.Errorf("%d sisters are asked after a minute", n)
+				}
+			})
+		})
+	}
+}
 
 // TestSilentBox: a box that accepts and answers nothing is asked whether it lives, and
 // rests.

@@ -1,13 +1,8 @@
 package site
 
-import "time"
-
-// Sisters are asked for what they hold, before a registry, and only for what is worth
-// the question.
-const (
-	sisterWithin = 300 * time.Millisecond // to the first byte
-	sisterFrom   = 1 << 20                // bytes; smaller blobs come from the registry
-)
+// sisterFrom is from how many bytes on sisters are asked for what they hold, before a
+// registry: smaller blobs are not worth the question.
+const sisterFrom = 1 << 20
 
 // asksSisters reports whether sisters are asked for a blob of size bytes, negative if
 // that is not known: the owner of a blob often does not hold the manifest that names it.

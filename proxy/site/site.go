@@ -32,11 +32,12 @@ import (
 	"hubcap/metrics"
 )
 
-// Options is what a Site needs; every field but Boxes and Sisters is required.
+// Options is what a Site needs; every field but Boxes, and Sisters with SisterTime, is required.
 type Options struct {
 	Boxes       []*url.URL            // the mirror ports of the site's boxes, the same on each, this one among them; none for a box of its own
 	Self        int                   // which of Boxes this one is
 	Sisters     []*url.URL            // the mirror ports of boxes of other sites
+	SisterTime  time.Duration         // until a sister's answer begins, from when it is connected
 	RootCAs     func() *x509.CertPool // the authorities that are trusted now, as one pool until they change; the pool is nil for the system's
 	UserAgent   string
 	Longest     time.Duration // that a living box may take for its next byte
