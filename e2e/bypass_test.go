@@ -19,9 +19,10 @@ import (
 // elsewhere is a second address of the box. Who connects to it does so from that address, and may not pull.
 const elsewhere = "10.9.9.9"
 
-// families are those of the clients that can leave. Debian has no BuildKit, and dockerd's own needs a newer client.
+// families are those of the clients that can leave.
 var families = map[string]string{
-	"dockerd": "docker", "ctr": "containerd", "containerd2": "containerd", "podman": "containers", "skopeo": "containers", "buildah": "containers",
+	"dockerd": "docker", "ctr": "containerd", "containerd2": "containerd", "buildkit": "buildkit", "podman": "containers", "skopeo": "containers",
+	"buildah": "containers",
 }
 
 // TestWhoGoesAroundTheBox gives the clients each answer that makes them leave. What the stand-in then sees of a client itself is what the
@@ -68,11 +69,11 @@ type leaving struct {
 // The sooner a case comes, the less the end of the test waits for what the box decides.
 var leavings = []leaving{
 	{name: "nothing"},
-	{name: "refused", why: "refused", leave: []string{"docker", "containerd", "containers"}},
-	{name: "registry.test", why: "unknown_registry", leave: []string{"containerd", "containers"}, fail: []string{"docker"}}, // dockerd names the box itself
-	{name: "elsewhere", why: "not_allowed", leave: []string{"docker", "containerd", "containers"}},
+	{name: "refused", why: "refused", leave: []string{"docker", "containerd", "buildkit", "containers"}},
+	{name: "registry.test", why: "unknown_registry", leave: []string{"containerd", "buildkit", "containers"}, fail: []string{"docker"}}, // dockerd names the box itself
+	{name: "elsewhere", why: "not_allowed", leave: []string{"docker", "containerd", "buildkit", "containers"}},
 	{
-		name: "incomplete", why: "incomplete", also: "failed", leave: []string{"docker", "containerd", "containers"},
+		name: "incomplete", why: "incomplete", also: "failed", leave: []string{"docker", "containerd", "buildkit", "containers"},
 		begin: func(t *testing.T, w *watch, images []*image) {
 			for _, i := range images {
 				digestOf(t, w.box.get(t, manifestPath(i)), nil)
@@ -82,7 +83,7 @@ var leavings = []leaving{
 		},
 	},
 	{
-		name: "limited", why: "limited", only: []string{"docker", "containerd"}, leave: []string{"docker", "containerd"},
+		name: "limited", why: "limited", only: []string{"docker", "containerd", "buildkit"}, leave: []string{"docker", "containerd", "buildkit"},
 		begin: func(_ *testing.T, w *watch, _ []*image) {
 			w.hub.Script(fakehub.Always(limited("5"), ofHubcap))
 		},
@@ -98,23 +99,23 @@ var leavings = []leaving{
 		},
 	},
 	{
-		name: "failed", why: "failed", leave: []string{"docker", "containerd", "containers"}, back: []string{"containerd"},
+		name: "failed", why: "failed", leave: []string{"docker", "containerd", "buildkit", "containers"}, back: []string{"containerd", "buildkit"},
 		begin: onManifests(fakehub.Fault{Status: http.StatusServiceUnavailable}),
 	},
 	{
-		name: "blob-failed", why: "failed", leave: []string{"docker", "containerd"}, fail: []string{"containers"},
+		name: "blob-failed", why: "failed", leave: []string{"docker", "containerd", "buildkit"}, fail: []string{"containers"},
 		begin: onConfig(fakehub.Fault{Status: http.StatusServiceUnavailable}),
 	},
 	{
-		name: "blob-not-found", why: "not_found", leave: []string{"docker", "containerd"}, fail: []string{"containers"},
+		name: "blob-not-found", why: "not_found", leave: []string{"docker", "containerd", "buildkit"}, fail: []string{"containers"},
 		begin: onConfig(fakehub.Fault{Status: http.StatusNotFound, Body: []byte(`{"errors":[{"code":"BLOB_UNKNOWN"}]}`)}),
 	},
 	{
-		name: "not-found", why: "not_found", leave: []string{"docker", "containerd", "containers"},
+		name: "not-found", why: "not_found", leave: []string{"docker", "containerd", "buildkit", "containers"},
 		begin: onManifests(fakehub.Fault{Status: http.StatusNotFound, Body: []byte(`{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`)}),
 	},
 	{
-		name: "cut", why: "cut", only: []string{"containerd"}, here: 1, back: []string{"containerd"},
+		name: "cut", why: "cut", only: []string{"containerd", "buildkit"}, here: 1, back: []string{"containerd", "buildkit"},
 		begin: func(_ *testing.T, w *watch, images []*image) {
 			var once []fakehub.Script
 			for _, i := range images {
@@ -245,7 +246,7 @@ func (w *watch) askedBy(c watched) int {
 		if !strings.HasPrefix(r.UserAgent, c.agent+"/") || r.Kind != fakehub.KindManifest && r.Kind != fakehub.KindBlob {
 			continue
 		}
-		if c.family == "containerd" || !strings.Contains(r.Reference, ":") {
+		if c.family == "containerd" || c.family == "buildkit" || !strings.Contains(r.Reference, ":") {
 			things[r.Reference] = true
 		}
 	}

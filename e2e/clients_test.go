@@ -63,6 +63,10 @@ var otherClients = []client{
 		name: "containerd2, one layer by several ranges", programs: []string{installed("containerd"), installed("ctr")}, agent: "containerd", resumes: true,
 		start: startContainerd2("concurrent_layer_fetch_buffer = 262144\n"), describesAll: true, byRanges: true,
 	},
+	{
+		name: "buildkit", programs: []string{installed("buildkitd"), installed("buildctl"), "runc"}, agent: "buildkit", resumes: true,
+		start: startBuildkit, cannot: notUnpacked,
+	},
 	{name: "regctl", programs: []string{installed("regctl")}, agent: "regclient", start: startRegctl, resumes: true},
 	{
 		name: "helm", programs: []string{installed("helm")}, agent: "Helm", start: startHelm,

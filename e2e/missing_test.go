@@ -35,7 +35,7 @@ func TestWithoutClients(t *testing.T) {
 	for _, name := range unskipped(string(out)) {
 		t.Errorf("%s passes without a client: it is to skip, or belongs in the list of those that need none", name)
 	}
-	for _, name := range []string{"dockerd", "podman", "skopeo", "crane", "buildah", "containerd", "regctl", "helm", "docker-registry", "versitygw"} {
+	for _, name := range []string{"dockerd", "podman", "skopeo", "crane", "buildah", "containerd", "regctl", "helm", "buildkitd", "docker-registry", "versitygw"} {
 		if !strings.Contains(string(out), name+" is not installed\n") {
 			t.Errorf("no test says that %s is missing", name)
 		}

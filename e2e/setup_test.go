@@ -32,6 +32,11 @@ var applied = []struct {
 		c.start(t, c.unpacks(""))
 		return c
 	}},
+	{"buildkit", "buildkit", func(t *testing.T, s *site) session {
+		b := buildkit{newTool(t, s, "")}
+		b.start(t, "/etc/buildkit/buildkitd.toml")
+		return b
+	}},
 	{"podman", "podman", func(t *testing.T, s *site) session { return podman{systemTool(t, s)} }},
 	{"buildah", "podman", func(t *testing.T, s *site) session { return buildah{systemTool(t, s)} }},
 	{"skopeo", "podman", func(t *testing.T, s *site) session { return skopeo{systemTool(t, s)} }},
@@ -100,11 +105,11 @@ func (s *site) assertPullsThrough(t *testing.T, c client, session session) {
 // user is somebody at a shell, in front of the page.
 type user struct{ tool }
 
-// newUser has root's shell already, and no systemd to reload anything.
+// newUser has root's shell already, no systemd to reload anything, and no buildx, which is to make a builder of its own.
 func newUser(t *testing.T, s *site, box string) user {
 	t.Helper()
 	u := user{newTool(t, s, box)}
-	for name, script := range map[string]string{"sudo": `exec "$@"`, "systemctl": `echo "$@" >>` + u.path("systemctl.log")} {
+	for name, script := range map[string]string{"sudo": `exec "$@"`, "systemctl": `echo "$@" >>` + u.path("systemctl.log"), "docker": "[ $1 = buildx ]"} {
 		if err := os.Chmod(u.write(t, name, "#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +137,7 @@ func (u user) apply(t *testing.T, client string) {
 		t.Errorf("the page has the fingerprint %q, and openssl prints\n%s", shown, out)
 	}
 	log, _ := os.ReadFile(u.path("systemctl.log"))
-	if want := map[string]string{"docker": "try-reload-or-restart docker\n"}[client]; string(log) != want {
+	if want := map[string]string{"docker": "try-reload-or-restart docker\n", "buildkit": "try-reload-or-restart buildkit*\n"}[client]; string(log) != want {
 		t.Errorf("systemctl is called with %q, want %q", log, want)
 	}
 }
