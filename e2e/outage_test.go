@@ -29,7 +29,7 @@ func always(f fakehub.Fault) func(hub *fakehub.Hub) {
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	need(t)
-	daemons := []string{"dockerd", "ctr", "containerd2"}
+	daemons := []string{"dockerd", "ctr", "containerd2", "buildkit"}
 	for _, name := range daemons {
 		clientNamed(t, name)
 	}
