@@ -25,7 +25,7 @@ func (b *boxes) halfWayThrough(t *testing.T, s session, i *image) (ended <-chan 
 // TestBoxesEntryKilled kills the box that a client pulls through, in the middle of a layer: containerd goes on at the next box of the
 // hosts.toml that /setup has given it, and nobody asks the registry but the boxes.
 func TestBoxesEntryKilled(t *testing.T) {
-	for _, name := range []string{"ctr", "containerd2"} {
+	for _, name := range []string{"ctr", "containerd2", "buildkit"} {
 		t.Run(name, func(t *testing.T) {
 			c := clientNamed(t, name)
 			i := bigImage("library/big", layerSize)

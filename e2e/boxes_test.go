@@ -194,7 +194,7 @@ func TestBoxesPartition(t *testing.T) {
 	}
 	b.all[2].cable("down")
 	more := 0
-	for begun := time.Now(); time.Since(begun) < 15*time.Second; {
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; {
 		if n := len(b.askers(pull(b.all...))); n > 2 {
 			more++
 		}
