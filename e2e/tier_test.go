@@ -47,14 +47,17 @@ func (s *site) startGateway(t *testing.T) *gateway {
 	cmd := exec.Command(program, "--access", s3Key, "--secret", s3Secret, "--port", s3Address, "posix", "--sidecar", side, dir)
 	cmd.Env = environment()
 	g.process = startDaemon(t, s.ns, "versitygw", cmd)
-	g.waitReady(t, func() bool {
-		c, err := s.ns.dial(t.Context(), "tcp", s3Address)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
+	g.waitReady(t, func() bool { return s.listens(t, s3Address) })
 	return g
+}
+
+// listens reports whether somebody accepts connections at an address.
+func (s *site) listens(t *testing.T, address string) bool {
+	c, err := s.ns.dial(t.Context(), "tcp", address)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
 }
 
 // object returns what the bucket holds of d; nil for nothing.
