@@ -56,12 +56,14 @@ func (n near) asked() []*box {
 // Places implements cache.Nearer.
 func (n near) Places() (places []cache.Place) {
 	for _, b := range n.asked() {
-		places = append(places, cache.Place{
-			Source: source{n, b}, Name: b.name,
-			Wrong: func() { n.site.rest(b, restWrong, errWrong) },
-		})
+		places = append(places, *n.site.placeOf(b, source{n, b}))
 	}
 	return places
+}
+
+// placeOf returns a box as a place for what from gives.
+func (s *Site) placeOf(b *box, from cache.Source) *cache.Place {
+	return &cache.Place{Source: from, Name: b.name, Kind: b.place.String(), Wrong: func() { s.rest(b, restWrong, errWrong) }}
 }
 
 // source is a blob at one box.

@@ -184,7 +184,7 @@ func (s *Site) OpenHeld(ctx context.Context, host, name string, d digest.Digest,
 	for _, b := range s.others(d) {
 		stream, err := s.open(ctx, b, q)
 		if err == nil {
-			stream.Place = &cache.Place{Name: b.name, Wrong: func() { s.rest(b, restWrong, errWrong) }}
+			stream.Place = s.placeOf(b, nil)
 			return stream, nil
 		}
 		if ctx.Err() != nil {

@@ -50,7 +50,7 @@ func (b *blob) Places() []cache.Place {
 	if b.left.Load() || b.tier.doubts(b.digest) == ofBytes || !b.tier.circuit.asks() {
 		return nil
 	}
-	return []cache.Place{{Source: b, Name: "tier", Wrong: func() { b.tier.gaveWrong(b.digest) }, Store: true}}
+	return []cache.Place{{Source: b, Name: "tier", Kind: "s3", Wrong: func() { b.tier.gaveWrong(b.digest) }, Store: true}}
 }
 
 // Open implements cache.Source.
