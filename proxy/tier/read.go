@@ -131,19 +131,29 @@ func (t *Tier) gaveWrong(d digest.Digest) {
 	}
 }
 
-// Holds reports whether the bucket has a blob, of size bytes or negative for any. What it
-// says is not verified.
-func (t *Tier) Holds(ctx context.Context, d digest.Digest, size int64) bool {
-	return t != nil && t.circuit.asks() && t.doubts(d) == none && t.has(ctx, d, size)
+// Size returns the size in bytes of a blob that the bucket has; ok is false if it has none,
+// or one of another size than wanted, which is negative for any. What it says is not
+// verified.
+func (t *Tier) Size(ctx context.Context, d digest.Digest, wanted int64) (size int64, ok bool) {
+	if t == nil || !t.circuit.asks() || t.doubts(d) != none {
+		return -1, false
+	}
+	size, err := t.head(ctx, d)
+	if err != nil && explain(err).status != http.StatusNotFound {
+		_ = t.failed(ctx, err)
+	}
+	return size, size >= 0 && (wanted < 0 || size == wanted)
 }
 
-// has reports whether the bucket has an object of d of so many bytes, negative for any. It
-// does not if that cannot be found out.
-func (t *Tier) has(ctx context.Context, d digest.Digest, size int64) bool {
+// head returns how many bytes the object of d has, negative if that is not known.
+func (t *Tier) head(ctx context.Context, d digest.Digest) (size int64, err error) {
 	w := newWatch(ctx, t.bounds.header)
 	defer w.end()
 	out, err := t.client.HeadObject(w.ctx, &s3.HeadObjectInput{Bucket: &t.bucket, Key: aws.String(key(d))})
-	return err == nil && (size < 0 || aws.ToInt64(out.ContentLength) == size)
+	if err != nil || out.ContentLength == nil {
+		return -1, w.failed(err)
+	}
+	return *out.ContentLength, nil
 }
 
 // body is the body of an object, or a part of it.

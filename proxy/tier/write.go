@@ -41,9 +41,11 @@ func (t *Tier) write(ctx context.Context, store Store, d digest.Digest) (metrics
 		}
 		t.headOnly.Store(true)
 	}
-	if doubt != ofBytes && t.has(ctx, d, f.Size) {
-		t.suspects.Remove(d)
-		return metrics.TierPresent, nil
+	if doubt != ofBytes {
+		if size, _ := t.head(ctx, d); size == f.Size {
+			t.suspects.Remove(d)
+			return metrics.TierPresent, nil
+		}
 	}
 	if f.Size <= t.bounds.single {
 		err = t.put(ctx, d, f, nil)
