@@ -1,7 +1,10 @@
 package cache
 
 import (
+	"context"
+	"iter"
 	"os"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -36,6 +39,31 @@ func (c *Cache) OpenPublic(d digest.Digest) (*File, error) {
 		return nil, err
 	}
 	return &File{File: f, Size: size, release: func() { c.files.Release(d, handle) }}, nil
+}
+
+// OwnBlobs iterates over the public blobs that this box owns and stores, with their last
+// use, in no order: layers and configs that a manifest names which is held. It waits until
+// all files and manifests are known, and ends with ctx.
+func (c *Cache) OwnBlobs(ctx context.Context) iter.Seq2[digest.Digest, time.Time] {
+	return func(yield func(digest.Digest, time.Time) bool) {
+		select {
+		case <-c.learned:
+		case <-ctx.Done():
+			return
+		}
+		for o := range c.o.Ledger.Objects() {
+			if ctx.Err() != nil {
+				return
+			}
+			if _, named := c.edges.Named(o.Digest); o.Partial || !named || c.edges.Knows(o.Digest) ||
+				c.classes.of(o.Digest) != blobs.Public || c.o.Guest != nil && c.o.Guest(o.Digest) {
+				continue
+			}
+			if !yield(o.Digest, o.Used) {
+				return
+			}
+		}
+	}
 }
 
 // Close closes the file. It is called once.

@@ -2,10 +2,13 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -81,5 +84,57 @@ func TestKept(t *testing.T) {
 	}
 	if _, err := r.OpenPublic(public); err == nil {
 		t.Error("an evicted blob is open")
+	}
+}
+
+// TestOwnBlobs: the blobs that belong into a store behind the box are what manifests name,
+// public, stored and not another box's; no manifest is among them. A box that has just
+// started knows them alike.
+func TestOwnBlobs(t *testing.T) {
+	var guest digest.Digest
+	dir := t.TempDir()
+	o := rigOptions{dir: dir, change: func(o *Options) { o.Guest = func(d digest.Digest) bool { return d == guest } }}
+	r := newRig(t, o)
+	body := func(what string) string { return strings.Repeat(what, 1<<20/len(what)+1) }
+	hold := func(what string, restricted bool) digest.Digest {
+		content := []byte(body(what))
+		d := digest.FromBytes(content)
+		b, err := r.Open(t.Context(), Want{Digest: d, Source: &origin{body: content}, Size: int64(len(content)), Host: home, Restricted: restricted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		r.settle()
+		return d
+	}
+	config, layer := hold("config", false), hold("layer", false)
+	hold("secret", true)
+	guest = hold("guest", false)
+	hold("named by no manifest", false)
+	image := r.putManifest(imageOf(body("config"), body("layer"), body("secret"), body("guest"), body("not held")))
+	r.putManifest(indexOf(image))
+	want := []digest.Digest{config, layer}
+	slices.Sort(want)
+	check := func() {
+		t.Helper()
+		var got []digest.Digest
+		for d, used := range r.OwnBlobs(t.Context()) {
+			got = append(got, d)
+			if age := r.o.Now().Sub(used); age < 0 || age > time.Hour {
+				t.Errorf("%s was used %s ago", d, age)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	check()
+	r.stop()
+	r = newRig(t, o)
+	check()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range r.OwnBlobs(gone) {
+		t.Error("it goes on")
 	}
 }

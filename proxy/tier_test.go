@@ -182,6 +182,37 @@ func TestTierOfALostDisk(t *testing.T) {
 	newRig(t, rigOptions{hub: hub, bucket: address}).pull(t, "library/app", img)
 }
 
+// TestTierGetsWhatWasHeld has a box that held blobs before there was a bucket write them to
+// it: what needs credentials is not among them, nor any manifest.
+func TestTierGetsWhatWasHeld(t *testing.T) {
+	bucket, address := newBucket(t)
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: boxPassword}})
+	o := rigOptions{dir: t.TempDir(), hub: hub, user: boxUser, password: boxPassword, rules: shared}
+	before := newRig(t, o)
+	hub.SetPrivate("owner/secret", boxUser)
+	layers := [][]byte{fakehub.RandomBlob(6600, 100*kib), fakehub.RandomBlob(6601, 2*mib)}
+	img, secret := hub.Image("library/app", "v1", layers...), hub.Image("owner/secret", "v1", fakehub.RandomBlob(6602, 100*kib))
+	before.pull(t, "library/app", img)
+	before.pull(t, "owner/secret", secret)
+	before.settle()
+	before.stop()
+	o.bucket = address
+	after := newRig(t, o)
+	eventually(t, "nothing is missing", func() bool {
+		n, known := after.all.Value("hubcap_tier_missing")
+		stored, _ := after.all.Value("hubcap_tier_writes_total", "result", "stored")
+		return known && n == 0 && stored == 3
+	})
+	for i, layer := range img.Layers {
+		if !bytes.Equal(bucket.Object(objectOf(layer.Digest)), layers[i]) {
+			t.Errorf("layer %d is not in the bucket", i)
+		}
+	}
+	if n := bucket.Count("PUT"); n != 3 || bucket.Object(objectOf(img.Config.Digest)) == nil {
+		t.Errorf("%d blobs were written, want two layers and their config", n)
+	}
+}
+
 // TestTierInOutage: an image whose layers are in the bucket alone is served while the
 // registry fails, and one that lacks a layer there is refused.
 func TestTierInOutage(t *testing.T) {
