@@ -21,9 +21,9 @@ type File struct {
 }
 
 // OpenPublic opens the file of a public blob for hubcap itself, which is no use of the
-// blob. The bytes were right when they were stored, and are not verified again. The
-// caller closes the file.
-func (c *Cache) OpenPublic(d digest.Digest) (*File, error) {
+// blob. One that was not verified within VerifyInterval is verified before. The caller
+// closes the file.
+func (c *Cache) OpenPublic(ctx context.Context, d digest.Digest) (*File, error) {
 	size, held := c.o.Ledger.Size(d)
 	if !held || c.classes.of(d) != blobs.Public {
 		return nil, errNotHeld
@@ -33,6 +33,11 @@ func (c *Cache) OpenPublic(d digest.Digest) (*File, error) {
 	if err == nil && stat.Size != size {
 		_ = f.Close()
 		err = errNotHeld
+	}
+	if err == nil && !c.trusted(d, stat.Signature) {
+		if err = c.check(d).wait(ctx); err != nil {
+			_ = f.Close()
+		}
 	}
 	if err != nil {
 		c.files.Release(d, handle)

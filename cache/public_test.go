@@ -61,15 +61,15 @@ func TestKept(t *testing.T) {
 	if want := []digest.Digest{public, absent}; !slices.Equal(kept, want) {
 		t.Errorf("kept %v, want %v", kept, want)
 	}
-	if _, err := r.OpenPublic(secret); err == nil {
+	if _, err := r.OpenPublic(t.Context(), secret); err == nil {
 		t.Error("a restricted file is open")
 	}
-	if f, err := r.OpenPublic(near); err != nil {
+	if f, err := r.OpenPublic(t.Context(), near); err != nil {
 		t.Error(err)
 	} else if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	f, err := r.OpenPublic(public)
+	f, err := r.OpenPublic(t.Context(), public)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,9 +82,36 @@ func TestKept(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.OpenPublic(public); err == nil {
+	if _, err := r.OpenPublic(t.Context(), public); err == nil {
 		t.Error("an evicted blob is open")
 	}
+}
+
+// TestOpenPublicVerifies: a file that is not known to be right is not opened before it is.
+func TestOpenPublicVerifies(t *testing.T) {
+	r, now := atRest(t, t.TempDir())
+	for i, rots := range []bool{false, true} {
+		body, d := randomContent(uint64(910+i), 100*kib)
+		r.mustGet(d, &origin{body: body}, body)
+		r.settle()
+		now.Add(int64(r.o.VerifyInterval + time.Second))
+		if rots {
+			r.rot(d, 5)
+		}
+		f, err := r.OpenPublic(t.Context(), d)
+		if opened := err == nil; opened == rots {
+			t.Errorf("rotten %v, %v", rots, err)
+		}
+		if err == nil {
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if r.o.Ledger.Holds(d) == rots || r.files.Count() != 0 {
+			t.Errorf("rotten %v, held %v", rots, r.o.Ledger.Holds(d))
+		}
+	}
+	r.wantChecks(1, 1, 0)
 }
 
 // TestOwnBlobs: the blobs that belong into a store behind the box are what manifests name,

@@ -84,7 +84,7 @@ func (s *shelf) OwnBlobs(context.Context) iter.Seq2[digest.Digest, time.Time] {
 }
 
 // OpenPublic implements Store.
-func (s *shelf) OpenPublic(d digest.Digest) (*cache.File, error) {
+func (s *shelf) OpenPublic(_ context.Context, d digest.Digest) (*cache.File, error) {
 	s.mu.Lock()
 	path, held := s.all[d]
 	s.mu.Unlock()

@@ -52,8 +52,8 @@ type Options struct {
 
 // Store is where the blobs to be written are.
 type Store interface {
-	// OpenPublic opens a stored public blob, which the caller closes.
-	OpenPublic(d digest.Digest) (*cache.File, error)
+	// OpenPublic opens a stored public blob whose bytes are right. The caller closes it.
+	OpenPublic(ctx context.Context, d digest.Digest) (*cache.File, error)
 	// OwnBlobs iterates over the blobs that the bucket is to have of this box, with their
 	// last use.
 	OwnBlobs(ctx context.Context) iter.Seq2[digest.Digest, time.Time]

@@ -24,7 +24,7 @@ const (
 // write writes one blob, unless it is in the bucket already. One that is not held any
 // more is left out.
 func (t *Tier) write(ctx context.Context, store Store, d digest.Digest) (metrics.TierWrite, error) {
-	f, err := store.OpenPublic(d)
+	f, err := store.OpenPublic(ctx, d)
 	if err != nil {
 		return metrics.TierGone, nil //nolint:nilerr // it was evicted, or its file is damaged
 	}
