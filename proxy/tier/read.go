@@ -15,6 +15,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/network"
 )
 
 // errAbsent says that the bucket does not have a blob, or not those bytes of it.
@@ -57,11 +58,8 @@ func (b *blob) Places() []cache.Place {
 func (b *blob) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	t := b.tier
 	in := &s3.GetObjectInput{Bucket: &t.bucket, Key: aws.String(key(b.digest))}
-	switch {
-	case n >= 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1))
-	case off > 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", off))
+	if part := network.Range(off, n).Get("Range"); part != "" {
+		in.Range = &part
 	}
 	w := newWatch(ctx, t.bounds.header)
 	out, err := t.client.GetObject(w.ctx, in)
@@ -87,18 +85,12 @@ func (b *blob) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 func streamOf(out *s3.GetObjectOutput) *cache.Stream {
 	whole := aws.ToInt64(out.ContentLength)
 	stream := &cache.Stream{End: whole, Size: whole}
-	if out.ContentLength == nil {
+	switch {
+	case out.ContentRange != nil:
+		stream.Off, stream.End, stream.Size, stream.Part = network.ContentRange(*out.ContentRange)
+	case out.ContentLength == nil:
 		stream.Size = -1
 	}
-	if out.ContentRange == nil {
-		return stream
-	}
-	var last int64
-	stream.Size = -1
-	if n, err := fmt.Sscanf(*out.ContentRange, "bytes %d-%d/%d", &stream.Off, &last, &stream.Size); n != 3 || err != nil {
-		return &cache.Stream{Size: -1}
-	}
-	stream.End, stream.Part = last+1, true
 	return stream
 }
 
