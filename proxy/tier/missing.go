@@ -106,7 +106,7 @@ func (t *Tier) list(ctx context.Context, visit func(hash []byte)) error {
 	for {
 		w := newWatch(ctx, t.bounds.stored)
 		out, err := t.client.ListObjectsV2(w.ctx, in)
-		err = w.failed(err)
+		err = w.cause(err)
 		w.end()
 		if err != nil {
 			return err

@@ -143,7 +143,7 @@ func (t *Tier) head(ctx context.Context, d digest.Digest) (size int64, err error
 	defer w.end()
 	out, err := t.client.HeadObject(w.ctx, &s3.HeadObjectInput{Bucket: &t.bucket, Key: aws.String(key(d))})
 	if err != nil || out.ContentLength == nil {
-		return -1, w.failed(err)
+		return -1, w.cause(err)
 	}
 	return *out.ContentLength, nil
 }
