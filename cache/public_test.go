@@ -19,7 +19,7 @@ import (
 type shelf struct{ Source }
 
 func (s shelf) Places() []Place {
-	return []Place{{Source: s.Source, Name: "store", Wrong: func() {}, Store: true}}
+	return []Place{{Source: s.Source, Name: "store", Kind: "s3", Wrong: func() {}, Store: true}}
 }
 func (shelf) Boxes() bool { return false }
 
