@@ -70,9 +70,9 @@ func (t *Tier) writeMissing(ctx context.Context, store Store) {
 func (t *Tier) compare(ctx context.Context, store Store) ([]heldBlob, error) {
 	var all []heldBlob
 	for d, used := range store.OwnBlobs(ctx) {
-		one := heldBlob{used: uint32(used.Unix())} //nolint:gosec // until 2106
-		if _, err := hex.Decode(one.hash[:], []byte(d.Encoded())); d.Algorithm() == digest.SHA256 && err == nil {
-			all = append(all, one)
+		hash, err := hex.DecodeString(d.Encoded())
+		if err == nil && d.Algorithm() == digest.SHA256 && len(hash) == sha256.Size {
+			all = append(all, heldBlob{hash: [sha256.Size]byte(hash), used: uint32(used.Unix())}) //nolint:gosec // until 2106
 		}
 	}
 	if len(all) == 0 {

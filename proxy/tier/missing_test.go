@@ -1,6 +1,7 @@
 package tier
 
 import (
+	_ "crypto/sha512"
 	"net/http"
 	"path"
 	"slices"
@@ -51,6 +52,7 @@ func TestMissing(t *testing.T) {
 		}
 	}
 	f.put(digest.FromString("of another box"), []byte("x"))
+	r.store.own = append(r.store.own, digest.SHA512.FromString("of another algorithm"))
 	var mu sync.Mutex
 	var written []string
 	f.Fault(func(_ http.ResponseWriter, q *http.Request) bool {
