@@ -55,6 +55,7 @@ func Repeats(ctx context.Context) bool { return fill.Repeats(ctx) }
 type Blob struct {
 	Size   int64 // bytes; negative if unknown before the end
 	Origin Origin
+	Place  string // kind of the Place that its fill got the first bytes from; empty for the registry, and for what no fill feeds
 
 	// RecentlyWrong says that a wrong beginning of it was sent lately, so that
 	// a range is to be answered with the whole blob.

@@ -62,6 +62,22 @@ func TestFills(t *testing.T) {
 	}
 }
 
+// TestFillOfAPlace: a fill says from which place its first bytes come.
+func TestFillOfAPlace(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body, d := randomContent(333, mib)
+	rest := make(chan struct{})
+	src := &origin{body: body, script: func(_, _ int64, in io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(in, mib/2), gate{in, rest}), nil
+	}}
+	got := <-r.openAside(Want{Digest: d, Source: refuses(), Size: mib, Host: home, Near: shelf{src}})
+	if status, running := r.fillOf(d); !running || status.Place != "s3" || status.Host != home || got.b.Place != "s3" {
+		t.Errorf("%+v", status)
+	}
+	close(rest)
+	r.mustSend(got, body)
+}
+
 // TestParked shows that a fill that has failed half-way is listed until it is
 // continued, also after a restart, and with a note that cannot be read.
 func TestParked(t *testing.T) {

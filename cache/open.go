@@ -238,7 +238,7 @@ func (c *Cache) tryMissing(ctx context.Context, want Want, missing error, replac
 
 // blob returns what was opened for want as a Blob.
 func (c *Cache) blob(want Want, o fill.Opened) *Blob {
-	return &Blob{Size: o.Size, Origin: o.Origin, RecentlyWrong: c.fills.RecentlyWrong(want.Digest), cache: c, want: want, body: o.Body}
+	return &Blob{Size: o.Size, Origin: o.Origin, Place: o.Place, RecentlyWrong: c.fills.RecentlyWrong(want.Digest), cache: c, want: want, body: o.Body}
 }
 
 // openUncached opens the blob at its source, without a fill because of why.

@@ -83,13 +83,22 @@ func (h *hubcap) statusAt(address, path string) int {
 // metric is the sum of a metric over all its labels.
 func (h *hubcap) metric(t *testing.T, name string) int64 {
 	t.Helper()
+	value, found := h.known(t, name)
+	if !found {
+		t.Fatalf("there is no metric %s", name)
+	}
+	return value
+}
+
+// known returns the sum of a metric's series, if there is one.
+func (h *hubcap) known(t *testing.T, name string) (value int64, found bool) {
+	t.Helper()
 	response, err := h.http.Get("http://" + admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	var sum float64
-	found := false
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		series, value, _ := strings.Cut(lines.Text(), " ")
 		if label, _, _ := strings.Cut(series, "{"); label != name {
@@ -101,10 +110,7 @@ func (h *hubcap) metric(t *testing.T, name string) int64 {
 		}
 		sum, found = sum+number, true
 	}
-	if !found {
-		t.Fatalf("there is no metric %s", name)
-	}
-	return int64(sum)
+	return int64(sum), found
 }
 
 // get begins a GET. The body is the caller's to close.

@@ -118,6 +118,52 @@ func TestTierNewBoxIsWarm(t *testing.T) {
 	s.assertNoBypass(t)
 }
 
+// TestTierGetsWhatWasHeld has a box pull images before there is a bucket: it writes them once there is one, and a new box pulls them from
+// there.
+func TestTierGetsWhatWasHeld(t *testing.T) {
+	need(t)
+	c := clientNamed(t, "crane")
+	big, huge := bigImage("library/big", layerSize), bigImage("library/huge", 70<<20)
+	s := newSite(t, big, huge)
+	g := s.startGateway(t)
+	dir := scratch(t)
+	before := s.startHubcap(t, dir)
+	blobs := 0
+	for _, i := range []*image{big, huge} {
+		mustPull(t, c.start(t, s, mirror), i)
+		blobs += len(i.pulled())
+	}
+	before.terminate(t)
+	after := s.startHubcap(t, dir, tierAt(s3Address)...)
+	waitUntil(t, "all is in the bucket", func() bool { return after.metric(t, "hubcap_tier_writes_total") == int64(blobs) })
+	for _, i := range []*image{big, huge} {
+		for _, one := range i.pulled() {
+			if !bytes.Equal(g.object(one.Digest), i.blobs[one.Digest]) {
+				t.Errorf("the object of %s is not the blob", one.Digest)
+			}
+		}
+	}
+	after.wantLog(t, fmt.Sprintf("blobs=%d", blobs))
+	after.terminate(t)
+	again := s.startHubcap(t, dir, tierAt(s3Address)...)
+	waitUntil(t, "it is compared", func() bool { n, known := again.known(t, "hubcap_tier_missing"); return known && n == 0 })
+	if n := again.metric(t, "hubcap_tier_writes_total"); n != 0 {
+		t.Errorf("%d blobs of the bucket were written to it", n)
+	}
+	again.terminate(t)
+
+	s.hub.Reset()
+	fresh := s.startHubcap(t, scratch(t), tierAt(s3Address)...)
+	for _, i := range []*image{big, huge} {
+		mustPull(t, c.start(t, s, mirror), i)
+	}
+	if n := s.blobsAsked(); n != 0 {
+		t.Errorf("the registry was asked %d times for blobs that the bucket has:\n%s", n, describe(s.hub.Log()))
+	}
+	fresh.terminate(t)
+	s.assertNoBypass(t)
+}
+
 // line is a way to the gateway that lets some bytes of answers through, and the rest once it is opened.
 type line struct {
 	mu      sync.Mutex

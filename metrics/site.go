@@ -13,6 +13,8 @@ const (
 
 var placeNames = []string{"peer", "sister"}
 
+func (p Place) String() string { return placeNames[p] }
+
 // Site counts what comes from places nearer than a registry.
 type Site struct {
 	asked, failed, bytes []prometheus.Counter

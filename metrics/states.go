@@ -53,8 +53,9 @@ var PlaceBoxes = &State{name: "place_boxes", help: "Other boxes that HUBCAP_SITE
 
 // The states of the S3 tier, for Watch. They are absent without one.
 var (
-	TierQueue = &State{name: "tier_queue", help: "Blobs that wait to be written to the bucket of the S3 tier; at most 1000 wait. Absent without a tier, as hubcap_tier_circuit_open."}
-	TierOpen  = &State{name: "tier_circuit_open", help: "1 while the bucket of the S3 tier fails and is not asked."}
+	TierQueue   = &State{name: "tier_queue", help: "Blobs that wait to be written to the bucket of the S3 tier; at most 1000 wait. Absent without a tier, as hubcap_tier_circuit_open."}
+	TierMissing = &State{name: "tier_missing", help: "Blobs that this box owns and holds and that the bucket of the S3 tier lacks, as far as is known; they are written behind new ones. Absent before the first comparison, and where the bucket refuses it."}
+	TierOpen    = &State{name: "tier_circuit_open", help: "1 while the bucket of the S3 tier fails and is not asked."}
 )
 
 // Offline is the state of the whole box, for Watch.
@@ -64,7 +65,7 @@ var Offline = &State{name: "offline", help: "1 while no upstream is asked: HUBCA
 var states = []*State{
 	CacheBudget, CacheBytes, CacheObjects, Capacity, Degraded, FillsRunning, FillsWaiting, ScrubDue, Scrubbed, ScrubStarted,
 	VerifyWithin, FSSize, FSFree, OpenFiles, Offline, Clients, Problems, Tags,
-	PinnedBytes, PinnedMissing, OutageImages, OutageMissing, OutageChecked, PlaceBoxes, TierQueue, TierOpen,
+	PinnedBytes, PinnedMissing, OutageImages, OutageMissing, OutageChecked, PlaceBoxes, TierQueue, TierMissing, TierOpen,
 }
 
 // Set gives a State its value at a scrape; labels are the values of its labels,

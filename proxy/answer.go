@@ -43,6 +43,7 @@ type answer struct {
 	held       bool        // the client asks for what is held alone
 	kind       kind
 	result     result
+	place      string        // that a blob comes from: peer, s3 or sister; empty for its registry and the cache
 	digest     digest.Digest // of the manifest or blob; empty for a list
 	size       int64         // bytes of the whole object; negative if unknown before the end
 	status     int           // 0 until the head is written

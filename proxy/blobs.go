@@ -22,6 +22,7 @@ func (h *Handler) serveBlob(a *answer, r *http.Request, rt route, repo pull.Repo
 	}
 	defer blob.Close()
 	a.madeFrom(ofOrigin[blob.Origin])
+	a.at(blob.Place)
 	a.digest, a.size = rt.digest, blob.Size
 	a.blobHeader(rt.digest, etag)
 	if matches(r.Header.Get("If-None-Match"), etag) {

@@ -75,3 +75,10 @@ func (a *answer) madeFrom(r result) {
 	a.result = r
 	a.set("Cache-Status", cacheStatus[r])
 }
+
+// at adds to that the place that a blob comes from, if it is not its registry.
+func (a *answer) at(place string) {
+	if a.place = place; place != "" {
+		a.set("Cache-Status", cacheStatus[a.result]+"; detail="+place)
+	}
+}

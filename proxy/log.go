@@ -24,7 +24,7 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 	if !h.Log.Enabled(ctx, level) {
 		return
 	}
-	var room [12]slog.Attr
+	var room [13]slog.Attr
 	attrs := append(room[:0],
 		slog.String("method", r.Method),
 		slog.String("kind", rt.kind.String()),
@@ -48,6 +48,9 @@ func (h *Handler) log(a *answer, r *http.Request, rt route, err error) {
 		slog.String("family", a.family.String()),
 		slog.String("client", clientOf(a, r)),
 	)
+	if a.place != "" {
+		attrs = append(attrs, slog.String("place", a.place))
+	}
 	if err == nil {
 		err = a.trouble
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,6 +182,37 @@ func TestTierOfALostDisk(t *testing.T) {
 	newRig(t, rigOptions{hub: hub, bucket: address}).pull(t, "library/app", img)
 }
 
+// TestTierGetsWhatWasHeld has a box that held blobs before there was a bucket write them to
+// it: what needs credentials is not among them, nor any manifest.
+func TestTierGetsWhatWasHeld(t *testing.T) {
+	bucket, address := newBucket(t)
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: boxPassword}})
+	o := rigOptions{dir: t.TempDir(), hub: hub, user: boxUser, password: boxPassword, rules: shared}
+	before := newRig(t, o)
+	hub.SetPrivate("owner/secret", boxUser)
+	layers := [][]byte{fakehub.RandomBlob(6600, 100*kib), fakehub.RandomBlob(6601, 2*mib)}
+	img, secret := hub.Image("library/app", "v1", layers...), hub.Image("owner/secret", "v1", fakehub.RandomBlob(6602, 100*kib))
+	before.pull(t, "library/app", img)
+	before.pull(t, "owner/secret", secret)
+	before.settle()
+	before.stop()
+	o.bucket = address
+	after := newRig(t, o)
+	eventually(t, "nothing is missing", func() bool {
+		n, known := after.all.Value("hubcap_tier_missing")
+		stored, _ := after.all.Value("hubcap_tier_writes_total", "result", "stored")
+		return known && n == 0 && stored == 3
+	})
+	for i, layer := range img.Layers {
+		if !bytes.Equal(bucket.Object(objectOf(layer.Digest)), layers[i]) {
+			t.Errorf("layer %d is not in the bucket", i)
+		}
+	}
+	if n := bucket.Count("PUT"); n != 3 || bucket.Object(objectOf(img.Config.Digest)) == nil {
+		t.Errorf("%d blobs were written, want two layers and their config", n)
+	}
+}
+
 // TestTierInOutage: an image whose layers are in the bucket alone is served while the
 // registry fails, and one that lacks a layer there is refused.
 func TestTierInOutage(t *testing.T) {
@@ -203,5 +235,43 @@ func TestTierInOutage(t *testing.T) {
 	r.get(blobPath("library/app", whole.Layers[0].Digest)).want(t, 200, layer, "")
 	if got := r.get("/v2/library/app/manifests/lacks"); got.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("an image that lacks a layer is answered %d", got.StatusCode)
+	}
+}
+
+// TestTierAnswersHead: the bucket is asked for the size of a blob before its registry, and
+// not believed if a manifest says another one. Of restricted content it is not asked.
+func TestTierAnswersHead(t *testing.T) {
+	bucket, address := newBucket(t)
+	hub := fakehub.Start(t, fakehub.Options{Users: map[string]string{boxUser: boxPassword}})
+	r := newRig(t, rigOptions{hub: hub, user: boxUser, password: boxPassword, rules: shared, bucket: address})
+	hub.SetPrivate("owner/secret", boxUser)
+	body, secret := fakehub.RandomBlob(6500, 100*kib), fakehub.RandomBlob(6501, 100*kib)
+	img := hub.Image("library/app", "1", body, fakehub.RandomBlob(6502, 100*kib))
+	right, wrong, absent := img.Layers[0].Digest, img.Layers[1].Digest, img.Config.Digest
+	bucket.Put(objectOf(right), body)
+	bucket.Put(objectOf(wrong), body[1:])
+	r.get("/v2/library/app/manifests/1").want(t, 200, nil, "")
+	atRegistry := func(path string) int {
+		t.Helper()
+		before := hub.Count(fakehub.OfKind(fakehub.KindBlob))
+		got := r.do(http.MethodHead, path)
+		got.want(t, 200, nil, "hubcap; fwd=uri-miss")
+		if got.ContentLength != int64(len(body)) && !strings.HasSuffix(path, absent.String()) {
+			t.Errorf("%s has %d bytes", path, got.ContentLength)
+		}
+		return hub.Count(fakehub.OfKind(fakehub.KindBlob)) - before
+	}
+	if n := atRegistry(blobPath("library/app", right)); n != 0 {
+		t.Errorf("the registry was asked %d times for what the bucket has", n)
+	}
+	for _, d := range []digest.Digest{wrong, absent} {
+		if n := atRegistry(blobPath("library/app", d)); n == 0 {
+			t.Error("the registry was not asked")
+		}
+	}
+	d := hub.AddBlob("owner/secret", secret)
+	bucket.Put(objectOf(d), secret)
+	if n := atRegistry(blobPath("owner/secret", d)); n == 0 || bucket.Count("HEAD "+objectOf(d)) != 0 {
+		t.Error("the bucket was asked for restricted content")
 	}
 }

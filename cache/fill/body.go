@@ -40,6 +40,7 @@ type Opened struct {
 	Body
 	Size   int64 // bytes; negative if unknown before the end
 	Origin Origin
+	Place  string // Place.Kind of what gave the first bytes of a fill; empty for its registry
 }
 
 // Body is one way to read a blob.

@@ -72,6 +72,7 @@ type Fill struct {
 	err      error // the first reason to end; nil while it runs, and if it ended well
 	class    blobs.Class
 	size     int64         // of the blob in bytes, negative while unknown. Before filling only run writes it, and reads it without mu
+	place    string        // Opened.Place, once it is filling
 	have     spans         // bytes in the file. Before filling only run writes it, and reads it without mu
 	unsaved  int64         // bytes since the last save
 	speed    ewma          // of the bytes that come
@@ -163,6 +164,9 @@ func (f *Fill) download() end {
 func (f *Fill) transfer(stream *Stream) end {
 	f.mu.Lock()
 	f.move(stateFilling)
+	if stream != nil && stream.Place != nil {
+		f.place = stream.Place.Kind
+	}
 	close(f.announced)
 	f.mu.Unlock()
 	f.parts.Go(func() {

@@ -14,6 +14,7 @@ import (
 type Place struct {
 	Source
 	Name  string // counts its connections
+	Kind  string // what clients are told: peer, s3 or sister
 	Wrong func() // notes that it gave wrong bytes
 	// Store says that it waits for no box: its connections are not counted with those
 	// to boxes, which may wait for what comes from here.

@@ -51,7 +51,7 @@ func (f *Fill) Open(ctx context.Context, want Want, began bool) (Opened, error) 
 	}
 	spare := f.leave()
 	f.mu.Lock()
-	size, writer, err, state := f.size, f.writer, f.err, f.state
+	size, writer, err, state, place := f.size, f.writer, f.err, f.state, f.place
 	f.mu.Unlock()
 	switch {
 	case state == stateUncached:
@@ -75,7 +75,7 @@ func (f *Fill) Open(ctx context.Context, want Want, began bool) (Opened, error) 
 	if began {
 		origin = Filling
 	}
-	return Opened{&Reader{fill: f, handle: one, file: file}, size, origin}, nil
+	return Opened{&Reader{fill: f, handle: one, file: file}, size, origin, place}, nil
 }
 
 func (f *Fill) countReaders(n int) {

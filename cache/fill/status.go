@@ -16,9 +16,10 @@ import (
 // whose file stays as a partial file for the next one.
 type Status struct {
 	Digest     digest.Digest `json:"digest"`
-	Host       string        `json:"upstream,omitempty" doc:"Registry that was asked first"`                                          // Want.Host; empty for a parked one of public content
+	Host       string        `json:"upstream,omitempty" doc:"Registry that it was asked for at"`                                      // Want.Host; empty for a parked one of public content
 	Repository string        `json:"repository,omitempty" doc:"Of the request that began it, for content that not everybody may see"` // Want.Repository
-	State      string        `json:"state" doc:"waiting, asking, filling, committing or stopping"`                                    // or parked
+	Place      string        `json:"place,omitempty" doc:"Where its first bytes come from, if not from that registry: peer, s3 or sister"`
+	State      string        `json:"state" doc:"waiting, asking, filling, committing or stopping"` // or parked
 	Size       int64         `json:"size" doc:"Of the whole; -1 while unknown"`
 	Present    int64         `json:"have" doc:"Bytes that are there"` // those of an earlier fill included
 	Rate       int64         `json:"rate" doc:"Bytes a second, over the last seconds"`
@@ -61,7 +62,7 @@ func (f *Fill) status() (status Status, running bool) {
 	status = Status{
 		Digest: f.want.Digest, State: f.state.String(), Size: max(f.size, -1), Present: f.have.bytes(), Rate: f.speed.perSecond(time.Now()),
 		Readers: f.waiting + f.readers, Writers: f.working,
-		Host: f.want.Host, Repository: f.want.Repository, Since: f.since,
+		Host: f.want.Host, Repository: f.want.Repository, Place: f.place, Since: f.since,
 	}
 	status.Left = status.left()
 	return status, f.state <= stateStopping

@@ -69,7 +69,7 @@ func (s *Fills) Uncached(want Want, size int64, why Reason) Opened {
 // newUncached is Uncached with spare, an open answer of the source from 0, or nil.
 func (s *Fills) newUncached(want Want, size int64, spare *Stream, why Reason) Opened {
 	s.o.Metrics.Fills.Uncached(why.String())
-	return Opened{&uncached{fills: s, want: want, source: newChooser(s, want, false), size: size, spare: spare}, size, Uncached}
+	return Opened{&uncached{fills: s, want: want, source: newChooser(s, want, false), size: size, spare: spare}, size, Uncached, ""}
 }
 
 // OpenUncached opens a blob at its source, without a fill because of err. The source

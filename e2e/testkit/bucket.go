@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,12 +21,13 @@ type Bucket struct {
 	objects map[string][]byte
 	uploads map[string]map[int][]byte
 	log     []string
+	page    int // objects that an answer lists
 	fault   func(w http.ResponseWriter, r *http.Request) bool
 }
 
 // NewBucket returns an empty bucket.
 func NewBucket() *Bucket {
-	return &Bucket{objects: make(map[string][]byte), uploads: make(map[string]map[int][]byte)}
+	return &Bucket{objects: make(map[string][]byte), uploads: make(map[string]map[int][]byte), page: 1000}
 }
 
 // Fault has do answer requests in place of the bucket, as far as it returns true; nil
@@ -43,11 +45,25 @@ func (b *Bucket) Put(key string, body []byte) {
 	b.objects[key] = body
 }
 
+// Remove has the bucket hold an object no more.
+func (b *Bucket) Remove(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.objects, key)
+}
+
 // Object returns an object, nil for none.
 func (b *Bucket) Object(key string) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.objects[key]
+}
+
+// Page has an answer list n objects.
+func (b *Bucket) Page(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.page = n
 }
 
 // Count returns how many requests there were whose method and key begin as given.
@@ -78,6 +94,8 @@ func (b *Bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Unlock()
 	switch {
 	case fault != nil && fault(w, r):
+	case r.URL.Path == "/bucket" && r.URL.Query().Get("list-type") == "2":
+		b.list(w, r.URL.Query())
 	case !found:
 		RefuseS3(w, http.StatusNotFound, "NoSuchBucket")
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
@@ -87,6 +105,26 @@ func (b *Bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			b.change(w, r, key, body)
 		}
 	}
+}
+
+// list answers ListObjectsV2.
+func (b *Bucket) list(w http.ResponseWriter, query url.Values) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var body strings.Builder
+	after, last, n := query.Get("continuation-token"), "", 0
+	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
+		if key <= after || !strings.HasPrefix(key, query.Get("prefix")) {
+			continue
+		}
+		if n++; n > b.page {
+			fmt.Fprintf(&body, "<IsTruncated>true</IsTruncated><NextContinuationToken>%s</NextContinuationToken>", last)
+			break
+		}
+		last = key
+		fmt.Fprintf(&body, "<Contents><Key>%s</Key><Size>%d</Size></Contents>", key, len(b.objects[key]))
+	}
+	_, _ = fmt.Fprintf(w, "<ListBucketResult>%s</ListBucketResult>", &body)
 }
 
 func (b *Bucket) get(w http.ResponseWriter, r *http.Request, key string) {

@@ -188,8 +188,7 @@ func printFills(o *output, a api.Fills) {
 		if f.Size >= 0 {
 			done = units.BytesOf(f.Present, f.Size)
 		}
-		from := strings.Trim(f.Host+"/"+f.Repository, "/")
-		return []string{units.Digest(f.Digest), from, f.State, done, units.Bytes(f.Rate) + "/s", left(f.Left), fmt.Sprint(f.Readers)}
+		return []string{units.Digest(f.Digest), words.From(f), f.State, done, units.Bytes(f.Rate) + "/s", left(f.Left), fmt.Sprint(f.Readers)}
 	})
 }
 

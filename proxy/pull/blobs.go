@@ -87,6 +87,8 @@ func (r Repository) BlobSize(ctx context.Context, d digest.Digest) (size int64, 
 	restricted, ask := errors.Is(err, cache.ErrRestricted), r.client
 	if restricted {
 		ask = r.prover
+	} else if size, known := r.sizeInTier(ctx, d); known {
+		return size, false, nil
 	}
 	size, err = askForBlob(r, http.MethodHead, d, func() (int64, error) {
 		return ask(ctx, Reference{Digest: d, Blob: true}).HeadBlob(ctx, r.Name, d)

@@ -41,6 +41,15 @@ func (r Repository) near(d digest.Digest, size int64) cache.Nearer {
 	return all
 }
 
+// sizeInTier returns the size of a public blob that the bucket has.
+func (r Repository) sizeInTier(ctx context.Context, d digest.Digest) (size int64, ok bool) {
+	if r.View != access.Open {
+		return -1, false
+	}
+	named, _ := r.puller.o.Cache.Named(d)
+	return r.puller.o.Tier.Size(ctx, d, named)
+}
+
 // inOrder is places after places.
 type inOrder []cache.Nearer
 

@@ -87,7 +87,7 @@ func (r Repository) heldAtSite(ctx context.Context, image cache.Image) bool {
 	found := make([]atomic.Bool, len(lacking))
 	for i, p := range lacking {
 		asking.Go(func() {
-			if r.puller.o.Tier.Holds(ctx, p.Digest, p.Size) {
+			if _, has := r.puller.o.Tier.Size(ctx, p.Digest, p.Size); has {
 				found[i].Store(true)
 			}
 		})

@@ -41,7 +41,7 @@ func (s *Server) openStore() (err error) {
 	if s.settings.Disk, err = sizeDisk(&s.config, s.store, s.log); err != nil {
 		return refusedDir(s.config.DataDir, err)
 	}
-	s.settings.Process = sizeProcess(asksPlaces(s.config), s.log)
+	s.settings.Process = sizeProcess(poolsOf(s.config), s.log)
 	if s.o.Adjust != nil {
 		s.o.Adjust(&s.settings)
 	}

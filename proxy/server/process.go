@@ -42,9 +42,8 @@ type Process struct {
 }
 
 // sizeProcess sizes the process by its limits. It sets Go's memory limit to a
-// share of the cgroup's, unless GOMEMLIMIT has set one. places says that there are
-// places to ask before registries.
-func sizeProcess(places bool, log *slog.Logger) Process {
+// share of the cgroup's, unless GOMEMLIMIT has set one.
+func sizeProcess(p pools, log *slog.Logger) Process {
 	memory := debug.SetMemoryLimit(-1)
 	if memory == math.MaxInt64 {
 		if cgroup, err := memlimit.FromCgroup(); err == nil && cgroup < math.MaxInt64 {
@@ -59,17 +58,15 @@ func sizeProcess(places bool, log *slog.Logger) Process {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil && limit.Cur < math.MaxInt32 {
 		descriptors = int(limit.Cur)
 	}
-	pools := 1
-	if places {
-		pools = 2 // see fill.Fills: what waits for a place takes nothing from what waits for a registry
-	}
-	return shareOut(descriptors, memory, pools)
+	return shareOut(descriptors, memory, p)
 }
 
-// shareOut sizes a process with so many descriptors and bytes of memory. pools is how
-// often there are Fills and Transfers.
-func shareOut(descriptors int, memory int64, pools int) Process {
-	own := min(max(descriptors/2, minOwn), maxOwn*pools)
+// pools is how often there are Process.Fills, and Process.Transfers.
+type pools struct{ fills, connections int }
+
+// shareOut sizes a process with so many descriptors and bytes of memory.
+func shareOut(descriptors int, memory int64, p pools) Process {
+	own := min(max(descriptors/2, minOwn), maxOwn*p.fills)
 	within := func(share, each int64) int { return int(min(memory/share/each, math.MaxInt32)) }
 	// A served connection needs a socket, and a file or a connection to an
 	// upstream. A waiting one needs a socket. At least half as many may wait as
@@ -81,8 +78,8 @@ func shareOut(descriptors int, memory int64, pools int) Process {
 		Waiting:     max(min(descriptors-own-2*connections, maxWaiting), 1),
 		// A fill has a file for writing, and one for the hasher or for a reader
 		// whose client has left.
-		Fills:     max(min(own/4/pools, within(fillShare*int64(pools), fillBytes), maxFills), 1),
-		Transfers: max(min(own/4/pools, maxTransfers), 1),
+		Fills:     max(min(own/4/p.fills, within(fillShare*int64(p.fills), fillBytes), maxFills), 1),
+		Transfers: max(min(own/4/p.connections, maxTransfers), 1),
 		Manifests: min(memory/manifestShare, maxManifestMemory),
 	}
 }

@@ -52,9 +52,18 @@ func selfOf(c *config.Config) (int, error) {
 	return site.Self(context.Background(), c.Site)
 }
 
-// asksPlaces reports whether places are asked before registries, over connections of
-// their own.
-func asksPlaces(c config.Config) bool { return len(c.Site) > 0 || len(c.Sisters) > 0 }
+// poolsOf returns the pools that a configuration needs: what waits for a place takes
+// nothing from what waits for a registry, see fill.Fills.
+func poolsOf(c config.Config) pools {
+	p := pools{fills: 1, connections: 1}
+	if len(c.Site) > 0 || len(c.Sisters) > 0 {
+		p = pools{fills: 2, connections: 2}
+	}
+	if c.S3URL.URL != nil {
+		p.connections++ // half of them for fills, the rest to write and to ask what is there
+	}
+	return p
+}
 
 // manyClients reports whether an address stands for many clients: a proxy, or another box
 // of the site.

@@ -24,7 +24,10 @@ func (s *Server) openTier() error {
 		}
 		set(metrics.TierOpen, open)
 		set(metrics.TierQueue, float64(status.Queue))
-	}, metrics.TierOpen, metrics.TierQueue)
+		if !status.Compared.IsZero() && status.NotCompared == "" {
+			set(metrics.TierMissing, float64(status.Missing))
+		}
+	}, metrics.TierOpen, metrics.TierQueue, metrics.TierMissing)
 	return nil
 }
 

@@ -55,7 +55,8 @@ func TestTierIsShown(t *testing.T) {
 	}
 	bucket.Fault(nil)
 	wait("it is asked again, and written", func() bool {
-		return !statusOf().Open && bucket.Object("blobs/sha256/"+layer.Encoded()) != nil && b.series()["hubcap_tier_circuit_open"] == "0"
+		return !statusOf().Open && bucket.Object("blobs/sha256/"+layer.Encoded()) != nil && b.series()["hubcap_tier_circuit_open"] == "0" &&
+			b.series()["hubcap_tier_missing"] == "0" && statusOf().Missing == 0
 	})
 	if strings.Contains(b.log.String(), "hidden") {
 		t.Error("the log has a key")

@@ -146,27 +146,28 @@ func (r *body) Close() error {
 	return r.ReadCloser.Close()
 }
 
+// aliveWithin is how long a box may take to say that it lives.
+const aliveWithin = time.Second
+
 // alive reports whether a box answers its health check.
 func (s *Site) alive(ctx context.Context, b *box) bool {
 	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
 	defer cancel()
-	resp, err := s.health(ctx, b)
-	if err != nil {
-		return false
-	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	status, _, err := s.greet(ctx, b, "livez")
+	return err == nil && status == http.StatusOK
 }
 
-// health asks a box for its health. The caller closes the body.
-func (s *Site) health(ctx context.Context, b *box) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url.JoinPath("livez").String(), nil)
+// greet asks a box for the head of an answer, and for no content.
+func (s *Site) greet(ctx context.Context, b *box, path string) (status int, header http.Header, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url.JoinPath(path).String(), nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	req.Header = http.Header{"User-Agent": {s.o.UserAgent}, "Via": {s.Via()}}
-	return s.http.Do(req)
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp.Body.Close()
+	return resp.StatusCode, resp.Header, nil
 }
-
-// aliveWithin is how long a box may take to say that it lives.
-const aliveWithin = time.Second

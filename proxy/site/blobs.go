@@ -3,14 +3,12 @@ package site
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache"
+	"hubcap/proxy/upstream/network"
 )
 
 // errWrong says that a box gave bytes that do not hash to their digest.
@@ -56,12 +54,14 @@ func (n near) asked() []*box {
 // Places implements cache.Nearer.
 func (n near) Places() (places []cache.Place) {
 	for _, b := range n.asked() {
-		places = append(places, cache.Place{
-			Source: source{n, b}, Name: b.name,
-			Wrong: func() { n.site.rest(b, restWrong, errWrong) },
-		})
+		places = append(places, *n.site.placeOf(b, source{n, b}))
 	}
 	return places
+}
+
+// placeOf returns a box as a place for what from gives.
+func (s *Site) placeOf(b *box, from cache.Source) *cache.Place {
+	return &cache.Place{Source: from, Name: b.name, Kind: b.place.String(), Wrong: func() { s.rest(b, restWrong, errWrong) }}
 }
 
 // source is a blob at one box.
@@ -72,7 +72,7 @@ type source struct {
 
 // Open implements cache.Source.
 func (s source) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
-	q := question{host: s.host, path: s.name + "/blobs/" + s.digest.String(), header: rangeHeader(off, n)}
+	q := question{host: s.host, path: s.name + "/blobs/" + s.digest.String(), header: network.Range(off, n)}
 	if s.box.sister() {
 		q.held = s.site.o.SisterTime
 	}
@@ -87,34 +87,7 @@ func (s *Site) open(ctx context.Context, b *box, q question) (*cache.Stream, err
 	}
 	stream := &cache.Stream{Body: resp.Body, End: resp.ContentLength, Size: resp.ContentLength}
 	if stream.Part = resp.StatusCode == http.StatusPartialContent; stream.Part {
-		stream.Off, stream.End, stream.Size = contentRange(resp.Header.Get("Content-Range"))
+		stream.Off, stream.End, stream.Size, _ = network.ContentRange(resp.Header.Get("Content-Range"))
 	}
 	return stream, nil
-}
-
-// rangeHeader asks for n bytes from off on; for all the rest if n is negative.
-func rangeHeader(off, n int64) http.Header {
-	switch {
-	case n >= 0:
-		return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+n-1)}}
-	case off > 0:
-		return http.Header{"Range": {fmt.Sprintf("bytes=%d-", off)}}
-	default:
-		return nil
-	}
-}
-
-// contentRange parses "bytes 100-199/1000" as 100, 200, 1000. The size of anything
-// else is negative.
-func contentRange(header string) (off, end, size int64) {
-	rest, _ := strings.CutPrefix(header, "bytes ")
-	span, whole, _ := strings.Cut(rest, "/")
-	from, to, _ := strings.Cut(span, "-")
-	first, err := strconv.ParseInt(from, 10, 64)
-	last, err2 := strconv.ParseInt(to, 10, 64)
-	size, err3 := strconv.ParseInt(whole, 10, 64)
-	if err != nil || err2 != nil || err3 != nil || first < 0 || last < first || last >= size {
-		return 0, 0, -1
-	}
-	return first, last + 1, size
 }

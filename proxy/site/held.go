@@ -13,6 +13,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/proxy/upstream"
+	"hubcap/proxy/upstream/network"
 )
 
 // While a registry fails, the boxes of a site tell each other what they hold of it. All
@@ -180,11 +181,11 @@ func (s *Site) OpenHeld(ctx context.Context, host, name string, d digest.Digest,
 	if !s.HasBoxes() {
 		return nil, ErrNone
 	}
-	q := question{host: host, path: name + "/blobs/" + d.String(), header: rangeHeader(off, n), held: heldWithin}
+	q := question{host: host, path: name + "/blobs/" + d.String(), header: network.Range(off, n), held: heldWithin}
 	for _, b := range s.others(d) {
 		stream, err := s.open(ctx, b, q)
 		if err == nil {
-			stream.Place = &cache.Place{Name: b.name, Wrong: func() { s.rest(b, restWrong, errWrong) }}
+			stream.Place = s.placeOf(b, nil)
 			return stream, nil
 		}
 		if ctx.Err() != nil {

@@ -96,22 +96,16 @@ func (s *Site) lookAt(ctx context.Context, b *box) {
 
 // meet asks a box who it is.
 func (s *Site) meet(ctx context.Context, b *box) (seen, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url.JoinPath("v2/").String(), nil)
-	if err != nil {
-		return seen{}, err
-	}
-	req.Header = http.Header{"User-Agent": {s.o.UserAgent}, "Via": {s.Via()}}
-	resp, err := s.http.Do(req)
+	status, header, err := s.greet(ctx, b, "v2/")
 	switch {
 	case err != nil:
 		return seen{}, plain(err)
-	case resp.StatusCode == http.StatusForbidden:
+	case status == http.StatusForbidden:
 		err = errors.New("it answers 403 Forbidden: its HUBCAP_ALLOW_CLIENTS does not have this box")
-	case resp.StatusCode != http.StatusOK:
-		err = fmt.Errorf("it answers %s to GET /v2/", resp.Status)
+	case status != http.StatusOK:
+		err = fmt.Errorf("it answers %d %s to GET /v2/", status, http.StatusText(status))
 	}
-	resp.Body.Close()
-	id, list := saidOf(resp.Header)
+	id, list := saidOf(header)
 	return seen{id: id, list: list, alien: id == ""}, err
 }
 

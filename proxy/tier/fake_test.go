@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,10 +66,25 @@ type shelf struct {
 	dir string
 	mu  sync.Mutex
 	all map[digest.Digest]string
+	own []digest.Digest // the first was used last
+}
+
+// OwnBlobs implements Store.
+func (s *shelf) OwnBlobs(context.Context) iter.Seq2[digest.Digest, time.Time] {
+	return func(yield func(digest.Digest, time.Time) bool) {
+		s.mu.Lock()
+		own := slices.Clone(s.own)
+		s.mu.Unlock()
+		for i, d := range own {
+			if !yield(d, time.Unix(int64(1000-i), 0)) {
+				return
+			}
+		}
+	}
 }
 
 // OpenPublic implements Store.
-func (s *shelf) OpenPublic(d digest.Digest) (*cache.File, error) {
+func (s *shelf) OpenPublic(_ context.Context, d digest.Digest) (*cache.File, error) {
 	s.mu.Lock()
 	path, held := s.all[d]
 	s.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 )
 
 // The bounds of what waits: nothing is lost with a blob that is not written, since it is
-// written when it is next fetched from its registry.
+// found to be missing later.
 const (
 	queued   = 1000
 	writers  = 2
@@ -38,19 +38,27 @@ func (t *Tier) Keep(d digest.Digest) {
 	case t.queue <- d:
 	default:
 		t.o.Metrics.Wrote(metrics.TierDropped)
+		t.missing.add(1)
 		if t.noted.dropped.Allow(t.o.Now()) {
 			t.o.Log.Warn("blobs are not written to the S3 tier: too many wait", "bucket", t.o.URL.Redacted(), "waiting", queued)
 		}
 	}
 }
 
-// writeQueued writes what is queued until ctx ends.
-func (t *Tier) writeQueued(ctx context.Context, store Store) {
+// writeQueued writes what is queued, and what comes from older while nothing is, until ctx
+// ends.
+func (t *Tier) writeQueued(ctx context.Context, store Store, older <-chan digest.Digest) {
 	for {
+		from := older
+		if len(t.queue) > 0 {
+			from = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case d := <-t.queue:
+			t.writeOne(ctx, store, d)
+		case d := <-from:
 			t.writeOne(ctx, store, d)
 		}
 	}
@@ -77,6 +85,7 @@ func (t *Tier) writeOne(ctx context.Context, store Store, d digest.Digest) {
 		}
 		if try == maxTries {
 			t.o.Metrics.Wrote(metrics.TierNotTaken)
+			t.missing.add(1)
 			return
 		}
 	}

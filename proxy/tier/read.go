@@ -15,6 +15,7 @@ import (
 
 	"hubcap/cache"
 	"hubcap/metrics"
+	"hubcap/proxy/upstream/network"
 )
 
 // errAbsent says that the bucket does not have a blob, or not those bytes of it.
@@ -50,18 +51,15 @@ func (b *blob) Places() []cache.Place {
 	if b.left.Load() || b.tier.doubts(b.digest) == ofBytes || !b.tier.circuit.asks() {
 		return nil
 	}
-	return []cache.Place{{Source: b, Name: "tier", Wrong: func() { b.tier.gaveWrong(b.digest) }, Store: true}}
+	return []cache.Place{{Source: b, Name: "tier", Kind: "s3", Wrong: func() { b.tier.gaveWrong(b.digest) }, Store: true}}
 }
 
 // Open implements cache.Source.
 func (b *blob) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 	t := b.tier
 	in := &s3.GetObjectInput{Bucket: &t.bucket, Key: aws.String(key(b.digest))}
-	switch {
-	case n >= 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1))
-	case off > 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", off))
+	if part := network.Range(off, n).Get("Range"); part != "" {
+		in.Range = &part
 	}
 	w := newWatch(ctx, t.bounds.header)
 	out, err := t.client.GetObject(w.ctx, in)
@@ -87,18 +85,12 @@ func (b *blob) Open(ctx context.Context, off, n int64) (*cache.Stream, error) {
 func streamOf(out *s3.GetObjectOutput) *cache.Stream {
 	whole := aws.ToInt64(out.ContentLength)
 	stream := &cache.Stream{End: whole, Size: whole}
-	if out.ContentLength == nil {
+	switch {
+	case out.ContentRange != nil:
+		stream.Off, stream.End, stream.Size, stream.Part = network.ContentRange(*out.ContentRange)
+	case out.ContentLength == nil:
 		stream.Size = -1
 	}
-	if out.ContentRange == nil {
-		return stream
-	}
-	var last int64
-	stream.Size = -1
-	if n, err := fmt.Sscanf(*out.ContentRange, "bytes %d-%d/%d", &stream.Off, &last, &stream.Size); n != 3 || err != nil {
-		return &cache.Stream{Size: -1}
-	}
-	stream.End, stream.Part = last+1, true
 	return stream
 }
 
@@ -131,19 +123,29 @@ func (t *Tier) gaveWrong(d digest.Digest) {
 	}
 }
 
-// Holds reports whether the bucket has a blob, of size bytes or negative for any. What it
-// says is not verified.
-func (t *Tier) Holds(ctx context.Context, d digest.Digest, size int64) bool {
-	return t != nil && t.circuit.asks() && t.doubts(d) == none && t.has(ctx, d, size)
+// Size returns the size in bytes of a blob that the bucket has; ok is false if it has none,
+// or one of another size than wanted, which is negative for any. What it says is not
+// verified.
+func (t *Tier) Size(ctx context.Context, d digest.Digest, wanted int64) (size int64, ok bool) {
+	if t == nil || !t.circuit.asks() || t.doubts(d) != none {
+		return -1, false
+	}
+	size, err := t.head(ctx, d)
+	if err != nil && explain(err).status != http.StatusNotFound {
+		_ = t.failed(ctx, err)
+	}
+	return size, size >= 0 && (wanted < 0 || size == wanted)
 }
 
-// has reports whether the bucket has an object of d of so many bytes, negative for any. It
-// does not if that cannot be found out.
-func (t *Tier) has(ctx context.Context, d digest.Digest, size int64) bool {
+// head returns how many bytes the object of d has, negative if that is not known.
+func (t *Tier) head(ctx context.Context, d digest.Digest) (size int64, err error) {
 	w := newWatch(ctx, t.bounds.header)
 	defer w.end()
 	out, err := t.client.HeadObject(w.ctx, &s3.HeadObjectInput{Bucket: &t.bucket, Key: aws.String(key(d))})
-	return err == nil && (size < 0 || aws.ToInt64(out.ContentLength) == size)
+	if err != nil || out.ContentLength == nil {
+		return -1, w.cause(err)
+	}
+	return *out.ContentLength, nil
 }
 
 // body is the body of an object, or a part of it.

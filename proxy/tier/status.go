@@ -16,6 +16,10 @@ type Status struct {
 	Why      string    `json:"why,omitempty" doc:"The circuit is open"`
 	Queue    int       `json:"queue" doc:"Blobs that wait to be written"`
 
+	Missing     int       `json:"missing" doc:"Blobs that this box owns and holds and the bucket lacks, as far as is known; they are written behind new ones"`
+	Compared    time.Time `json:"compared,omitzero" doc:"When that was last found out in full"`
+	NotCompared string    `json:"not_compared,omitempty" doc:"Why it could not be found out the last time"`
+
 	WriteFailure string    `json:"write_failure,omitempty" doc:"Why the last blob was not taken; absent if it was, or more than an hour ago"`
 	WriteSince   time.Time `json:"write_since,omitzero" doc:"Since when none is taken"`
 
@@ -35,13 +39,18 @@ func (s Status) Words() string {
 	if s.WriteFailure != "" {
 		how += "; takes nothing: " + s.WriteFailure
 	}
-	return fmt.Sprintf("%s; blobs that wait to be written: %d", how, s.Queue)
+	how = fmt.Sprintf("%s; blobs that wait to be written: %d, that it lacks besides: %d", how, s.Queue, s.Missing)
+	if s.NotCompared != "" {
+		how += ", as far as is known: " + s.NotCompared
+	}
+	return how
 }
 
 // Status returns how the tier is.
 func (t *Tier) Status() Status {
 	s := Status{Bucket: t.o.URL.Redacted(), ReadOnly: t.o.ReadOnly, Queue: len(t.queue)}
 	t.circuit.status(&s)
+	t.missing.status(&s)
 	t.writes.status(&s, t.o.Now())
 	return s
 }

@@ -7,7 +7,8 @@
 // Nothing is deleted: that is for the bucket's lifecycle.
 //
 // Files: tier.go (the whole), client.go (the S3 client), read.go (a blob of the bucket),
-// write.go (a blob for the bucket), queue.go (those that wait to be written), circuit.go
+// write.go (a blob for the bucket), queue.go (those that wait to be written), missing.go
+// (those that are held and not in the bucket), circuit.go
 // (whether the bucket is asked), check.go (whether it answers), watch.go (a server that is
 // silent), failure.go (what went wrong, in words), status.go.
 package tier
@@ -15,6 +16,7 @@ package tier
 import (
 	"context"
 	"crypto/x509"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -50,28 +52,33 @@ type Options struct {
 
 // Store is where the blobs to be written are.
 type Store interface {
-	// OpenPublic opens a stored public blob, which the caller closes.
-	OpenPublic(d digest.Digest) (*cache.File, error)
+	// OpenPublic opens a stored public blob whose bytes are right. The caller closes it.
+	OpenPublic(ctx context.Context, d digest.Digest) (*cache.File, error)
+	// OwnBlobs iterates over the blobs that the bucket is to have of this box, with their
+	// last use.
+	OwnBlobs(ctx context.Context) iter.Seq2[digest.Digest, time.Time]
 }
 
 // bounds are the time-outs, and the sizes of what is written.
 type bounds struct {
-	header   time.Duration // until an answer begins, connecting included
-	stall    time.Duration // between two reads, or writes, of a body
-	stored   time.Duration // until the answer to a body that was sent
-	tryAgain time.Duration // between two looks at a bucket that fails
-	wrong    time.Duration // for which the bucket is not asked after wrong bytes
-	pause    time.Duration // after a write that failed; twice as long after each further one
-	single   int64         // bytes of the largest blob that is written in one request
-	part     int64         // bytes of a part of a larger one
-	slowest  int64         // bytes a second of a transfer that is waited for
+	header       time.Duration // until an answer begins, connecting included
+	stall        time.Duration // between two reads, or writes, of a body
+	stored       time.Duration // until the answer to a body that was sent
+	tryAgain     time.Duration // between two looks at a bucket that fails
+	wrong        time.Duration // for which the bucket is not asked after wrong bytes
+	pause        time.Duration // after a write that failed; twice as long after each further one
+	compare      time.Duration // between two looks at what the bucket lacks
+	compareAgain time.Duration // the same after one that failed
+	single       int64         // bytes of the largest blob that is written in one request
+	part         int64         // bytes of a part of a larger one
+	slowest      int64         // bytes a second of a transfer that is waited for
 }
 
 // The header's time is what a pull waits for a silent bucket, once.
 func defaultBounds() bounds {
 	return bounds{
 		header: 2 * time.Second, stall: 5 * time.Second, stored: time.Minute, tryAgain: 10 * time.Second,
-		wrong: time.Minute, pause: time.Second, single: 64 << 20, part: 16 << 20, slowest: 32 << 10,
+		wrong: time.Minute, pause: time.Second, compare: 24 * time.Hour, compareAgain: time.Hour, single: 64 << 20, part: 16 << 20, slowest: 32 << 10,
 	}
 }
 
@@ -106,6 +113,8 @@ type Tier struct {
 	circuit  *circuit
 	suspects *memory.Memory[digest.Digest, doubt]
 	queue    chan digest.Digest
+	older    chan digest.Digest // what one writer takes while the queue is empty
+	missing  missing
 	headOnly atomic.Bool // the server does not know If-None-Match: objects are looked for before they are written
 	writes   writes
 	noted    struct{ opened, wrong, dropped logging.Throttle }
@@ -115,7 +124,7 @@ type Tier struct {
 func New(o Options) *Tier {
 	t := &Tier{
 		o: o, bounds: defaultBounds(), bucket: strings.Trim(o.URL.Path, "/"), send: network.NewTransport(o.RootCAs, o.newTransport),
-		suspects: memory.New[digest.Digest, doubt](suspectsKept, o.Now), queue: make(chan digest.Digest, queued),
+		suspects: memory.New[digest.Digest, doubt](suspectsKept, o.Now), queue: make(chan digest.Digest, queued), older: make(chan digest.Digest),
 	}
 	t.client = newClient(o, t.send)
 	t.circuit = newCircuit(o.Now)
@@ -123,14 +132,16 @@ func New(o Options) *Tier {
 }
 
 // Run looks whether the bucket answers, again while it fails, and writes what is queued
-// from store, until ctx ends.
+// and what it lacks from store, until ctx ends.
 func (t *Tier) Run(ctx context.Context, store Store) {
 	var all sync.WaitGroup
 	all.Go(func() { t.look(ctx) })
 	if !t.o.ReadOnly {
-		for range writers {
-			all.Go(func() { t.writeQueued(ctx, store) })
+		for range writers - 1 {
+			all.Go(func() { t.writeQueued(ctx, store, nil) })
 		}
+		all.Go(func() { t.writeQueued(ctx, store, t.older) })
+		all.Go(func() { t.writeMissing(ctx, store) })
 	}
 	all.Wait()
 	t.send.CloseIdleConnections()

@@ -40,9 +40,9 @@ func (w *watch) within(d time.Duration) {
 // pause has nobody wait for the server.
 func (w *watch) pause() { w.timer.Stop() }
 
-// cause returns why the request failed with err.
+// cause returns why the request failed with err; nil for nil.
 func (w *watch) cause(err error) error {
-	if cause := context.Cause(w.ctx); cause != nil {
+	if cause := context.Cause(w.ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
@@ -52,12 +52,4 @@ func (w *watch) cause(err error) error {
 func (w *watch) end() {
 	w.timer.Stop()
 	w.cancel(nil)
-}
-
-// failed returns the error of a request that has ended with err, nil for none.
-func (w *watch) failed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return w.cause(err)
 }

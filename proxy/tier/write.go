@@ -24,7 +24,7 @@ const (
 // write writes one blob, unless it is in the bucket already. One that is not held any
 // more is left out.
 func (t *Tier) write(ctx context.Context, store Store, d digest.Digest) (metrics.TierWrite, error) {
-	f, err := store.OpenPublic(d)
+	f, err := store.OpenPublic(ctx, d)
 	if err != nil {
 		return metrics.TierGone, nil //nolint:nilerr // it was evicted, or its file is damaged
 	}
@@ -41,9 +41,11 @@ func (t *Tier) write(ctx context.Context, store Store, d digest.Digest) (metrics
 		}
 		t.headOnly.Store(true)
 	}
-	if doubt != ofBytes && t.has(ctx, d, f.Size) {
-		t.suspects.Remove(d)
-		return metrics.TierPresent, nil
+	if doubt != ofBytes {
+		if size, _ := t.head(ctx, d); size == f.Size {
+			t.suspects.Remove(d)
+			return metrics.TierPresent, nil
+		}
 	}
 	if f.Size <= t.bounds.single {
 		err = t.put(ctx, d, f, nil)
@@ -77,7 +79,7 @@ func (t *Tier) put(ctx context.Context, d digest.Digest, f *cache.File, ifNoneMa
 		signed = v4.SetPayloadHash(signed, d.Encoded())
 	}
 	_, err := t.client.PutObject(signed, in)
-	return w.failed(err)
+	return w.cause(err)
 }
 
 // putParts writes a large blob in several requests. What it leaves after a failure is
@@ -88,7 +90,7 @@ func (t *Tier) putParts(ctx context.Context, d digest.Digest, f *cache.File) err
 	defer w.end()
 	begun, err := t.client.CreateMultipartUpload(w.ctx, &s3.CreateMultipartUploadInput{Bucket: &t.bucket, Key: object, ContentType: aws.String(contentType)})
 	if err != nil {
-		return w.failed(err)
+		return w.cause(err)
 	}
 	parts, err := t.sendParts(ctx, object, begun.UploadId, f)
 	if err == nil {
@@ -96,7 +98,7 @@ func (t *Tier) putParts(ctx context.Context, d digest.Digest, f *cache.File) err
 		_, err = t.client.CompleteMultipartUpload(w.ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &t.bucket, Key: object, UploadId: begun.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
-		err = w.failed(err)
+		err = w.cause(err)
 	}
 	if err != nil {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.bounds.header)
@@ -116,7 +118,7 @@ func (t *Tier) sendParts(ctx context.Context, object, upload *string, f *cache.F
 		sent, err := t.client.UploadPart(w.ctx, &s3.UploadPartInput{
 			Bucket: &t.bucket, Key: object, UploadId: upload, PartNumber: number, Body: t.sending(w, f, off, n), ContentLength: &n,
 		})
-		err = w.failed(err)
+		err = w.cause(err)
 		w.end()
 		if err != nil {
 			return nil, err

@@ -2,15 +2,13 @@ package upstream
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"math"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/proxy/upstream/network"
 )
 
 // HeadBlob returns the size of a blob in bytes, negative when not stated.
@@ -44,13 +42,7 @@ type Blob struct {
 // OpenBlob requests n bytes of a blob from off, or all to its end when n is
 // negative. A registry without Range support answers from 0.
 func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Digest, off, n int64) (*Blob, error) {
-	header := http.Header{}
-	switch {
-	case n >= 0:
-		header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
-	case off > 0:
-		header.Set("Range", fmt.Sprintf("bytes=%d-", off))
-	}
+	header := network.Range(off, n)
 	req, resp, err := c.sendForBlob(ctx, repository, d, header)
 	if err != nil {
 		return nil, err
@@ -59,7 +51,7 @@ func (c *Client) OpenBlob(ctx context.Context, repository string, d digest.Diges
 	case http.StatusOK:
 		return &Blob{Body: resp.Body, End: resp.ContentLength, Size: resp.ContentLength}, nil
 	case http.StatusPartialContent:
-		first, end, size, ok := contentRange(resp.Header.Get("Content-Range"))
+		first, end, size, ok := network.ContentRange(resp.Header.Get("Content-Range"))
 		if ok && first == off && header.Get("Range") != "" && (n < 0 || end <= off+n) {
 			return &Blob{Body: resp.Body, Off: off, End: end, Size: size, Part: true}, nil
 		}
@@ -109,25 +101,4 @@ func (c *Client) sendForBlob(ctx context.Context, repository string, d digest.Di
 		c.locations.Put(key, resp.Request.URL, locationFor)
 	}
 	return req, resp, err
-}
-
-// contentRange parses "bytes 100-199/1000" as 100, 200, 1000; the size is
-// negative for "*".
-func contentRange(header string) (first, end, size int64, ok bool) {
-	rest, ok := strings.CutPrefix(header, "bytes ")
-	span, whole, ok2 := strings.Cut(rest, "/")
-	from, to, ok3 := strings.Cut(span, "-")
-	if !ok || !ok2 || !ok3 {
-		return 0, 0, 0, false
-	}
-	first, err := strconv.ParseInt(from, 10, 64)
-	last, err2 := strconv.ParseInt(to, 10, 64)
-	if err != nil || err2 != nil || first < 0 || last < first || last == math.MaxInt64 {
-		return 0, 0, 0, false
-	}
-	if whole == "*" {
-		return first, last + 1, -1, true
-	}
-	size, err = strconv.ParseInt(whole, 10, 64)
-	return first, last + 1, size, err == nil && last < size
 }

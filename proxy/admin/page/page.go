@@ -71,7 +71,7 @@ var files embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"bytes": units.Bytes, "bytesOf": units.BytesOf, "ratio": units.Ratio, "percent": units.Percent, "seconds": units.Seconds,
-	"count": units.Count[int], "short": units.Digest[digest.Digest], "limit": words.Limit, "credentials": words.Credentials, "image": words.Request, "took": words.Took,
+	"count": units.Count[int], "short": units.Digest[digest.Digest], "limit": words.Limit, "credentials": words.Credentials, "image": words.Request, "took": words.Took, "from": words.From,
 	"evicting": evicting, "code": setup.Code, "button": button, "upper": upper, "query": query,
 }).ParseFS(files, "templates/*.html"))
 

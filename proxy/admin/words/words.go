@@ -39,6 +39,16 @@ func Limit(l *api.Limit) string {
 	return fmt.Sprintf("%d of %d left", l.Remaining, l.Limit)
 }
 
+// From says where a download comes from.
+func From(f api.Fill) string {
+	from := strings.Trim(f.Host+"/"+f.Repository, "/")
+	if f.Place == "" {
+		return from
+	}
+	place := map[string]string{"peer": "another box", "s3": "the bucket", "sister": "a box of another site"}[f.Place]
+	return from + ", from " + place
+}
+
 // Credentials describes how the box's credentials for a registry do.
 func Credentials(c *api.Credentials) string {
 	switch {

@@ -16,12 +16,15 @@ func TestWords(t *testing.T) {
 	join := func(parts []string) string { return strings.Join(parts, "; ") }
 	const digest = "sha256:aaaaaaaaaaaaaaaa"
 	for want, got := range map[string]string{
-		"":                   Limit(nil) + Limit(&api.Limit{Remaining: -1}) + Credentials(nil) + m.Fails(api.Upstream{Hosts: []api.Host{{Circuit: "closed"}}}),
-		"18 of 100 left":     Limit(&api.Limit{Limit: 100, Remaining: 18}),
-		"1 pull left":        Limit(&api.Limit{Limit: -1, Remaining: 1}),
-		"refused":            Credentials(&api.Credentials{Refused: true, Failure: "x"}),
-		"not available: x":   Credentials(&api.Credentials{Usable: true, Failure: "x"}),
-		"offline: not asked": m.Fails(api.Upstream{Offline: true}),
+		"":                               Limit(nil) + Limit(&api.Limit{Remaining: -1}) + Credentials(nil) + m.Fails(api.Upstream{Hosts: []api.Host{{Circuit: "closed"}}}),
+		"docker.io":                      From(api.Fill{Host: "docker.io"}),
+		"docker.io, from another box":    From(api.Fill{Host: "docker.io", Place: "peer"}),
+		"docker.io/a/b, from the bucket": From(api.Fill{Host: "docker.io", Repository: "a/b", Place: "s3"}),
+		"18 of 100 left":                 Limit(&api.Limit{Limit: 100, Remaining: 18}),
+		"1 pull left":                    Limit(&api.Limit{Limit: -1, Remaining: 1}),
+		"refused":                        Credentials(&api.Credentials{Refused: true, Failure: "x"}),
+		"not available: x":               Credentials(&api.Credentials{Usable: true, Failure: "x"}),
+		"offline: not asked":             m.Fails(api.Upstream{Offline: true}),
 		"a limits pulls until 11:00; a since 11:00: b": m.Fails(api.Upstream{Hosts: []api.Host{{Host: "a", Circuit: "open", Since: early, Failure: "b", LimitedUntil: early}}}),
 		"frozen since 11:00 by x: y; deleted at the registry 1 h ago": m.Tag(api.Tag{
 			State: freshness.Frozen, Frozen: &freshness.Freeze{Since: early, By: "x", Note: "y", Deleted: early},

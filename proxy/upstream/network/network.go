@@ -5,7 +5,8 @@
 //
 // Files: network.go (a request and its connection), dial.go (which of a name's
 // addresses is connected to, outgoing proxies), addresses.go (which may be),
-// authorities.go (certificates), transport.go (requests under those trusted now).
+// authorities.go (certificates), transport.go (requests under those trusted now), ranges.go (parts of
+// a body).
 package network
 
 import (
