@@ -35,8 +35,6 @@ type (
 	Client = bypass.Client
 	// Credentials is how the box's credentials for an upstream do.
 	Credentials = credentials.Status
-	// EvictedObject is an object that was evicted, or would be.
-	EvictedObject = evict.Object
 	// Eviction is what was evicted to make room, or would be.
 	Eviction = evict.Result
 	// Estimate is what fetching some images would take.
