@@ -66,7 +66,7 @@ func (b *Box) status() api.Status {
 	fills, disk := b.Cache.Status(), b.Ledger.Status()
 	objects, _ := disk.Held()
 	s := api.Status{
-		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(), Boxes: b.Boxes, Site: b.siteBoxes(),
+		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(), Boxes: b.Boxes, Site: b.Site.Status(),
 		Today: b.today(), Limits: []api.Limit{}, Clients: b.clientCounts(), Outage: b.Outage.Status().Summary,
 		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Pinned: disk.Pinned.Bytes, Guests: disk.Guests.Bytes, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
 		Fills: api.FillCounts{Running: fills.FillsRunning, Waiting: fills.FillsWaiting},
@@ -105,27 +105,6 @@ func (b *Box) identities() iter.Seq2[string, upstream.IdentityStatus] {
 			}
 		}
 	}
-}
-
-// siteBoxes returns the boxes that share what they hold.
-func (b *Box) siteBoxes() (all []api.SiteBox) {
-	for _, s := range b.Site.Status() {
-		one := api.SiteBox{Name: s.Name, Kind: "peer", State: "answers", Since: s.Failing, Until: s.Until, Why: s.Why, Wrong: s.Wrong}
-		switch {
-		case s.Self:
-			one.Kind = "self"
-		case s.Sister:
-			one.Kind = "sister"
-		}
-		switch {
-		case !s.Until.IsZero():
-			one.State = "rests"
-		case !s.Failing.IsZero():
-			one.State = "fails"
-		}
-		all = append(all, one)
-	}
-	return all
 }
 
 // today returns the present day's point of the history.

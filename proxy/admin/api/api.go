@@ -23,6 +23,7 @@ import (
 	"hubcap/proxy/problems"
 	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
+	"hubcap/proxy/site"
 	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
@@ -87,6 +88,8 @@ type (
 	Request = requests.Request
 	// Schedule is images that are fetched again and again.
 	Schedule = warm.Schedule
+	// SiteBox is a box that shares what it holds.
+	SiteBox = site.Box
 	// Suspicion is an answer after which a client may have gone to the registry.
 	Suspicion = bypass.Suspicion
 	// Tag is what a tag means now.
@@ -118,17 +121,6 @@ type Status struct {
 type OtherBox struct {
 	Name string `json:"name"`
 	URL  string `json:"url" doc:"Of its admin port"`
-}
-
-// SiteBox is a box that shares what it holds.
-type SiteBox struct {
-	Name  string    `json:"name" doc:"As the list has it"`
-	Kind  string    `json:"kind" enum:"self,peer,sister" doc:"self: this box; peer: of this site; sister: of another site"`
-	State string    `json:"state" enum:"answers,rests,fails" doc:"rests: it is not asked for a while; fails: it has given no answer since"`
-	Since time.Time `json:"since,omitzero" doc:"Since when it fails"`
-	Until time.Time `json:"until,omitzero" doc:"Until when it is not asked"`
-	Why   string    `json:"why,omitempty" doc:"It rests or fails"`
-	Wrong string    `json:"wrong,omitempty" doc:"What is wrong with its entry, or with the list"`
 }
 
 // The values of Status.State.
