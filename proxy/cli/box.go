@@ -85,19 +85,29 @@ func dialFirst(ctx context.Context, sockets []string) (net.Conn, error) {
 	return nil, failure
 }
 
-// send sends a request to a route of the API. The caller closes the body of the
-// answer, whose status is below 300.
-func (b *box) send(ctx context.Context, method, path string, query url.Values, contentType string, body io.Reader) (*http.Response, error) {
+// send sends a request to a route of the API, with a bundle where body is a reader,
+// else with body as JSON, or with nothing if it is nil. The caller closes the body of
+// the answer, whose status is below 300.
+func (b *box) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	content, isBundle := body.(io.Reader)
+	contentType := "application/x-tar"
+	if !isBundle && body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content, contentType = bytes.NewReader(text), "application/json"
+	}
 	at := b.base.JoinPath("api/v1", path)
 	at.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), body)
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), content)
 	if err != nil {
 		return nil, err
 	}
 	if b.token != "" {
 		req.Header.Set("Authorization", "Bearer "+b.token)
 	}
-	if contentType != "" {
+	if body != nil {
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := b.client.Do(req)
@@ -162,43 +172,22 @@ func firstLine(text string) string {
 	return line
 }
 
-// document asks a route with a JSON body, or none if body is nil, and returns the
-// JSON document that it answers.
-func (b *box) document(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
-	var content io.Reader
-	contentType := ""
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		content, contentType = bytes.NewReader(text), "application/json"
-	}
-	return b.answer(ctx, method, path, query, contentType, content)
-}
-
-// answer sends a request and returns the JSON document that is answered.
-func (b *box) answer(ctx context.Context, method, path string, query url.Values, contentType string, content io.Reader) ([]byte, error) {
-	resp, err := b.send(ctx, method, path, query, contentType, content)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, fmt.Errorf("the answer of %s broke off: %w", b.at, err)
-	}
-	return text, nil
-}
-
-// ask asks a route as document does, at the hubcap that the user means, and returns
+// ask asks a route of the hubcap that the user means; body is as for send. It returns
 // the answer, also as it came.
 func ask[T any](ctx context.Context, p *program, method, path string, query url.Values, body any) (answer T, text []byte, err error) {
 	b, err := p.find()
 	if err != nil {
 		return answer, nil, err
 	}
-	if text, err = b.document(ctx, method, path, query, body); err == nil && len(text) > 0 { // a 204 has none
+	resp, err := b.send(ctx, method, path, query, body)
+	if err != nil {
+		return answer, nil, err
+	}
+	defer resp.Body.Close()
+	if text, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return answer, nil, fmt.Errorf("the answer of %s broke off: %w", b.at, err)
+	}
+	if len(text) > 0 { // a 204 has none
 		err = b.decode(text, &answer)
 	}
 	return answer, text, err

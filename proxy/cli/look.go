@@ -53,12 +53,8 @@ func (p *program) withJSON(cmd *cobra.Command) {
 // show prints what a route answers, by write or as JSON, and returns it.
 func show[T any](ctx context.Context, p *program, path string, query url.Values, write func(o *output, answer T)) (T, error) {
 	answer, document, err := ask[T](ctx, p, http.MethodGet, path, query, nil)
-	switch {
-	case err != nil:
-	case p.asJSON:
-		err = writeJSON(p.Stdout, document)
-	default:
-		err = p.print(func(o *output) { write(o, answer) })
+	if err == nil {
+		err = reply(p, document, answer, write)
 	}
 	return answer, err
 }

@@ -49,11 +49,7 @@ func TestOutage(t *testing.T) {
 func (h *hubcap) api(path string, body any) {
 	h.t.Helper()
 	p := &program{Options: Options{Environ: h.environ}}
-	b, err := p.find()
-	if err == nil {
-		_, err = b.document(h.t.Context(), http.MethodPost, path, nil, body)
-	}
-	if err != nil {
+	if _, _, err := ask[any](h.t.Context(), p, http.MethodPost, path, nil, body); err != nil {
 		h.t.Fatal(err)
 	}
 }

@@ -98,6 +98,14 @@ func (p *program) printJSON(answer any) error {
 	return writeJSON(p.Stdout, document)
 }
 
+// reply prints an answer, by write or as the JSON document that came.
+func reply[T any](p *program, document []byte, answer T, write func(o *output, answer T)) error {
+	if p.asJSON {
+		return writeJSON(p.Stdout, document)
+	}
+	return p.print(func(o *output) { write(o, answer) })
+}
+
 // printAnswer prints an answer, by write or as JSON.
 func printAnswer[T any](p *program, answer T, write func(o *output, answer T)) error {
 	if p.asJSON {
