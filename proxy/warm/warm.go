@@ -174,7 +174,7 @@ type fetch struct {
 	ref        reference.Reference
 	req        Request
 	repository pull.Repository
-	wanted     []platform
+	wanted     []string
 	all        bool // every platform
 	report     func(Progress)
 
