@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/config"
 )
@@ -197,6 +199,21 @@ func ask[T any](ctx context.Context, p *program, method, path string, query url.
 func get[T any](ctx context.Context, p *program, path string, query url.Values) (answer T, err error) {
 	answer, _, err = ask[T](ctx, p, http.MethodGet, path, query, nil)
 	return answer, err
+}
+
+// completeWithin is how long a shell may wait for the names of what there is.
+const completeWithin = 2 * time.Second
+
+// candidates returns what a shell offers: what a route answers, without a word
+// where no hubcap answers.
+func candidates[T any](p *program, path string, query url.Values, names func(T) []string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
+	defer cancel()
+	answer, err := get[T](ctx, p, path, query)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return names(answer), cobra.ShellCompDirectiveNoFileComp
 }
 
 func (b *box) decode(text []byte, into any) error {

@@ -4,8 +4,8 @@
 // Files: cli.go (the tree of commands, exit codes), local.go (what is done beside a
 // hubcap), box.go (how one is found and asked), look.go (its state), traffic.go (its
 // clients), act.go (what has a cost), images.go, tags.go, jobs.go, outage.go, bundle.go
-// (images over an air gap), layout.go (their files), progress.go, complete.go (what
-// shells offer), output.go (tables and sentences).
+// (images over an air gap), layout.go (their files), progress.go, output.go (tables and
+// sentences).
 package cli
 
 import (

@@ -129,3 +129,15 @@ func (p *program) printSchedules(o *output, a api.Schedules) {
 		return []string{s.ID, units.Seconds(s.Every), p.clock(s.Next), cmp.Or(s.Job, "-"), strings.Join(s.Refs, " ")}
 	})
 }
+
+// completeJobs offers the jobs that are not over.
+func (p *program) completeJobs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return candidates(p, "jobs", nil, func(a api.Jobs) (names []string) {
+		for _, j := range a.Jobs {
+			if !j.State.Over() {
+				names = append(names, j.ID+"\t"+plain(j.What))
+			}
+		}
+		return names
+	})
+}
