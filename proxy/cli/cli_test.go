@@ -46,9 +46,7 @@ func TestReadingCommands(t *testing.T) {
 func TestCommandsOfThisMachine(t *testing.T) {
 	h := start(t)
 	h.environ = h.environ[:1]
-	if r := h.run("status"); r.code != Done {
-		t.Errorf("%+v", r)
-	}
+	h.wants(Done, "status", "")
 	if r := h.run("login"); r.code != Done || !strings.HasPrefix(r.out, "http://127.0.0.1:") || strings.Count(r.out, "\n") != 1 {
 		t.Errorf("%+v", r)
 	}
