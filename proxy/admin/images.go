@@ -138,9 +138,6 @@ func (b *Box) setOffline(_ context.Context, in *api.OfflineRequest) (api.Offline
 	return b.Switch.Off()
 }
 
-// holdings returns the digests of all that is stored.
-func (b *Box) holdings() api.Holdings { return api.Holdings{Digests: b.Bundle.Holdings()} }
-
 // warm has images fetched: once, by a job, or again and again, by a schedule.
 func (b *Box) warm(ctx context.Context, in *api.WarmRequest) (made api.Warmed, err error) {
 	refs, err := b.parseAll(in.Refs)

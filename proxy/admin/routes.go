@@ -70,7 +70,7 @@ func newAPI(b *Box, link answerer[api.LoginRequest, api.Login]) http.Handler {
 	register(a, "GET", "jobs/{id}", "A job", b.job)
 	register(a, "DELETE", "jobs/{id}", "End a job; what it has done stays", b.cancelJob)
 
-	show(a, "holdings", "The digests of all that is stored", b.holdings)
+	show(a, "holdings", "The digests of all that is stored", func() api.Holdings { return api.Holdings{Digests: b.Bundle.Holdings()} })
 	streamExport(a, b)
 	streamImport(a, b)
 
