@@ -14,7 +14,7 @@ import (
 )
 
 // list returns a page of the images that clients have pulled.
-func (b *Box) list(_ context.Context, q *api.ImagesQuery) (api.Images, error) {
+func (b *Box) list(_ context.Context, q *images.Query) (api.Images, error) {
 	page, err := b.Images.List(*q)
 	if err != nil {
 		err = invalid("query", err.Error())

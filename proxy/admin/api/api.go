@@ -50,8 +50,6 @@ type (
 	Image = images.Image
 	// Images is a page of the images that clients have pulled.
 	Images = images.Page
-	// ImagesQuery is which images are listed, and in which order.
-	ImagesQuery = images.Query
 	// Imported is what came of a bundle.
 	Imported = bundle.Imported
 	// ImportQuery says how a bundle is taken in.
@@ -74,8 +72,6 @@ type (
 	PinCost = pins.Cost
 	// Platform is one of the images that an index has, or the image itself.
 	Platform = images.Platform
-	// Point is what happened in one step of the history.
-	Point = history.Point
 	// Problem is something that is wrong now.
 	Problem = problems.Problem
 	// Purged is what went, or would go.
@@ -90,8 +86,6 @@ type (
 	Schedule = warm.Schedule
 	// SiteBox is a box that shares what it holds.
 	SiteBox = site.Box
-	// Suspicion is an answer after which a client may have gone to the registry.
-	Suspicion = bypass.Suspicion
 	// Tag is what a tag means now.
 	Tag = freshness.TagStatus
 	// Tier is the S3 bucket behind the boxes.
@@ -237,8 +231,8 @@ type HistoryQuery struct {
 
 // History is the box's own series.
 type History struct {
-	StepS  int64   `json:"step_s"`
-	Points []Point `json:"points" doc:"In order; the last one is not over. Of the step: client_bytes, upstream_bytes, saved_bytes, requests, cached, joined, stale, hit_ratio. At its end: pulls_left/<upstream>/<identity>, outage_images, outage_ready, outage_missing_bytes, cache_bytes, cache_budget_bytes. A series without a value is not there"`
+	StepS  int64           `json:"step_s"`
+	Points []history.Point `json:"points" doc:"In order; the last one is not over. Of the step: client_bytes, upstream_bytes, saved_bytes, requests, cached, joined, stale, hit_ratio. At its end: pulls_left/<upstream>/<identity>, outage_images, outage_ready, outage_missing_bytes, cache_bytes, cache_budget_bytes. A series without a value is not there"`
 }
 
 // LoginRequest is what a login link is to be for.
