@@ -14,7 +14,7 @@ import (
 func TestOutage(t *testing.T) {
 	h := start(t)
 	h.wants(Done, "outage", `^No client has pulled an image within 30 days.\n$`)
-	img := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000), fakehub.RandomBlob(2, 50_000))
+	img := h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000), fakehub.RandomBlob(2, 50_000))
 	h.pull()
 	h.wants(Done, "outage --days 1", "^1 of 1 image pulled within 1 day could")
 	h.api("purge", api.PurgeRequest{Digest: img.Layers[1].Digest})
@@ -35,10 +35,10 @@ func TestOutage(t *testing.T) {
 
 // api gives an order of the API.
 func (h *hubcap) api(path string, body any) {
-	h.t.Helper()
+	h.T.Helper()
 	p := &program{Options: Options{Environ: h.environ}}
-	if _, _, err := ask[any](h.t.Context(), p, http.MethodPost, path, nil, body); err != nil {
-		h.t.Fatal(err)
+	if _, _, err := ask[any](h.T.Context(), p, http.MethodPost, path, nil, body); err != nil {
+		h.T.Fatal(err)
 	}
 }
 
