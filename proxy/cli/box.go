@@ -40,14 +40,10 @@ type box struct {
 
 // find returns the hubcap that the user means: --box, HUBCAP_URL, or the one of
 // this machine. The token goes to the first two alone.
-func (p *program) find() (_ *box, err error) {
-	if p.box == nil {
-		p.box, err = p.locate()
+func (p *program) find() (*box, error) {
+	if p.box != nil {
+		return p.box, nil
 	}
-	return p.box, err
-}
-
-func (p *program) locate() (*box, error) {
 	c, err := config.LoadClient(p.Environ)
 	if err != nil {
 		return nil, err
@@ -63,10 +59,11 @@ func (p *program) locate() (*box, error) {
 		b.at, b.base, b.token = c.URL.String(), c.URL, string(c.Token)
 		transport.Proxy = http.ProxyFromEnvironment
 		transport.TLSClientConfig = &tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
-		return b, nil
+	} else {
+		b.at, b.base = "this machine", &url.URL{Scheme: "http", Host: "localhost"}
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialFirst(ctx, c.Sockets) }
 	}
-	b.at, b.base = "this machine", &url.URL{Scheme: "http", Host: "localhost"}
-	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialFirst(ctx, c.Sockets) }
+	p.box = b
 	return b, nil
 }
 
@@ -160,18 +157,14 @@ func (b *box) refused(resp *http.Response) error {
 		code = NoBox
 	}
 	if !isError {
-		return failed(code, "%s answers with status %s", b.at, cmp.Or(plain(firstLine(string(text))), resp.Status))
+		line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+		return failed(code, "%s answers with status %s", b.at, cmp.Or(plain(line), resp.Status))
 	}
 	what := plain(e.Error())
 	if e.Do != "" {
 		what += "; " + plain(e.Do)
 	}
 	return failed(code, "%s", what)
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
 }
 
 // ask asks a route of the hubcap that the user means; body is as for send. It returns

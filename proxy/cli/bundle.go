@@ -172,14 +172,7 @@ type written struct {
 }
 
 // fileOf returns the name of the file of an image.
-func fileOf(ref string) string {
-	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("/:@", r) {
-			return '_'
-		}
-		return r
-	}, ref)
-}
+func fileOf(ref string) string { return strings.NewReplacer("/", "_", ":", "_", "@", "_").Replace(ref) }
 
 func (p *program) importing() *cobra.Command {
 	var in api.ImportQuery
