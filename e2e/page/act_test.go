@@ -96,13 +96,13 @@ func TestActions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := start(t)
 			b.fill()
-			b.hub.Image("library/fresh", "v1", fakehub.RandomBlob(30, 100_000))
+			b.Hub.Image("library/fresh", "v1", fakehub.RandomBlob(30, 100_000))
 			p := b.browse(t, l)
 			p.login(b.Token("admin-token"))
 			for _, one := range deeds {
 				if one.action == "Cancel" {
-					b.hub.Image("library/endless", "v1", fakehub.RandomBlob(31, 30_000_000))
-					b.hub.Script(fakehub.Always(&fakehub.Fault{Rate: 50_000}, fakehub.OfKind(fakehub.KindCDN)))
+					b.Hub.Image("library/endless", "v1", fakehub.RandomBlob(31, 30_000_000))
+					b.Hub.Script(fakehub.Always(&fakehub.Fault{Rate: 50_000}, fakehub.OfKind(fakehub.KindCDN)))
 					b.ask("POST", "warm", map[string]any{"refs": []string{"endless:v1"}}, nil)
 				}
 				if one.action == "Repair" {
@@ -168,6 +168,6 @@ func TestLive(t *testing.T) {
 	p.must(err)
 	_, err = chromedp.Run(p.ctx, chromedp.Poll[bool](`document.querySelector("progress")?.value > `+fmt.Sprint(first), chromedp.WithPollingTimeout(soon)))
 	p.must(err)
-	b.hub.Script(nil)
+	b.Hub.Script(nil)
 	p.quiet()
 }

@@ -30,9 +30,6 @@ const markup = `<script>document.title="owned"</script><img src=x onerror=alert(
 // box is a hubcap that runs inside the test.
 type box struct {
 	*testbox.Box
-	t     *testing.T
-	hub   *fakehub.Hub
-	admin string // URL
 	spare string // digest of a layer that no other image has
 }
 
@@ -44,31 +41,31 @@ func start(t *testing.T) *box {
 	}
 	b := testbox.Start(t, "HUBCAP_CACHE_SIZE=256MiB", "HUBCAP_TAG_TTL=1s", "HUBCAP_TAG_COOLDOWN=*:rolling=48h",
 		"HUBCAP_UPSTREAM_1_HOST=registry.corp.example", "HUBCAP_UPSTREAM_1_URL=http://127.0.0.1:1", "HUBCAP_UPSTREAM_1_PRIVATE_CIDRS=127.0.0.0/8")
-	return &box{Box: b, t: t, hub: b.Hub, admin: b.Admin}
+	return &box{Box: b}
 }
 
 // ask asks the API for a document, which it decodes into out.
 func (b *box) ask(method, route string, body, out any) {
-	b.t.Helper()
+	b.T.Helper()
 	text, _ := json.Marshal(body)
-	req, err := http.NewRequest(method, b.admin+"/api/v1/"+route, bytes.NewReader(text))
+	req, err := http.NewRequest(method, b.Admin+"/api/v1/"+route, bytes.NewReader(text))
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+b.Token("admin-token"))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode >= 400 {
-		b.t.Fatalf("%s %s: %s %v: %s", method, route, resp.Status, err, answer)
+		b.T.Fatalf("%s %s: %s %v: %s", method, route, resp.Status, err, answer)
 	}
 	if out != nil {
 		if err := json.Unmarshal(answer, out); err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 	}
 }
@@ -81,8 +78,8 @@ const (
 // fill gives the box a past: images of several kinds, clients, pins, a freeze, a
 // cool-down, jobs, errors, and names with markup wherever somebody else chooses them.
 func (b *box) fill() {
-	b.t.Helper()
-	hub := b.hub
+	b.T.Helper()
+	hub := b.Hub
 	hub.Image("library/alpine", "3.20", fakehub.RandomBlob(1, 3_400_000))
 	amd := hub.Image("library/python", "", fakehub.RandomBlob(2, 9_000_000), fakehub.RandomBlob(3, 1_200_000))
 	arm := hub.Image("library/python", "", fakehub.RandomBlob(4, 8_000_000))
@@ -119,7 +116,7 @@ func (b *box) fill() {
 
 // eventually waits until the API says something of a document.
 func eventually[T any](b *box, route string, holds func(T) bool) {
-	b.t.Helper()
+	b.T.Helper()
 	var last T
 	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		last = *new(T)
@@ -128,5 +125,5 @@ func eventually[T any](b *box, route string, holds func(T) bool) {
 			return
 		}
 	}
-	b.t.Errorf("%s: %s", route, fmt.Sprintf("%+v", last))
+	b.T.Errorf("%s: %s", route, fmt.Sprintf("%+v", last))
 }

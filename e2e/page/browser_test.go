@@ -54,7 +54,7 @@ func (b *box) browse(t *testing.T, l look) *browser {
 		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(t.TempDir()),
 	))
 	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
-	p := &browser{t: t, ctx: ctx, base: b.admin}
+	p := &browser{t: t, ctx: ctx, base: b.Admin}
 	said := chromedp.Console(ctx)
 	var listening sync.WaitGroup
 	listening.Go(func() {

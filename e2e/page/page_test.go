@@ -39,8 +39,8 @@ var looks = []look{{}, {dark: true}, {phone: true}, {phone: true, dark: true}}
 // slowFill begins a download that lasts as long as the test.
 func (b *box) slowFill(t *testing.T) {
 	t.Helper()
-	img := b.hub.Image("library/large", "v1", fakehub.RandomBlob(20, 30_000_000))
-	b.hub.Script(fakehub.Always(&fakehub.Fault{Rate: 200_000}, fakehub.OfKind(fakehub.KindCDN)))
+	img := b.Hub.Image("library/large", "v1", fakehub.RandomBlob(20, 30_000_000))
+	b.Hub.Script(fakehub.Always(&fakehub.Fault{Rate: 200_000}, fakehub.OfKind(fakehub.KindCDN)))
 	go func() {
 		resp, err := http.Get("http://" + b.Mirror + "/v2/library/large/blobs/" + img.Layers[0].Digest.String())
 		if err == nil {

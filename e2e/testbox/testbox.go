@@ -1,12 +1,14 @@
 // Package testbox runs a hubcap inside a test, with a fake Docker Hub behind it. It
 // knows the assembled program, which the tests of its rooms (e2e/testkit) may not.
+//
+// Files: testbox.go (a box that is asked at its ports), rooms.go (one that is used from
+// inside).
 package testbox
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -45,9 +47,8 @@ func Start(t *testing.T, environ ...string) *Box {
 	all := append([]string{
 		"HUBCAP_LISTEN=" + b.Mirror, "HUBCAP_ADMIN_LISTEN=" + admin, "HUBCAP_DATA_DIR=" + b.Dir,
 		"HUBCAP_MIN_FREE=0", "HUBCAP_DRAIN_TIMEOUT=200ms",
-		"HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.Hub.RegistryURL(), "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8",
-		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + strings.TrimPrefix(b.Hub.TokenURL(), "http://"),
-	}, environ...)
+		"HUBCAP_UPSTREAM_0_HOST=docker.io",
+	}, append(behind(b.Hub), environ...)...)
 	Run(t, all, server.Options{Version: "1.4.0"})
 	return b
 }
@@ -96,25 +97,7 @@ func (b *Box) Token(name string) string {
 // status and body.
 func (b *Box) Get(agent, path string) (status int, body []byte) {
 	b.T.Helper()
-	return b.send("http://"+b.Mirror+"/v2/"+path, "User-Agent", agent)
-}
-
-func (b *Box) send(url, header, value string) (status int, body []byte) {
-	b.T.Helper()
-	req, err := http.NewRequestWithContext(b.T.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		b.T.Fatal(err)
-	}
-	req.Header.Set(header, value)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		b.T.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, err = io.ReadAll(resp.Body); err != nil {
-		b.T.Fatal(err)
-	}
-	return resp.StatusCode, body
+	return Get(b.T, "http://"+b.Mirror+"/v2/"+path, http.Header{"User-Agent": {agent}})
 }
 
 // Stored returns once objects are stored and no fill runs: a client has what it asked
@@ -122,8 +105,9 @@ func (b *Box) send(url, header, value string) (status int, body []byte) {
 func (b *Box) Stored(wanted ...digest.Digest) {
 	b.T.Helper()
 	for deadline := time.Now().Add(readyWithin); ; time.Sleep(5 * time.Millisecond) {
-		_, held := b.send(b.Admin+"/api/v1/holdings", "Authorization", "Bearer "+b.Token("admin-token"))
-		_, metrics := b.send(b.Admin+"/metrics", "Authorization", "Bearer "+b.Token("admin-token"))
+		header := http.Header{"Authorization": {"Bearer " + b.Token("admin-token")}}
+		_, held := Get(b.T, b.Admin+"/api/v1/holdings", header)
+		_, metrics := Get(b.T, b.Admin+"/metrics", header)
 		idle := bytes.Contains(metrics, []byte("\nhubcap_fills_running 0\n"))
 		if idle && !slices.ContainsFunc(wanted, func(d digest.Digest) bool { return !bytes.Contains(held, []byte(d)) }) {
 			return

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"iter"
 	"net/http"
 	"net/netip"
 	"time"
@@ -66,8 +65,8 @@ func (b *Box) status() api.Status {
 	fills, disk := b.Cache.Status(), b.Ledger.Status()
 	objects, _ := disk.Held()
 	s := api.Status{
-		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(), Boxes: b.Boxes, Site: b.siteBoxes(),
-		Today: b.today(), Limits: []api.Limit{}, Clients: b.clientCounts(), Outage: b.Outage.Status().Summary,
+		Box: b.Name, Version: b.Version, Since: b.Since, State: api.StateOK, Offline: b.Offline(), Problems: b.Problems.All(), Boxes: b.Boxes, Site: b.Site.Status(),
+		Today: b.today(), Limits: b.limits(), Clients: b.clientCounts(), Outage: b.Outage.Status().Summary,
 		Disk:  api.Disk{Used: disk.Used(), Budget: disk.Budget, Pinned: disk.Pinned.Bytes, Guests: disk.Guests.Bytes, Objects: objects, Filesystem: fills.FileSystem.Size, Free: fills.FileSystem.Free},
 		Fills: api.FillCounts{Running: fills.FillsRunning, Waiting: fills.FillsWaiting},
 	}
@@ -85,47 +84,7 @@ func (b *Box) status() api.Status {
 		status := b.Tier.Status()
 		s.Tier = &status
 	}
-	for host, i := range b.identities() {
-		if l := b.limit(host, i); l != nil {
-			s.Limits = append(s.Limits, *l)
-		}
-	}
 	return s
-}
-
-// identities iterates over the identities under which registries are asked, with the
-// registry.
-func (b *Box) identities() iter.Seq2[string, upstream.IdentityStatus] {
-	return func(yield func(string, upstream.IdentityStatus) bool) {
-		for _, u := range b.Upstreams.Status() {
-			for _, one := range u.Identities {
-				if !yield(u.Host, one) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// siteBoxes returns the boxes that share what they hold.
-func (b *Box) siteBoxes() (all []api.SiteBox) {
-	for _, s := range b.Site.Status() {
-		one := api.SiteBox{Name: s.Name, Kind: "peer", State: "answers", Since: s.Failing, Until: s.Until, Why: s.Why, Wrong: s.Wrong}
-		switch {
-		case s.Self:
-			one.Kind = "self"
-		case s.Sister:
-			one.Kind = "sister"
-		}
-		switch {
-		case !s.Until.IsZero():
-			one.State = "rests"
-		case !s.Failing.IsZero():
-			one.State = "fails"
-		}
-		all = append(all, one)
-	}
-	return all
 }
 
 // today returns the present day's point of the history.
@@ -179,6 +138,19 @@ func (b *Box) upstreams() api.Upstreams {
 	return api.Upstreams{Upstreams: all}
 }
 
+// limits returns the pull limits that registries have stated.
+func (b *Box) limits() []api.Limit {
+	all := []api.Limit{}
+	for _, u := range b.upstreams().Upstreams {
+		for _, i := range u.Identities {
+			if i.Limit != nil {
+				all = append(all, *i.Limit)
+			}
+		}
+	}
+	return all
+}
+
 // limit returns the pull limit of an identity; nil if none was stated.
 func (b *Box) limit(host string, i upstream.IdentityStatus) *api.Limit {
 	l := i.Limit
@@ -229,19 +201,14 @@ func (b *Box) series(_ context.Context, q *api.HistoryQuery) (api.History, error
 // seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// clients returns who has asked for content.
+// clients returns a page of those who have asked for content.
 func (b *Box) clients(_ context.Context, q *api.Page) (c api.Clients, _ error) {
-	c.Clients, c.Next = page(b.Clients.Clients(), *q)
-	return c, nil
-}
-
-// page returns a part of a list, and where the next one begins; 0 for nowhere.
-func page[T any](all []T, q api.Page) (rows []T, next int) {
-	all = all[min(q.After, len(all)):]
-	if len(all) <= q.Limit {
-		return all, 0
+	all := b.Clients.Clients()
+	c.Clients = all[min(q.After, len(all)):]
+	if len(c.Clients) > q.Limit {
+		c.Clients, c.Next = c.Clients[:q.Limit], q.After+q.Limit
 	}
-	return all[:q.Limit], q.After + q.Limit
+	return c, nil
 }
 
 // lastRequests returns some of the last requests of clients.
@@ -269,9 +236,9 @@ func network(text string) (netip.Prefix, error) {
 // bypasses returns who has gone around the box.
 func (b *Box) bypasses() api.Bypasses {
 	found := api.Bypasses{Suspicions: b.Clients.Suspicions(), Foreign: []api.Foreign{}}
-	for host, one := range b.identities() {
-		if one.Limit.Foreign > 0 {
-			found.Foreign = append(found.Foreign, api.Foreign{Upstream: host, Identity: one.Identity, Pulls: one.Limit.Foreign})
+	for _, l := range b.limits() {
+		if l.ForeignPulls > 0 {
+			found.Foreign = append(found.Foreign, api.Foreign{Upstream: l.Upstream, Identity: l.Identity, Pulls: l.ForeignPulls})
 		}
 	}
 	return found

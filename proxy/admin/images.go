@@ -14,7 +14,7 @@ import (
 )
 
 // list returns a page of the images that clients have pulled.
-func (b *Box) list(_ context.Context, q *api.ImagesQuery) (api.Images, error) {
+func (b *Box) list(_ context.Context, q *images.Query) (api.Images, error) {
 	page, err := b.Images.List(*q)
 	if err != nil {
 		err = invalid("query", err.Error())
@@ -137,9 +137,6 @@ func (b *Box) setOffline(_ context.Context, in *api.OfflineRequest) (api.Offline
 	}
 	return b.Switch.Off()
 }
-
-// holdings returns the digests of all that is stored.
-func (b *Box) holdings() api.Holdings { return api.Holdings{Digests: b.Bundle.Holdings()} }
 
 // warm has images fetched: once, by a job, or again and again, by a schedule.
 func (b *Box) warm(ctx context.Context, in *api.WarmRequest) (made api.Warmed, err error) {

@@ -36,45 +36,45 @@ func newAPI(b *Box, link answerer[api.LoginRequest, api.Login]) http.Handler {
 	show(a, "problems", "What is wrong now", func() api.Problems { return api.Problems{Problems: b.Problems.All()} })
 	show(a, "fills", "The downloads that run now", func() api.Fills { return api.Fills{Fills: b.Cache.Fills()} })
 	show(a, "upstreams", "The registries that are asked: limits, circuits, credentials", b.upstreams)
-	get(a, "clients", "Who has asked for content", b.clients)
-	get(a, "requests", "The last requests of clients", b.lastRequests)
+	register(a, "GET", "clients", "Who has asked for content", b.clients)
+	register(a, "GET", "requests", "The last requests of clients", b.lastRequests)
 	show(a, "bypasses", "Who has gone around the box, as far as it can be told", b.bypasses)
 	show(a, "capacity", "What a cache of another size would answer", b.capacity)
-	get(a, "history", "The box's own series", b.series)
+	register(a, "GET", "history", "The box's own series", b.series)
 	streamEvents(a, b.Events)
 
-	get(a, "images", "The images that clients have pulled: a row a tag", b.list)
-	get(a, "image", "An image: its platforms, what is held and what is missing", imageBy(b, b.Images.Image))
-	get(a, "image/tree", "What an image consists of", imageBy(b, b.Images.Tree))
+	register(a, "GET", "images", "The images that clients have pulled: a row a tag", b.list)
+	register(a, "GET", "image", "An image: its platforms, what is held and what is missing", imageBy(b, b.Images.Image))
+	register(a, "GET", "image/tree", "What an image consists of", imageBy(b, b.Images.Tree))
 	show(a, "tags", "The tags that do not follow their registry: frozen or cooling", func() api.KeptTags { return api.KeptTags{Tags: b.Tags.Kept()} })
-	get(a, "image/history", "What a tag has named, and what it means now", b.tagHistory)
-	post(a, "image/freeze", "Answer a tag with one digest until it is thawed", b.freeze)
-	post(a, "image/rollback", "Freeze a tag to a digest that it named before", b.rollback)
-	post(a, "image/thaw", "End a freeze: the tag follows its registry again", b.thaw)
-	post(a, "image/adopt", "End a cool-down: the tag moves now", b.adopt)
+	register(a, "GET", "image/history", "What a tag has named, and what it means now", b.tagHistory)
+	take(a, "POST", "image/freeze", "Answer a tag with one digest until it is thawed", b.freeze)
+	take(a, "POST", "image/rollback", "Freeze a tag to a digest that it named before", b.rollback)
+	take(a, "POST", "image/thaw", "End a freeze: the tag follows its registry again", b.thaw)
+	take(a, "POST", "image/adopt", "End a cool-down: the tag moves now", b.adopt)
 	show(a, "pins", "What is never evicted to make room", b.pins)
-	put(a, "pins", "Pin an image, or replace its pin", b.pin)
-	remove(a, "pins", "Remove a pin", b.unpin)
-	post(a, "warm", "Fetch images, once or again and again", b.warm)
-	post(a, "purge", "Remove images, and what nothing else needs then", b.purge)
-	post(a, "verify", "Have files hashed by a job", b.verify)
-	post(a, "evict", "Evict to make room, in the order in which that happens by itself", b.evict)
-	get(a, "eviction", "What would be evicted to make room, in that order", b.wouldEvict)
-	get(a, "outage", "Which images could be pulled if all registries failed", b.outage)
-	post(a, "outage/repair", "Fetch what images lack, by a job", b.repair)
+	take(a, "PUT", "pins", "Pin an image, or replace its pin", b.pin)
+	register(a, "DELETE", "pins", "Remove a pin", b.unpin)
+	take(a, "POST", "warm", "Fetch images, once or again and again", b.warm)
+	take(a, "POST", "purge", "Remove images, and what nothing else needs then", b.purge)
+	take(a, "POST", "verify", "Have files hashed by a job", b.verify)
+	take(a, "POST", "evict", "Evict to make room, in the order in which that happens by itself", b.evict)
+	register(a, "GET", "eviction", "What would be evicted to make room, in that order", b.wouldEvict)
+	register(a, "GET", "outage", "Which images could be pulled if all registries failed", b.outage)
+	take(a, "POST", "outage/repair", "Fetch what images lack, by a job", b.repair)
 	show(a, "offline", "Whether the box asks registries", b.Switch.Status)
-	put(a, "offline", "Ask no registry for a time, or end that", b.setOffline)
+	take(a, "PUT", "offline", "Ask no registry for a time, or end that", b.setOffline)
 	show(a, "schedules", "What is fetched again and again", b.schedules)
-	remove(a, "schedules/{id}", "End a schedule", b.endSchedule)
+	register(a, "DELETE", "schedules/{id}", "End a schedule", b.endSchedule)
 	show(a, "jobs", "The long work of the box", func() api.Jobs { return api.Jobs{Jobs: b.Jobs.All()} })
-	get(a, "jobs/{id}", "A job", b.job)
-	remove(a, "jobs/{id}", "End a job; what it has done stays", b.cancelJob)
+	register(a, "GET", "jobs/{id}", "A job", b.job)
+	register(a, "DELETE", "jobs/{id}", "End a job; what it has done stays", b.cancelJob)
 
-	show(a, "holdings", "The digests of all that is stored", b.holdings)
+	show(a, "holdings", "The digests of all that is stored", func() api.Holdings { return api.Holdings{Digests: b.Bundle.Holdings()} })
 	streamExport(a, b)
 	streamImport(a, b)
 
-	post(a, "login", "Make a link by which a browser logs in, once", link)
+	take(a, "POST", "login", "Make a link by which a browser logs in, once", link)
 
 	mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
 	return wellFormed(mux)
@@ -96,38 +96,20 @@ type answerer[I, O any] func(context.Context, *I) (O, error)
 
 // show registers a route that is asked for nothing in particular, and never fails.
 func show[O any](a huma.API, path, summary string, answer func() O) {
-	get(a, path, summary, func(context.Context, *struct{}) (O, error) { return answer(), nil })
-}
-
-// get registers a route that changes nothing.
-func get[I, O any](a huma.API, path, summary string, answer answerer[I, O]) {
-	register(a, operation(http.MethodGet, path, summary), answer)
-}
-
-// remove registers a route that ends something.
-func remove[I, O any](a huma.API, path, summary string, answer answerer[I, O]) {
-	register(a, operation(http.MethodDelete, path, summary), answer)
+	register(a, "GET", path, summary, func(context.Context, *struct{}) (O, error) { return answer(), nil })
 }
 
 // asked is the body of a request, as huma has it.
 type asked[I any] struct{ Body I }
 
-// post registers a route that takes a body.
-func post[I, O any](a huma.API, path, summary string, answer answerer[I, O]) {
-	take(a, operation(http.MethodPost, path, summary), answer)
+// take registers a route whose requests have a body.
+func take[I, O any](a huma.API, method, path, summary string, answer answerer[I, O]) {
+	register(a, method, path, summary, func(ctx context.Context, in *asked[I]) (O, error) { return answer(ctx, &in.Body) })
 }
 
-// put is post for what may be sent again.
-func put[I, O any](a huma.API, path, summary string, answer answerer[I, O]) {
-	take(a, operation(http.MethodPut, path, summary), answer)
-}
-
-func take[I, O any](a huma.API, op huma.Operation, answer answerer[I, O]) {
-	register(a, op, func(ctx context.Context, in *asked[I]) (O, error) { return answer(ctx, &in.Body) })
-}
-
-func register[I, O any](a huma.API, op huma.Operation, answer answerer[I, O]) {
-	huma.Register(a, op, func(ctx context.Context, in *I) (*answers[O], error) {
+// register registers a route.
+func register[I, O any](a huma.API, method, path, summary string, answer answerer[I, O]) {
+	huma.Register(a, operation(method, path, summary), func(ctx context.Context, in *I) (*answers[O], error) {
 		out, err := answer(ctx, in)
 		if err != nil {
 			return nil, asError(err)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"hubcap/proxy/admin/api"
 )
@@ -48,13 +47,11 @@ func streamEvents(a huma.API, events *Events) {
 		if !ok {
 			return nil, asError(&api.Error{Status: http.StatusServiceUnavailable, Detail: "too many listen to the events, or hubcap ends"})
 		}
-		return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		return streamed(func(w http.ResponseWriter, req *http.Request) {
 			defer events.leave(r)
-			_, w := humago.Unwrap(ctx)
 			w.Header().Set("Content-Type", "text/event-stream")
-			s := stream{w, http.NewResponseController(w)}
-			s.run(ctx.Context(), r, missed)
-		}}, nil
+			stream{w, http.NewResponseController(w)}.run(req.Context(), r, missed)
+		}), nil
 	})
 }
 

@@ -80,11 +80,14 @@ func (b *Bundler) Plan(ctx context.Context, o Order) (*Plan, error) {
 		g.seen[d] = true
 	}
 	for i, ref := range o.Refs {
-		found, err := b.o.Warm.Image(ctx, ref, o.request(), nil)
-		if err != nil {
-			return nil, err
+		found, manifests, blobs, err := b.o.Warm.Objects(ctx, ref, o.request())
+		if err == nil {
+			err = g.image(repositories[i], ref, found, slices.Contains(o.Platforms, warm.AllPlatforms))
 		}
-		if err := g.image(repositories[i], ref, found, slices.Contains(o.Platforms, warm.AllPlatforms)); err != nil {
+		if err == nil {
+			err = g.files(repositories[i], manifests, blobs)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -152,43 +155,20 @@ func (g *gathering) image(from pull.Repository, ref reference.Reference, found w
 		entry.Annotations[sharedAnnotation] = "true"
 	}
 	g.entries, g.images = append(g.entries, entry), append(g.images, one)
-	return g.tree(from, found.Digest, found.Platforms, all, 0)
-}
-
-// tree adds a manifest and what of it is in the bundle. One that is left out may
-// name what is not.
-func (g *gathering) tree(from pull.Repository, d digest.Digest, platforms []string, all bool, depth int) error {
-	one, held := g.bundler.o.Cache.Manifest(d)
-	if !held {
-		return fmt.Errorf("%s: %w", d, ErrNotStable)
-	}
-	g.add(&g.manifests, file{d, int64(len(one.Body)), from})
-	m, err := content.Parse(one.Body)
-	if err != nil {
-		return nil // what no client can read either
-	}
-	if m.Kind != content.Index {
-		return g.parts(from, m.Parts())
-	}
-	children := m.Manifests
-	if !all {
-		children = warm.Choose(children, platforms)
-	}
-	for _, child := range children {
-		if depth == maxDepth || !from.HasManifest(child.Digest) { // as far as warm has gone
-			continue
-		}
-		if err := g.tree(from, child.Digest, platforms, all, depth+1); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-// parts adds the blobs of an image. Those that no client needs are in it if they are
-// held.
-func (g *gathering) parts(from pull.Repository, parts []content.Part) error {
-	for _, p := range parts {
+// files adds what an image consists of. Blobs that no client needs are in the bundle if
+// they are held.
+func (g *gathering) files(from pull.Repository, manifests []digest.Digest, blobs []content.Part) error {
+	for _, d := range manifests {
+		one, held := g.bundler.o.Cache.Manifest(d)
+		if !held {
+			return fmt.Errorf("%s: %w", d, ErrNotStable)
+		}
+		g.add(&g.manifests, file{d, int64(len(one.Body)), from})
+	}
+	for _, p := range blobs {
 		size, held := g.bundler.o.Cache.Size(p.Digest)
 		switch {
 		case held && from.Has(p.Digest):

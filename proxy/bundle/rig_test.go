@@ -3,27 +3,21 @@ package bundle_test
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
-	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testbox"
 	"hubcap/e2e/testkit"
 	"hubcap/proxy/bundle"
-	"hubcap/proxy/config"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/server"
 )
@@ -39,45 +33,21 @@ const (
 type rigOptions struct {
 	hub     *fakehub.Hub // nil: the box is offline
 	environ []string
-	cache   int64
+	cache   int64 // bytes; 256 MiB when 0
 }
 
 // rig is a box in front of a fakehub, or a box that is offline.
 type rig struct {
-	*server.Server
-	t      testing.TB
-	log    *testkit.Log
-	mirror string // URL
+	*testbox.Rooms
+	t   testing.TB
+	log *testkit.Log
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, log: new(testkit.Log)}
-	environ := []string{"HUBCAP_DATA_DIR=" + t.TempDir(), "HUBCAP_PREFETCH=off", "HUBCAP_UPSTREAM_0_HOST=docker.io"}
-	if o.hub == nil {
-		environ = append(environ, "HUBCAP_OFFLINE=true")
-	} else {
-		token, err := url.Parse(o.hub.TokenURL())
-		must(t, err)
-		environ = append(environ, "HUBCAP_UPSTREAM_0_URL="+o.hub.RegistryURL(), "HUBCAP_UPSTREAM_0_TOKEN_HOSTS="+token.Host, "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8,::1/128")
-	}
-	c, err := config.Load(append(environ, o.environ...))
-	must(t, err)
-	size := cmp.Or(o.cache, 256*mib)
-	r.Server, err = server.New(c, server.Options{
-		Log: slog.New(slog.NewTextHandler(r.log, nil)), Version: "test",
-		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
-		Adjust: func(s *server.Settings) {
-			s.Disk = server.Disk{Cache: size, MaxBlob: size / 2, Reserve: mib}
-			s.HighWatermark, s.LowWatermark = 1, 0.9
-			s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
-		},
-	})
-	must(t, err)
-	mirror := httptest.NewServer(r.Handler)
-	r.mirror = mirror.URL
-	t.Cleanup(sync.OnceFunc(func() { mirror.Close(); r.Close() }))
-	return r
+	log := new(testkit.Log)
+	options := server.Options{Log: slog.New(slog.NewTextHandler(log, nil))}
+	return &rig{testbox.Build(t, o.hub, t.TempDir(), o.cache, o.environ, options), t, log}
 }
 
 func must(t testing.TB, err error) {
@@ -100,14 +70,7 @@ func refs(t testing.TB, names ...string) (all []reference.Reference) {
 // try is an answer at the mirror port.
 func (r *rig) try(path string) (int, []byte) {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, r.mirror+"/v2/"+path, nil)
-	must(r.t, err)
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	must(r.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(r.t, err)
-	return resp.StatusCode, body
+	return testbox.Get(r.t, r.Mirror+"/v2/"+path, nil)
 }
 
 // serves checks that the box serves a manifest by a tag, and the blobs of images.

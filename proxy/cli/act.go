@@ -109,29 +109,20 @@ func (p *program) warm() *cobra.Command {
 	var in api.WarmRequest
 	var file string
 	var every config.Duration
-	cmd := &cobra.Command{
-		Use:   "warm REF...",
-		Short: "Fetch images whole, now or again and again",
-		Long: `Fetch images whole, so that clients find them here: what is held already is not fetched again.
+	cmd := p.command("warm REF...", "Fetch images whole, now or again and again", 0, -1, func(ctx context.Context, args []string) (err error) {
+		if len(args) == 0 && file == "" {
+			return failed(Usage, "usage: hubcap warm REF..., or --from-file")
+		}
+		if in.Refs, err = p.references(args, file); err != nil {
+			return err
+		}
+		in.EveryS = int64(time.Duration(every) / time.Second)
+		return p.fetch(ctx, in)
+	})
+	cmd.Long = `Fetch images whole, so that clients find them here: what is held already is not fetched again.
 
     hubcap warm nginx:1.27 ghcr.io/acme/app:v1 --platform linux/amd64
-    hubcap warm --from-file images.txt --every 24h`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && file == "" {
-				return failed(Usage, "usage: hubcap %s, or --from-file", cmd.Use)
-			}
-			return nil
-		},
-		ValidArgsFunction: p.completeImages,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			refs, err := p.references(args, file)
-			if err != nil {
-				return err
-			}
-			in.Refs, in.EveryS = refs, int64(time.Duration(every)/time.Second)
-			return p.fetch(cmd.Context(), in)
-		},
-	}
+    hubcap warm --from-file images.txt --every 24h`
 	cmd.Flags().StringVar(&file, "from-file", "", "also the images of a `file`, a reference a line; - for standard input")
 	cmd.Flags().StringSliceVar(&in.Platforms, "platform", nil, "for which `platforms`, such as linux/amd64, or all; those that are pulled here, when empty")
 	cmd.Flags().Float64Var(&in.KeepPulls, "keep-pulls", 0, "`share` of a registry's pull limit, 0 to 1, that is left to clients")
@@ -195,13 +186,20 @@ func withDuration(cmd *cobra.Command, d *config.Duration, name, usage string) {
 
 func (p *program) evict() *cobra.Command {
 	var bytes config.Bytes
-	cmd := p.command("evict --bytes SIZE", "Make room, in the order in which that happens by itself, or list what would go", 0, 0, nil)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd := p.command("evict --bytes SIZE", "Make room, in the order in which that happens by itself, or list what would go", 0, 0, func(ctx context.Context, _ []string) error {
 		if bytes == 0 {
-			return failed(Usage, "usage: hubcap %s", cmd.Use)
+			return failed(Usage, "usage: hubcap evict --bytes SIZE")
 		}
-		return p.evictBytes(cmd.Context(), int64(bytes))
-	}
+		_, err := order[api.Eviction]{
+			path: "evict", list: printEviction,
+			body: func(dryRun bool) any { return api.EvictRequest{Bytes: int64(bytes), DryRun: dryRun} },
+			cost: func(e api.Eviction) []string { return words.Evict(e, "goes", "will") },
+			done: func(e api.Eviction) []string {
+				return []string{units.Bytes(e.Bytes) + " in " + units.Count(e.Count, "object") + " went"}
+			},
+		}.carry(ctx, p)
+		return err
+	})
 	cmd.Long = `Make room, in the order in which that happens by itself, or list what would go: with the
 images that it belongs to, and how many of them would no longer survive an outage.
 
@@ -212,20 +210,8 @@ images that it belongs to, and how many of them would no longer survive an outag
 	return cmd
 }
 
-func (p *program) evictBytes(ctx context.Context, bytes int64) error {
-	_, err := order[api.Eviction]{
-		path: "evict", list: p.printEviction,
-		body: func(dryRun bool) any { return api.EvictRequest{Bytes: bytes, DryRun: dryRun} },
-		cost: func(e api.Eviction) []string { return words.Evict(e, "goes", "will") },
-		done: func(e api.Eviction) []string {
-			return []string{units.Bytes(e.Bytes) + " in " + units.Count(e.Count, "object") + " went"}
-		},
-	}.carry(ctx, p)
-	return err
-}
-
 // printEviction lists what would be evicted.
-func (p *program) printEviction(out *output, e api.Eviction) {
+func printEviction(out *output, e api.Eviction) {
 	var rows [][]string
 	for i, o := range e.Objects {
 		what := fmt.Sprintf("%s %s", o.Kind, units.Digest(o.Digest))
@@ -235,7 +221,7 @@ func (p *program) printEviction(out *output, e api.Eviction) {
 		if o.Image != "" {
 			what += " of " + o.Image
 		}
-		unused := "unused " + p.moment().Since(o.Used)
+		unused := "unused " + out.Since(o.Used)
 		if o.Images > 1 {
 			unused += fmt.Sprintf(", %d images", o.Images)
 		}

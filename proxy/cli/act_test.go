@@ -16,19 +16,19 @@ import (
 
 // wants runs a command line and checks its exit code and a pattern of its output.
 func (h *hubcap) wants(code int, line, pattern string) {
-	h.t.Helper()
+	h.T.Helper()
 	r := h.run(line)
 	if r.code != code || !regexp.MustCompile(pattern).MatchString(r.out+r.errs) {
-		h.t.Errorf("hubcap %s: exit code %d, want %d, and %q\n%s%s", line, r.code, code, pattern, r.out, r.errs)
+		h.T.Errorf("hubcap %s: exit code %d, want %d, and %q\n%s%s", line, r.code, code, pattern, r.out, r.errs)
 	}
 }
 
 // names returns the digest that library/demo:v1 has for clients.
 func (h *hubcap) names() string {
-	h.t.Helper()
-	resp, err := http.Head("http://" + h.mirror + "/v2/library/demo/manifests/v1")
+	h.T.Helper()
+	resp, err := http.Head("http://" + h.Mirror + "/v2/library/demo/manifests/v1")
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	defer resp.Body.Close()
 	return resp.Header.Get("Docker-Content-Digest")
@@ -36,8 +36,8 @@ func (h *hubcap) names() string {
 
 func TestWarm(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
-	h.hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.Hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
 	h.wants(Done, "warm demo:v1 --dry-run", `1 object, at least \d+ B, is fetched; that takes at least 1 pull`)
 	h.wants(Done, "warm demo:v1", `docker.io/library/demo:v1  fetched  1.0 MB\n1 of 1, 1.0 MB; 1 pull of docker.io used, 99 left`)
 	h.wants(Done, "images", `library/demo:v1 +- +1.0 MB +never +0 +fresh`)
@@ -62,7 +62,7 @@ func TestWarm(t *testing.T) {
 
 func TestEvict(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 2_000_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 2_000_000))
 	h.pull()
 	h.wants(Usage, "evict", "usage: hubcap evict --bytes SIZE")
 	h.wants(Usage, "evict --bytes some", "want a size")
@@ -76,7 +76,7 @@ func TestEvict(t *testing.T) {
 // TestWarmAsJSON: every line is the job at a moment, the last one as it ended.
 func TestWarmAsJSON(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
 	r := h.run("warm demo:v1 --json")
 	var j api.Job
 	for line := range strings.Lines(r.out) {
@@ -97,9 +97,9 @@ func TestWarmAsJSON(t *testing.T) {
 // TestTags freezes a tag, rolls it back and thaws it.
 func TestTags(t *testing.T) {
 	h := start(t, "HUBCAP_TAG_TTL=1ms")
-	first := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000)).Manifest.Digest.String()
+	first := h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000)).Manifest.Digest.String()
 	h.pull()
-	second := h.hub.Image("library/demo", "v1", fakehub.RandomBlob(2, 1000)).Manifest.Digest.String()
+	second := h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(2, 1000)).Manifest.Digest.String()
 	h.pull()
 	h.wants(NoImage, "history demo:v2", "this tag was not pulled here")
 	h.wants(Done, "history demo:v1", units.Digest(second)+".*served\n.*"+units.Digest(first)+"(.|\n)*following")
@@ -131,7 +131,7 @@ func TestTags(t *testing.T) {
 // offered where there is none.
 func TestCompletion(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
 	h.pull()
 	h.wants(Done, "__complete freeze d", "^docker.io/library/demo:v1\n:4\n")
 	h.wants(Done, "__complete cancel x", "^:4\n")
@@ -145,8 +145,8 @@ func TestCompletion(t *testing.T) {
 func TestImages(t *testing.T) {
 	h := start(t)
 	h.wants(Done, "images", "There is no such image here")
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
-	h.hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.Hub.Image("library/demo", "v2", fakehub.RandomBlob(2, 1_000_000))
 	h.pull()
 	h.get("library/demo/manifests/v2")
 	h.wants(Done, "images --sort name", `library/demo:v1 +- +1.0 MB +\d+ s ago +1 +fresh\nlibrary/demo:v2 +- +.* of 1.0 MB +\d+ s ago +1 +gaps\n2 images, 1.0 MB held, 0 B of it shared`)

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"hubcap/proxy/admin/api"
 	"hubcap/proxy/config"
 )
@@ -38,14 +40,10 @@ type box struct {
 
 // find returns the hubcap that the user means: --box, HUBCAP_URL, or the one of
 // this machine. The token goes to the first two alone.
-func (p *program) find() (_ *box, err error) {
-	if p.box == nil {
-		p.box, err = p.locate()
+func (p *program) find() (*box, error) {
+	if p.box != nil {
+		return p.box, nil
 	}
-	return p.box, err
-}
-
-func (p *program) locate() (*box, error) {
 	c, err := config.LoadClient(p.Environ)
 	if err != nil {
 		return nil, err
@@ -61,10 +59,11 @@ func (p *program) locate() (*box, error) {
 		b.at, b.base, b.token = c.URL.String(), c.URL, string(c.Token)
 		transport.Proxy = http.ProxyFromEnvironment
 		transport.TLSClientConfig = &tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
-		return b, nil
+	} else {
+		b.at, b.base = "this machine", &url.URL{Scheme: "http", Host: "localhost"}
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialFirst(ctx, c.Sockets) }
 	}
-	b.at, b.base = "this machine", &url.URL{Scheme: "http", Host: "localhost"}
-	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialFirst(ctx, c.Sockets) }
+	p.box = b
 	return b, nil
 }
 
@@ -85,19 +84,29 @@ func dialFirst(ctx context.Context, sockets []string) (net.Conn, error) {
 	return nil, failure
 }
 
-// send sends a request to a route of the API. The caller closes the body of the
-// answer, whose status is below 300.
-func (b *box) send(ctx context.Context, method, path string, query url.Values, contentType string, body io.Reader) (*http.Response, error) {
+// send sends a request to a route of the API, with a bundle where body is a reader,
+// else with body as JSON, or with nothing if it is nil. The caller closes the body of
+// the answer, whose status is below 300.
+func (b *box) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	content, isBundle := body.(io.Reader)
+	contentType := "application/x-tar"
+	if !isBundle && body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content, contentType = bytes.NewReader(text), "application/json"
+	}
 	at := b.base.JoinPath("api/v1", path)
 	at.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), body)
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), content)
 	if err != nil {
 		return nil, err
 	}
 	if b.token != "" {
 		req.Header.Set("Authorization", "Bearer "+b.token)
 	}
-	if contentType != "" {
+	if body != nil {
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := b.client.Do(req)
@@ -148,7 +157,8 @@ func (b *box) refused(resp *http.Response) error {
 		code = NoBox
 	}
 	if !isError {
-		return failed(code, "%s answers with status %s", b.at, cmp.Or(plain(firstLine(string(text))), resp.Status))
+		line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+		return failed(code, "%s answers with status %s", b.at, cmp.Or(plain(line), resp.Status))
 	}
 	what := plain(e.Error())
 	if e.Do != "" {
@@ -157,48 +167,22 @@ func (b *box) refused(resp *http.Response) error {
 	return failed(code, "%s", what)
 }
 
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
-}
-
-// document asks a route with a JSON body, or none if body is nil, and returns the
-// JSON document that it answers.
-func (b *box) document(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
-	var content io.Reader
-	contentType := ""
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		content, contentType = bytes.NewReader(text), "application/json"
-	}
-	return b.answer(ctx, method, path, query, contentType, content)
-}
-
-// answer sends a request and returns the JSON document that is answered.
-func (b *box) answer(ctx context.Context, method, path string, query url.Values, contentType string, content io.Reader) ([]byte, error) {
-	resp, err := b.send(ctx, method, path, query, contentType, content)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, fmt.Errorf("the answer of %s broke off: %w", b.at, err)
-	}
-	return text, nil
-}
-
-// ask asks a route as document does, at the hubcap that the user means, and returns
+// ask asks a route of the hubcap that the user means; body is as for send. It returns
 // the answer, also as it came.
 func ask[T any](ctx context.Context, p *program, method, path string, query url.Values, body any) (answer T, text []byte, err error) {
 	b, err := p.find()
 	if err != nil {
 		return answer, nil, err
 	}
-	if text, err = b.document(ctx, method, path, query, body); err == nil && len(text) > 0 { // a 204 has none
+	resp, err := b.send(ctx, method, path, query, body)
+	if err != nil {
+		return answer, nil, err
+	}
+	defer resp.Body.Close()
+	if text, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return answer, nil, fmt.Errorf("the answer of %s broke off: %w", b.at, err)
+	}
+	if len(text) > 0 { // a 204 has none
 		err = b.decode(text, &answer)
 	}
 	return answer, text, err
@@ -208,6 +192,21 @@ func ask[T any](ctx context.Context, p *program, method, path string, query url.
 func get[T any](ctx context.Context, p *program, path string, query url.Values) (answer T, err error) {
 	answer, _, err = ask[T](ctx, p, http.MethodGet, path, query, nil)
 	return answer, err
+}
+
+// completeWithin is how long a shell may wait for the names of what there is.
+const completeWithin = 2 * time.Second
+
+// candidates returns what a shell offers: what a route answers, without a word
+// where no hubcap answers.
+func candidates[T any](p *program, path string, query url.Values, names func(T) []string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
+	defer cancel()
+	answer, err := get[T](ctx, p, path, query)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return names(answer), cobra.ShellCompDirectiveNoFileComp
 }
 
 func (b *box) decode(text []byte, into any) error {

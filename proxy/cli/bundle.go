@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -129,11 +128,7 @@ func (p *program) bring(ctx context.Context, x exporting, cost api.ExportCost) e
 
 // exportTo writes one archive or layout.
 func (p *program) exportTo(ctx context.Context, x exporting) error {
-	body, err := json.Marshal(x.ExportRequest)
-	if err != nil {
-		return err
-	}
-	resp, err := p.box.send(ctx, http.MethodPost, "export", nil, "application/json", bytes.NewReader(body))
+	resp, err := p.box.send(ctx, http.MethodPost, "export", nil, x.ExportRequest)
 	if err != nil {
 		return err
 	}
@@ -177,14 +172,7 @@ type written struct {
 }
 
 // fileOf returns the name of the file of an image.
-func fileOf(ref string) string {
-	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("/:@", r) {
-			return '_'
-		}
-		return r
-	}, ref)
-}
+func fileOf(ref string) string { return strings.NewReplacer("/", "_", ":", "_", "@", "_").Replace(ref) }
 
 func (p *program) importing() *cobra.Command {
 	var in api.ImportQuery
@@ -207,18 +195,20 @@ Every file is verified. The tags of images that are whole are set at the end.
 
 // importFrom takes in a file or a directory.
 func (p *program) importFrom(ctx context.Context, name string, in api.ImportQuery) error {
-	text, err := p.sendBundle(ctx, name, in)
+	content, total, err := p.openLayout(name)
 	if err != nil {
-		return err
+		return failed(Failed, "%w", err)
 	}
-	var got api.Imported
-	if err := p.box.decode(text, &got); err != nil {
-		return err
+	defer content.Close()
+	query := values(map[string]string{"as": in.As})
+	for key, on := range map[string]bool{"partial": in.Partial, "force": in.Force, "dry_run": in.DryRun} {
+		query.Set(key, strconv.FormatBool(on))
 	}
-	if p.asJSON {
-		err = writeJSON(p.Stdout, text)
-	} else {
-		err = p.print(func(o *output) { printImported(o, got) })
+	bar := p.newProgress()
+	got, text, err := ask[api.Imported](ctx, p, http.MethodPost, "import", query, newCounted(content, bar, total))
+	bar.end()
+	if err == nil {
+		err = reply(p, text, got, printImported)
 	}
 	switch {
 	case err != nil:
@@ -229,26 +219,6 @@ func (p *program) importFrom(ctx context.Context, name string, in api.ImportQuer
 		return told(InPart, "some images were not taken")
 	}
 	return nil
-}
-
-// sendBundle sends a bundle and returns the answer.
-func (p *program) sendBundle(ctx context.Context, name string, in api.ImportQuery) ([]byte, error) {
-	b, err := p.find()
-	if err != nil {
-		return nil, err
-	}
-	content, total, err := p.openLayout(name)
-	if err != nil {
-		return nil, failed(Failed, "%w", err)
-	}
-	defer content.Close()
-	query := values(map[string]string{"as": in.As})
-	for key, on := range map[string]bool{"partial": in.Partial, "force": in.Force, "dry_run": in.DryRun} {
-		query.Set(key, strconv.FormatBool(on))
-	}
-	bar := p.newProgress()
-	defer bar.end()
-	return b.answer(ctx, http.MethodPost, "import", query, "application/x-tar", newCounted(content, bar, total))
 }
 
 func printImported(o *output, got api.Imported) {

@@ -16,8 +16,8 @@ import (
 // streams.
 func TestBundle(t *testing.T) {
 	from, to := start(t), start(t, "HUBCAP_OFFLINE=true")
-	image := from.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
-	from.hub.Image("library/demo", "v2", fakehub.RandomBlob(1, 1_000_000), fakehub.RandomBlob(2, 10_000))
+	image := from.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	from.Hub.Image("library/demo", "v2", fakehub.RandomBlob(1, 1_000_000), fakehub.RandomBlob(2, 10_000))
 	dir := t.TempDir()
 	file, layout, each := filepath.Join(dir, "a.tar"), filepath.Join(dir, "layout"), filepath.Join(dir, "each")
 

@@ -4,8 +4,8 @@
 // Files: cli.go (the tree of commands, exit codes), local.go (what is done beside a
 // hubcap), box.go (how one is found and asked), look.go (its state), traffic.go (its
 // clients), act.go (what has a cost), images.go, tags.go, jobs.go, outage.go, bundle.go
-// (images over an air gap), layout.go (their files), progress.go, complete.go (what
-// shells offer), output.go (tables and sentences).
+// (images over an air gap), layout.go (their files), progress.go, output.go (tables and
+// sentences).
 package cli
 
 import (
@@ -150,22 +150,16 @@ func (p *program) known(root *cobra.Command, args []string) error {
 	return failed(Usage, "there is no command %q; hubcap --help lists them", args[0])
 }
 
-// takes refuses a number of arguments below least or above most; most is -1 for any.
-func takes(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
+// command returns a command that takes from least to most arguments; most is -1 for
+// any number. Images complete those that are called REF or GLOB.
+func (p *program) command(use, does string, least, most int, run func(ctx context.Context, args []string) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: does, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
+	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) < least || most >= 0 && len(args) > most {
-			return failed(Usage, "usage: hubcap %s", cmd.Use)
+			return failed(Usage, "usage: hubcap %s", use)
 		}
 		return nil
 	}
-}
-
-// command returns a command that takes from least to most arguments; see takes.
-// Images complete those that are called REF or GLOB.
-func (p *program) command(use, does string, least, most int, run func(ctx context.Context, args []string) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: does, Args: takes(least, most), RunE: func(cmd *cobra.Command, args []string) error {
-		return run(cmd.Context(), args)
-	}}
 	if strings.Contains(use, "REF") || strings.Contains(use, "GLOB") {
 		cmd.ValidArgsFunction = p.completeImages
 	}

@@ -21,7 +21,7 @@ var arguments = map[string]string{"image": "demo:v1"}
 // that has served a pull, as text and with --json.
 func TestReadingCommands(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 100_000))
 	h.pull()
 	for _, c := range Command(Options{}).Commands() {
 		if c.GroupID != "look" {
@@ -46,9 +46,7 @@ func TestReadingCommands(t *testing.T) {
 func TestCommandsOfThisMachine(t *testing.T) {
 	h := start(t)
 	h.environ = h.environ[:1]
-	if r := h.run("status"); r.code != Done {
-		t.Errorf("%+v", r)
-	}
+	h.wants(Done, "status", "")
 	if r := h.run("login"); r.code != Done || !strings.HasPrefix(r.out, "http://127.0.0.1:") || strings.Count(r.out, "\n") != 1 {
 		t.Errorf("%+v", r)
 	}
@@ -57,7 +55,7 @@ func TestCommandsOfThisMachine(t *testing.T) {
 // TestFollowLog: requests appear as they come, each once.
 func TestFollowLog(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1000))
 	h.get("library/demo/manifests/v1")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -84,7 +82,7 @@ func TestFollowLog(t *testing.T) {
 // TestLog says where the bytes of each answer came from.
 func TestLog(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
 	h.pull()
 	h.get("library/demo/manifests/v1")
 	h.wants(Done, "log", `127.0.0.1 +other +library/demo:v1  miss  \d+ B  \d+ ms  from docker.io, kept\n(.|\n)*library/demo:v1  hit  \d+ B  \d+ ms  nothing from the internet\n`)

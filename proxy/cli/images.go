@@ -20,7 +20,7 @@ func (p *program) images() *cobra.Command {
 	var registry, state, order string
 	cmd := p.command("images [GLOB]", "List the images that clients have pulled, and how much of each is held", 0, 1, func(ctx context.Context, args []string) error {
 		query := values(map[string]string{"q": strings.Join(args, ""), "registry": registry, "state": state, "sort": order})
-		return list(ctx, p, "images", query, p.printImages)
+		return list(ctx, p, "images", query, printImages)
 	})
 	cmd.Long = `List the images that clients have pulled, and how much of each is held.
 
@@ -33,18 +33,18 @@ func (p *program) images() *cobra.Command {
 	return cmd
 }
 
-func (p *program) printImages(o *output, all []api.Image) {
+func printImages(o *output, all []api.Image) {
 	var rows [][]string
 	var held, shared int64
 	for _, i := range all {
 		held, shared = held+i.Held, shared+i.Shared
 		name := strings.TrimPrefix(i.Ref, "docker.io/")
 		if len(i.Platforms) == 0 {
-			rows = append(rows, []string{name, "-", "0 B", p.ago(i.Used), fmt.Sprint(i.Pulls), imageState(i, nil)})
+			rows = append(rows, []string{name, "-", "0 B", o.Ago(i.Used), fmt.Sprint(i.Pulls), imageState(i, nil)})
 		}
 		for n := range i.Platforms {
 			one := &i.Platforms[n]
-			rows = append(rows, []string{name, platformName(one.Platform), heldOf(one.Held, one.Size), p.ago(one.Used), fmt.Sprint(one.Pulls), imageState(i, one)})
+			rows = append(rows, []string{name, platformName(one.Platform), heldOf(one.Held, one.Size), o.Ago(one.Used), fmt.Sprint(one.Pulls), imageState(i, one)})
 			name = ""
 		}
 	}
@@ -110,16 +110,16 @@ func (p *program) image() *cobra.Command {
 		if p.asJSON {
 			return p.printJSON(both)
 		}
-		return p.print(func(o *output) { p.printImage(o, both.Image, both.Tree) })
+		return p.print(func(o *output) { printImage(o, both.Image, both.Tree) })
 	})
 }
 
-func (p *program) printImage(o *output, i api.Image, tree api.Node) {
-	p.printImages(o, []api.Image{i})
+func printImage(o *output, i api.Image, tree api.Node) {
+	printImages(o, []api.Image{i})
 	for _, one := range i.Platforms {
 		for _, g := range one.Gaps {
 			if one.Wanted {
-				o.line("missing: %s %s of %s, %s", g.Part, units.Digest(g.Digest), platformName(one.Platform), p.moment().Why(g))
+				o.line("missing: %s %s of %s, %s", g.Part, units.Digest(g.Digest), platformName(one.Platform), o.Why(g))
 			}
 		}
 	}
@@ -145,12 +145,12 @@ func treeRows(rows [][]string, n api.Node, indent string) [][]string {
 	return rows
 }
 
-func (p *program) printPins(o *output, a api.Pins) {
+func printPins(o *output, a api.Pins) {
 	heading := []string{"IMAGE", "PLATFORMS", "HELD", "STATE", "BY", "UNTIL", "NOTE"}
 	tabulate(o, "Nothing is pinned. hubcap pin REF has an image kept.", heading, a.Pins, func(one api.Pin) []string {
 		until, state := "-", string(one.State)
 		if !one.Until.IsZero() {
-			until = p.clock(one.Until)
+			until = o.Clock(one.Until)
 		}
 		if one.Why != "" {
 			state += ": " + one.Why

@@ -18,10 +18,10 @@ import (
 // lookEvery is how often a job is looked at that is waited for.
 const lookEvery = 500 * time.Millisecond
 
-func (p *program) printJobs(o *output, a api.Jobs) {
+func printJobs(o *output, a api.Jobs) {
 	heading := []string{"ID", "KIND", "STATE", "DONE", "LEFT", "SINCE", "WHAT"}
 	tabulate(o, "There was no job since the start.", heading, a.Jobs, func(j api.Job) []string {
-		return []string{j.ID, string(j.Kind), string(j.State), units.BytesOf(j.Done, j.Total), left(j.Left), p.ago(j.Since), j.What}
+		return []string{j.ID, string(j.Kind), string(j.State), units.BytesOf(j.Done, j.Total), left(j.Left), o.Ago(j.Since), j.What}
 	})
 }
 
@@ -117,15 +117,27 @@ func (p *program) schedules() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printAnswer(p, all, p.printSchedules)
+		return printAnswer(p, all, printSchedules)
 	})
 	cmd.Flags().StringVar(&id, "delete", "", "end the schedule of this `id`; what it fetches now goes on")
 	return cmd
 }
 
-func (p *program) printSchedules(o *output, a api.Schedules) {
+func printSchedules(o *output, a api.Schedules) {
 	heading := []string{"ID", "EVERY", "NEXT", "LAST JOB", "IMAGES"}
 	tabulate(o, "Nothing is fetched regularly. hubcap warm --every 24h REF has that done.", heading, a.Schedules, func(s api.Schedule) []string {
-		return []string{s.ID, units.Seconds(s.Every), p.clock(s.Next), cmp.Or(s.Job, "-"), strings.Join(s.Refs, " ")}
+		return []string{s.ID, units.Seconds(s.Every), o.Clock(s.Next), cmp.Or(s.Job, "-"), strings.Join(s.Refs, " ")}
+	})
+}
+
+// completeJobs offers the jobs that are not over.
+func (p *program) completeJobs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return candidates(p, "jobs", nil, func(a api.Jobs) (names []string) {
+		for _, j := range a.Jobs {
+			if !j.State.Over() {
+				names = append(names, j.ID+"\t"+plain(j.What))
+			}
+		}
+		return names
 	})
 }

@@ -20,12 +20,12 @@ import (
 // looking returns the commands that change nothing.
 func (p *program) looking() []*cobra.Command {
 	return p.asking(
-		view(p, "status", "Show what is wrong, what was saved, which limits are near", p.printStatus), p.problems(), p.images(), p.image(),
-		view(p, "pins", "List what is never evicted to make room", p.printPins),
+		view(p, "status", "Show what is wrong, what was saved, which limits are near", printStatus), p.problems(), p.images(), p.image(),
+		view(p, "pins", "List what is never evicted to make room", printPins),
 		view(p, "fills", "List the downloads that run now", printFills),
-		view(p, "upstreams", "List the registries that are asked: limits, credentials, circuits", p.printUpstreams),
+		view(p, "upstreams", "List the registries that are asked: limits, credentials, circuits", printUpstreams),
 		p.clients(), p.log(),
-		view(p, "jobs", "List long work: what runs, and what has ended", p.printJobs), p.history(),
+		view(p, "jobs", "List long work: what runs, and what has ended", printJobs), p.history(),
 		view(p, "capacity", "Estimate what a smaller or larger cache would answer", printCapacity),
 		view(p, "holdings", "List the digests of all that is stored: what an export for this box may leave out", printHoldings), p.outage(),
 	)
@@ -53,12 +53,8 @@ func (p *program) withJSON(cmd *cobra.Command) {
 // show prints what a route answers, by write or as JSON, and returns it.
 func show[T any](ctx context.Context, p *program, path string, query url.Values, write func(o *output, answer T)) (T, error) {
 	answer, document, err := ask[T](ctx, p, http.MethodGet, path, query, nil)
-	switch {
-	case err != nil:
-	case p.asJSON:
-		err = writeJSON(p.Stdout, document)
-	default:
-		err = p.print(func(o *output) { write(o, answer) })
+	if err == nil {
+		err = reply(p, document, answer, write)
 	}
 	return answer, err
 }
@@ -71,13 +67,13 @@ func view[T any](p *program, name, does string, write func(o *output, answer T))
 	})
 }
 
-func (p *program) printStatus(o *output, s api.Status) {
+func printStatus(o *output, s api.Status) {
 	state := strings.ToUpper(s.State)
 	if s.Offline {
 		state += ", offline"
 	}
-	o.line("%-60s  %s", fmt.Sprintf("%s  hubcap %s  up %s", s.Box, s.Version, p.moment().Since(s.Since)), state)
-	p.printProblems(o, s.Problems)
+	o.line("%-60s  %s", fmt.Sprintf("%s  hubcap %s  up %s", s.Box, s.Version, o.Since(s.Since)), state)
+	printProblems(o, s.Problems)
 	saved := fmt.Sprintf("%s (%s)", units.BytesOf(s.Today.BytesSaved, s.Today.BytesOut), units.Percent(units.Ratio(s.Today.BytesSaved, s.Today.BytesOut)))
 	cached := fmt.Sprintf("%s of %s; %d joined, %d stale", units.Percent(s.Today.HitRatio), units.Count(s.Today.Requests, "request"), s.Today.Joined, s.Today.Stale)
 	rows := [][]string{{"saved today", saved, ""}, {"from the cache", cached}}
@@ -93,7 +89,7 @@ func (p *program) printStatus(o *output, s api.Status) {
 		[]string{"disk", disk(s.Disk), "hubcap capacity"}, []string{"now", now, "hubcap fills"})
 	for _, one := range s.Site {
 		if one.Kind != "self" {
-			rows = append(rows, []string{one.Kind, one.Name + " " + p.moment().SiteBox(one)})
+			rows = append(rows, []string{one.Kind, one.Name + " " + o.SiteBox(one)})
 		}
 	}
 	if s.Tier != nil {
@@ -138,7 +134,7 @@ func (p *program) problems() *cobra.Command {
 			if len(a.Problems) == 0 {
 				o.line("Nothing is wrong.")
 			}
-			p.printProblems(o, a.Problems)
+			printProblems(o, a.Problems)
 		})
 		if err == nil && len(a.Problems) > 0 {
 			return told(InPart, "something is wrong")
@@ -147,9 +143,9 @@ func (p *program) problems() *cobra.Command {
 	})
 }
 
-func (p *program) printProblems(o *output, all []api.Problem) {
+func printProblems(o *output, all []api.Problem) {
 	for _, one := range all {
-		lead := "! since " + p.clock(one.Since) + "  "
+		lead := "! since " + o.Clock(one.Since) + "  "
 		indent := strings.Repeat(" ", len(lead))
 		o.line("%s%s", lead, one.What)
 		o.line("%s%s", indent, one.Impact)
@@ -200,10 +196,10 @@ func left(s *int64) string {
 	return units.Seconds(*s)
 }
 
-func (p *program) printUpstreams(o *output, a api.Upstreams) {
+func printUpstreams(o *output, a api.Upstreams) {
 	var rows [][]string
 	for _, u := range a.Upstreams {
-		fails := cmp.Or(p.moment().Fails(u), "-")
+		fails := cmp.Or(o.Fails(u), "-")
 		for _, i := range u.Identities {
 			rows = append(rows, []string{u.Host, i.Identity, cmp.Or(words.Limit(i.Limit), "-"), cmp.Or(words.Credentials(i.Credentials), "-"), fails})
 		}
@@ -224,13 +220,12 @@ func weekly(s api.Scale) string {
 }
 
 func printCapacity(o *output, c api.Capacity) {
-	var rows [][]string
-	for _, s := range c.Scales {
+	heading := []string{"CACHE", "REQUESTS", "BYTES", "FROM THE INTERNET"}
+	tabulate(o, "Not known yet: more pulls have to be seen first.", heading, c.Scales, func(s api.Scale) []string {
 		name := units.Bytes(s.Size)
 		if s.Scale == 1 {
 			name += " (now)"
 		}
-		rows = append(rows, []string{name, units.Percent(s.Requests), units.Percent(s.Bytes), weekly(s)})
-	}
-	o.list("Not known yet: more pulls have to be seen first.", []string{"CACHE", "REQUESTS", "BYTES", "FROM THE INTERNET"}, rows)
+		return []string{name, units.Percent(s.Requests), units.Percent(s.Bytes), weekly(s)}
+	})
 }

@@ -33,7 +33,7 @@ func (p *program) outage() *cobra.Command {
 		if verified {
 			query.Set("verified", "true")
 		}
-		a, err := show(ctx, p, "outage", query, p.printOutage)
+		a, err := show(ctx, p, "outage", query, printOutage)
 		if err == nil && a.Ready < a.Images {
 			err = told(InPart, "some images would not survive")
 		}
@@ -53,7 +53,7 @@ What --verified names is held, and is verified by hubcap verify.
 	return cmd
 }
 
-func (p *program) printOutage(o *output, a api.Outage) {
+func printOutage(o *output, a api.Outage) {
 	if a.Images == 0 {
 		o.line("No client has pulled an image within %s.", units.Count(a.Days, "day"))
 		return
@@ -67,7 +67,7 @@ func (p *program) printOutage(o *output, a api.Outage) {
 		name := row.Ref
 		for _, one := range row.Platforms {
 			if len(one.Gaps) > 0 && row.Outage != images.Refused {
-				rows = append(rows, []string{name, cmp.Or(one.Platform, "-"), missing(one.Gaps), p.whyMissing(one.Gaps)})
+				rows = append(rows, []string{name, cmp.Or(one.Platform, "-"), missing(one.Gaps), whyMissing(o, one.Gaps)})
 				name = ""
 			}
 		}
@@ -102,10 +102,10 @@ func missing(gaps []images.Gap) string {
 }
 
 // whyMissing describes why parts of a platform are missing, each reason once.
-func (p *program) whyMissing(gaps []images.Gap) string {
+func whyMissing(o *output, gaps []images.Gap) string {
 	var all []string
 	for _, g := range gaps {
-		if why := p.moment().Why(g); !slices.Contains(all, why) {
+		if why := o.Why(g); !slices.Contains(all, why) {
 			all = append(all, why)
 		}
 	}
@@ -142,13 +142,21 @@ func (p *program) offline() *cobra.Command {
 	var within config.Duration
 	cmd := p.command("offline [on|off]", "Ask no registry, as if the line were cut, or end that; say which without an argument", 0, 1, func(ctx context.Context, args []string) error {
 		if len(args) == 0 {
-			_, err := show(ctx, p, "offline", nil, p.printOffline)
+			_, err := show(ctx, p, "offline", nil, printOffline)
 			return err
 		}
-		if args[0] != "on" && args[0] != "off" {
+		in := api.OfflineRequest{On: args[0] == "on", ForS: int64(time.Duration(within) / time.Second)}
+		switch {
+		case !in.On && args[0] != "off":
 			return failed(Usage, "usage: hubcap offline [on|off]")
+		case !in.On && in.ForS != 0:
+			return failed(Usage, "--for is for hubcap offline on")
 		}
-		return p.setOffline(ctx, api.OfflineRequest{On: args[0] == "on", ForS: int64(time.Duration(within) / time.Second)})
+		now, _, err := ask[api.Offline](ctx, p, http.MethodPut, "offline", nil, in)
+		if err != nil {
+			return err
+		}
+		return printAnswer(p, now, printOffline)
 	})
 	cmd.ValidArgs = []string{"on", "off"}
 	cmd.Long = `Ask no registry, as if the line were cut: a drill, or a way to keep a line free. It ends
@@ -157,25 +165,14 @@ after the time of --for, also across a restart, or by hubcap offline off.`
 	return cmd
 }
 
-func (p *program) setOffline(ctx context.Context, in api.OfflineRequest) error {
-	if !in.On && in.ForS != 0 {
-		return failed(Usage, "--for is for hubcap offline on")
-	}
-	now, _, err := ask[api.Offline](ctx, p, http.MethodPut, "offline", nil, in)
-	if err != nil {
-		return err
-	}
-	return printAnswer(p, now, p.printOffline)
-}
-
-func (p *program) printOffline(o *output, s api.Offline) {
+func printOffline(o *output, s api.Offline) {
 	switch {
 	case s.Configured:
 		o.line("Offline by HUBCAP_OFFLINE: no registry is asked.")
 	case s.On && s.Until.IsZero():
-		o.line("Offline since %s: no registry is asked until hubcap offline off.", p.clock(s.Since))
+		o.line("Offline since %s: no registry is asked until hubcap offline off.", o.Clock(s.Since))
 	case s.On:
-		o.line("Offline since %s: no registry is asked until %s, or hubcap offline off.", p.clock(s.Since), p.clock(s.Until))
+		o.line("Offline since %s: no registry is asked until %s, or hubcap offline off.", o.Clock(s.Since), o.Clock(s.Until))
 	default:
 		o.line("Online: registries are asked.")
 	}

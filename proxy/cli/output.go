@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 
 	"hubcap/proxy/admin/words"
@@ -27,8 +26,11 @@ func plain(text string) string {
 	}, text)
 }
 
-// output is what a command prints, made in memory.
-type output struct{ strings.Builder }
+// output is what a command prints, made in memory, with times on the user's clock.
+type output struct {
+	strings.Builder
+	words.Moment
+}
 
 // line adds a line.
 func (o *output) line(format string, args ...any) {
@@ -72,7 +74,7 @@ func tabulate[T any](o *output, none string, heading []string, all []T, cells fu
 
 // print prints what write makes.
 func (p *program) print(write func(o *output)) error {
-	var o output
+	o := output{Moment: words.Moment{Now: p.Now().Local()}}
 	write(&o)
 	_, err := io.WriteString(p.Stdout, o.String())
 	return err
@@ -98,6 +100,14 @@ func (p *program) printJSON(answer any) error {
 	return writeJSON(p.Stdout, document)
 }
 
+// reply prints an answer, by write or as the JSON document that came.
+func reply[T any](p *program, document []byte, answer T, write func(o *output, answer T)) error {
+	if p.asJSON {
+		return writeJSON(p.Stdout, document)
+	}
+	return p.print(func(o *output) { write(o, answer) })
+}
+
 // printAnswer prints an answer, by write or as JSON.
 func printAnswer[T any](p *program, answer T, write func(o *output, answer T)) error {
 	if p.asJSON {
@@ -113,13 +123,3 @@ func (p *program) say(format string, args ...any) error {
 
 // sentence makes one sentence of several parts.
 func sentence(parts []string) string { return strings.Join(parts, "; ") + "." }
-
-// moment is the present one, on the user's clock.
-func (p *program) moment() words.Moment { return words.Moment{Now: p.Now().Local()} }
-
-// ago returns how long a time is past.
-func (p *program) ago(t time.Time) string { return p.moment().Ago(t) }
-
-// clock returns a time as the user's clock shows it, without the date if that is
-// today.
-func (p *program) clock(t time.Time) string { return p.moment().Clock(t) }

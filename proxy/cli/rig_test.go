@@ -11,7 +11,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testbox"
 	"hubcap/e2e/testkit"
 )
@@ -46,9 +45,6 @@ func runWith(ctx context.Context, o Options, args ...string) result {
 // hubcap is one that runs inside the test.
 type hubcap struct {
 	*testbox.Box
-	t       *testing.T
-	hub     *fakehub.Hub
-	mirror  string   // host:port
 	environ []string // of the commands
 }
 
@@ -56,7 +52,7 @@ type hubcap struct {
 func start(t *testing.T, environ ...string) *hubcap {
 	t.Helper()
 	b := testbox.Start(t, append([]string{"HUBCAP_CACHE_SIZE=64MiB"}, environ...)...)
-	return &hubcap{b, t, b.Hub, b.Mirror, []string{"HUBCAP_DATA_DIR=" + b.Dir, "HUBCAP_URL=" + b.Admin, "HUBCAP_TOKEN_FILE=" + filepath.Join(b.Dir, "admin-token")}}
+	return &hubcap{b, []string{"HUBCAP_DATA_DIR=" + b.Dir, "HUBCAP_URL=" + b.Admin, "HUBCAP_TOKEN_FILE=" + filepath.Join(b.Dir, "admin-token")}}
 }
 
 // run runs a command line against it.
@@ -67,10 +63,10 @@ func (h *hubcap) pull() { h.Pull("", "library/demo", "v1") }
 
 // get asks for a manifest as a client does, and returns when it is stored.
 func (h *hubcap) get(path string) {
-	h.t.Helper()
+	h.T.Helper()
 	status, body := h.Get("", path)
 	if status != http.StatusOK {
-		h.t.Fatalf("%s: %d %s", path, status, body)
+		h.T.Fatalf("%s: %d %s", path, status, body)
 	}
 	h.Stored(digest.FromBytes(body))
 }

@@ -18,9 +18,9 @@ import (
 func (p *program) history() *cobra.Command {
 	cmd := p.command("history [REF]", "Show which digests a tag has had, or the tags that do not follow their registry", 0, 1, func(ctx context.Context, args []string) (err error) {
 		if len(args) == 0 {
-			_, err = show(ctx, p, "tags", nil, p.printKept)
+			_, err = show(ctx, p, "tags", nil, printKept)
 		} else {
-			_, err = show(ctx, p, "image/history", url.Values{"ref": args}, p.printHistory)
+			_, err = show(ctx, p, "image/history", url.Values{"ref": args}, printHistory)
 		}
 		return err
 	})
@@ -29,14 +29,14 @@ not follow their registry, because they are frozen or wait for their cool-down.`
 	return cmd
 }
 
-func (p *program) printKept(o *output, a api.KeptTags) {
+func printKept(o *output, a api.KeptTags) {
 	heading := []string{"TAG", "DIGEST", "STATE"}
 	tabulate(o, "All tags follow their registry.", heading, a.Tags, func(one api.Tag) []string {
-		return []string{one.Ref, units.Digest(one.Digest), p.moment().Tag(one)}
+		return []string{one.Ref, units.Digest(one.Digest), o.Tag(one)}
 	})
 }
 
-func (p *program) printHistory(o *output, a api.TagHistory) {
+func printHistory(o *output, a api.TagHistory) {
 	var rows [][]string
 	for _, l := range a.Lines {
 		note := ""
@@ -44,16 +44,16 @@ func (p *program) printHistory(o *output, a api.TagHistory) {
 		case l.Current:
 			note = "served"
 		case l.Registry && a.Tag.State == "cooling":
-			note = "cooling, is taken over " + p.clock(a.Tag.Moved.Until)
+			note = "cooling, is taken over " + o.Clock(a.Tag.Moved.Until)
 		case l.Registry:
 			note = "at the registry"
 		case !l.Served:
 			note = "never served"
 		}
-		rows = append(rows, []string{p.clock(l.FirstSeen), units.Digest(l.Digest), p.ago(l.LastConfirmed), string(l.Via), note})
+		rows = append(rows, []string{o.Clock(l.FirstSeen), units.Digest(l.Digest), o.Ago(l.LastConfirmed), string(l.Via), note})
 	}
 	o.table([]string{"SINCE", "DIGEST", "CONFIRMED", "VIA", ""}, rows)
-	o.line("%s: %s", a.Tag.Ref, p.moment().Tag(a.Tag))
+	o.line("%s: %s", a.Tag.Ref, o.Tag(a.Tag))
 }
 
 // keeping is what pin, freeze and rollback have in common.
@@ -146,6 +146,6 @@ func (p *program) change(ctx context.Context, path string, body func(dry bool) a
 		if c.Tag.Frozen != nil {
 			hint = fmt.Sprintf(" Clients see it from now on; pulls by digest do not change. hubcap thaw %s ends it.", c.Tag.Ref)
 		}
-		o.line("%s is %s: %s.%s", c.Tag.Ref, units.Digest(c.Tag.Digest), p.moment().Tag(c.Tag), hint)
+		o.line("%s is %s: %s.%s", c.Tag.Ref, units.Digest(c.Tag.Digest), o.Tag(c.Tag), hint)
 	})
 }

@@ -40,10 +40,10 @@ func terminal(t *testing.T) (tty, user *os.File) {
 
 // onTerminal runs a command at a terminal whose user types an answer.
 func (h *hubcap) onTerminal(line, answer string) (shown string, code int) {
-	h.t.Helper()
-	tty, user := terminal(h.t)
+	h.T.Helper()
+	tty, user := terminal(h.T)
 	if _, err := user.WriteString(answer); err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	var out bytes.Buffer
 	err := Run(context.Background(), strings.Fields(line), Options{Environ: h.environ, Stdin: tty, Stdout: &out, Stderr: tty})
@@ -55,7 +55,7 @@ func (h *hubcap) onTerminal(line, answer string) (shown string, code int) {
 
 func TestTerminal(t *testing.T) {
 	h := start(t)
-	h.hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
+	h.Hub.Image("library/demo", "v1", fakehub.RandomBlob(1, 1_000_000))
 	if shown, code := h.onTerminal("warm demo:v1", "n\n"); code != Failed || !strings.Contains(shown, "Go on? [y/N]") || !strings.Contains(shown, "hubcap: nothing was changed") {
 		t.Errorf("%d %q", code, shown)
 	}

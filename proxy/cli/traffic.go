@@ -60,18 +60,18 @@ func list[T any](ctx context.Context, p *program, path string, query url.Values,
 
 func (p *program) clients() *cobra.Command {
 	return p.command("clients", "List who has pulled, and who has gone to a registry itself", 0, 0, func(ctx context.Context, _ []string) error {
-		return list(ctx, p, "clients", url.Values{}, p.printClients)
+		return list(ctx, p, "clients", url.Values{}, printClients)
 	})
 }
 
-func (p *program) printClients(o *output, all []api.Client) {
+func printClients(o *output, all []api.Client) {
 	heading := []string{"ADDRESS", "FAMILY", "PULLS", "BYTES", "SEEN", "WENT AROUND THE BOX"}
 	tabulate(o, "No client has come yet. hubcap setup CLIENT prints how one is configured.", heading, all, func(c api.Client) []string {
 		left := "-"
 		if !c.LastLeft.IsZero() {
-			left = fmt.Sprintf("%s, last %s", units.Count(c.Left, "time"), p.ago(c.LastLeft))
+			left = fmt.Sprintf("%s, last %s", units.Count(c.Left, "time"), o.Ago(c.LastLeft))
 		}
-		return []string{c.Address.String(), c.Family, fmt.Sprint(c.Pulls), units.Bytes(c.Bytes), p.ago(c.LastSeen), left}
+		return []string{c.Address.String(), c.Family, fmt.Sprint(c.Pulls), units.Bytes(c.Bytes), o.Ago(c.LastSeen), left}
 	})
 }
 

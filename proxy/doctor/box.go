@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ type sample struct {
 // Its token is shown only while the data directory is in use: otherwise another
 // program may listen in hubcap's place.
 func (d *doctor) running(ctx context.Context) {
-	address, inUse := local(string(d.config.AdminListen)), blobs.InUse(d.config.DataDir)
+	address, inUse := server.Local(string(d.config.AdminListen)), blobs.InUse(d.config.DataDir)
 	base := "http://" + address
 	if d.config.AdminCertFile != "" {
 		base = "https://" + address
@@ -134,24 +133,12 @@ func isHubcap(ctx context.Context, l server.Listener) bool {
 	if l.TLS {
 		scheme = "https://"
 	}
-	resp, err := get(ctx, scheme+local(l.Address)+"/livez", "")
+	resp, err := get(ctx, scheme+server.Local(l.Address)+"/livez", "")
 	if err != nil {
 		return false
 	}
 	resp.Body.Close()
 	return strings.HasPrefix(resp.Header.Get("Cache-Status"), "hubcap")
-}
-
-// local returns the address at which this machine reaches a port.
-func local(address string) string {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // samples reads metrics in Prometheus' text format, as far as lines without a

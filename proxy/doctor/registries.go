@@ -181,17 +181,15 @@ func (d *doctor) clock(all []*registry) {
 func (d *doctor) answers(all []*registry) {
 	var others []string
 	for _, r := range all {
+		state := Warning // where it is in trouble
+		if r.wanted {
+			state = Failed
+		}
 		switch {
 		case r.unresolved != nil: // names has said it
-		case r.failure != nil && r.wanted:
-			d.add("registry", Failed, r.entry.Host+": "+withoutURL(r.failure).Error(), registryAdvice(r.failure))
 		case r.failure != nil:
-			d.add("registry", Warning, r.entry.Host+": "+withoutURL(r.failure).Error(), registryAdvice(r.failure))
+			d.add("registry", state, r.entry.Host+": "+withoutURL(r.failure).Error(), registryAdvice(r.failure))
 		case r.status.TokenHost.Host != "":
-			state := Warning
-			if r.wanted {
-				state = Failed
-			}
 			d.add("registry", state, advice.TokenHost(r.entry.Host, r.status.TokenHost.Host), "set that variable; until then no image that needs a token comes from there")
 		case r.limitFailed != nil:
 			d.add("registry", Warning, fmt.Sprintf("%s, but not about its pull limit: %v", answers(r), r.limitFailed), limitAdvice(r.limitFailed))

@@ -74,17 +74,6 @@ func (r *Resolver) Freeze(ctx context.Context, repo Repository, tag string, o Fr
 	})
 }
 
-// Rollback freezes a tag to the digest in its history that to stands for; see
-// RollbackTo. The Digest of the order is ignored.
-func (r *Resolver) Rollback(ctx context.Context, repo Repository, tag, to string, o FreezeOrder) (TagStatus, error) {
-	line, err := r.RollbackTo(repo, tag, to)
-	if err != nil {
-		return TagStatus{}, err
-	}
-	o.Digest = line.Digest
-	return r.Freeze(ctx, repo, tag, o)
-}
-
 // RollbackTo returns the line in the history of a tag of which to is the digest or its
 // beginning, with or without its algorithm. An empty to stands for the latest one that
 // clients were given before the present one.

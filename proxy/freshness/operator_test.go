@@ -25,11 +25,21 @@ func history(t *testing.T, bodies ...string) (*rig, Repository) {
 	return r, r.repo(app)
 }
 
+// rollback freezes a tag to the digest in its history that to stands for.
+func (r *rig) rollback(repo Repository, tag, to string, o FreezeOrder) (TagStatus, error) {
+	line, err := r.RollbackTo(repo, tag, to)
+	if err != nil {
+		return TagStatus{}, err
+	}
+	o.Digest = line.Digest
+	return r.Freeze(r.t.Context(), repo, tag, o)
+}
+
 func TestRollback(t *testing.T) {
 	r, repo := history(t, "one", "two", "three")
 	back := func(to, want string) {
 		t.Helper()
-		if s, err := r.Rollback(t.Context(), repo, "latest", to, FreezeOrder{Note: "bad"}); err != nil || s.Digest != digest.FromString(want) || s.State != Frozen {
+		if s, err := r.rollback(repo, "latest", to, FreezeOrder{Note: "bad"}); err != nil || s.Digest != digest.FromString(want) || s.State != Frozen {
 			t.Errorf("%+v, %v", s, err)
 		}
 		r.get(repo, "latest", Fresh, want)
@@ -37,13 +47,13 @@ func TestRollback(t *testing.T) {
 	back("", "two")
 	r.state(repo, "latest", Frozen, "two", "three")
 	back("", "one") // further
-	if _, err := r.Rollback(t.Context(), repo, "latest", "", FreezeOrder{}); !errors.Is(err, ErrNotInHistory) {
+	if _, err := r.rollback(repo, "latest", "", FreezeOrder{}); !errors.Is(err, ErrNotInHistory) {
 		t.Error(err)
 	}
 	back(digest.FromString("three").String()[:15], "three")
 	r.state(repo, "latest", Frozen, "three", "")
 	back(digest.FromString("one").Encoded()[:10], "one")
-	if _, err := r.Rollback(t.Context(), repo, "latest", "sha256:", FreezeOrder{}); !errors.Is(err, ErrAmbiguous) {
+	if _, err := r.rollback(repo, "latest", "sha256:", FreezeOrder{}); !errors.Is(err, ErrAmbiguous) {
 		t.Error(err)
 	}
 	r.restart()
@@ -70,7 +80,7 @@ func TestThawedToWhatWasServed(t *testing.T) {
 	r, repo := history(t, "one", "two")
 	r.o.Cooldowns = []Cooldown{{"*", "*", 1000 * time.Hour}}
 	r.restart()
-	if _, err := r.Rollback(t.Context(), repo, "latest", "", FreezeOrder{}); err != nil {
+	if _, err := r.rollback(repo, "latest", "", FreezeOrder{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Thaw(repo, "latest"); err != nil {
@@ -151,7 +161,7 @@ func TestRefusedOrders(t *testing.T) {
 	for _, order := range []func() (TagStatus, error){
 		func() (TagStatus, error) { return r.Thaw(repo, "other") },
 		func() (TagStatus, error) { return r.Adopt(t.Context(), repo, "other") },
-		func() (TagStatus, error) { return r.Rollback(t.Context(), repo, "other", "", FreezeOrder{}) },
+		func() (TagStatus, error) { return r.rollback(repo, "other", "", FreezeOrder{}) },
 	} {
 		if _, err := order(); !errors.Is(err, ErrUnknownTag) {
 			t.Error(err)

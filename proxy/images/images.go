@@ -18,7 +18,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,13 +150,6 @@ const (
 	Gaps    Outage = "gaps"    // something of them is missing
 	Refused Outage = "refused" // what is held may not be served then
 )
-
-// Missing returns what an image lacks of the platforms that clients want: bytes,
-// where their size is known, and manifests, each of which is a pull of its registry.
-func (i Image) Missing() (bytes int64, manifests int) {
-	i.Platforms = slices.Clone(i.Platforms)
-	return onlyWanted(&i, make(map[digest.Digest]bool))
-}
 
 // Part is what is missing.
 type Part string

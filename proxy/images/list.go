@@ -27,7 +27,7 @@ const (
 )
 
 // Query says which images are listed, and in which order. The zero value is for all
-// of them by use.
+// of them by use. The API refuses what is none of the values below.
 type Query struct {
 	Q        string `query:"q" maxLength:"600" doc:"A part of the name, or a glob of it: nginx, library/*, ghcr.io/acme/**:pr-*"`
 	Registry string `query:"registry" maxLength:"300" doc:"Such as ghcr.io"`
@@ -149,18 +149,7 @@ func (q *Query) check() error {
 	if q.Limit <= 0 || q.Limit > maxRows {
 		q.Limit = maxRows
 	}
-	switch q.Sort {
-	case "":
-		q.Sort = ByUse
-	case ByUse, ByName, BySize, ByPulls:
-	default:
-		return fmt.Errorf("sort=%q: want used, name, size or pulls", q.Sort)
-	}
-	switch q.State {
-	case "", "held", "gaps", "pinned", "frozen", "cooling":
-	default:
-		return fmt.Errorf("state=%q: want held, gaps, pinned, frozen or cooling", q.State)
-	}
+	q.Sort = cmp.Or(q.Sort, ByUse)
 	if isGlob(q.Q) && !doublestar.ValidatePattern(q.Q) {
 		return fmt.Errorf("q=%q: not a valid glob", q.Q)
 	}

@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testbox"
 	"hubcap/e2e/testkit"
-	"hubcap/proxy/config"
 	"hubcap/proxy/images"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/server"
@@ -41,7 +39,7 @@ func must(t testing.TB, err error) {
 
 // box is a whole hubcap in front of a fakehub.
 type box struct {
-	*server.Server
+	*testbox.Rooms
 	t       testing.TB
 	hub     *fakehub.Hub
 	clock   *testkit.Clock
@@ -49,7 +47,6 @@ type box struct {
 	dir     string
 	environ []string
 	cache   int64
-	stop    func()
 
 	unsettled []digest.Digest // manifests that may not be on disk yet
 }
@@ -59,41 +56,29 @@ func newBox(t testing.TB, cache int64, environ ...string) *box {
 	t.Helper()
 	b := &box{
 		t: t, hub: fakehub.Start(t, fakehub.Options{}), clock: testkit.NewClock(time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)),
-		log: new(testkit.Log), dir: t.TempDir(), cache: cmp.Or(cache, 1<<30), environ: environ,
+		log: new(testkit.Log), dir: t.TempDir(), cache: cmp.Or(cache, 1<<30), environ: append([]string{"HUBCAP_RATE_LIMIT_WAIT=0s"}, environ...),
 	}
 	b.start()
-	t.Cleanup(func() { b.stop() })
 	return b
 }
 
 func (b *box) start() {
 	b.t.Helper()
-	host := func(address string) string { u, _ := url.Parse(address); return u.Host }
-	c, err := config.Load(append([]string{
-		"HUBCAP_DATA_DIR=" + b.dir, "HUBCAP_PREFETCH=off", "HUBCAP_UPSTREAM_0_HOST=docker.io", "HUBCAP_UPSTREAM_0_URL=" + b.hub.RegistryURL(),
-		"HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + host(b.hub.TokenURL()), "HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8", "HUBCAP_RATE_LIMIT_WAIT=0s",
-	}, b.environ...))
-	must(b.t, err)
-	b.Server, err = server.New(c, server.Options{
-		Log: slog.New(slog.NewTextHandler(b.log, nil)), Version: "test", Now: b.clock.Now,
+	b.Rooms = testbox.Build(b.t, b.hub, b.dir, b.cache, b.environ, server.Options{
+		Log: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.clock.Now,
 		After: func(time.Duration) <-chan time.Time { return nil },
 		Sleep: func(_ context.Context, d time.Duration) error { b.clock.Advance(d); return nil },
-		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
 		Adjust: func(s *server.Settings) {
-			s.Disk = server.Disk{Cache: b.cache, MaxBlob: c.MaxBlobBytes(b.cache), Reserve: mib}
-			s.Manifests, s.Fills, s.Transfers, s.HighWatermark, s.LowWatermark = 8*mib, 64, 64, 1, 0.9
-			s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
+			s.Manifests, s.Fills, s.Transfers, s.StartWithin = 8*mib, 64, 64, time.Hour
 			s.SlowWriter, s.TryAgain = time.Minute, time.Hour
 		},
 	})
-	must(b.t, err)
-	b.stop = sync.OnceFunc(b.Close)
 }
 
 // restart stops the hubcap and starts it on the same directory.
 func (b *box) restart() {
 	b.t.Helper()
-	b.stop()
+	b.Stop()
 	b.start()
 }
 

@@ -1,8 +1,6 @@
 package images
 
 import (
-	"iter"
-
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/content"
@@ -107,15 +105,4 @@ func (m *Images) referrers(r reference.Reference, subject digest.Digest) (all []
 		all = append(all, n)
 	}
 	return all
-}
-
-// Holdings iterates over the digests of all that is held, in no order.
-func (m *Images) Holdings() iter.Seq[digest.Digest] {
-	return func(yield func(digest.Digest) bool) {
-		for o := range m.o.Ledger.Objects() {
-			if !o.Partial && !yield(o.Digest) {
-				return
-			}
-		}
-	}
 }

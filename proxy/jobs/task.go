@@ -23,9 +23,6 @@ type Task struct {
 	live func() (bytes, rate int64)
 }
 
-// ID returns the job's id.
-func (t *Task) ID() string { return t.job.ID } // is not changed
-
 // Progress sets how far the job is: objects and bytes.
 func (t *Task) Progress(objects, objectsTotal int, done, total int64) {
 	t.update(func(j *Job) { j.Objects, j.ObjectsTotal, j.Done, j.Total = objects, objectsTotal, done, total })

@@ -43,7 +43,7 @@ type Facts struct {
 	Pinned         []pins.Status
 	Outage         outage.Status
 	Offline        outage.OfflineStatus
-	Boxes          []site.BoxStatus
+	Boxes          []site.Box
 	Tier           *tier.Status // nil for none
 	Gateway        netip.Addr   // a suspected one; invalid for none
 	LogLost        time.Time    // when lines of the log were last dropped; zero for never
@@ -373,8 +373,8 @@ func (f *finder) boxes() {
 		if b.Wrong != "" {
 			f.add(listWrong, b.Name, b.Wrong)
 		}
-		if !b.Failing.IsZero() && f.Now.Sub(b.Failing) > failsLong {
-			f.add(boxFails, b.Name, b.Name+" gives no answer: "+b.Why).Since = b.Failing
+		if !b.Since.IsZero() && f.Now.Sub(b.Since) > failsLong {
+			f.add(boxFails, b.Name, b.Name+" gives no answer: "+b.Why).Since = b.Since
 		}
 	}
 }

@@ -147,10 +147,10 @@ var wrong = []struct {
 		f.Outage = outage.Status{Summary: images.Summary{Days: 30, Images: 40, Ready: 38, Missing: 3 << 20}, Short: now.Add(-7 * time.Hour)}
 	}},
 	{"box-fails/http://hubcap-1:5000", "http://hubcap-1:5000 gives no answer: no such host", func(f *Facts) {
-		f.Boxes = []site.BoxStatus{{Name: "http://hubcap-1:5000", Failing: now.Add(-3 * time.Minute), Why: "no such host"}, {Name: "http://hubcap-2:5000", Failing: now.Add(-time.Minute), Why: "just now"}}
+		f.Boxes = []site.Box{{Name: "http://hubcap-1:5000", Since: now.Add(-3 * time.Minute), Why: "no such host"}, {Name: "http://hubcap-2:5000", Since: now.Add(-time.Minute), Why: "just now"}}
 	}},
 	{"box-list-wrong/http://hubcap-1:5000", "http://hubcap-1:5000 has another HUBCAP_SITE than this box", func(f *Facts) {
-		f.Boxes = []site.BoxStatus{{Name: "http://hubcap-1:5000", Wrong: "http://hubcap-1:5000 has another HUBCAP_SITE than this box"}}
+		f.Boxes = []site.Box{{Name: "http://hubcap-1:5000", Wrong: "http://hubcap-1:5000 has another HUBCAP_SITE than this box"}}
 	}},
 	{"tier-fails", "https://s3.lan/hubcap: the bucket does not exist", func(f *Facts) {
 		f.Tier = &tier.Status{Bucket: "https://s3.lan/hubcap", Open: true, Since: now, Why: "the bucket does not exist"}

@@ -22,15 +22,10 @@ func (r Repository) Freeze(ctx context.Context, tag string, o freshness.FreezeOr
 	return r.puller.o.Tags.Freeze(ctx, r.question(), tag, o)
 }
 
-// RollbackTo returns the digest that Rollback freezes a tag to; see
+// RollbackTo returns the digest that a rollback freezes a tag to; see
 // freshness.Resolver.
 func (r Repository) RollbackTo(tag, to string) (freshness.Line, error) {
 	return r.puller.o.Tags.RollbackTo(r.question(), tag, to)
-}
-
-// Rollback freezes a tag to an earlier digest; see freshness.Resolver.
-func (r Repository) Rollback(ctx context.Context, tag, to string, o freshness.FreezeOrder) (freshness.TagStatus, error) {
-	return r.puller.o.Tags.Rollback(ctx, r.question(), tag, to, o)
 }
 
 // Thaw ends a freeze; see freshness.Resolver.

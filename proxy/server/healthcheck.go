@@ -18,14 +18,19 @@ func Healthcheck(c config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	mirror := listeners(c)[0]
-	host, number, err := net.SplitHostPort(string(mirror.address))
+	return get(ctx, mirror.scheme(), Local(string(mirror.address)), "/readyz")
+}
+
+// Local returns the address at which this machine reaches one that a port listens at.
+func Local(address string) string {
+	host, number, err := net.SplitHostPort(address)
 	if err != nil {
-		return err
+		return address
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return get(ctx, mirror.scheme(), net.JoinHostPort(host, number), "/readyz")
+	return net.JoinHostPort(host, number)
 }
 
 // get asks a port of this machine for a path, over a connection of its own. The

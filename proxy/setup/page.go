@@ -3,6 +3,7 @@ package setup
 import (
 	"bytes"
 	"crypto/sha256"
+	_ "embed" // of the style
 	"encoding/base64"
 	"fmt"
 	"html/template"
@@ -93,15 +94,8 @@ func headers(contentType string) http.Header {
 	}
 }
 
-var style = read("text/page.css")
-
-func read(name string) string {
-	content, err := files.ReadFile(name)
-	if err != nil {
-		panic(err) // it is embedded
-	}
-	return string(content)
-}
+//go:embed text/page.css
+var style string
 
 // policy lets the page use its own style and nothing else.
 var policy = "default-src 'none'; style-src '" + hashOf(style) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -269,12 +269,12 @@ func TestBoxAnswersAgain(t *testing.T) {
 			}
 			time.Sleep(restFailed)
 		}
-		if news != 1 || s.Status()[1].Failing.IsZero() {
+		if news != 1 || s.Status()[1].Since.IsZero() {
 			t.Errorf("%d times news, %+v", news, s.Status())
 		}
 		time.Sleep(restFailed)
 		s.Look(t.Context())
-		if got := s.Status()[1]; !got.Failing.IsZero() || !strings.Contains(got.Wrong, "another HUBCAP_SITE") {
+		if got := s.Status()[1]; !got.Since.IsZero() || !strings.Contains(got.Wrong, "another HUBCAP_SITE") {
 			t.Errorf("%+v", got)
 		}
 		synctest.Wait()

@@ -7,19 +7,19 @@ import (
 	"hubcap/metrics"
 )
 
-// BoxStatus is another box, or this one, at one moment.
-type BoxStatus struct {
-	Name    string    // as it is configured
-	Self    bool      // this box
-	Sister  bool      // of another site
-	Until   time.Time // when it is asked again; zero if it does not rest
-	Failing time.Time // since when it has given no answer; zero if its last one was well
-	Why     string    // it rests or fails
-	Wrong   string    // what is wrong with its entry, or with the list; empty for nothing
+// Box is another box, or this one, at one moment.
+type Box struct {
+	Name  string    `json:"name" doc:"As the list has it"`
+	Kind  string    `json:"kind" enum:"self,peer,sister" doc:"self: this box; peer: of this site; sister: of another site"`
+	State string    `json:"state" enum:"answers,rests,fails" doc:"rests: it is not asked for a while; fails: it has given no answer since"`
+	Since time.Time `json:"since,omitzero" doc:"Since when it fails"`
+	Until time.Time `json:"until,omitzero" doc:"Until when it is not asked"`
+	Why   string    `json:"why,omitempty" doc:"It rests or fails"`
+	Wrong string    `json:"wrong,omitempty" doc:"What is wrong with its entry, or with the list"`
 }
 
 // Status returns the boxes in the order of the list, and the sisters after them.
-func (s *Site) Status() (all []BoxStatus) {
+func (s *Site) Status() (all []Box) {
 	if s == nil {
 		return nil
 	}
@@ -34,9 +34,9 @@ func (s *Site) Status() (all []BoxStatus) {
 		case b.self || seen == (seenNever):
 		case known && seen.id != "":
 			one.Wrong = fmt.Sprintf("%s is %s under another name", b.name, before)
-		case seen.alien && !one.Sister:
+		case seen.alien && !b.sister():
 			one.Wrong = b.name + " is no hubcap of this site: it does not say which boxes it knows"
-		case seen.list != s.list && !one.Sister:
+		case seen.list != s.list && !b.sister():
 			one.Wrong = b.name + " has another HUBCAP_SITE than this box"
 		}
 		if _, known := first[seen.id]; !known && seen.id != "" {
@@ -51,16 +51,11 @@ func (s *Site) Status() (all []BoxStatus) {
 func (s *Site) Export(set metrics.Set) {
 	count := map[[2]string]float64{}
 	for _, b := range s.Status() {
-		place, state := "peer", "answers"
-		if b.Sister {
-			place = "sister"
-		}
-		if !b.Failing.IsZero() {
+		state := "answers"
+		if !b.Since.IsZero() {
 			state = "fails"
 		}
-		if !b.Self {
-			count[[2]string{place, state}]++
-		}
+		count[[2]string{b.Kind, state}]++
 	}
 	for _, place := range []string{"peer", "sister"} {
 		for _, state := range []string{"answers", "fails"} {
@@ -73,16 +68,25 @@ func (s *Site) Export(set metrics.Set) {
 var seenNever seen
 
 // status is what the box itself knows.
-func (b *box) status(now time.Time) BoxStatus {
-	one := BoxStatus{Name: b.name, Self: b.self, Sister: b.sister()}
+func (b *box) status(now time.Time) Box {
+	one := Box{Name: b.name, Kind: "peer", State: "answers"}
+	switch {
+	case b.self:
+		one.Kind = "self"
+	case b.sister():
+		one.Kind = "sister"
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one.Failing = b.failing
+	one.Since = b.failing
 	if b.failure != nil {
 		one.Why = b.failure.Error()
 	}
-	if now.Before(b.until) {
-		one.Until, one.Why = b.until, b.why.Error()
+	switch {
+	case now.Before(b.until):
+		one.State, one.Until, one.Why = "rests", b.until, b.why.Error()
+	case !b.failing.IsZero():
+		one.State = "fails"
 	}
 	return one
 }

@@ -55,18 +55,3 @@ func (w *Warmer) Freeze(ctx context.Context, ref reference.Reference, o freshnes
 	}})
 	return before, &job, err
 }
-
-// Rollback freezes the tag of a reference to an earlier digest, as Freeze does; to
-// is as for freshness.Resolver.RollbackTo.
-func (w *Warmer) Rollback(ctx context.Context, ref reference.Reference, to string, o freshness.FreezeOrder) (freshness.TagStatus, *jobs.Job, error) {
-	repository, err := w.Repository(ref)
-	if err != nil {
-		return freshness.TagStatus{}, nil, err
-	}
-	line, err := repository.RollbackTo(ref.Tag, to)
-	if err != nil {
-		return freshness.TagStatus{}, nil, err
-	}
-	ref.Digest = line.Digest
-	return w.Freeze(ctx, ref, o)
-}

@@ -22,16 +22,18 @@ func TestFreeze(t *testing.T) {
 	two := r.multi("latest", 20)
 	r.clock.Advance(time.Minute)
 	r.get("library/demo/manifests/latest")
+	repository, err := r.Warm.Repository(ref(t, "demo"))
+	must(t, err)
 	state := func() freshness.TagStatus {
 		t.Helper()
-		repository, err := r.Warm.Repository(ref(t, "demo"))
-		must(t, err)
 		_, s, err := repository.History("latest")
 		must(t, err)
 		return s
 	}
 
-	s, job, err := r.Warm.Rollback(t.Context(), ref(t, "demo"), "", freshness.FreezeOrder{Note: "bad"})
+	before, err := repository.RollbackTo("latest", "")
+	must(t, err)
+	s, job, err := r.Warm.Freeze(t.Context(), ref(t, "demo"), freshness.FreezeOrder{Digest: before.Digest, Note: "bad"})
 	if err != nil || job != nil || s.State != freshness.Frozen || s.Digest != one.top.Digest {
 		t.Errorf("held whole: %+v, %+v, %v", s, job, err)
 	}

@@ -132,7 +132,7 @@ func TestSchedule(t *testing.T) {
 	}
 	r.clock.Advance(48 * time.Hour)
 
-	r.stop()
+	r.Stop()
 	r.start(dir, rigOptions{})
 	all := r.Warm.Schedules()
 	if len(all) != 1 || all[0].ID != s.ID || !slices.Equal(all[0].Platforms, []string{"all"}) || all[0].Next.Sub(r.clock.Now()) != 24*time.Hour {

@@ -15,10 +15,6 @@ import (
 // AllPlatforms in Request.Platforms stands for every platform of an image.
 const AllPlatforms = "all"
 
-// platform is a platform in one spelling: os/architecture, and /variant where it is
-// not the usual one of the architecture.
-type platform string
-
 // The other names of architectures, and the variants that are meant without one, as
 // containerd and docker read them (github.com/containerd/platforms).
 var (
@@ -28,7 +24,7 @@ var (
 
 // parsePlatform reads os/architecture[/variant]; an architecture alone is one of
 // Linux.
-func parsePlatform(s string) (platform, error) {
+func parsePlatform(s string) (string, error) {
 	parts := strings.Split(strings.ToLower(s), "/")
 	if len(parts) == 1 {
 		parts = []string{"linux", parts[0]}
@@ -39,7 +35,9 @@ func parsePlatform(s string) (platform, error) {
 	return newPlatform(parts[0], parts[1], strings.Join(parts[2:], "")), nil
 }
 
-func newPlatform(os, architecture, variant string) platform {
+// newPlatform returns a platform in the one spelling that this package uses:
+// os/architecture, and /variant where it is not the usual one of the architecture.
+func newPlatform(os, architecture, variant string) string {
 	if known, ok := architectures[architecture]; ok {
 		var named string
 		architecture, named, _ = strings.Cut(known, "/")
@@ -54,12 +52,12 @@ func newPlatform(os, architecture, variant string) platform {
 	if variant != "" {
 		p += "/" + variant
 	}
-	return platform(p)
+	return p
 }
 
 // platformOf returns the platform that a child of an index is for; "" where the
 // index does not say.
-func platformOf(d content.Descriptor) platform {
+func platformOf(d content.Descriptor) string {
 	if d.Platform == nil || d.Platform.OS == "" && d.Platform.Architecture == "" {
 		return ""
 	}
@@ -68,11 +66,11 @@ func platformOf(d content.Descriptor) platform {
 
 // unknownPlatform is what BuildKit gives its attestations, which are manifests
 // about an image and no image (docs.docker.com/build/metadata/attestations/attestation-storage).
-const unknownPlatform platform = "unknown/unknown"
+const unknownPlatform = "unknown/unknown"
 
 // parsePlatforms reads the platforms of a Request; all says that every one is
 // wanted.
-func parsePlatforms(names []string) (wanted []platform, all bool, err error) {
+func parsePlatforms(names []string) (wanted []string, all bool, err error) {
 	for _, name := range names {
 		if name == AllPlatforms {
 			return nil, true, nil
@@ -88,7 +86,7 @@ func parsePlatforms(names []string) (wanted []platform, all bool, err error) {
 
 // choose returns the children of an index that are of the wanted platforms, those
 // that are indexes themselves included; all of them where none has a platform.
-func choose(children []content.Descriptor, wanted []platform, all bool) (chosen []content.Descriptor) {
+func choose(children []content.Descriptor, wanted []string, all bool) (chosen []content.Descriptor) {
 	children = slices.DeleteFunc(slices.Clone(children), func(d content.Descriptor) bool { return platformOf(d) == unknownPlatform })
 	all = all || !slices.ContainsFunc(children, func(d content.Descriptor) bool { return platformOf(d) != "" })
 	for _, d := range children {
@@ -104,19 +102,17 @@ func isIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
 }
 
-// defaultPlatform is fetched where no platform is named and none of an image is held.
-func defaultPlatform() platform { return newPlatform("linux", runtime.GOARCH, "") }
+// What follows is for rooms that know what an image consists of, too. Platforms are as
+// in Request.Platforms.
 
-func platformNames(all []platform) (names []string) {
-	for _, p := range all {
-		names = append(names, string(p))
-	}
-	return names
-}
+// DefaultPlatform returns the platform that is fetched where none is named or in
+// use.
+func DefaultPlatform() string { return newPlatform("linux", runtime.GOARCH, "") }
 
-// inUse returns the platforms of an index, by its children, that have all of their
+// InUse returns the platforms of an index, by its children, of which clients have
+// pulled layers here, as far as what is held shows that: those that have all of their
 // layers held, or one that no other platform of the index has.
-func inUse(children []content.Descriptor, parts func(digest.Digest) ([]content.Part, bool), has func(digest.Digest) bool) (all []platform) {
+func InUse(children []content.Descriptor, parts func(digest.Digest) ([]content.Part, bool), has func(digest.Digest) bool) (all []string) {
 	owners := make(map[digest.Digest]int) // how many children name it
 	for _, child := range children {
 		named, _ := parts(child.Digest)
@@ -139,16 +135,13 @@ func inUse(children []content.Descriptor, parts func(digest.Digest) ([]content.P
 	return all
 }
 
-// What follows is for rooms that know what an image consists of. Platforms are as
-// in Request.Platforms.
-
 // ParsePlatforms returns platforms in the one spelling that this package uses.
 func ParsePlatforms(names []string) ([]string, error) {
 	wanted, all, err := parsePlatforms(names)
 	if all {
 		return []string{AllPlatforms}, nil
 	}
-	return platformNames(wanted), err
+	return wanted, err
 }
 
 // Choose returns the children of an index that are of the platforms; all of them
@@ -163,13 +156,3 @@ func Choose(children []content.Descriptor, platforms []string) []content.Descrip
 
 // IsAttestation reports whether a child of an index is an attestation of BuildKit.
 func IsAttestation(child content.Descriptor) bool { return platformOf(child) == unknownPlatform }
-
-// InUse returns the platforms of an index, by its children, of which clients have
-// pulled layers here, as far as what is held shows that.
-func InUse(children []content.Descriptor, parts func(digest.Digest) ([]content.Part, bool), has func(digest.Digest) bool) []string {
-	return platformNames(inUse(children, parts, has))
-}
-
-// DefaultPlatform returns the platform that is fetched where none is named or in
-// use.
-func DefaultPlatform() string { return string(defaultPlatform()) }

@@ -38,7 +38,7 @@ func TestPurge(t *testing.T) {
 	r.image("other:1", warm.Request{})
 	before := r.held()
 
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, r.mirror+"/v2/"+repo+"/blobs/"+digest.FromBytes(layer).String(), nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, r.Mirror+"/v2/"+repo+"/blobs/"+digest.FromBytes(layer).String(), nil)
 	must(t, err)
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	must(t, err)
@@ -89,7 +89,7 @@ func TestPurgeRestricted(t *testing.T) {
 	if got.Objects != 3 || r.held() != 0 {
 		t.Errorf("%+v", got)
 	}
-	r.stop()
+	r.Stop()
 	snapshot, err := os.ReadFile(filepath.Join(dir, "snapshot"))
 	if err == nil && strings.Contains(string(snapshot), "acme/app") {
 		t.Errorf("the snapshot still has it: %s", snapshot)

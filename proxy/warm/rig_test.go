@@ -2,14 +2,9 @@ package warm_test
 
 import (
 	"cmp"
-	"context"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +13,8 @@ import (
 	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testbox"
 	"hubcap/e2e/testkit"
-	"hubcap/proxy/config"
 	"hubcap/proxy/reference"
 	"hubcap/proxy/server"
 	"hubcap/proxy/warm"
@@ -45,13 +40,11 @@ type rigOptions struct {
 
 // rig is a box in front of a fakehub.
 type rig struct {
-	*server.Server
-	t      *testing.T
-	hub    *fakehub.Hub
-	clock  *testkit.Clock
-	log    *testkit.Log
-	mirror string // URL
-	stop   func()
+	*testbox.Rooms
+	t     *testing.T
+	hub   *fakehub.Hub
+	clock *testkit.Clock
+	log   *testkit.Log
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -63,33 +56,10 @@ func newRig(t *testing.T, o rigOptions) *rig {
 
 func (r *rig) start(dir string, o rigOptions) {
 	r.t.Helper()
-	token, err := url.Parse(r.hub.TokenURL())
-	must(r.t, err)
-	c, err := config.Load(append([]string{
-		"HUBCAP_DATA_DIR=" + dir, "HUBCAP_PREFETCH=off", "HUBCAP_UPSTREAM_0_HOST=docker.io",
-		"HUBCAP_UPSTREAM_0_URL=" + r.hub.RegistryURL(), "HUBCAP_UPSTREAM_0_TOKEN_HOSTS=" + token.Host,
-		"HUBCAP_UPSTREAM_0_PRIVATE_CIDRS=127.0.0.0/8,::1/128",
-	}, o.environ...))
-	must(r.t, err)
-	r.Server, err = server.New(c, server.Options{
-		Log: slog.New(slog.NewTextHandler(r.log, nil)), Version: "test", Now: r.clock.Now,
-		After: func(time.Duration) <-chan time.Time { return nil },
-		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
-		Adjust: func(s *server.Settings) {
-			s.Disk = server.Disk{Cache: 256 * mib, MaxBlob: 128 * mib, Reserve: mib}
-			s.HighWatermark, s.LowWatermark = 1, 0.9
-			s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
-			if o.adjust != nil {
-				o.adjust(s)
-			}
-		},
+	r.Rooms = testbox.Build(r.t, r.hub, dir, 0, o.environ, server.Options{
+		Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: r.clock.Now,
+		After: func(time.Duration) <-chan time.Time { return nil }, Adjust: o.adjust,
 	})
-	must(r.t, err)
-	mirror := httptest.NewServer(r.Handler)
-	r.mirror = mirror.URL
-	s := r.Server
-	r.stop = sync.OnceFunc(func() { mirror.Close(); s.Close() })
-	r.t.Cleanup(r.stop)
 }
 
 func must(t testing.TB, err error) {
@@ -128,15 +98,7 @@ func (r *rig) get(path string) []byte {
 
 func (r *rig) try(path string) (int, []byte) {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, r.mirror+"/v2/"+path, nil)
-	must(r.t, err)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	must(r.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(r.t, err)
-	return resp.StatusCode, body
+	return testbox.Get(r.t, r.Mirror+"/v2/"+path, nil)
 }
 
 // asked is what the hub was asked since its log was last emptied: method, kind and

@@ -47,8 +47,8 @@ func (f *fetch) compare(m content.Manifest) error {
 		return nil
 	}
 	for _, p := range f.wanted {
-		if !slices.Contains(f.result.Platforms, string(p)) {
-			f.result.Absent = append(f.result.Absent, string(p))
+		if !slices.Contains(f.result.Platforms, p) {
+			f.result.Absent = append(f.result.Absent, p)
 		}
 	}
 	if len(f.manifests) > 1 || f.result.Unknown || len(m.Manifests) == 0 {
@@ -57,10 +57,10 @@ func (f *fetch) compare(m content.Manifest) error {
 	var has []string
 	for _, d := range m.Manifests {
 		if p := platformOf(d); p != "" && p != unknownPlatform {
-			has = append(has, string(p))
+			has = append(has, p)
 		}
 	}
-	return fmt.Errorf("%s: %w: %v are wanted, and it has %v", f.ref, ErrNoPlatform, platformNames(f.wanted), has)
+	return fmt.Errorf("%s: %w: %v are wanted, and it has %v", f.ref, ErrNoPlatform, f.wanted, has)
 }
 
 // top resolves the reference. The body is nil if only its digest is known, in a dry
@@ -141,7 +141,7 @@ func (f *fetch) add(ctx context.Context, m content.Manifest, depth int) error {
 		if f.seen[child.Digest] || depth == 0 || len(f.manifests) == maxManifests {
 			continue
 		}
-		if p := string(platformOf(child)); p != "" && !slices.Contains(f.result.Platforms, p) {
+		if p := platformOf(child); p != "" && !slices.Contains(f.result.Platforms, p) {
 			f.result.Platforms = append(f.result.Platforms, p)
 		}
 		body, err := f.manifest(ctx, child.Digest, child.Size)
@@ -181,7 +181,7 @@ func (f *fetch) addParts(parts []content.Part) {
 
 // platformsInUse returns the platforms of an index of which a layer is held, or else
 // those of another index that the tag names or named, or else the default.
-func (f *fetch) platformsInUse(top digest.Digest) []platform {
+func (f *fetch) platformsInUse(top digest.Digest) []string {
 	candidates := []digest.Digest{top}
 	if f.ref.Tag != "" {
 		candidates = append(candidates, f.repository.Served(f.ref.Tag)...)
@@ -191,15 +191,15 @@ func (f *fetch) platformsInUse(top digest.Digest) []platform {
 			return held
 		}
 	}
-	return []platform{defaultPlatform()}
+	return []string{DefaultPlatform()}
 }
 
 // platformsHeld returns the platforms of the index d that are in use here.
-func (f *fetch) platformsHeld(d digest.Digest) (all []platform) {
+func (f *fetch) platformsHeld(d digest.Digest) (all []string) {
 	one, held := f.w.o.Cache.Manifest(d)
 	m, err := content.Parse(one.Body)
 	if !held || err != nil {
 		return nil
 	}
-	return inUse(m.Manifests, f.w.o.Cache.Parts, f.repository.Has)
+	return InUse(m.Manifests, f.w.o.Cache.Parts, f.repository.Has)
 }

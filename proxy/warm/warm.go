@@ -145,13 +145,25 @@ func (e *Error) Unwrap() error { return e.Err }
 // not be fetched, ctx's cause, or what names the wrong reference or platform. What
 // is being fetched when ctx ends goes on to its end.
 func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request, progress func(Progress)) (Result, error) {
+	f, err := w.fetch(ctx, ref, req, progress)
+	return f.result, err
+}
+
+// Objects is Image, and returns also the manifests and the blobs that the image consists
+// of. Those that no client needs may be missing.
+func (w *Warmer) Objects(ctx context.Context, ref reference.Reference, req Request) (got Result, manifests []digest.Digest, blobs []content.Part, err error) {
+	f, err := w.fetch(ctx, ref, req, nil)
+	return f.result, f.manifests, f.parts, err
+}
+
+func (w *Warmer) fetch(ctx context.Context, ref reference.Reference, req Request, progress func(Progress)) (*fetch, error) {
 	f := &fetch{w: w, ref: ref, req: req, report: progress, seen: make(map[digest.Digest]bool), result: Result{Ref: ref.String()}}
 	var err error
 	if f.repository, err = w.Repository(ref); err != nil {
-		return f.result, err
+		return f, err
 	}
 	if f.wanted, f.all, err = parsePlatforms(req.Platforms); err != nil {
-		return f.result, err
+		return f, err
 	}
 	if err = f.tree(ctx); err == nil && !req.ManifestsOnly {
 		err = f.blobs(ctx)
@@ -165,7 +177,7 @@ func (w *Warmer) Image(ctx context.Context, ref reference.Reference, req Request
 		}
 		w.o.Fetched(ref)
 	}
-	return f.result, err
+	return f, err
 }
 
 // fetch is one call of Image.
@@ -174,7 +186,7 @@ type fetch struct {
 	ref        reference.Reference
 	req        Request
 	repository pull.Repository
-	wanted     []platform
+	wanted     []string
 	all        bool // every platform
 	report     func(Progress)
 

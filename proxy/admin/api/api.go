@@ -23,6 +23,7 @@ import (
 	"hubcap/proxy/problems"
 	"hubcap/proxy/purge"
 	"hubcap/proxy/requests"
+	"hubcap/proxy/site"
 	"hubcap/proxy/tier"
 	"hubcap/proxy/upstream"
 	"hubcap/proxy/upstream/credentials"
@@ -35,8 +36,6 @@ type (
 	Client = bypass.Client
 	// Credentials is how the box's credentials for an upstream do.
 	Credentials = credentials.Status
-	// EvictedObject is an object that was evicted, or would be.
-	EvictedObject = evict.Object
 	// Eviction is what was evicted to make room, or would be.
 	Eviction = evict.Result
 	// Estimate is what fetching some images would take.
@@ -51,8 +50,6 @@ type (
 	Image = images.Image
 	// Images is a page of the images that clients have pulled.
 	Images = images.Page
-	// ImagesQuery is which images are listed, and in which order.
-	ImagesQuery = images.Query
 	// Imported is what came of a bundle.
 	Imported = bundle.Imported
 	// ImportQuery says how a bundle is taken in.
@@ -75,8 +72,6 @@ type (
 	PinCost = pins.Cost
 	// Platform is one of the images that an index has, or the image itself.
 	Platform = images.Platform
-	// Point is what happened in one step of the history.
-	Point = history.Point
 	// Problem is something that is wrong now.
 	Problem = problems.Problem
 	// Purged is what went, or would go.
@@ -89,8 +84,8 @@ type (
 	Request = requests.Request
 	// Schedule is images that are fetched again and again.
 	Schedule = warm.Schedule
-	// Suspicion is an answer after which a client may have gone to the registry.
-	Suspicion = bypass.Suspicion
+	// SiteBox is a box that shares what it holds.
+	SiteBox = site.Box
 	// Tag is what a tag means now.
 	Tag = freshness.TagStatus
 	// Tier is the S3 bucket behind the boxes.
@@ -120,17 +115,6 @@ type Status struct {
 type OtherBox struct {
 	Name string `json:"name"`
 	URL  string `json:"url" doc:"Of its admin port"`
-}
-
-// SiteBox is a box that shares what it holds.
-type SiteBox struct {
-	Name  string    `json:"name" doc:"As the list has it"`
-	Kind  string    `json:"kind" enum:"self,peer,sister" doc:"self: this box; peer: of this site; sister: of another site"`
-	State string    `json:"state" enum:"answers,rests,fails" doc:"rests: it is not asked for a while; fails: it has given no answer since"`
-	Since time.Time `json:"since,omitzero" doc:"Since when it fails"`
-	Until time.Time `json:"until,omitzero" doc:"Until when it is not asked"`
-	Why   string    `json:"why,omitempty" doc:"It rests or fails"`
-	Wrong string    `json:"wrong,omitempty" doc:"What is wrong with its entry, or with the list"`
 }
 
 // The values of Status.State.
@@ -247,8 +231,8 @@ type HistoryQuery struct {
 
 // History is the box's own series.
 type History struct {
-	StepS  int64   `json:"step_s"`
-	Points []Point `json:"points" doc:"In order; the last one is not over. Of the step: client_bytes, upstream_bytes, saved_bytes, requests, cached, joined, stale, hit_ratio. At its end: pulls_left/<upstream>/<identity>, outage_images, outage_ready, outage_missing_bytes, cache_bytes, cache_budget_bytes. A series without a value is not there"`
+	StepS  int64           `json:"step_s"`
+	Points []history.Point `json:"points" doc:"In order; the last one is not over. Of the step: client_bytes, upstream_bytes, saved_bytes, requests, cached, joined, stale, hit_ratio. At its end: pulls_left/<upstream>/<identity>, outage_images, outage_ready, outage_missing_bytes, cache_bytes, cache_budget_bytes. A series without a value is not there"`
 }
 
 // LoginRequest is what a login link is to be for.

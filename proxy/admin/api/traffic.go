@@ -1,5 +1,7 @@
 package api
 
+import "hubcap/proxy/bypass"
+
 // Page is which part of a long list is asked for.
 type Page struct {
 	After int `query:"after" minimum:"0" doc:"next of the page before"`
@@ -28,8 +30,8 @@ type Requests struct {
 
 // Bypasses is who has gone around the box, as far as it can be told.
 type Bypasses struct {
-	Suspicions []Suspicion `json:"suspicions" doc:"Answers after which a client may have gone to the registry itself: those not decided, and the last 256 that are; the latest first"`
-	Foreign    []Foreign   `json:"foreign" doc:"Pulls that used up a pull limit of this box and that it did not make"`
+	Suspicions []bypass.Suspicion `json:"suspicions" doc:"Answers after which a client may have gone to the registry itself: those not decided, and the last 256 that are; the latest first"`
+	Foreign    []Foreign          `json:"foreign" doc:"Pulls that used up a pull limit of this box and that it did not make"`
 }
 
 // Foreign is pulls at a registry that the box did not make.

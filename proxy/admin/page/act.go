@@ -37,17 +37,6 @@ type field struct {
 	Area              bool     // a text of several lines
 }
 
-// actionTable is all actions by name.
-type actionTable map[string]*action
-
-// done returns that an action is done.
-func (t actionTable) done(name string) string {
-	if a, ok := t[name]; ok {
-		return a.Done
-	}
-	return ""
-}
-
 // act is the page of an action.
 type act struct {
 	*action

@@ -85,8 +85,8 @@ var actions = byName(
 		Means: "The images are not fetched again and again any more. A job that runs goes on.", run: end[api.Schedules]("schedules/"), would: unscheduling},
 )
 
-func byName(all ...*action) actionTable {
-	table := make(actionTable)
+func byName(all ...*action) map[string]*action {
+	table := make(map[string]*action)
 	for _, a := range all {
 		table[a.Name] = a
 	}

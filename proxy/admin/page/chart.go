@@ -18,7 +18,7 @@ type span struct {
 	step   string // of the API's history
 	bar    time.Duration
 	bars   int
-	format string // of the beginning of a bar
+	Format string // of the beginning of a bar
 }
 
 const day = 24 * time.Hour
@@ -65,12 +65,11 @@ func (r *request) series(s span) []bucket {
 // chartHeight high.
 type chart struct {
 	span
-	Spans  []span
-	Bars   []chartBar
-	Rows   []bucket // the latest first, without those in which nothing happened
-	Top    int64    // bytes of the highest bar; 0 for an empty chart
-	First  time.Time
-	Format string
+	Spans []span
+	Bars  []chartBar
+	Rows  []bucket // the latest first, without those in which nothing happened
+	Top   int64    // bytes of the highest bar; 0 for an empty chart
+	First time.Time
 }
 
 // chartBar is a bar of two parts, that from the cache on top.
@@ -88,7 +87,7 @@ func (r *request) chart() *chart {
 		s = spans["24h"]
 	}
 	bars := r.series(s)
-	c := &chart{span: s, Spans: []span{spans["24h"], spans["30d"], spans["1y"]}, First: bars[0].Start, Format: s.format}
+	c := &chart{span: s, Spans: []span{spans["24h"], spans["30d"], spans["1y"]}, First: bars[0].Start}
 	for _, b := range bars {
 		c.Top = max(c.Top, b.Cached+b.From)
 		if b.Requests > 0 || b.Cached+b.From > 0 {

@@ -25,7 +25,6 @@ type figure struct {
 	Name, Value, Note string
 	Path              string // of the page with more of it
 	Spark             string // points of a line through the last 30 days; empty for none
-	SparkOf           string // what the line is
 }
 
 // topList is the first images of an order.
@@ -36,7 +35,6 @@ type topList struct {
 
 const (
 	shortList   = 5
-	sparkDays   = 30
 	sparkHeight = 20
 )
 
@@ -56,7 +54,7 @@ func now(r *request) any {
 func figures(s *api.Status, days []bucket) []figure {
 	t := s.Today
 	saved := figure{
-		Name: "saved today", Value: units.Bytes(t.BytesSaved), Path: "/requests", SparkOf: "bytes saved",
+		Name: "saved today", Value: units.Bytes(t.BytesSaved), Path: "/requests",
 		Note:  fmt.Sprintf("%s of what clients pulled", units.Percent(units.Ratio(t.BytesSaved, t.BytesOut))),
 		Spark: spark(days, func(b bucket) (float64, bool) { return float64(b.Cached), true }),
 	}
@@ -72,7 +70,7 @@ func figures(s *api.Status, days []bucket) []figure {
 		around.Value, around.Note = units.Count(left, "host"), families(s.Clients.LeftDay)+" in the last day"
 	}
 	disk := figure{
-		Name: "disk", Value: units.BytesOf(s.Disk.Used, s.Disk.Budget), Path: "/next", SparkOf: "bytes held",
+		Name: "disk", Value: units.BytesOf(s.Disk.Used, s.Disk.Budget), Path: "/next",
 		Note:  fmt.Sprintf("%s, %s", units.Percent(units.Ratio(s.Disk.Used, s.Disk.Budget)), units.Count(s.Disk.Objects, "object")),
 		Spark: spark(days, func(b bucket) (float64, bool) { v, ok := b.values["cache_bytes"]; return v, ok }),
 	}
@@ -100,7 +98,7 @@ func limitFigure(limits []api.Limit, days []bucket) figure {
 		f.Note += ", at this pace for " + units.Seconds(*least.LastsS)
 	}
 	series := "pulls_left/" + least.Upstream + "/" + least.Identity
-	f.Spark, f.SparkOf = spark(days, func(b bucket) (float64, bool) { v, ok := b.values[series]; return v, ok }), "pulls left"
+	f.Spark = spark(days, func(b bucket) (float64, bool) { v, ok := b.values[series]; return v, ok })
 	return f
 }
 

@@ -152,7 +152,10 @@ func (p *Page) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (p *Page) view(r *http.Request, name string) *view {
-	v := &view{Moment: words.Moment{Now: p.o.Now()}, Name: name, Path: r.URL.RequestURI(), MayAct: p.o.MayAct(r.Context()), Done: actions.done(r.URL.Query().Get("done"))}
+	v := &view{Moment: words.Moment{Now: p.o.Now()}, Name: name, Path: r.URL.RequestURI(), MayAct: p.o.MayAct(r.Context())}
+	if a, ok := actions[r.URL.Query().Get("done")]; ok {
+		v.Done = a.Done
+	}
 	if cookie, err := r.Cookie(themeCookie); err == nil && (cookie.Value == "dark" || cookie.Value == "light") {
 		v.Theme = cookie.Value
 	}
