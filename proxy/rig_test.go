@@ -92,14 +92,14 @@ type rigOptions struct {
 
 	log io.Writer // instead of the rig's own
 
-	site     []string     // the boxes
-	sisters  []string     // of other sites
+	site    []string // the boxes
+	sisters []string // of other sites
 
 	sistersTimeout time.Duration // 20 s when 0
-	self     string       // which of them
-	listener net.Listener // of the mirror port; one of its own when nil
-	bucket   string       // the address of the S3 tier's
-	pace     string       // HUBCAP_BANDWIDTH
+	self           string        // which of them
+	listener       net.Listener  // of the mirror port; one of its own when nil
+	bucket         string        // the address of the S3 tier's
+	pace           string        // HUBCAP_BANDWIDTH
 }
 
 // defaults fills in what a test has not set.
