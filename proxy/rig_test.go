@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 		panic("a test used the default transport")
 	})
 	// net/http keeps a connection for half a second after it has refused a head.
-	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	testkit.VerifyMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -164,7 +164,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	s, err := server.New(r.config(o), options)
 	// A process that another test is just starting has the files of this one,
 	// until it runs: among them the lock of a hubcap that was stopped.
-	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < 10*time.Second; s, err = server.New(r.config(o), options) {
+	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < testkit.Patience; s, err = server.New(r.config(o), options) {
 		time.Sleep(time.Millisecond)
 	}
 	must(t, err)
@@ -331,14 +331,7 @@ func (r *rig) settle() {
 	eventually(r.t, "fills end", func() bool { return r.ledger.Status().Reserved == 0 })
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Eventually
 
 // want checks status and, where they are given, body and origin.
 func (p reply) want(t testing.TB, status int, body []byte, cacheStatus string) {

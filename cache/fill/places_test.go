@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
 
 // nearby is a Nearer with fixed places.
@@ -105,7 +107,7 @@ func TestBoxJoinsWhatTheRegistryFeeds(t *testing.T) {
 	}
 	box := want
 	box.Near, box.Peer = nil, true
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		f, began, err := s.Join(box, false, stored)
 		if errors.Is(err, ErrFed) && time.Now().Before(end) {
 			continue // the place has not refused yet

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
@@ -28,7 +27,7 @@ import (
 	"hubcap/proxy/server"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testkit.Main{M: m}) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 const (
 	kib  = 1 << 10

@@ -173,9 +173,5 @@ func (r *rig) count(name, label, value string) int {
 // eventually waits until done.
 func (r *rig) eventually(what string, done func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("not within 20 s: %s; log:\n%s", what, r.log)
-		}
-	}
+	testkit.Eventually(r.t, what, done)
 }

@@ -16,13 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	testkit.VerifyMain(m)
 }
 
 const kib = 1 << 10

@@ -16,15 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 	"hubcap/proxy/upstream/network"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // The box's credentials. The password must turn up nowhere but where a test
 // says that it belongs.
