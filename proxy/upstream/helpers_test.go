@@ -144,7 +144,7 @@ func newHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.
 // that hangs fails under its own name.
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
