@@ -199,7 +199,7 @@ func TestSecondOnOneDirectory(t *testing.T) {
 	first := start(t, "HUBCAP_DATA_DIR="+dir)
 	began := time.Now()
 	err := launch(t, "HUBCAP_DATA_DIR="+dir).wait()
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("took %v", took)
 	}
 	oneLine(t, err, "HUBCAP_DATA_DIR="+dir, "another hubcap is using it")
@@ -272,7 +272,8 @@ func TestReplacedCAFile(t *testing.T) {
 	write := func(content []byte) {
 		t.Helper()
 		at = at.Add(time.Second) // it looks changed, however coarse the system's clock is
-		if err := errors.Join(os.WriteFile(file, content, 0o600), os.Chtimes(file, at, at)); err != nil {
+		// It is changed in one step: hubcap may look at any time.
+		if err := errors.Join(os.WriteFile(file+".new", content, 0o600), os.Chtimes(file+".new", at, at), os.Rename(file+".new", file)); err != nil {
 			t.Fatal(err)
 		}
 	}
