@@ -69,7 +69,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		Adjust: func(s *server.Settings) {
 			s.Disk = server.Disk{Cache: size, MaxBlob: size / 2, Reserve: mib}
 			s.HighWatermark, s.LowWatermark = 1, 0.9
-			s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
+			s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
 		},
 	})
 	must(t, err)

@@ -197,7 +197,7 @@ func TestBesideAnotherHubcap(t *testing.T) {
 func run(t *testing.T, p *patient) {
 	t.Helper()
 	testbox.Run(t, p.settings(), server.Options{
-		Version: "test", Proxy: p.o.Proxy, Adjust: func(s *server.Settings) { s.ProblemInterval = 20 * time.Millisecond },
+		Version: "test", Proxy: p.o.Proxy, Adjust: func(s *server.Settings) { s.ProblemInterval, s.StartWithin = 20*time.Millisecond, time.Hour },
 	})
 }
 

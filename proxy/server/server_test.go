@@ -66,7 +66,7 @@ func launch(t *testing.T, environ ...string) *box {
 		s, err := New(c, Options{
 			Log: slog.New(slog.NewJSONHandler(b.log, nil)), Version: "test", Environ: b.environ,
 			Now:    func() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) },
-			Adjust: func(s *Settings) { s.ProblemInterval = 20 * time.Millisecond },
+			Adjust: func(s *Settings) { s.ProblemInterval, s.StartWithin = 20*time.Millisecond, time.Hour },
 		})
 		if err != nil {
 			b.err = err

@@ -77,7 +77,7 @@ func (r *rig) start(dir string, o rigOptions) {
 		Adjust: func(s *server.Settings) {
 			s.Disk = server.Disk{Cache: 256 * mib, MaxBlob: 128 * mib, Reserve: mib}
 			s.HighWatermark, s.LowWatermark = 1, 0.9
-			s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
+			s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
 			if o.adjust != nil {
 				o.adjust(s)
 			}
