@@ -96,6 +96,7 @@ type rigOptions struct {
 	sisters []string // of other sites
 
 	sistersTimeout time.Duration // 20 s when 0
+	boxTime        time.Duration // a minute when 0
 	self           string        // which of them
 	listener       net.Listener  // of the mirror port; one of its own when nil
 	bucket         string        // the address of the S3 tier's
@@ -205,7 +206,7 @@ func (o *rigOptions) adjust(s *server.Settings) {
 	if o.pinsFile != "" {
 		s.PinsInterval = 10 * time.Millisecond
 	}
-	s.SlowWriter, s.TryAgain = time.Minute, o.tryAgain
+	s.SlowWriter, s.TryAgain, s.BoxTime = time.Minute, o.tryAgain, cmp.Or(o.boxTime, testkit.Patience)
 }
 
 // config is the rig's configuration: Docker Hub, played by the hub, registries

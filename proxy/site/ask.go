@@ -148,7 +148,7 @@ func (r *body) Close() error {
 
 // alive reports whether a box answers its health check.
 func (s *Site) alive(ctx context.Context, b *box) bool {
-	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	ctx, cancel := context.WithTimeout(ctx, s.o.BoxTime)
 	defer cancel()
 	resp, err := s.health(ctx, b)
 	if err != nil {
@@ -167,6 +167,3 @@ func (s *Site) health(ctx context.Context, b *box) (*http.Response, error) {
 	req.Header = http.Header{"User-Agent": {s.o.UserAgent}, "Via": {s.Via()}}
 	return s.http.Do(req)
 }
-
-// aliveWithin is how long a box may take to say that it lives.
-const aliveWithin = time.Second
