@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 	"hubcap/proxy/cli"
 	"hubcap/proxy/config"
@@ -25,11 +23,11 @@ import (
 
 func TestMain(m *testing.M) {
 	testkit.InMemory()
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	testkit.VerifyMain(m)
 }
 
 // soon is how long a test waits for what should happen at once.
-const soon = 20 * time.Second
+const soon = testkit.Patience
 
 // command is what a user sees of a command that ends.
 func command(args []string, environ ...string) (stdout string, err error) {

@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) {
 	testkit.InMemory()
 	// Badger's and ristretto's own goroutines end a little after Close.
-	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	testkit.VerifyMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
 const kib, mib = 1 << 10, 1 << 20
@@ -69,7 +69,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	store, err := blobs.Open(o.dir)
 	// A process that another test is just starting has the files of this one,
 	// until it runs: among them the lock of a cache that was closed.
-	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < 10*time.Second; store, err = blobs.Open(o.dir) {
+	for begun := time.Now(); errors.Is(err, blobs.ErrInUse) && time.Since(begun) < testkit.Patience; store, err = blobs.Open(o.dir) {
 		time.Sleep(time.Millisecond)
 	}
 	if err != nil {
@@ -127,6 +127,8 @@ func (r *rig) settle() {
 func (r *rig) checkLedger() {
 	r.t.Helper()
 	r.settle()
+	// Who finds a digest's lock taken leaves it to its holder, or the janitor, to unlink.
+	eventually(r.t, "what was evicted is unlinked", func() bool { return r.o.Ledger.Status().Evicted == 0 })
 	var onDisk, count int64
 	err := r.o.Store.Walk(func(_ digest.Digest, _ blobs.Class, size int64, _ time.Time) error {
 		onDisk += (size + 4095) / 4096 * 4096
@@ -159,14 +161,7 @@ func (r *rig) checkLedger() {
 	}
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Eventually
 
 // randomContent returns n reproducible bytes and their digest.
 func randomContent(seed uint64, n int) ([]byte, digest.Digest) {

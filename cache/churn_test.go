@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
 
 // TestChurnWithFaults is TestChurn with sources that break, give wrong bytes and
@@ -106,7 +108,7 @@ func TestChurnWithFaults(t *testing.T) {
 			b.Close()
 		}
 	}
-	for end := time.Now().Add(5 * time.Second); r.o.Ledger.Status().Evicted != 0 && time.Now().Before(end); {
+	for end := time.Now().Add(testkit.Patience); r.o.Ledger.Status().Evicted != 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // the janitor may be at work
 	}
 	if s := r.o.Ledger.Status(); s.Evicted != 0 {

@@ -20,7 +20,7 @@ type halting struct {
 	before int64
 
 	once sync.Once
-	one  chan struct{} // closed when one is stuck
+	one  chan struct{} // closed when one is stuck, or given up before it is
 	mu   sync.Mutex
 	offs []int64 // of the openings
 	now  atomic.Int64
@@ -38,7 +38,9 @@ func (h *halting) Open(ctx context.Context, off, n int64) (*Stream, error) {
 	h.most.Store(max(h.most.Load(), h.now.Add(1)))
 	c := &conn{Reader: s.Body, ctx: ctx, closed: make(chan struct{}), done: func() { h.now.Add(-1) }}
 	if after, yes := h.halt(off); yes {
-		c.Reader = io.MultiReader(io.LimitReader(s.Body, after), c.stuck(func() { h.once.Do(func() { close(h.one) }) }))
+		stuck := func() { h.once.Do(func() { close(h.one) }) }
+		c.Reader = io.MultiReader(io.LimitReader(s.Body, after), c.stuck(stuck))
+		c.done = func() { h.now.Add(-1); stuck() } // a slow one may be taken over before
 	} else if h.before > 0 {
 		wait := readerFunc(func([]byte) (int, error) {
 			select {

@@ -15,10 +15,13 @@ import (
 
 // held reads a stored file.
 type held struct {
-	cache   *Cache
-	digest  digest.Digest
-	size    int64
-	trusted bool // verified within the interval, and unchanged since
+	cache  *Cache
+	digest digest.Digest
+	size   int64
+	// signature is the file's when it was opened; trusted: it was verified within the
+	// interval, and is unchanged since.
+	signature uint64
+	trusted   bool
 	// replaced is unread.replaced from before the file was opened.
 	replaced int64
 	handle   *locks.File
@@ -32,7 +35,7 @@ func (h *held) Send(ctx context.Context, w fill.Sink, off, n int64) (sent int64,
 	if h.trusted {
 		return h.copy(w, off, n)
 	}
-	check := h.cache.check(h.digest)
+	check := h.cache.check(h.digest, h.signature)
 	if off+n < h.size {
 		return h.copy(w, off, n)
 	}

@@ -242,7 +242,7 @@ func (m *model) putManifest(one *thing) {
 	m.rig.PutManifest(Manifest{Digest: one.digest, MediaType: "application/x", Body: one.body, Restricted: one.restricted, Host: home}, func() { close(done) })
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(testkit.Patience):
 		m.t.Errorf("%s is not stored", one.name)
 	}
 	m.readManifest(one)

@@ -75,6 +75,8 @@ func (c *Cache) held(want Want) (*Blob, error) {
 		if file.trusted = ok; ok {
 			b.Close()
 			b.body = body
+		} else {
+			c.trust.forget(want.Digest) // it is verified when it is sent
 		}
 	}
 	return b, nil
@@ -108,7 +110,7 @@ func (c *Cache) heldFile(want Want, size int64) (*Blob, error) {
 	f, stat, err := c.openFile(d, c.classes.of(d))
 	if err == nil && stat.Size == size {
 		return c.blob(want, fill.Opened{Size: size, Origin: Held, Body: &held{
-			cache: c, digest: d, size: size, trusted: c.trusted(d, stat.Signature),
+			cache: c, digest: d, size: size, signature: stat.Signature, trusted: c.trusted(d, stat.Signature),
 			replaced: replaced, handle: one, file: f,
 		}}), nil
 	}

@@ -35,7 +35,7 @@ func (c *Cache) OpenPublic(ctx context.Context, d digest.Digest) (*File, error) 
 		err = errNotHeld
 	}
 	if err == nil && !c.trusted(d, stat.Signature) {
-		if err = c.check(d).wait(ctx); err != nil {
+		if err = c.check(d, stat.Signature).wait(ctx); err != nil {
 			_ = f.Close()
 		}
 	}

@@ -105,7 +105,7 @@ func TestStatusUnderLoad(t *testing.T) {
 			for i := range 20 {
 				body, d := randomContent(uint64(1000+20*worker+i), 300*kib)
 				pull(t, r, Want{Digest: d, Source: &origin{body: body}, Size: int64(len(body))}, body)
-				_ = r.check(d).wait(t.Context())
+				_ = r.check(d, 0).wait(t.Context())
 				if i%5 == 0 {
 					r.scrubRound(t.Context())
 				}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
 
 // TestContinueUncachedReadsTheSize has the file of one reader fail at the moment
@@ -130,7 +132,7 @@ func TestClientLeavesAnUncachedStream(t *testing.T) {
 	leave()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Error("the reader outlives its client until the source stalls out or hubcap stops")
 		r.Cache.stop(errStopped)
 		<-done
@@ -164,7 +166,7 @@ func TestPanicInClosing(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(open)
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		if r.digests.Count() == 0 {
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
 
 // TestBehindTheEnd requests a range behind the end of a blob of unknown size.
@@ -32,7 +34,7 @@ func TestBehindTheEnd(t *testing.T) {
 	leave()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Error("a reader spins for ever, and does not see that its client has left")
 	}
 }

@@ -103,7 +103,14 @@ func (c *Cache) recent(v index.Verified) bool {
 // trusted reports whether the file of d, with this signature, need not be
 // hashed.
 func (c *Cache) trusted(d digest.Digest, signature uint64) bool {
-	v, known := c.trust.of(d)
+	c.trust.mu.Lock()
+	defer c.trust.mu.Unlock()
+	return c.trustedLocked(d, signature)
+}
+
+// trustedLocked is trusted while trust.mu is held.
+func (c *Cache) trustedLocked(d digest.Digest, signature uint64) bool {
+	v, known := c.trust.get(d)
 	return known && v.Signature == signature && c.recent(v)
 }
 
@@ -135,14 +142,20 @@ type check struct {
 	err  error // set before done is closed: nil, fill.ErrWrongContent, or of reading
 }
 
-// check starts to hash the file of d, or joins a check that is running.
-func (c *Cache) check(d digest.Digest) *check {
+// check starts to hash the file of d, or joins a check that is running. A check that
+// has ended since the file, with this signature, was opened is not repeated: its result
+// is noted before it leaves the list of those that run.
+func (c *Cache) check(d digest.Digest, signature uint64) *check {
 	c.trust.mu.Lock()
 	defer c.trust.mu.Unlock()
 	if one := c.trust.running[d]; one != nil {
 		return one
 	}
 	one := &check{done: make(chan struct{})}
+	if c.trustedLocked(d, signature) {
+		close(one.done)
+		return one
+	}
 	c.trust.running[d] = one
 	started := c.work(func() {
 		defer func() {

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // boxes are the rigs of one site.
@@ -278,10 +279,10 @@ func TestSiteListsThatDiffer(t *testing.T) {
 				if err != nil {
 					l = listeners[box]
 				}
-				two = append(two, newRig(t, rigOptions{hub: hub, listener: l, self: names[box], site: list, dir: t.TempDir()}))
+				two = append(two, newRig(t, rigOptions{hub: hub, listener: l, self: names[box], site: list, dir: t.TempDir(), boxTime: time.Second})) // the third box says nothing
 			}
 			var pulls sync.WaitGroup
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			for seed := range 20 {
 				body := fakehub.RandomBlob(uint64(4300+100*i+seed), mib)

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 )
 
 // down has every request to the hub answered 503.
@@ -102,7 +103,7 @@ func TestSiteLacksALayer(t *testing.T) {
 		}
 		took := time.Since(begun)
 		t.Logf("status %d after %s", got.StatusCode, took.Round(time.Millisecond))
-		if took > 3*time.Second { // 1.2 s, and a machine with other work
+		if took > 10*time.Second { // 1.2 s, and a machine with other work
 			t.Errorf("it took %s", took)
 		}
 	}
@@ -296,13 +297,13 @@ func TestSistersInTrouble(t *testing.T) {
 			t.Parallel()
 			hub := fakehub.Start(t, fakehub.Options{})
 			hub.AddBlob("library/demo", body)
-			r := newRig(t, rigOptions{hub: hub, sisters: []string{liar(t, tc.answer)}, sistersTimeout: 300 * time.Millisecond})
+			r := newRig(t, rigOptions{hub: hub, sisters: []string{liar(t, tc.answer)}, sistersTimeout: 300 * time.Millisecond, stall: testkit.Patience})
 			begun := time.Now()
 			got, err := r.try(t.Context(), http.MethodGet, blobPath("demo", d))
 			if ok := err == nil && got.err == nil && got.StatusCode == 200; ok != tc.first || ok && string(got.body) != string(body) {
 				t.Errorf("the first request succeeds: %v, want %v (%v, %v)", ok, tc.first, err, got.err)
 			}
-			if took := time.Since(begun); took > 5*time.Second {
+			if took := time.Since(begun); took > 20*time.Second { // much less than it takes to stall
 				t.Errorf("it took %s", took)
 			}
 			r.settle()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
 
 // TestOpenOfAFIFO shows that a FIFO in a blob's place does not block a request.
@@ -37,7 +39,7 @@ func TestOpenOfAFIFO(t *testing.T) {
 		if err == nil {
 			t.Error("it was opened as a blob")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Error("Open hangs for ever")
 		w, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 
 	"hubcap/cache/blobs"
 	"hubcap/cache/locks"
@@ -16,7 +15,7 @@ import (
 	"hubcap/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 const kib, mib = 1 << 10, 1 << 20
 

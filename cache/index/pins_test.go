@@ -10,6 +10,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
+
+	"hubcap/e2e/testkit"
 )
 
 func pins(t *testing.T, x *Index) (all []PinRecord) {
@@ -55,7 +57,7 @@ func TestPins(t *testing.T) {
 		}
 	}
 	check("now")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // written although Interval is long
+	for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) { // written although Interval is long
 		if n, err := snapshotRecords(filepath.Join(dir, snapshotName)); err == nil && n == len(want) {
 			break
 		}

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	settle   = 5 * time.Second // after a start, until the account is right
-	block    = 4096            // bytes that hubcap counts at least, and file systems hand out at most, for a file
-	slack    = 4 * block       // a file: its own blocks' rounding, and what the file system keeps about it
-	smallest = 1 << 20         // bytes; what lies beside blobs and partials is below it
+	settle   = 20 * time.Second // after a start, until the account is right
+	block    = 4096             // bytes that hubcap counts at least, and file systems hand out at most, for a file
+	slack    = 4 * block        // a file: its own blocks' rounding, and what the file system keeps about it
+	smallest = 1 << 20          // bytes; what lies beside blobs and partials is below it
 )
 
 // blobName and partialName are what may lie below blobs/ and partial/. A download may have its span map beside it.

@@ -307,12 +307,20 @@ func (x *exchange) piece(limits []limit, data []byte, reader io.Reader, n int64)
 	return err
 }
 
-// stall sends nothing until the client leaves or the hub closes.
+// stall sends nothing until the client leaves, the hub closes or the fault's Resume is
+// closed.
 func (x *exchange) stall() {
 	x.flush()
-	if x.raw != nil {
+	switch {
+	case x.fault.Resume != nil:
+		select {
+		case <-x.fault.Resume:
+			return
+		case <-x.ctx.Done():
+		}
+	case x.raw != nil:
 		io.Copy(io.Discard, x.raw) // ends when either side closes
-	} else {
+	default:
 		<-x.ctx.Done()
 	}
 	panic(http.ErrAbortHandler)

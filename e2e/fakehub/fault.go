@@ -43,8 +43,10 @@ type Fault struct {
 	CloseBeforeHeaders bool
 
 	// StallAt sends the body up to the offset, then nothing until the client
-	// leaves or the hub closes.
+	// leaves, the hub closes or Resume is closed.
 	StallAt *int64
+	// Resume, when it is closed, lets a body that stalls go on.
+	Resume <-chan struct{}
 	// CutAt sends the body up to the offset, then closes the connection.
 	CutAt *int64
 	// CorruptAt flips a bit of the byte at the offset.

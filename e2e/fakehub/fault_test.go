@@ -19,12 +19,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// clientGone is when a client cancels a request whose answer hangs.
+// clientGone is when a client cancels a request whose answer hangs, after what it is to
+// be given.
 const clientGone = 100 * time.Millisecond
 
-// read requests a URL and reads until the end, an error or clientGone.
-func read(h *Hub, url string, headers ...string) reply {
-	ctx, cancel := context.WithTimeout(context.Background(), clientGone)
+// read requests a URL and reads until the end, an error, or clientGone after the first n
+// bytes.
+func read(h *Hub, url string, n int, headers ...string) reply {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, "GET", url, nil)
 	for _, line := range headers {
@@ -36,8 +38,14 @@ func read(h *Hub, url string, headers ...string) reply {
 		return reply{err: err}
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return reply{resp, body, err}
+	body := make([]byte, n)
+	n, err = io.ReadFull(resp.Body, body)
+	if err != nil {
+		return reply{resp, body[:n], err}
+	}
+	defer time.AfterFunc(clientGone, cancel).Stop()
+	more, err := io.ReadAll(resp.Body)
+	return reply{resp, append(body, more...), err}
 }
 
 // flipped returns data with a bit flipped at an offset.
@@ -110,7 +118,7 @@ func TestBodyFaults(t *testing.T) {
 				}
 				var r reply
 				if c.fault.StallAt != nil {
-					r = read(h, h.RegistryURL()+blobURL(d), headers...)
+					r = read(h, h.RegistryURL()+blobURL(d), len(c.body), headers...)
 				} else {
 					r = do(t, h, "GET", h.RegistryURL()+blobURL(d), headers...)
 				}
@@ -137,12 +145,41 @@ func TestBodyFaultsOnHTTP2(t *testing.T) {
 		t.Errorf("cut: %v", r)
 	}
 	h.Script(Once(&Fault{StallAt: At(1000)}, OfKind(KindCDN)))
-	if r := read(h, h.RegistryURL()+blobURL(d)); r.err == nil || len(r.body) != 1000 {
+	if r := read(h, h.RegistryURL()+blobURL(d), 1000); r.err == nil || len(r.body) != 1000 {
 		t.Errorf("stall: %v", r)
 	}
 	h.Script(nil)
 	if r := do(t, h, "GET", h.RegistryURL()+blobURL(d)); !r.is(200) || r.ProtoMajor != 2 || !bytes.Equal(r.body, data) {
 		t.Errorf("after the faults: %v", r)
+	}
+}
+
+// TestResume: a body that stalls goes on when it is told to.
+func TestResume(t *testing.T) {
+	for name, options := range modes {
+		t.Run(name, func(t *testing.T) {
+			options.Anonymous = true
+			h, resume := Start(t, options), make(chan struct{})
+			data := RandomBlob(9, 300<<10)
+			d := h.AddBlob(repo, data)
+			h.Script(Once(&Fault{StallAt: At(1000), Resume: resume}, OfKind(KindCDN)))
+			resp, err := h.Client().Get(h.RegistryURL() + blobURL(d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			first := make([]byte, 1000)
+			if _, err := io.ReadFull(resp.Body, first); err != nil {
+				t.Fatal(err)
+			}
+			if n := h.BytesSent(d); n != 1000 {
+				t.Errorf("%d bytes are sent before it goes on", n)
+			}
+			close(resume)
+			if rest, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(append(first, rest...), data) {
+				t.Errorf("%d bytes, %v", len(rest), err)
+			}
+		})
 	}
 }
 

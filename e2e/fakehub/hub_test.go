@@ -33,10 +33,13 @@ type reply struct {
 	err  error
 }
 
+// patience is how long what must happen is waited for.
+const patience = time.Minute
+
 // do sends a request with headers given as "Name: value".
 func do(t *testing.T, h *Hub, method, url string, headers ...string) reply {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
@@ -652,7 +655,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			}
 		}
 	}
-	for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines before, %d after\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])

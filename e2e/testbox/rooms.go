@@ -47,7 +47,7 @@ func Build(t testing.TB, hub *fakehub.Hub, dir string, cache int64, environ []st
 	o.Adjust = func(s *server.Settings) {
 		s.Disk = server.Disk{Cache: cache, MaxBlob: c.MaxBlobBytes(cache), Reserve: mib}
 		s.HighWatermark, s.LowWatermark = 1, 0.9
-		s.SnapshotInterval, s.FlushInterval, s.SweepInterval = time.Hour, time.Hour, time.Hour
+		s.SnapshotInterval, s.FlushInterval, s.SweepInterval, s.StartWithin = time.Hour, time.Hour, time.Hour, time.Hour
 		if further != nil {
 			further(s)
 		}

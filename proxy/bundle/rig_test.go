@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testbox"
@@ -22,7 +21,7 @@ import (
 	"hubcap/proxy/server"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testkit.Main{M: m}) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 const (
 	kib  = 1 << 10

@@ -11,13 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // rig is a Monitor with a clock, and what can be seen of it.
 type rig struct {

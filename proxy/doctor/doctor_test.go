@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
-	"hubcap/e2e/testbox"
-	"hubcap/e2e/testkit"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,6 +15,8 @@ import (
 	"time"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testbox"
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/advice"
 	"hubcap/proxy/server"
 )
@@ -152,7 +152,7 @@ func TestBesideARunningHubcap(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(20 * time.Millisecond) {
 		b := &box{}
 		b.problems, b.unasked = askProblems(context.Background(), "http://"+p.environ["ADMIN_LISTEN"], filepath.Join(p.environ["DATA_DIR"], "admin-token"))
 		if len(b.problems) > 0 || time.Now().After(deadline) {
@@ -197,7 +197,7 @@ func TestBesideAnotherHubcap(t *testing.T) {
 func run(t *testing.T, p *patient) {
 	t.Helper()
 	testbox.Run(t, p.settings(), server.Options{
-		Version: "test", Proxy: p.o.Proxy, Adjust: func(s *server.Settings) { s.ProblemInterval = 20 * time.Millisecond },
+		Version: "test", Proxy: p.o.Proxy, Adjust: func(s *server.Settings) { s.ProblemInterval, s.StartWithin = 20*time.Millisecond, time.Hour },
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/upstream"
 )
 
@@ -112,7 +113,7 @@ func TestRefusingTakesNoLock(t *testing.T) {
 		select {
 		case refusing := <-answer:
 			return refusing
-		case <-time.After(5 * time.Second):
+		case <-time.After(testkit.Patience):
 			t.Fatal("it waits for the lock")
 			return false
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/e2e/fakehub"
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/images"
 	"hubcap/proxy/jobs"
 )
@@ -19,7 +20,7 @@ func (b *box) repaired() jobs.Job {
 	if err != nil || did.Job == nil {
 		b.t.Fatalf("%+v, %v", did, err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		job, err := b.Jobs.Get(did.Job.ID)
 		if err != nil || time.Now().After(end) {
 			b.t.Fatal(job, err)

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testkit.InMemory()
-	goleak.VerifyTestMain(testkit.Main{M: m}, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	testkit.VerifyMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 const kib, mib = 1 << 10, 1 << 20
@@ -135,7 +135,7 @@ func (b *box) settle() {
 		_ = b.Cache.StoreManifest(d) // what was only asked about by HEAD is not held
 	}
 	b.unsettled = nil
-	for end := time.Now().Add(10 * time.Second); b.Ledger.Status().Reserved != 0 || b.Cache.Status().FillsRunning != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); b.Ledger.Status().Reserved != 0 || b.Cache.Status().FillsRunning != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatal("fills do not end")
 		}

@@ -10,13 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 type rig struct {
 	*List
@@ -40,7 +38,7 @@ func newRig(t *testing.T, atATime int) *rig {
 // ended waits for the end of a job.
 func (r *rig) ended(t *testing.T, id string) Job {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if j, err := r.Get(id); err != nil {
 			t.Fatal(err)
 		} else if j.State.Over() {
@@ -145,7 +143,7 @@ func TestQueue(t *testing.T) {
 // settled waits until no job waits or runs.
 func (r *rig) settled(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		if all := r.All(); len(all) <= 3 && !slices.ContainsFunc(all, func(j Job) bool { return !j.State.Over() }) {
 			return
 		}

@@ -13,15 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // soon is how long a test waits for what should happen at once.
-const soon = 20 * time.Second
+const soon = testkit.Patience
 
 // file is what a log is written to. Each write waits for its turn, and fails
 // with the error of that.

@@ -6,14 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/cache/index"
 	"hubcap/e2e/testkit"
 	"hubcap/proxy/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // TestOffline: the box goes offline for a time, which ends by itself and survives a
 // restart.

@@ -174,7 +174,7 @@ func TestRepair(t *testing.T) {
 // ended returns a job once it is over.
 func ended(t *testing.T, r *Readiness, id string) jobs.Job {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		job, err := r.o.Jobs.Get(id)
 		if err != nil || time.Now().After(end) {
 			t.Fatal(job, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hubcap/cache/index"
+	"hubcap/e2e/testkit"
 	"hubcap/proxy/warm"
 )
 
@@ -169,7 +170,7 @@ func TestRun(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx) }()
 	<-looked
-	for deadline := time.Now().Add(10 * time.Second); r.List()[0].State != Held; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); r.List()[0].State != Held; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", r.List())
 		}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hubcap/e2e/testkit"
 )
 
 // sends returns a handler that sends a file as the proxy does, as many bytes as the
@@ -76,7 +78,7 @@ func TestClientThatLeavesOverTLS(t *testing.T) {
 	must(t, conn.Close())
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatal("the answer goes on")
 	}
 }

@@ -15,14 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/cache"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // rig is a list whose facts and clock the test changes.
 type rig struct {
@@ -243,7 +241,7 @@ func TestNotifyGivesUp(t *testing.T) {
 			}
 			n, _, stop := notifier(t, address+"/"+canary, log)
 			n.Notify(notice)
-			for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "could not be delivered"); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(testkit.Patience); !strings.Contains(log.String(), "could not be delivered"); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("it does not give up")
 				}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 
 	"hubcap/cache"
 	"hubcap/cache/blobs"
@@ -29,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testkit.InMemory()
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	testkit.VerifyMain(m)
 }
 
 // rig is a Puller with a cache, in front of a fakehub. No HTTP server of

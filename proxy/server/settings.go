@@ -34,6 +34,7 @@ type Settings struct {
 	StartWithin      time.Duration // how long the start waits for the files to be counted; then the count goes on behind it
 	SlowWriter       time.Duration // how long one connection of a fill may bring nothing while its others bring bytes
 	TryAgain         time.Duration // how long an upstream's host that failed is not asked
+	BoxTime          time.Duration // how long another box may take to be connected and to say something: it is near, or dead
 }
 
 // defaultSettings are those that neither the disk nor the process decides.
@@ -41,6 +42,6 @@ func defaultSettings() Settings {
 	return Settings{
 		HighWatermark: 0.98, LowWatermark: 0.95,
 		SnapshotInterval: 5 * time.Minute, FlushInterval: 15 * time.Second, SweepInterval: time.Second, ProblemInterval: 5 * time.Second, PinsInterval: 5 * time.Second,
-		StartWithin: 500 * time.Millisecond, SlowWriter: 3 * time.Second, TryAgain: 10 * time.Second,
+		StartWithin: 500 * time.Millisecond, SlowWriter: 3 * time.Second, TryAgain: 10 * time.Second, BoxTime: time.Second,
 	}
 }

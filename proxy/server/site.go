@@ -27,7 +27,7 @@ func (s *Server) openSite() error {
 		c.SiteSelf = c.Site[self].String()
 	}
 	o := site.Options{
-		Boxes: c.Site, Self: self, Sisters: c.Sisters, SisterTime: time.Duration(c.SistersTimeout), UserAgent: "hubcap/" + s.o.Version,
+		Boxes: c.Site, Self: self, Sisters: c.Sisters, SisterTime: time.Duration(c.SistersTimeout), BoxTime: s.settings.BoxTime, UserAgent: "hubcap/" + s.o.Version,
 		RootCAs: s.rootCAs(), Longest: time.Duration(c.HeaderTimeout) + time.Duration(c.StallTimeout), MaxManifest: cache.MaxManifest,
 		Now: s.o.Now, Metrics: s.Metrics.Site, Log: s.log,
 	}

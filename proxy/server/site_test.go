@@ -70,11 +70,7 @@ func TestListsThatAreWrong(t *testing.T) {
 // within waits until something holds.
 func (b *box) within(what string, ok func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(soon); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("never: %s", what)
-		}
-	}
+	testkit.Eventually(b.t, what, ok)
 }
 
 // TestStartsWithoutItself: a list in which this box is not found, or twice, stops the

@@ -146,12 +146,10 @@ func (r *body) Close() error {
 	return r.ReadCloser.Close()
 }
 
-// aliveWithin is how long a box may take to say that it lives.
-const aliveWithin = time.Second
 
 // alive reports whether a box answers its health check.
 func (s *Site) alive(ctx context.Context, b *box) bool {
-	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	ctx, cancel := context.WithTimeout(ctx, s.o.BoxTime)
 	defer cancel()
 	status, _, err := s.greet(ctx, b, "livez")
 	return err == nil && status == http.StatusOK

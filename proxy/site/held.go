@@ -19,9 +19,6 @@ import (
 // While a registry fails, the boxes of a site tell each other what they hold of it. All
 // are asked at once, and none waits for another.
 
-// heldWithin is how long a box may take to say whether it holds something.
-const heldWithin = time.Second
-
 // askHeld asks each other box that does not rest, all at once, and returns what they
 // answered.
 func askHeld[T any](ctx context.Context, s *Site, ask func(ctx context.Context, b *box) (T, error)) (all []T) {
@@ -60,7 +57,7 @@ type Tag struct {
 // the tag names it is the box's word. The error is ErrNone.
 func (s *Site) HeldTag(ctx context.Context, host, name, tag string) (Tag, error) {
 	all := askHeld(ctx, s, func(ctx context.Context, b *box) (Tag, error) {
-		m, header, err := s.document(ctx, b, question{host: host, path: name + "/manifests/" + tag, held: heldWithin}, digestHeader)
+		m, header, err := s.document(ctx, b, question{host: host, path: name + "/manifests/" + tag, held: s.o.BoxTime}, digestHeader)
 		if err == nil && m.Digest == "" {
 			err = errWrong
 		}
@@ -112,7 +109,7 @@ func (l list) aged() time.Duration { return l.age }
 // heldList returns a list, below the path of a repository.
 func (s *Site) heldList(ctx context.Context, host, path string) (list, error) {
 	all := askHeld(ctx, s, func(ctx context.Context, b *box) (list, error) {
-		m, header, err := s.document(ctx, b, question{host: host, path: path, held: heldWithin}, func(http.Header) digest.Digest { return "" })
+		m, header, err := s.document(ctx, b, question{host: host, path: path, held: s.o.BoxTime}, func(http.Header) digest.Digest { return "" })
 		if err == nil && !json.Valid(m.Body) {
 			err = errWrong
 		}
@@ -150,7 +147,7 @@ func (s *Site) HeldReferrers(ctx context.Context, host, name string, subject dig
 
 // HeldManifest returns a manifest that any box holds. The error is ErrNone, or ctx's.
 func (s *Site) HeldManifest(ctx context.Context, host, name string, d digest.Digest) (upstream.Manifest, error) {
-	q := question{host: host, path: name + "/manifests/" + d.String(), held: heldWithin}
+	q := question{host: host, path: name + "/manifests/" + d.String(), held: s.o.BoxTime}
 	all := askHeld(ctx, s, func(ctx context.Context, b *box) (upstream.Manifest, error) { return s.manifestOf(ctx, b, q, d) })
 	if len(all) == 0 {
 		return upstream.Manifest{}, ErrNone
@@ -160,7 +157,7 @@ func (s *Site) HeldManifest(ctx context.Context, host, name string, d digest.Dig
 
 // HeldSize returns the size in bytes of a blob that any box holds. The error is ErrNone.
 func (s *Site) HeldSize(ctx context.Context, host, name string, d digest.Digest) (int64, error) {
-	q := question{method: http.MethodHead, host: host, path: name + "/blobs/" + d.String(), held: heldWithin}
+	q := question{method: http.MethodHead, host: host, path: name + "/blobs/" + d.String(), held: s.o.BoxTime}
 	all := askHeld(ctx, s, func(ctx context.Context, b *box) (int64, error) {
 		resp, err := s.ask(ctx, b, q)
 		if err != nil {
@@ -181,7 +178,7 @@ func (s *Site) OpenHeld(ctx context.Context, host, name string, d digest.Digest,
 	if !s.HasBoxes() {
 		return nil, ErrNone
 	}
-	q := question{host: host, path: name + "/blobs/" + d.String(), header: network.Range(off, n), held: heldWithin}
+	q := question{host: host, path: name + "/blobs/" + d.String(), header: network.Range(off, n), held: s.o.BoxTime}
 	for _, b := range s.others(d) {
 		stream, err := s.open(ctx, b, q)
 		if err == nil {

@@ -195,9 +195,12 @@ func orders(lists [][]*url.URL, digests []digest.Digest) (all [][][]uint8) {
 	return all
 }
 
+// boxTime is Options.BoxTime.
+const boxTime = time.Second
+
 func options(change func(o *Options)) Options {
 	o := Options{
-		UserAgent: "test", Longest: time.Minute, MaxManifest: 1 << 20, Now: time.Now,
+		UserAgent: "test", Longest: time.Minute, BoxTime: boxTime, MaxManifest: 1 << 20, Now: time.Now,
 		RootCAs: func() *x509.CertPool { return nil },
 		Metrics: metrics.New().Site, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}

@@ -38,7 +38,7 @@ func piped(t *testing.T, serve func(c net.Conn)) (*Site, *box) {
 // dialBy has a Site connect by dial.
 func (s *Site) dialBy(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	s.http.Transport = network.NewTransport(s.o.RootCAs, func(roots *x509.CertPool) *http.Transport {
-		t := newTransport(roots)
+		t := s.o.newTransport(roots)
 		t.DialContext = dial
 		return t
 	})
@@ -115,7 +115,7 @@ func TestSilentBox(t *testing.T) {
 		if !errors.Is(err, errDead) {
 			t.Errorf("%v, want errDead", err)
 		}
-		if took := time.Since(begun); took != askAfter+aliveWithin {
+		if took := time.Since(begun); took != askAfter+boxTime {
 			t.Errorf("it took %s", took)
 		}
 		if !b.rests(time.Now()) || s.Status()[1].Why != errDead.Error() {
@@ -245,7 +245,7 @@ func TestSlowToSayWhatItHolds(t *testing.T) {
 		if _, err := s.HeldSize(t.Context(), "docker.io", "library/demo", digest.FromString("x")); !errors.Is(err, ErrNone) {
 			t.Error(err)
 		}
-		if took := time.Since(begun); took != heldWithin || !b.rests(time.Now()) {
+		if took := time.Since(begun); took != boxTime || !b.rests(time.Now()) {
 			t.Errorf("it took %s, rests %v", took, b.rests(time.Now()))
 		}
 		synctest.Wait()

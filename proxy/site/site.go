@@ -38,6 +38,7 @@ type Options struct {
 	Self        int                   // which of Boxes this one is
 	Sisters     []*url.URL            // the mirror ports of boxes of other sites
 	SisterTime  time.Duration         // until a sister's answer begins, from when it is connected
+	BoxTime     time.Duration         // each: until a box or a sister is connected, and until a box of the site says that it lives, or whether it holds something
 	RootCAs     func() *x509.CertPool // the authorities that are trusted now, as one pool until they change; the pool is nil for the system's
 	UserAgent   string
 	Longest     time.Duration // that a living box may take for its next byte
@@ -69,7 +70,7 @@ func New(o Options) *Site {
 	for _, u := range o.Sisters {
 		s.sisters = append(s.sisters, &box{url: u, name: u.String(), place: metrics.PlaceSister})
 	}
-	s.http = newClient(o.RootCAs)
+	s.http = newClient(o)
 	return s
 }
 

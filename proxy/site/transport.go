@@ -11,28 +11,25 @@ import (
 	"hubcap/proxy/upstream/network"
 )
 
-// Connections to boxes: they are near, so one that does not connect at once is dead.
 const (
-	connectWithin = time.Second
-	idlePerBox    = 32
-	idleFor       = 90 * time.Second
+	idlePerBox = 32
+	idleFor    = 90 * time.Second
 )
 
 var errRedirect = errors.New("a box redirects, which no hubcap does")
 
-// newClient returns what asks boxes. roots returns the trusted authorities, nil for the
-// system's.
-func newClient(roots func() *x509.CertPool) *http.Client {
+// newClient returns what asks boxes.
+func newClient(o Options) *http.Client {
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect },
-		Transport:     network.NewTransport(roots, newTransport),
+		Transport:     network.NewTransport(o.RootCAs, o.newTransport),
 	}
 }
 
-func newTransport(roots *x509.CertPool) *http.Transport {
+func (o *Options) newTransport(roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: connectWithin, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout: connectWithin,
+		DialContext:         (&net.Dialer{Timeout: o.BoxTime, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: o.BoxTime,
 		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		MaxIdleConnsPerHost: idlePerBox, IdleConnTimeout: idleFor, DisableCompression: true,
 	}

@@ -112,7 +112,8 @@ type rig struct {
 	metrics *metrics.Metrics
 }
 
-// newRig returns a tier that runs, with time-outs of a test. change may be nil.
+// newRig returns a tier that runs, which waits for a bucket however busy the machine is,
+// and tries again soon. change may be nil.
 func newRig(t *testing.T, f *fake, change func(o *Options, b *bounds)) *rig {
 	t.Helper()
 	at, err := url.Parse(f.address() + "/bucket")
@@ -126,7 +127,7 @@ func newRig(t *testing.T, f *fake, change func(o *Options, b *bounds)) *rig {
 		UserAgent: "hubcap/test", Now: time.Now, Metrics: r.metrics.Tier, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 	}
 	b := defaultBounds()
-	b.header, b.stall, b.tryAgain, b.pause = 500*time.Millisecond, 500*time.Millisecond, 20*time.Millisecond, time.Millisecond
+	b.header, b.stall, b.tryAgain, b.pause = testkit.Patience, testkit.Patience, 20*time.Millisecond, time.Millisecond
 	if change != nil {
 		change(&o, &b)
 	}
@@ -190,9 +191,5 @@ func (r *rig) count(name, label, value string) int {
 // eventually waits until done.
 func (r *rig) eventually(what string, done func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("not within 20 s: %s; log:\n%s", what, r.log)
-		}
-	}
+	testkit.Eventually(r.t, what, done)
 }

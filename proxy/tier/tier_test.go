@@ -16,13 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/testkit"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	testkit.VerifyMain(m)
 }
 
 const kib = 1 << 10
@@ -187,7 +185,11 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFake(t)
-			r := newRig(t, f, nil).run()
+			r := newRig(t, f, func(_ *Options, b *bounds) {
+				if tc.name == "silent" {
+					b.header = 2 * time.Second
+				}
+			}).run()
 			body, d := r.blob(kib)
 			f.put(d, body)
 			r.eventually("the first look", func() bool { return strings.Contains(r.log.String(), "S3 tier") })
@@ -265,13 +267,14 @@ func TestKeysOfTheEnvironment(t *testing.T) {
 func TestBodies(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
+		stall  time.Duration
 		body   func(w http.ResponseWriter, q *http.Request)
 		says   string
 		breaks int
 	}{
-		{"cut", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "breaks off", 2},
-		{"stalled", func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() }, "nothing any more", 1},
-		{"dripping", func(w http.ResponseWriter, q *http.Request) {
+		{"cut", testkit.Patience, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "breaks off", 2},
+		{"stalled", time.Second / 2, func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() }, "nothing any more", 1},
+		{"dripping", 2 * time.Second, func(w http.ResponseWriter, q *http.Request) {
 			for tick := time.NewTicker(50 * time.Millisecond); q.Context().Err() == nil; <-tick.C {
 				_, _ = w.Write([]byte("drip"))
 				_ = http.NewResponseController(w).Flush()
@@ -280,7 +283,7 @@ func TestBodies(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFake(t)
-			r := newRig(t, f, nil)
+			r := newRig(t, f, func(_ *Options, b *bounds) { b.stall = tc.stall })
 			body, d := r.blob(100 * kib)
 			f.Fault(func(w http.ResponseWriter, q *http.Request) bool {
 				w.Header().Set("Content-Length", fmt.Sprint(len(body)))

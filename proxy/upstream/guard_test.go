@@ -714,7 +714,7 @@ func TestRedirectHops(t *testing.T) {
 func TestRedirectStalls(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, newRecorder, newRecorder)
-	s.client = newFixture(t, s.registry.URL, withStallTimeout(500*time.Millisecond))
+	s.client = newFixture(t, s.registry.URL, withStallTimeout(2*time.Second))
 	s.registry.answer = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", s.foreign.URL)
 		w.Header().Set("Content-Length", "100")

@@ -16,15 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testkit"
 	"hubcap/metrics"
 	"hubcap/proxy/upstream/network"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // The box's credentials. The password must turn up nowhere but where a test
 // says that it belongs.
@@ -146,7 +144,7 @@ func newHub(t *testing.T, options fakehub.Options, changes ...change) (*fakehub.
 // that hangs fails under its own name.
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

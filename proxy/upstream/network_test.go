@@ -280,9 +280,9 @@ func TestTransferThroughAProxy(t *testing.T) {
 			hub := fakehub.Start(t, fakehub.Options{TLS: tls, Names: fakehub.DockerHub(), Anonymous: true})
 			image := hub.Image(repo, "latest", fakehub.RandomBlob(1, 1000))
 			proxy := newProxy(t, hub.Addr(fakehub.RoleRegistry))
-			const most = 500 * time.Millisecond
+			const most = 3 * time.Second // a busy machine has connected by then
 			client := newFixture(t, hub.RegistryURL(), through(t, proxy.Server), reaching(), trusted(t, hub.CAPEM()), func(o *Options) { o.ConnectTimeout = most })
-			hub.Script(fakehub.Always(&fakehub.Fault{Delay: 2 * most}))
+			hub.Script(fakehub.Always(&fakehub.Fault{Delay: most + time.Second/2}))
 			b, err := client.OpenBlob(within(t), repo, image.Layers[0].Digest, 0, -1)
 			readBlob(t, b, err)
 		})

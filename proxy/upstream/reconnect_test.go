@@ -100,7 +100,7 @@ func TestForgottenConnections(t *testing.T) {
 	hub := fakehub.Start(t, fakehub.Options{Anonymous: true, Latency: 20 * time.Millisecond})
 	hub.Image(repo, "latest", fakehub.RandomBlob(1, 10))
 	nat := newForgetful(t, hub.Host())
-	client := newFixture(t, "http://"+nat.Addr().String(), func(o *Options) { o.HeaderTimeout, o.TryAgain = time.Second, time.Hour })
+	client := newFixture(t, "http://"+nat.Addr().String(), func(o *Options) { o.HeaderTimeout, o.TryAgain = 3*time.Second, time.Hour })
 	pull := func(int) error {
 		_, err := client.GetManifest(context.WithoutCancel(t.Context()), repo, "latest")
 		return err

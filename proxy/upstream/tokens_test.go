@@ -311,7 +311,7 @@ func TestTokenServiceStalls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hub, client, _ := newTimedHub(t, fakehub.Options{}, withStallTimeout(500*time.Millisecond))
+			hub, client, _ := newTimedHub(t, fakehub.Options{}, withStallTimeout(2*time.Second))
 			hub.Script(fakehub.Once(fault, fakehub.OfKind(fakehub.KindToken)))
 			err := client.head(within(t))
 			if e := (*Error)(nil); !errors.As(err, &e) {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 
 	"hubcap/e2e/fakehub"
 	"hubcap/e2e/testbox"
@@ -22,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testkit.InMemory()
-	goleak.VerifyTestMain(testkit.Main{M: m})
+	testkit.VerifyMain(m)
 }
 
 const (
@@ -119,14 +118,7 @@ func platform(d v1.Descriptor, name string) v1.Descriptor {
 	return d
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Eventually
 
 // multi is an index of three platforms and an attestation, each with layers of its
 // own and one that all share.

@@ -9,11 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"hubcap/e2e/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 // scripted is a source that answers what the test sets.
 type scripted struct {
