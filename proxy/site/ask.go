@@ -146,7 +146,6 @@ func (r *body) Close() error {
 	return r.ReadCloser.Close()
 }
 
-
 // alive reports whether a box answers its health check.
 func (s *Site) alive(ctx context.Context, b *box) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.o.BoxTime)
